@@ -1,0 +1,95 @@
+# Every command a contributor needs. `make` alone lists them; nothing has to be activated by hand.
+# Kept to GNU make 3.81, the one macOS ships.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.scribewire-setup
+
+# The first Python on the PATH that constraints.txt has wheels for; `make setup PYTHON=...` chooses another.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$candidate" -c '$(FITS)' >/dev/null 2>&1 && { echo "$$candidate"; break; }; done)
+
+HOST ?= 127.0.0.1
+PORT ?= 8765
+MODEL ?= demo
+
+.PHONY: help
+help: ## List what can be made
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv with the locked dependencies and this project in it
+
+$(STAMP): constraints.txt pyproject.toml
+	@test -n "$(PYTHON)" || { \
+		echo "scribewire needs Python 3.11 to 3.14, and no python3 on the PATH is one of these."; \
+		echo "Install one, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
+	@"$(PYTHON)" -c '$(FITS)' || { \
+		echo "scribewire needs Python 3.11 to 3.14; $(PYTHON) is `"$(PYTHON)" --version 2>&1`."; \
+		echo "Name another: make setup PYTHON=/path/to/python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' || { \
+		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary :all: -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --no-index --editable .
+	@touch $(STAMP)
+
+.PHONY: run
+run: setup ## Serve the bundled demo model on 127.0.0.1:8765 (HOST, PORT and MODEL change that)
+	$(BIN)/scribewire serve --model "$(MODEL)" --host "$(HOST)" --port "$(PORT)"
+
+.PHONY: test
+test: setup ## Run the tests: no network, no downloaded weights, no GPU (TESTS=... picks some)
+	$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: lint
+lint: setup ## Check style and formatting with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: setup ## Sort imports and format every file
+	$(BIN)/ruff check --select I --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: setup ## Check the types of engine and server with mypy --strict
+	$(BIN)/mypy
+
+.PHONY: bench
+bench: setup ## Measure speed and memory; JSON with machine and versions, never a timed test
+	$(BIN)/python -m tests.bench.run_bench
+
+.PHONY: eval
+eval: setup ## Measure the demo model's error rates on held-out synthetic speech
+	$(BIN)/python tests/eval/evaluate_demo.py
+
+.PHONY: parity
+parity: setup ## Plant porting bugs one at a time and see that the parity tests catch each
+	$(BIN)/python tests/parity/plant_bugs.py
+
+.PHONY: demo-model
+demo-model: setup ## Train the bundled demo model anew (needs torch and one GPU; see its model card)
+	$(BIN)/python -m engine.demo.recipe
+
+.PHONY: wheel
+wheel: setup ## Build the wheel into dist/ and check what is in it
+	$(BIN)/python deploy/check_wheel.py --out dist
+
+.PHONY: container-replay
+container-replay: setup ## Follow Dockerfile.dev step by step in a temporary folder, with no Docker engine
+	$(BIN)/python deploy/docker/replay.py $(REPLAY_FLAGS)
+
+.PHONY: lock
+lock: setup ## Resolve the dependencies anew into constraints.txt, with hashes (asks the package index)
+	$(BIN)/python deploy/lock.py
+
+.PHONY: clean
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,303 @@
+"""What is installed, built and run around the code: the lock, the Makefile, CI, the wheel's contents, the replay."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from deploy import check_wheel, lock
+from deploy.docker import replay
+from tests.import_rules import Tree
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+IMPORTED_AS = {"huggingface-hub": "huggingface_hub", "python-multipart": "python_multipart"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """The parsed pyproject.toml."""
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def constraints() -> str:
+    """The text of constraints.txt."""
+    return (PROJECT / "constraints.txt").read_text(encoding="utf-8")
+
+
+def pins(text: str, environment: dict[str, str] | None = None) -> dict[str, str]:
+    """Name to version of every package that the lock installs in a marker environment (this machine's by default)."""
+    found = {}
+    for line in text.splitlines():
+        if line and not line.startswith((" ", "#")):
+            requirement = Requirement(line.removesuffix("\\"))
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                found[canonicalize_name(requirement.name)] = str(requirement.specifier).removeprefix("==")
+    return found
+
+
+def run_make(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run make in the repository, as from a fresh shell."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", "--no-print-directory", "-C", str(PROJECT), *arguments],
+        capture_output=True,
+        text=True,
+        env={**inherited, **environment},
+        check=False,
+    )
+
+
+def executable(path: Path, text: str) -> Path:
+    """Write a shell script that can be run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+class TestLock:
+    def test_every_declared_dependency_is_pinned_within_its_bounds(
+        self, project: dict[str, Any], constraints: str
+    ) -> None:
+        declared = [
+            *project["project"]["dependencies"],
+            *project["project"]["optional-dependencies"]["dev"],
+            *project["build-system"]["requires"],
+        ]
+        everything = {
+            name: version
+            for environment in lock.supported_environments()
+            for name, version in pins(constraints, dict(environment)).items()
+        }
+        for requirement in map(Requirement, declared):
+            assert requirement.specifier.contains(everything[canonicalize_name(requirement.name)]), (
+                requirement
+            )
+
+    def test_every_package_has_hashes_and_no_line_names_an_index(self, constraints: str) -> None:
+        lock.refuse_leaks(constraints)
+        assert len(lock.packages(constraints)) > 30
+
+    @pytest.mark.parametrize("leak", ["--extra-index-url x", "-f wheels", "a @ https://example.org/a.whl"])
+    def test_lock_with_an_address_or_an_option_is_refused(self, leak: str) -> None:
+        with pytest.raises(lock.LockRefused, match="does not belong"):
+            lock.refuse_leaks(f"{leak}\n")
+
+    def test_lock_without_a_hash_is_refused(self) -> None:
+        with pytest.raises(lock.LockRefused, match="has no sha256"):
+            lock.refuse_leaks("numpy==2.0.0\n")
+
+    def test_mac_gets_metal_and_linux_gets_the_cpu_build(self, constraints: str) -> None:
+        backends = {"mlx-metal", "mlx-cpu"}
+        for environment in lock.supported_environments():
+            chosen = backends & set(pins(constraints, dict(environment)))
+            assert chosen == ({"mlx-metal"} if environment["sys_platform"] == "darwin" else {"mlx-cpu"})
+            assert "mlx" in pins(constraints, dict(environment))
+
+    def test_marker_that_holds_on_every_machine_is_dropped_and_others_are_kept(self) -> None:
+        lines = [
+            "a==1 ; sys_platform != 'win32'",
+            "b==1 ; platform_system == 'Darwin'",
+            "c==1 ; python_version < '3.12'",
+        ]
+        text = "".join(f"{line} \\\n" for line in lines)
+        assert lock.shorten_markers(text).splitlines() == [
+            "a==1 \\",
+            "b==1 ; sys_platform == 'darwin' \\",
+            "c==1 ; python_version < '3.12' \\",
+        ]
+
+    def test_tests_run_on_the_locked_versions(self, constraints: str) -> None:
+        here = pins(constraints, dict(default_environment()))
+        installed = {canonicalize_name(one.name): one.version for one in importlib.metadata.distributions()}
+        wrong = {name: installed.get(name) for name in here if installed.get(name) != here[name]}
+        assert wrong == {}, "run `make setup`"
+
+
+class TestDependencies:
+    def test_product_imports_what_it_declares_and_declares_what_it_imports(
+        self, project: dict[str, Any]
+    ) -> None:
+        tree = Tree.read(PROJECT)
+        imported = {
+            one.name.split(".")[0]
+            for source in tree.product
+            if not source.module.startswith("engine.demo.recipe")
+            for one in tree.imports(source)
+        }
+        imported -= set(sys.stdlib_module_names) | {"engine", "server"}
+        # fastapi hands starlette's types on and cannot be had without it.
+        imported.discard("starlette")
+        declared = {canonicalize_name(Requirement(one).name) for one in project["project"]["dependencies"]}
+        assert {IMPORTED_AS.get(name, name) for name in declared} == imported
+
+
+class TestMakefile:
+    def test_make_alone_teaches_every_target(self) -> None:
+        makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+        targets = set(re.findall(r"^\.PHONY: (\S+)$", makefile, flags=re.MULTILINE))
+        done = run_make()
+        assert done.returncode == 0
+        taught = dict(re.findall(r"^  make (\S+) +(\S.*)$", done.stdout, flags=re.MULTILINE))
+        assert set(taught) == targets
+        assert {"help", "setup", "run", "test", "lint", "types", "bench"} <= targets
+
+    def test_older_python_is_refused_by_name_and_version(self, tmp_path: Path) -> None:
+        python = executable(tmp_path / "python3.9", '[ "$1" = --version ] && echo Python 3.9.6\nexit 1')
+        done = run_make("setup", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}")
+        assert done.returncode != 0
+        assert "needs Python 3.11 to 3.14" in done.stdout
+        assert "Python 3.9.6" in done.stdout
+        assert "make setup PYTHON=" in done.stdout
+
+    def test_machine_with_no_fitting_python_is_told_so(self, tmp_path: Path) -> None:
+        for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14"):
+            executable(tmp_path / "bin" / name, "exit 1")
+        done = run_make("setup", f"VENV={tmp_path / 'venv'}", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        assert done.returncode != 0
+        assert "no python3 on the PATH is one of these" in done.stdout
+
+    def test_newer_python_is_found_behind_an_old_python3(self, tmp_path: Path) -> None:
+        executable(tmp_path / "bin" / "python3", "exit 1")
+        executable(tmp_path / "bin" / "python3.13", "exit 0")
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        done = run_make("--dry-run", "setup", f"VENV={tmp_path / 'venv'}", PATH=path)
+        assert f'"python3.13" -m venv {tmp_path / "venv"}' in done.stdout
+
+    def test_setup_runs_again_only_when_the_lock_changes(self, tmp_path: Path) -> None:
+        stamp = tmp_path / "venv" / ".scribewire-setup"
+        stamp.parent.mkdir()
+        stamp.touch()
+        assert run_make("--question", "setup", f"VENV={stamp.parent}").returncode == 0
+        os.utime(stamp, (0, 0))
+        assert run_make("--question", "setup", f"VENV={stamp.parent}").returncode == 1
+
+
+class TestContinuousIntegration:
+    @pytest.fixture
+    def checkout(self, tmp_path: Path) -> Path:
+        """A folder with nothing but .ci/run and a make that notes what it is asked and fails at `lint`."""
+        (tmp_path / ".ci").mkdir()
+        shutil.copy2(PROJECT / ".ci" / "run", tmp_path / ".ci" / "run")
+        executable(tmp_path / "bin" / "make", 'echo "$1" >>asked\n[ "$1" != "$FAILING" ]')
+        return tmp_path
+
+    def run(self, checkout: Path, failing: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "FAILING": failing}
+        command = ["bash", str(checkout / ".ci" / "run")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    @pytest.mark.parametrize("failing", ["test", "lint", "types", "wheel", "container-replay"])
+    def test_any_failing_step_fails_the_run_and_the_later_steps_are_still_run(
+        self, checkout: Path, failing: str
+    ) -> None:
+        done = self.run(checkout, failing)
+        assert done.returncode == 1
+        asked = (checkout / "asked").read_text(encoding="utf-8").split()
+        assert asked == ["test", "lint", "types", "wheel", "container-replay"]
+
+    def test_run_passes_when_every_step_does(self, checkout: Path) -> None:
+        done = self.run(checkout, "none")
+        assert done.returncode == 0
+        assert "all steps passed" in done.stdout
+
+
+GOOD_WHEEL = {
+    "engine/__init__.py": 1,
+    "engine/demo/MODEL_CARD.md": 1,
+    "engine/demo/model/config.json": 1,
+    "engine/demo/model/model.safetensors": 9_000_000,
+    "engine/demo/recordings/greeting.wav": 1,
+    "server/cli.py": 1,
+    "scribewire-0.1.0.dist-info/licenses/LICENSE": 1,
+}
+
+
+class TestWheelContents:
+    def test_complete_wheel_is_accepted(self) -> None:
+        check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/cli.py"})
+
+    @pytest.mark.parametrize("name", sorted(set(GOOD_WHEEL) - {"engine/__init__.py", "server/cli.py"}))
+    def test_wheel_that_lacks_a_needed_file_is_refused(self, name: str) -> None:
+        sizes = {other: size for other, size in GOOD_WHEEL.items() if other != name}
+        with pytest.raises(check_wheel.WheelRefused, match="lacks"):
+            check_wheel.refuse_wrong_contents(sizes, ())
+
+    def test_wheel_that_lacks_a_source_file_of_this_tree_is_refused(self) -> None:
+        with pytest.raises(check_wheel.WheelRefused, match=r"lacks server/web/page\.html"):
+            check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/web/page.html"})
+
+    @pytest.mark.parametrize("name", ["tests/conftest.py", "deploy/lock.py", "engine/__pycache__/x.pyc"])
+    def test_wheel_with_development_files_is_refused(self, name: str) -> None:
+        with pytest.raises(check_wheel.WheelRefused, match="holds"):
+            check_wheel.refuse_wrong_contents({**GOOD_WHEEL, name: 1}, ())
+
+    def test_demo_model_over_twelve_megabytes_is_refused(self) -> None:
+        with pytest.raises(check_wheel.WheelRefused, match="the limit is 12 MB"):
+            check_wheel.refuse_wrong_contents(
+                {**GOOD_WHEEL, "engine/demo/model/more.safetensors": 3_000_001}, ()
+            )
+
+
+class TestContainer:
+    def test_dockerfile_is_one_that_the_replay_understands(self) -> None:
+        instructions = replay.parse_dockerfile((PROJECT / "Dockerfile.dev").read_text(encoding="utf-8"))
+        commands = [one.arguments for one in instructions if one.keyword == "RUN"]
+        assert commands[-2:] == ["make setup", "make test"]
+        users = [number for number, one in enumerate(instructions) if one.keyword == "USER"]
+        setup = instructions.index(replay.Instruction("RUN", "make setup"))
+        assert users, "the image must not run as root"
+        assert users[0] < setup
+
+    def test_instruction_that_cannot_be_replayed_is_refused(self) -> None:
+        with pytest.raises(replay.ReplayFailed, match="HEALTHCHECK"):
+            replay.parse_dockerfile("FROM x\nHEALTHCHECK CMD true\n")
+
+    def test_continued_lines_are_joined_and_comments_left_out(self) -> None:
+        text = "# a comment\nRUN one \\\n  two\n"
+        assert replay.parse_dockerfile(text) == [replay.Instruction("RUN", "one    two")]
+
+    def test_failing_step_ends_the_replay(self, tmp_path: Path) -> None:
+        with pytest.raises(replay.ReplayFailed, match="exit status 3"):
+            replay.Replay(tmp_path).follow(replay.Instruction("RUN", "exit 3"))
+
+    def test_absolute_paths_of_the_image_stay_below_the_replays_root(self, tmp_path: Path) -> None:
+        followed = replay.Replay(tmp_path)
+        followed.follow(replay.Instruction("ENV", "SCRIBEWIRE_DATA=/data"))
+        followed.follow(replay.Instruction("VOLUME", "/data"))
+        assert followed.environment["SCRIBEWIRE_DATA"] == str(tmp_path / "data")
+        assert (tmp_path / "data").is_dir()
+
+    @pytest.mark.parametrize(
+        ("relative", "ignored"),
+        [
+            (".git/config", True),
+            (".venv/bin/python", True),
+            ("engine/model/__pycache__/asr.pyc", True),
+            ("dist/scribewire.whl", True),
+            ("engine/demo/model/config.json", False),
+            (".ci/run", False),
+            ("Makefile", False),
+        ],
+    )
+    def test_image_gets_the_sources_and_no_history_or_caches(self, relative: str, ignored: bool) -> None:
+        patterns = replay.ignore_patterns((PROJECT / ".dockerignore").read_text(encoding="utf-8"))
+        assert replay.is_ignored(relative, patterns) is ignored
+
+
+def test_changelog_tells_of_the_version_that_is_built(project: dict[str, Any]) -> None:
+    changelog = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(project['project']['version'])}\b", changelog, flags=re.MULTILINE)
