@@ -1,0 +1,101 @@
+"""The engine's one configuration object and the options of one transcription, defaults written once.
+
+CLI flags and the README's table of settings derive from the fields here (see each field's `help`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from engine.protocol.errors import OptionInvalid
+
+DEFAULT_MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
+DEMO_MODEL = "demo"
+
+SAMPLE_RATE_HZ = 16_000
+MIN_SAMPLES = 201
+"""A reflect-padded 400-point transform needs more than 200 samples. Source: torch.stft, center=True, n_fft=400."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLimits:
+    """Hard bounds on what a decoder may produce, whatever a file claims."""
+
+    max_duration_seconds: float = 12 * 3600.0
+    max_channels: int = 8
+    min_sample_rate_hz: int = 4_000
+    max_sample_rate_hz: int = 384_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What an engine worker is started with.
+
+    model: a folder, a Hugging Face id, or `demo`.
+    dtype: `auto`, `float32`, `float16` or `bfloat16`; `auto` is float32 on the CPU and bfloat16 on a GPU.
+    device: `auto`, `cpu` or `gpu`.
+    offline: never ask the hub, whatever is missing.
+    """
+
+    model: str = DEFAULT_MODEL
+    dtype: str = "auto"
+    device: str = "auto"
+    offline: bool = False
+    max_chunk_seconds: float = 30.0
+    max_batch_rows: int = 8
+    audio: AudioLimits = field(default_factory=AudioLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOptions:
+    """What one recording asks for.
+
+    language: English name, ISO code or region tag; None detects it per chunk.
+    prompt: context for the model (names, spellings, the subject); inserted as plain text, never as control tokens.
+    temperature: 0 is greedy; above it tokens are sampled, reproducibly when `seed` is given.
+    max_tokens: budget per chunk; None derives it from the chunk's length.
+    logprobs: also compute log-probabilities (avg_logprob, no_speech_prob), which costs a little time.
+    """
+
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    max_tokens: int | None = None
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range; raises OptionInvalid naming the field."""
+        if not math.isfinite(self.temperature) or not 0.0 <= self.temperature <= 2.0:
+            raise OptionInvalid(
+                f"temperature must be a number from 0 to 2, not {self.temperature!r}", parameter="temperature"
+            )
+        if self.max_tokens is not None and not 1 <= self.max_tokens <= 65_536:
+            raise OptionInvalid(
+                f"max_tokens must be from 1 to 65536, not {self.max_tokens}", parameter="max_tokens"
+            )
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise OptionInvalid(f"seed must be from 0 to 2^63-1, not {self.seed}", parameter="seed")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the loaded model is, as the ready handshake tells it.
+
+    languages: English names that this model speaks, in the checkpoint's order.
+    language_codes: the ISO codes of `languages`, in the same order, for answers that name codes.
+    is_demo: the bundled small model, whose every answer must say so.
+    weight_bits: bits of the decoder's weights as stored (16 when not quantized).
+    """
+
+    model_id: str
+    is_demo: bool
+    languages: tuple[str, ...]
+    device: str
+    dtype: str
+    weight_bits: int
+    parameter_count: int
+    resident_bytes: int
+    load_seconds: float
+    language_codes: tuple[str, ...] = ()

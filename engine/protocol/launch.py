@@ -1,0 +1,79 @@
+"""How the engine's processes are started: by module name, in a spawned child only.
+
+The front calls `start_worker` and never imports what runs in the child; the child imports it by name. Nothing of
+the engine but `engine.protocol` is loaded on this side.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from engine.protocol.config import EngineConfig
+
+WORKER_MODULE = "engine.worker"
+FAKE_WORKER_MODULE = "engine.fake_worker"
+"""Speaks the same protocol with no model and no MLX, for tests and for breaking things on cue."""
+
+EXIT_PARENT_GONE = 70
+EXIT_ENGINE_FAULT = 75
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHandle:
+    """A started worker: its process and the ends that the front holds.
+
+    pipe: duplex, carries messages. liveness: never written to; its closing tells the worker that the front is gone.
+    stderr: read end of the child's standard error, raw bytes (read its `fileno()`); the front must keep it drained.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+    liveness: Connection
+    stderr: Connection
+
+    def close(self) -> None:
+        """Close the front's ends; the worker then exits by itself."""
+        self.pipe.close()
+        self.liveness.close()
+        self.stderr.close()
+
+
+def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> WorkerHandle:
+    """Spawn a worker process that runs `module.main(config, pipe, liveness)`.
+
+    The child's first message is `Ready` or `LoadFailed`.
+    """
+    context = multiprocessing.get_context("spawn")
+    front_pipe, worker_pipe = context.Pipe(duplex=True)
+    worker_liveness, front_liveness = context.Pipe(duplex=False)
+    front_stderr, worker_stderr = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_run_in_child,
+        args=(module, config, worker_pipe, worker_liveness, worker_stderr),
+        name="scribewire-engine",
+        daemon=True,
+    )
+    process.start()
+    # The front must not hold the child's ends, or it would never see them close.
+    worker_pipe.close()
+    worker_liveness.close()
+    worker_stderr.close()
+    return WorkerHandle(process=process, pipe=front_pipe, liveness=front_liveness, stderr=front_stderr)
+
+
+def _run_in_child(
+    module: str, config: EngineConfig, pipe: Connection, liveness: Connection, stderr: Connection
+) -> None:
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
+    # Ctrl-C reaches the whole foreground process group; only the front decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main = importlib.import_module(module).main
+    sys.exit(main(config, pipe, liveness))

@@ -1,0 +1,137 @@
+"""Typed messages over the pipe between the front and the engine worker.
+
+Small frozen values, pickled by multiprocessing's Connection between two processes of the same installation. Audio
+never crosses the pipe: it is named by path. Every `Transcribe` is answered by exactly one `Completed` or `Failed`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.protocol.config import ModelInfo, TranscribeOptions
+from engine.protocol.transcript import Segment, Transcript
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSource:
+    """Where a recording lies.
+
+    kind: `container` is a file as uploaded, decoded by the worker; `pcm_float32` is raw 16 kHz mono little-endian
+    float32, which the worker maps.
+    """
+
+    path: str
+    kind: Literal["container", "pcm_float32"] = "container"
+
+
+# ---- front -> worker -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """One recording to transcribe.
+
+    owner and priority are for the scheduler: work of one owner shares that owner's part of the machine, and
+    `interactive` work goes before `background` work.
+    """
+
+    request_id: str
+    audio: AudioSource
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
+    owner: str = ""
+    priority: Literal["interactive", "background"] = "interactive"
+    wants_partials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop this request at the next decode step; it is answered by Failed(cancelled). Unknown ids are ignored."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Finish what is in hand within the given time, refuse the rest, exit 0."""
+
+    drain_seconds: float = 0.0
+
+
+# ---- worker -> front -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model is resident and warm; sent once, before anything else but LoadFailed."""
+
+    info: ModelInfo
+    process_id: int
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """The model could not be loaded; the worker exits. Starting it again will not help until the cause is mended."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent about once a second from the engine's own thread, with counters that grow when work is done."""
+
+    chunks_done: int
+    tokens_done: int
+    active_requests: int
+    queued_requests: int
+    resident_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The worker has taken up this request; it is no longer queued behind others."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a recording is, in seconds of audio; `audio_seconds_total` may be an estimate while it is read."""
+
+    request_id: str
+    audio_seconds_done: float
+    audio_seconds_total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """A finished segment, sent as soon as it is known when `wants_partials` was set."""
+
+    request_id: str
+    segment: Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The request's one end, when it went well."""
+
+    request_id: str
+    transcript: Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The request's one end, when it did not."""
+
+    request_id: str
+    code: str
+    message: str
+    parameter: str | None = None
+
+
+ToWorker = Transcribe | Cancel | Shutdown
+FromWorker = Ready | LoadFailed | Heartbeat | Started | Progress | Partial | Completed | Failed

@@ -1,0 +1,93 @@
+"""What a transcription is: frozen values that cross the process boundary unchanged.
+
+Times are seconds of the recording. Nothing here knows how a transcript is made or sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word and when it was said."""
+
+    text: str
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of transcript with start and end.
+
+    language: English name as in the language table, or None where no speech was recognized.
+    tokens: the ids that were generated for `text` (the language head and end marks are left out).
+    avg_logprob: mean natural log-probability of the generated tokens, end mark included; None when not asked for.
+    compression_ratio: UTF-8 bytes of the text over its zlib-compressed bytes (high means repetitive).
+    no_speech_prob: probability of ` None` where the model names the language; None when not asked for.
+    notice: a plain sentence when something about this segment deserves one (budget exhausted, a loop cut).
+    """
+
+    index: int
+    start_seconds: float
+    end_seconds: float
+    text: str
+    language: str | None
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float | None = None
+    compression_ratio: float = 0.0
+    no_speech_prob: float | None = None
+    words: tuple[Word, ...] = ()
+    notice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens that went in and came out, summed over the chunks of a recording."""
+
+    audio_tokens: int = 0
+    text_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def input_tokens(self) -> int:
+        """Audio and text tokens of the prompts together."""
+        return self.audio_tokens + self.text_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the engine's time went, in seconds, for logs and benchmarks."""
+
+    decode_audio_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    generate_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """The result of one recording.
+
+    language: the language of most of the speech (English name), None when there was no speech.
+    languages: every language recognized, in order of appearance, without repeats.
+    warnings: plain sentences, such as that a cut-off file was transcribed as far as it went.
+    """
+
+    text: str
+    language: str | None
+    languages: tuple[str, ...]
+    duration_seconds: float
+    segments: tuple[Segment, ...]
+    model_id: str
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    warnings: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=Timings)
