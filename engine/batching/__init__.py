@@ -1,0 +1,1 @@
+"""Sequences that are decoded together: what one is, and the batched prefill and decode step."""

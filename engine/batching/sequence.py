@@ -1,0 +1,68 @@
+"""One chunk on its way through the decoder: what goes in, what has come out, and why it ended.
+
+Knows nothing of text or of the batch it is in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import mlx.core as mx
+
+
+class Ending(Enum):
+    """Why a sequence stopped."""
+
+    END_MARK = "end_mark"
+    BUDGET = "budget"
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Token ids that decoding itself must know.
+
+    end_ids: any of them ends a sequence and is not part of its tokens.
+    none_prefix, none_token: after exactly this prefix, the probability of that token is the probability
+    that the model hears no speech; none_token is None where nobody asks.
+    """
+
+    end_ids: frozenset[int]
+    none_prefix: tuple[int, ...] = ()
+    none_token: int | None = None
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A prompt, its audio, and the tokens generated so far.
+
+    prompt_ids: with audio pad positions. audio: (tokens, hidden) embeddings for them, None without audio.
+    token_budget: tokens generated at most. temperature: 0 is greedy. seed: of this sequence's own random
+    stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
+    logprobs: natural log-probability of every token and of the end mark (one more than tokens then).
+    no_speech_prob: see Marks; None when not asked for or when the prefix never came.
+    """
+
+    prompt_ids: list[int]
+    audio: mx.array | None
+    token_budget: int
+    temperature: float = 0.0
+    seed: int = 0
+    wants_logprobs: bool = False
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    no_speech_prob: float | None = None
+    ending: Ending | None = None
+
+    def accept(self, token: int, logprob: float | None, none_prob: float | None, marks: Marks) -> None:
+        """Take the next token; sets `ending` when this was the last one."""
+        if logprob is not None and self.wants_logprobs:
+            self.logprobs.append(logprob)
+        if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == marks.none_prefix:
+            self.no_speech_prob = none_prob
+        if token in marks.end_ids:
+            self.ending = Ending.END_MARK
+            return
+        self.tokens.append(token)
+        if len(self.tokens) >= self.token_budget:
+            self.ending = Ending.BUDGET

@@ -1,0 +1,161 @@
+"""Names and shapes of every published layout, and how quantized tensors are recognized.
+
+Canonical names are those of the mlx-community repositories: no `thinker.`, convolution kernels (out, mel,
+time, in), projector maps inside the audio tower. Knows no files and reads no tensor, only names and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.model.config import ModelConfig
+
+QUANTIZED_BITS = (2, 3, 4, 5, 6, 8)
+_GROUP_SIZES = (16, 32, 64, 128)
+
+_RENAMED_PREFIXES = (
+    # Longest first: the first that fits is applied, once.
+    ("thinker.", ""),
+    ("model.audio_tower.", "audio_tower."),
+    ("model.multi_modal_projector.linear_1.", "audio_tower.proj1."),
+    ("model.multi_modal_projector.linear_2.", "audio_tower.proj2."),
+    ("model.language_model.", "model."),
+    ("score.", "lm_head."),
+)
+
+
+def canonical_name(name: str) -> str:
+    """The name a tensor of any published layout has here."""
+    for published, ours in _RENAMED_PREFIXES:
+        if name.startswith(published):
+            return ours + name[len(published) :]
+    return name
+
+
+def is_convolution_kernel(name: str) -> bool:
+    """Whether this canonical name is one of the three 3 x 3 kernels."""
+    return name.startswith("audio_tower.conv2d") and name.endswith(".weight")
+
+
+def kernel_needs_transposing(shape: tuple[int, ...]) -> bool:
+    """Whether a kernel is stored (out, in, 3, 3), as PyTorch does, rather than (out, 3, 3, in).
+
+    A kernel with three channels would fit both, but none exists.
+    """
+    return len(shape) == 4 and shape[2:] == (3, 3) and shape[1:3] != (3, 3)
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Canonical name -> float shape of every tensor this model must have.
+
+    The tied head (`lm_head.weight` of a recognizer with tied embeddings) is not listed; a stored copy is
+    accepted.
+    Source: the tensor tables of the published checkpoints.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    audio, text = config.audio, config.text
+    tower = "audio_tower"
+    for index, channels_in in enumerate((1, audio.stem_channels, audio.stem_channels), start=1):
+        shapes[f"{tower}.conv2d{index}.weight"] = (audio.stem_channels, 3, 3, channels_in)
+        shapes[f"{tower}.conv2d{index}.bias"] = (audio.stem_channels,)
+    shapes[f"{tower}.conv_out.weight"] = (audio.d_model, audio.stem_features)
+    for layer in range(audio.layer_count):
+        prefix = f"{tower}.layers.{layer}"
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            _linear(shapes, f"{prefix}.self_attn.{projection}", audio.d_model, audio.d_model)
+        _linear(shapes, f"{prefix}.fc1", audio.ffn_dim, audio.d_model)
+        _linear(shapes, f"{prefix}.fc2", audio.d_model, audio.ffn_dim)
+        for norm in ("self_attn_layer_norm", "final_layer_norm"):
+            shapes[f"{prefix}.{norm}.weight"] = (audio.d_model,)
+            shapes[f"{prefix}.{norm}.bias"] = (audio.d_model,)
+    shapes[f"{tower}.ln_post.weight"] = (audio.d_model,)
+    shapes[f"{tower}.ln_post.bias"] = (audio.d_model,)
+    _linear(shapes, f"{tower}.proj1", audio.d_model, audio.d_model)
+    _linear(shapes, f"{tower}.proj2", audio.output_dim, audio.d_model)
+
+    shapes["model.embed_tokens.weight"] = (text.vocab_size, text.hidden_size)
+    queries = text.head_count * text.head_dim
+    keys = text.kv_head_count * text.head_dim
+    for layer in range(text.layer_count):
+        prefix = f"model.layers.{layer}"
+        shapes[f"{prefix}.self_attn.q_proj.weight"] = (queries, text.hidden_size)
+        shapes[f"{prefix}.self_attn.k_proj.weight"] = (keys, text.hidden_size)
+        shapes[f"{prefix}.self_attn.v_proj.weight"] = (keys, text.hidden_size)
+        shapes[f"{prefix}.self_attn.o_proj.weight"] = (text.hidden_size, queries)
+        shapes[f"{prefix}.self_attn.q_norm.weight"] = (text.head_dim,)
+        shapes[f"{prefix}.self_attn.k_norm.weight"] = (text.head_dim,)
+        shapes[f"{prefix}.mlp.gate_proj.weight"] = (text.intermediate_size, text.hidden_size)
+        shapes[f"{prefix}.mlp.up_proj.weight"] = (text.intermediate_size, text.hidden_size)
+        shapes[f"{prefix}.mlp.down_proj.weight"] = (text.hidden_size, text.intermediate_size)
+        shapes[f"{prefix}.input_layernorm.weight"] = (text.hidden_size,)
+        shapes[f"{prefix}.post_attention_layernorm.weight"] = (text.hidden_size,)
+    shapes["model.norm.weight"] = (text.hidden_size,)
+    if config.class_count is not None:
+        shapes["lm_head.weight"] = (config.class_count, text.hidden_size)
+    elif not text.ties_embeddings:
+        shapes["lm_head.weight"] = (text.vocab_size, text.hidden_size)
+    return shapes
+
+
+def _linear(shapes: dict[str, tuple[int, ...]], name: str, out_size: int, in_size: int) -> None:
+    shapes[f"{name}.weight"] = (out_size, in_size)
+    shapes[f"{name}.bias"] = (out_size,)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredQuantization:
+    """What config.json says of one module; None where it says nothing."""
+
+    bits: int | None = None
+    group_size: int | None = None
+    mode: str = "affine"
+
+
+def declared_quantization(config: Mapping[str, Any], module: str) -> DeclaredQuantization:
+    """config.json's word on a module: its own entry before the general one.
+
+    `quantization` and its mirror `quantization_config` are read; module names are canonical.
+    """
+    section = config.get("quantization") or config.get("quantization_config") or {}
+    if not isinstance(section, Mapping):
+        return DeclaredQuantization()
+    own = next(
+        (
+            value
+            for key, value in section.items()
+            if isinstance(value, Mapping) and canonical_name(key) == module
+        ),
+        {},
+    )
+    return DeclaredQuantization(
+        bits=own.get("bits", section.get("bits")),
+        group_size=own.get("group_size", section.get("group_size")),
+        mode=str(own.get("mode", section.get("mode") or "affine")),
+    )
+
+
+def infer_quantization(
+    packed_shape: tuple[int, ...],
+    scales_shape: tuple[int, ...],
+    in_features: int,
+    declared: DeclaredQuantization | None = None,
+) -> tuple[int, int]:
+    """(bits, group_size) of a quantized matrix, from its shapes.
+
+    packed_shape: (out, in * bits / 32). scales_shape: (out, in / group_size).
+    A declaration that contradicts the shapes is overruled by them: published files have been wrong.
+    raises: ValueError saying what does not fit.
+    """
+    if len(packed_shape) != 2 or len(scales_shape) != 2 or packed_shape[0] != scales_shape[0]:
+        raise ValueError(f"packed {packed_shape} and scales {scales_shape} are not one quantized matrix")
+    bits, rest = divmod(packed_shape[1] * 32, in_features)
+    group_size, left = divmod(in_features, scales_shape[1]) if scales_shape[1] else (0, 1)
+    if rest or bits not in QUANTIZED_BITS:
+        raise ValueError(f"{packed_shape[1]} packed words for {in_features} inputs is no supported width")
+    if left or group_size not in _GROUP_SIZES:
+        raise ValueError(f"{scales_shape[1]} scales for {in_features} inputs is no supported group size")
+    if declared is not None and declared.mode != "affine" and declared.bits not in (None, bits):
+        raise ValueError(f"mode {declared.mode} declares {declared.bits} bits, the shapes say {bits}")
+    return bits, group_size

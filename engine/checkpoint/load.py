@@ -1,0 +1,241 @@
+"""A checkpoint folder to a resident model: strict, safetensors only.
+
+Takes the original layout, the `-hf` layout and MLX's, sharded or not, 16 or 32 bits or quantized. Every
+tensor must have its place and its shape, every place its tensor. Pickles are never opened.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from engine.checkpoint.layouts import (
+    canonical_name,
+    declared_quantization,
+    expected_shapes,
+    infer_quantization,
+    is_convolution_kernel,
+    kernel_needs_transposing,
+)
+from engine.model.asr import SpeechModel
+from engine.model.config import ConfigError, ModelConfig
+from engine.model.projection import Placement, QuantizedTensor, Weights
+from engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
+
+Tensors = dict[str, mx.array | QuantizedTensor]
+
+_FLOAT_TYPES = (mx.float32, mx.float16, mx.bfloat16)
+_MODES_BY_BITS = {4: "mxfp4", 8: "mxfp8"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder's configuration and tensors under canonical names, checked, still lazy (memory-mapped)."""
+
+    config: ModelConfig
+    tensors: Tensors
+
+    @property
+    def parameter_count(self) -> int:
+        """Weights that the model has, a tied head counted once."""
+        return sum(_element_count(shape) for shape in expected_shapes(self.config).values())
+
+    @property
+    def decoder_bits(self) -> int:
+        """Bits of the decoder's first matrix, 16 or 32 when it is not quantized."""
+        tensor = self.tensors["model.layers.0.mlp.down_proj.weight"]
+        return tensor.bits if isinstance(tensor, QuantizedTensor) else tensor.dtype.size * 8
+
+
+def load_checkpoint(folder: Path, *, dtype: mx.Dtype, device: mx.Device | None = None) -> SpeechModel:
+    """Load a speech recognizer into memory.
+
+    dtype: compute type of every float tensor. device: where it will run; default MLX's default device.
+    raises: ModelNotFound, ModelIncomplete, CheckpointMismatch; each names the file or key and what to do.
+    """
+    return build_model(read_checkpoint(folder), dtype=dtype, device=device)
+
+
+def build_model(checkpoint: Checkpoint, *, dtype: mx.Dtype, device: mx.Device | None = None) -> SpeechModel:
+    """Place a checkpoint's tensors for a device and evaluate them: the model is resident on return."""
+    if checkpoint.config.class_count is not None:
+        raise CheckpointMismatch(
+            "this is a forced aligner, not a speech recognizer; choose a Qwen3-ASR model"
+        )
+    placement = Placement.for_device(device or mx.default_device(), dtype)
+    model = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, placement))
+    mx.eval(resident_arrays(model))
+    return model
+
+
+def resident_arrays(part: object) -> list[mx.array]:
+    """Every array reachable from a network's attributes, for evaluation and for counting bytes."""
+    found: dict[int, mx.array] = {}
+    seen: set[int] = set()
+    stack: list[object] = [part]
+    while stack:
+        item = stack.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, mx.array):
+            found[id(item)] = item
+        elif isinstance(item, QuantizedTensor):
+            stack += [item.packed, item.scales, item.biases]
+        elif isinstance(item, (list, tuple)):
+            stack += item
+        elif type(item).__module__.startswith("engine.model"):
+            stack += vars(item).values() if hasattr(item, "__dict__") else []
+    return list(found.values())
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read config.json and every safetensors file, rename, regroup and check; nothing is evaluated yet.
+
+    raises: as load_checkpoint.
+    """
+    raw_config = _read_config(folder)
+    try:
+        config = ModelConfig.from_dict(raw_config)
+    except ConfigError as error:
+        raise CheckpointMismatch(f"{folder.name}: {error}") from error
+    loaded: dict[str, mx.array] = {}
+    for path in _weight_files(folder):
+        check_safetensors_complete(path)
+        try:
+            arrays = mx.load(str(path))
+        except RuntimeError as error:
+            raise ModelIncomplete(f"{path.name} cannot be read ({error}); {_PULL_AGAIN}") from error
+        assert isinstance(arrays, dict)
+        loaded.update({canonical_name(name): array for name, array in arrays.items()})
+    tensors = _assembled(loaded, raw_config, config)
+    return Checkpoint(config=config, tensors=tensors)
+
+
+_PULL_AGAIN = "download it again with `scribewire pull MODEL`, which resumes"
+
+
+def check_safetensors_complete(path: Path) -> None:
+    """Compare a safetensors file's size with what its header promises.
+
+    raises: ModelIncomplete when it is cut off or no safetensors file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        header_size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
+        if not 0 < header_size <= min(size - 8, 100_000_000):
+            raise ModelIncomplete(f"{path.name} is cut off or no safetensors file; {_PULL_AGAIN}")
+        try:
+            header = json.loads(file.read(header_size))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise ModelIncomplete(f"{path.name} has a damaged header; {_PULL_AGAIN}") from error
+    wanted = 8 + header_size + max(ends, default=0)
+    if size < wanted:
+        raise ModelIncomplete(f"{path.name} is cut off: {size:,} of {wanted:,} bytes; {_PULL_AGAIN}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelNotFound(f"{folder} is not a folder; give a model folder, a Hugging Face id, or `demo`")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelIncomplete(f"{folder} has no config.json, so it is not a model folder")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ModelIncomplete(f"config.json in {folder} cannot be read: {error}; {_PULL_AGAIN}") from error
+    if not isinstance(config, dict):
+        raise ModelIncomplete(f"config.json in {folder} is not an object; {_PULL_AGAIN}")
+    return config
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index_path = folder / "model.safetensors.index.json"
+    if index_path.is_file():
+        try:
+            names = sorted(set(json.loads(index_path.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelIncomplete(f"{index_path.name} cannot be read; {_PULL_AGAIN}") from error
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise ModelIncomplete(f"{folder} lacks {', '.join(missing)}; {_PULL_AGAIN}")
+        return [folder / name for name in names]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelIncomplete(f"{folder} holds no .safetensors weights; {_PULL_AGAIN}")
+    return files
+
+
+def _assembled(loaded: dict[str, mx.array], raw_config: dict[str, Any], config: ModelConfig) -> Tensors:
+    """Regroup quantized triples, bring kernels into our order, hold everything against the expected list."""
+    expected = expected_shapes(config)
+    tensors: Tensors = {}
+    left = dict(loaded)
+    if config.text.ties_embeddings and config.class_count is None:
+        # Some files store the tied head a second time, plain or quantized.
+        for suffix in ("weight", "scales", "biases"):
+            left.pop(f"lm_head.{suffix}", None)
+    for name, shape in expected.items():
+        if name not in left:
+            raise CheckpointMismatch(f"the checkpoint has no {name} (wanted shape {shape})")
+        array = left.pop(name)
+        module = name.removesuffix(".weight")
+        scales = left.pop(f"{module}.scales", None) if name.endswith(".weight") else None
+        if scales is not None:
+            biases = left.pop(f"{module}.biases", None)
+            tensors[name] = _quantized(name, shape, array, scales, biases, raw_config)
+            continue
+        if is_convolution_kernel(name) and kernel_needs_transposing(tuple(array.shape)):
+            array = array.transpose(0, 2, 3, 1)
+        if tuple(array.shape) != shape:
+            raise CheckpointMismatch(f"{name} has shape {tuple(array.shape)}, wanted {shape}")
+        if array.dtype not in _FLOAT_TYPES:
+            raise CheckpointMismatch(f"{name} is {array.dtype}, wanted a float type or a quantized matrix")
+        tensors[name] = array
+    if left:
+        examples = ", ".join(f"{name} {tuple(array.shape)}" for name, array in sorted(left.items())[:3])
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        raise CheckpointMismatch(
+            f"the checkpoint holds tensors without a place in this model: {examples}{more}"
+        )
+    return tensors
+
+
+def _quantized(
+    name: str,
+    shape: tuple[int, ...],
+    packed: mx.array,
+    scales: mx.array,
+    biases: mx.array | None,
+    raw_config: dict[str, Any],
+) -> QuantizedTensor:
+    declared = declared_quantization(raw_config, name.removesuffix(".weight"))
+    if len(shape) != 2 or packed.dtype != mx.uint32 or packed.shape[0] != shape[0]:
+        raise CheckpointMismatch(
+            f"{name} has scales but is {packed.dtype} {tuple(packed.shape)}, wanted packed rows of {shape}"
+        )
+    try:
+        bits, group_size = infer_quantization(tuple(packed.shape), tuple(scales.shape), shape[1], declared)
+    except ValueError as error:
+        raise CheckpointMismatch(f"{name} (wanted {shape}): {error}") from error
+    mode = declared.mode
+    if scales.dtype == mx.uint8 and biases is None and mode == "affine":
+        # Floating-point modes keep 8-bit scales and no biases; affine ones never do.
+        mode = "nvfp4" if group_size == 16 else _MODES_BY_BITS.get(bits, "")
+    if mode == "affine" and (biases is None or biases.shape != scales.shape):
+        raise CheckpointMismatch(f"{name} has scales without matching biases")
+    return QuantizedTensor(packed, scales, biases, bits, group_size, mode)
+
+
+def _element_count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,44 @@
+"""Which device MLX runs on and in which type: thin, because only this differs per machine."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from engine.protocol.errors import OptionInvalid
+
+_DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def choose_device(wanted: str) -> mx.Device:
+    """`auto` is the GPU where MLX has one.
+
+    raises: OptionInvalid for a GPU that is not there or an unknown word.
+    """
+    if wanted not in ("auto", "cpu", "gpu"):
+        raise OptionInvalid(f"device must be auto, cpu or gpu, not {wanted!r}", parameter="device")
+    has_gpu = mx.is_available(mx.gpu)
+    if wanted == "gpu" and not has_gpu:
+        raise OptionInvalid("MLX sees no GPU on this machine; use --device cpu", parameter="device")
+    return mx.Device(mx.gpu) if has_gpu and wanted != "cpu" else mx.Device(mx.cpu)
+
+
+def choose_dtype(wanted: str, device: mx.Device) -> mx.Dtype:
+    """`auto` is float32 on the CPU, where 16-bit products are emulated, and the published bfloat16 on a GPU.
+
+    raises: OptionInvalid for an unknown word.
+    """
+    if wanted == "auto":
+        return mx.float32 if device.type == mx.DeviceType.cpu else mx.bfloat16
+    if wanted not in _DTYPES:
+        raise OptionInvalid(f"dtype must be auto, {', '.join(_DTYPES)}, not {wanted!r}", parameter="dtype")
+    return _DTYPES[wanted]
+
+
+def device_name(device: mx.Device) -> str:
+    """`cpu` or `gpu`."""
+    return "cpu" if device.type == mx.DeviceType.cpu else "gpu"
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """`float32`, `float16` or `bfloat16`."""
+    return next(name for name, known in _DTYPES.items() if known == dtype)

@@ -1,0 +1,228 @@
+"""Linear maps and embeddings, plain or quantized, fused or apart, laid out for the device they run on.
+
+The networks ask `Weights` for what they need by name; only this module knows how a matrix is stored. Two
+facts decide the layout. MLX's Linux CPU backend calls a reference BLAS, which multiplies by an (in, out)
+matrix about 2.4 times faster than by the transposed view of an (out, in) one, and its quantized products
+are slower still: on the CPU matrices are dequantized and stored (in, out). A GPU keeps them as published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How tensors are kept: compute type, quantized or not, matrices stored (in, out) or not."""
+
+    dtype: mx.Dtype
+    dequantizes: bool
+    is_input_major: bool
+
+    @classmethod
+    def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
+        """The layout that measures fastest on this kind of device (see the module's head)."""
+        on_cpu = device.type == mx.DeviceType.cpu
+        return cls(dtype=dtype, dequantizes=on_cpu, is_input_major=on_cpu)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """A matrix in one of MLX's quantized forms.
+
+    packed: (out, in * bits / 32) uint32. scales: (out, in / group_size). biases: like scales, None for the
+    floating-point modes.
+    """
+
+    packed: mx.array
+    scales: mx.array
+    biases: mx.array | None
+    bits: int
+    group_size: int
+    mode: str
+
+    def dequantized(self, dtype: mx.Dtype) -> mx.array:
+        """The matrix it stands for, (out, in)."""
+        return mx.dequantize(
+            self.packed, self.scales, self.biases, group_size=self.group_size, bits=self.bits, mode=self.mode
+        ).astype(dtype)
+
+    def is_like(self, other: QuantizedTensor) -> bool:
+        """Whether rows of both can stand in one quantized matrix."""
+        return (self.bits, self.group_size, self.mode, self.biases is None) == (
+            other.bits,
+            other.group_size,
+            other.mode,
+            other.biases is None,
+        )
+
+
+class Projection(Protocol):
+    """x (..., in) -> (..., out)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply the map to the last axis."""
+        ...
+
+
+class DenseProjection:
+    """x @ matrix + bias, with matrix (in, out)."""
+
+    def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
+        self.matrix = matrix
+        self.bias = bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply the map to the last axis."""
+        if self.bias is None:
+            return x @ self.matrix
+        return mx.addmm(self.bias, x, self.matrix)
+
+
+class QuantizedProjection:
+    """The same with a quantized matrix."""
+
+    def __init__(self, matrix: QuantizedTensor, bias: mx.array | None) -> None:
+        self.matrix = matrix
+        self.bias = bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply the map to the last axis."""
+        matrix = self.matrix
+        y = mx.quantized_matmul(
+            x,
+            matrix.packed,
+            matrix.scales,
+            matrix.biases,
+            transpose=True,
+            group_size=matrix.group_size,
+            bits=matrix.bits,
+            mode=matrix.mode,
+        )
+        return y if self.bias is None else y + self.bias
+
+
+class ConcatenatedProjection:
+    """Several maps of one input whose matrices cannot be fused; outputs side by side."""
+
+    def __init__(self, parts: list[Projection]) -> None:
+        self.parts = parts
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply every map and join the outputs on the last axis."""
+        return mx.concatenate([part(x) for part in self.parts], axis=-1)
+
+
+class Embedding:
+    """Rows by token id, and the same matrix as output head where embeddings are tied."""
+
+    def __init__(self, table: mx.array | QuantizedTensor, placement: Placement) -> None:
+        self._placement = placement
+        if isinstance(table, QuantizedTensor) and placement.dequantizes:
+            table = table.dequantized(placement.dtype)
+        self.table = table if isinstance(table, QuantizedTensor) else table.astype(placement.dtype)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """ids (...) -> (..., hidden)."""
+        table = self.table
+        if not isinstance(table, QuantizedTensor):
+            return table[ids]
+        return mx.dequantize(
+            table.packed[ids],
+            table.scales[ids],
+            None if table.biases is None else table.biases[ids],
+            group_size=table.group_size,
+            bits=table.bits,
+            mode=table.mode,
+        ).astype(self._placement.dtype)
+
+    def as_head(self) -> Projection:
+        """hidden -> vocabulary logits with the same weights."""
+        return _projection(self.table, None, self._placement)
+
+
+class Weights:
+    """A checkpoint's tensors under canonical names, handed out as the networks need them.
+
+    The loader has already checked that every name exists with the right shape.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, mx.array | QuantizedTensor], placement: Placement, prefix: str = ""
+    ) -> None:
+        self._tensors = tensors
+        self._prefix = prefix
+        self.placement = placement
+
+    def scope(self, name: str) -> Weights:
+        """The tensors below `name.`."""
+        return Weights(self._tensors, self.placement, f"{self._prefix}{name}.")
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds this tensor."""
+        return f"{self._prefix}{name}" in self._tensors
+
+    def tensor(self, name: str) -> mx.array:
+        """A float tensor in the compute type."""
+        value = self._raw(name)
+        if isinstance(value, QuantizedTensor):
+            value = value.dequantized(self.placement.dtype)
+        return value.astype(self.placement.dtype)
+
+    def projection(self, *names: str) -> Projection:
+        """One linear map, or several of the same input fused into one, outputs in the given order."""
+        matrices = [self._raw(f"{name}.weight") for name in names]
+        biases = [self.tensor(f"{name}.bias") for name in names if self.has(f"{name}.bias")]
+        bias = mx.concatenate(biases) if biases else None
+        if self.placement.dequantizes:
+            matrices = [
+                m.dequantized(self.placement.dtype) if isinstance(m, QuantizedTensor) else m for m in matrices
+            ]
+        fused = _fused(matrices)
+        if fused is not None:
+            return _projection(fused, bias, self.placement)
+        parts: list[Projection] = [self.projection(name) for name in names]
+        return ConcatenatedProjection(parts)
+
+    def embedding(self, name: str) -> Embedding:
+        """An embedding table."""
+        return Embedding(self._raw(f"{name}.weight"), self.placement)
+
+    def _raw(self, name: str) -> mx.array | QuantizedTensor:
+        return self._tensors[f"{self._prefix}{name}"]
+
+
+def _fused(matrices: list[mx.array | QuantizedTensor]) -> mx.array | QuantizedTensor | None:
+    """All matrices as one (sum of out, in), or None where their storage differs."""
+    if len(matrices) == 1:
+        return matrices[0]
+    dense = [m for m in matrices if isinstance(m, mx.array)]
+    if len(dense) == len(matrices):
+        return mx.concatenate(dense, axis=0)
+    packed = [m for m in matrices if isinstance(m, QuantizedTensor)]
+    first = packed[0]
+    if len(packed) != len(matrices) or not all(first.is_like(m) for m in packed):
+        return None
+    return QuantizedTensor(
+        packed=mx.concatenate([m.packed for m in packed], axis=0),
+        scales=mx.concatenate([m.scales for m in packed], axis=0),
+        biases=None
+        if first.biases is None
+        else mx.concatenate([m.biases for m in packed if m.biases is not None], axis=0),
+        bits=first.bits,
+        group_size=first.group_size,
+        mode=first.mode,
+    )
+
+
+def _projection(
+    matrix: mx.array | QuantizedTensor, bias: mx.array | None, placement: Placement
+) -> DenseProjection | QuantizedProjection:
+    if isinstance(matrix, QuantizedTensor):
+        return QuantizedProjection(matrix, bias)
+    transposed = matrix.astype(placement.dtype).T
+    return DenseProjection(mx.contiguous(transposed) if placement.is_input_major else transposed, bias)
