@@ -1,0 +1,175 @@
+"""The real worker process, through the same launcher as the server: handshake, answers, cancel, death."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.protocol.config import EngineConfig, TranscribeOptions
+from engine.protocol.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
+from engine.protocol.messages import (
+    AudioSource,
+    Cancel,
+    Completed,
+    Failed,
+    FromWorker,
+    Heartbeat,
+    LoadFailed,
+    Partial,
+    Progress,
+    Ready,
+    Shutdown,
+    Started,
+    Transcribe,
+)
+from tests.parity.clips import uniform
+from tests.unit.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.process
+
+PATIENCE_SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def worker(folder: Path) -> Iterator[WorkerHandle]:
+    handle = start_worker(EngineConfig(model=str(folder), device="cpu"))
+    yield handle
+    handle.close()
+    handle.process.join(PATIENCE_SECONDS)
+    assert not handle.process.is_alive()
+
+
+def receive(handle: WorkerHandle) -> FromWorker:
+    """The next message that is not a heartbeat."""
+    while True:
+        assert handle.pipe.poll(PATIENCE_SECONDS), "the worker said nothing"
+        message: FromWorker = handle.pipe.recv()
+        if not isinstance(message, Heartbeat):
+            return message
+
+
+def receive_end(handle: WorkerHandle) -> Completed | Failed:
+    while not isinstance(message := receive(handle), Completed | Failed):
+        pass
+    return message
+
+
+def pcm_file(tmp_path: Path, seconds: float) -> AudioSource:
+    path = tmp_path / f"{seconds}.pcm"
+    (0.2 * uniform(f"worker/{seconds}", int(seconds * 16_000))).astype("<f4").tofile(path)
+    return AudioSource(str(path), kind="pcm_float32")
+
+
+def test_request_runs_from_started_over_partials_to_exactly_one_end(
+    worker: WorkerHandle, tmp_path: Path
+) -> None:
+    ready = receive(worker)
+    assert isinstance(ready, Ready)
+    assert ready.process_id == worker.process.pid
+    options = TranscribeOptions(language="English", max_tokens=5)
+    worker.pipe.send(Transcribe("one", pcm_file(tmp_path, 40.0), options, wants_partials=True))
+    messages = [receive(worker)]
+    while not isinstance(messages[-1], Completed | Failed):
+        messages.append(receive(worker))
+    assert isinstance(messages[0], Started)
+    end = messages[-1]
+    assert isinstance(end, Completed)
+    partials = tuple(message.segment for message in messages if isinstance(message, Partial))
+    assert partials == end.transcript.segments
+    assert any(isinstance(message, Progress) for message in messages)
+    worker.pipe.send(Shutdown())
+    worker.process.join(PATIENCE_SECONDS)
+    assert worker.process.exitcode == 0
+
+
+def test_error_of_one_request_is_answered_and_the_next_is_served(
+    worker: WorkerHandle, tmp_path: Path
+) -> None:
+    assert isinstance(receive(worker), Ready)
+    garbage = tmp_path / "garbage.wav"
+    garbage.write_text("this is not audio")
+    worker.pipe.send(Transcribe("bad", AudioSource(str(garbage))))
+    worker.pipe.send(Transcribe("good", pcm_file(tmp_path, 1.0), TranscribeOptions(max_tokens=3)))
+    bad = receive_end(worker)
+    assert isinstance(bad, Failed)
+    assert bad.code == "audio_format_unsupported"
+    assert isinstance(receive_end(worker), Completed)
+
+
+def test_cancel_reaches_running_and_waiting_work(worker: WorkerHandle, tmp_path: Path) -> None:
+    assert isinstance(receive(worker), Ready)
+    endless = TranscribeOptions(max_tokens=60_000)
+    worker.pipe.send(Transcribe("running", pcm_file(tmp_path, 29.0), endless))
+    worker.pipe.send(Transcribe("waiting", pcm_file(tmp_path, 28.0), endless))
+    assert isinstance(receive(worker), Started)
+    worker.pipe.send(Cancel("waiting"))
+    worker.pipe.send(Cancel("unknown"))
+    worker.pipe.send(Cancel("running"))
+    ends = [receive_end(worker), receive_end(worker)]
+    assert [(end.request_id, end.code) for end in ends if isinstance(end, Failed)] == [
+        ("running", "cancelled"),
+        ("waiting", "cancelled"),
+    ]
+
+
+def test_shutdown_cancels_what_outlasts_the_drain_and_refuses_new_work(
+    worker: WorkerHandle, tmp_path: Path
+) -> None:
+    assert isinstance(receive(worker), Ready)
+    worker.pipe.send(Transcribe("long", pcm_file(tmp_path, 29.0), TranscribeOptions(max_tokens=60_000)))
+    assert isinstance(receive(worker), Started)
+    worker.pipe.send(Shutdown(drain_seconds=0.5))
+    worker.pipe.send(Transcribe("late", pcm_file(tmp_path, 1.0)))
+    ends = {end.request_id: end for end in (receive_end(worker), receive_end(worker))}
+    late, long = ends["late"], ends["long"]
+    assert isinstance(late, Failed)
+    assert isinstance(long, Failed)
+    assert (late.code, long.code) == ("engine_unavailable", "cancelled")
+    worker.process.join(PATIENCE_SECONDS)
+    assert worker.process.exitcode == 0
+
+
+def test_worker_ends_at_once_when_the_front_is_gone(worker: WorkerHandle, tmp_path: Path) -> None:
+    assert isinstance(receive(worker), Ready)
+    worker.pipe.send(Transcribe("long", pcm_file(tmp_path, 29.0), TranscribeOptions(max_tokens=60_000)))
+    assert isinstance(receive(worker), Started)
+    worker.liveness.close()
+    worker.process.join(PATIENCE_SECONDS)
+    assert worker.process.exitcode == EXIT_PARENT_GONE
+
+
+def test_unusable_model_is_reported_before_the_process_ends(tmp_path: Path) -> None:
+    handle = start_worker(EngineConfig(model=str(tmp_path / "nowhere"), offline=True))
+    message = receive(handle)
+    assert isinstance(message, LoadFailed)
+    assert message.code == "model_missing"
+    handle.process.join(PATIENCE_SECONDS)
+    assert handle.process.exitcode == 1
+    handle.close()
+
+
+def test_heartbeats_carry_counters_that_grow_with_work(worker: WorkerHandle, tmp_path: Path) -> None:
+    assert isinstance(receive(worker), Ready)
+    worker.pipe.send(Transcribe("long", pcm_file(tmp_path, 29.0), TranscribeOptions(max_tokens=60_000)))
+    beats: list[Heartbeat] = []
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(beats) < 3 and time.monotonic() < deadline:
+        assert worker.pipe.poll(PATIENCE_SECONDS)
+        message = worker.pipe.recv()
+        if isinstance(message, Heartbeat):
+            beats.append(message)
+    counts = [beat.tokens_done for beat in beats]
+    assert counts == sorted(counts)
+    assert np.unique(counts).size > 1
+    assert beats[-1].active_requests == 1
+    worker.pipe.send(Cancel("long"))
+    receive_end(worker)
