@@ -141,22 +141,30 @@ class EncoderLayer:
         )
         self.ffn_norm = (weights.tensor("final_layer_norm.weight"), weights.tensor("final_layer_norm.bias"))
         self.clamps = weights.placement.dtype == mx.float16
+        self.streams = weights.placement.streams
 
     def __call__(self, x: mx.array, plan: WindowPlan) -> mx.array:
         """x: (tokens, d), attending inside the plan's windows only."""
         x = x + self._attention(layer_norm(x, self.attention_norm), plan)
-        x = x + self.fc2(gelu(self.fc1(layer_norm(x, self.ffn_norm))))
+        x = x + self.streams.map(self._feed_forward, x)
         # Published behavior for float16: large activations are clipped, not left to become infinite.
         return mx.clip(x, -_FLOAT16_LIMIT, _FLOAT16_LIMIT) if self.clamps else x
 
+    def _feed_forward(self, x: mx.array) -> mx.array:
+        return self.fc2(gelu(self.fc1(layer_norm(x, self.ffn_norm))))
+
     def _attention(self, x: mx.array, plan: WindowPlan) -> mx.array:
-        rows = plan.to_rows(self.qkv(x))
+        rows = plan.to_rows(self.streams.map(self.qkv, x))
         heads = rows.reshape(plan.row_count, plan.row_length, 3, self.head_count, self.head_dim)
         queries, keys, values = (heads[:, :, i].swapaxes(1, 2) for i in range(3))
-        mixed = mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=self.head_dim**-0.5, mask=plan.mask
-        )
-        return self.out(plan.to_flat(mixed.swapaxes(1, 2)))
+
+        def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+            return mx.fast.scaled_dot_product_attention(
+                queries, keys, values, scale=self.head_dim**-0.5, mask=plan.mask
+            )
+
+        mixed = self.streams.map(attend, queries, keys, values, axis=1, at_least=2)
+        return self.streams.map(self.out, plan.to_flat(mixed.swapaxes(1, 2)))
 
 
 def layer_norm(x: mx.array, parameters: tuple[mx.array, mx.array]) -> mx.array:
@@ -170,6 +178,7 @@ class AudioEncoder:
     def __init__(self, config: AudioConfig, weights: Weights) -> None:
         self.config = config
         self.dtype = weights.placement.dtype
+        self.streams = weights.placement.streams
         self.stem = [StridedConvolution(weights.scope(f"conv2d{i}")) for i in (1, 2, 3)]
         self.conv_out = weights.projection("conv_out")
         self.positions = mx.array(sinusoids(config.tokens_per_chunk, config.d_model)).astype(self.dtype)
@@ -230,10 +239,13 @@ class AudioEncoder:
         """(rows, width, mel_bins) -> (rows, ceil(width / 8), d), positions added, restarting in every row."""
         parts = []
         for start in range(0, rows.shape[0], _STEM_ROWS_AT_ONCE):
-            x = rows[start : start + _STEM_ROWS_AT_ONCE, :, :, None]
-            for convolution in self.stem:
-                x = gelu(convolution(x))
-            # (rows, time, mel, channels) -> channel-major features, the order conv_out was trained with.
-            x = x.swapaxes(2, 3).reshape(x.shape[0], x.shape[1], -1)
-            parts.append(self.conv_out(x) + self.positions[: x.shape[1]])
+            some = rows[start : start + _STEM_ROWS_AT_ONCE, :, :, None]
+            parts.append(self.streams.map(self._convolve_some, some, at_least=2))
         return mx.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def _convolve_some(self, x: mx.array) -> mx.array:
+        for convolution in self.stem:
+            x = gelu(convolution(x))
+        # (rows, time, mel, channels) -> channel-major features, the order conv_out was trained with.
+        x = x.swapaxes(2, 3).reshape(x.shape[0], x.shape[1], -1)
+        return self.conv_out(x) + self.positions[: x.shape[1]]

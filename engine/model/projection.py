@@ -9,10 +9,12 @@ are slower still: on the CPU matrices are dequantized and stored (in, out). A GP
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import mlx.core as mx
+
+from engine.model.streams import RowStreams
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,18 @@ class Placement:
     dtype: mx.Dtype
     dequantizes: bool
     is_input_major: bool
+    streams: RowStreams = field(default_factory=RowStreams)
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
         """The layout that measures fastest on this kind of device (see the module's head)."""
         on_cpu = device.type == mx.DeviceType.cpu
-        return cls(dtype=dtype, dequantizes=on_cpu, is_input_major=on_cpu)
+        return cls(
+            dtype=dtype,
+            dequantizes=on_cpu,
+            is_input_major=on_cpu,
+            streams=RowStreams.for_device(device),
+        )
 
 
 @dataclass(frozen=True, slots=True)
