@@ -27,7 +27,7 @@ from engine.protocol.errors import CheckpointMismatch, LanguageUnsupported, Prom
 from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript
 from engine.reading import main_language, read_sequence, recognition_marks
 from engine.text.joining import join_texts
-from engine.text.languages import LANGUAGES, resolve_language
+from engine.text.languages import LANGUAGES, iso_code, resolve_language
 from engine.text.prompt import build_prompt
 from engine.text.tokenizer import Tokenizer
 
@@ -116,11 +116,14 @@ class Pipeline:
             )
         self._model = build_model(checkpoint, dtype=dtype, device=device)
         self._marks = recognition_marks(self._tokenizer)
-        self._languages = checkpoint.config.languages or tuple(language.name for language in LANGUAGES)
+        known = tuple(language.name for language in LANGUAGES)
+        # A name that the table lacks could be neither asked for nor answered with a code.
+        self._languages = tuple(name for name in checkpoint.config.languages if name in known) or known
         self.info = ModelInfo(
             model_id=resolved.model_id,
             is_demo=resolved.is_demo,
             languages=self._languages,
+            language_codes=tuple(iso_code(name) for name in self._languages),
             device=device_name(device),
             dtype=dtype_name(dtype),
             weight_bits=checkpoint.decoder_bits,

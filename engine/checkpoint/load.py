@@ -112,7 +112,10 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         except RuntimeError as error:
             raise ModelIncomplete(f"{path.name} cannot be read ({error}); {_PULL_AGAIN}") from error
         assert isinstance(arrays, dict)
-        loaded.update({canonical_name(name): array for name, array in arrays.items()})
+        for name, array in arrays.items():
+            if canonical_name(name) in loaded:
+                raise CheckpointMismatch(f"{path.name} holds {name}, which another tensor has given already")
+            loaded[canonical_name(name)] = array
     tensors = _assembled(loaded, raw_config, config)
     return Checkpoint(config=config, tensors=tensors)
 
@@ -178,10 +181,13 @@ def _assembled(loaded: dict[str, mx.array], raw_config: dict[str, Any], config: 
     expected = expected_shapes(config)
     tensors: Tensors = {}
     left = dict(loaded)
-    if config.text.ties_embeddings and config.class_count is None:
-        # Some files store the tied head a second time, plain or quantized.
-        for suffix in ("weight", "scales", "biases"):
-            left.pop(f"lm_head.{suffix}", None)
+    if "lm_head.weight" in left and "lm_head.weight" not in expected:
+        if _is_tied_copy(left):
+            for suffix in ("weight", "scales", "biases"):
+                left.pop(f"lm_head.{suffix}", None)
+        else:
+            # The weights know better than a configuration that declares the head tied.
+            expected["lm_head.weight"] = expected["model.embed_tokens.weight"]
     for name, shape in expected.items():
         if name not in left:
             raise CheckpointMismatch(f"the checkpoint has no {name} (wanted shape {shape})")
@@ -206,6 +212,19 @@ def _assembled(loaded: dict[str, mx.array], raw_config: dict[str, Any], config: 
             f"the checkpoint holds tensors without a place in this model: {examples}{more}"
         )
     return tensors
+
+
+def _is_tied_copy(loaded: dict[str, mx.array]) -> bool:
+    """Whether the stored head is the embedding table once more; some published files hold such a copy."""
+    for suffix in ("weight", "scales", "biases"):
+        head, table = loaded.get(f"lm_head.{suffix}"), loaded.get(f"model.embed_tokens.{suffix}")
+        if (head is None) != (table is None):
+            return False
+        if head is not None and table is not None:
+            is_same_kind = head.shape == table.shape and head.dtype == table.dtype
+            if not is_same_kind or not mx.array_equal(head, table).item():
+                return False
+    return True
 
 
 def _quantized(

@@ -107,7 +107,9 @@ def make_clip(clip: Clip) -> NDArray[np.float32]:
         if position + length > loudest_at and not loudest_is_past:
             level = 0.6
             loudest_is_past = True
-        samples[position : position + length] = level * _syllable(f"{clip.name}/{clip.draw}/{index}/sound", length)
+        samples[position : position + length] = level * _syllable(
+            f"{clip.name}/{clip.draw}/{index}/sound", length
+        )
         # A pause of digital silence after some syllables, but never at the end.
         gap = int(max(gap_draw - 0.5, 0.0) * 0.5 * SAMPLE_RATE)
         rest = clip.sample_count - position - length

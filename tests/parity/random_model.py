@@ -98,25 +98,32 @@ def target_ids(sizes: Sizes, clip_name: str, count: int = 64) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class PlannedTensor:
+    """A tensor's MLX name, its shape, and the spread of its random values."""
+
     name: str
     shape: tuple[int, ...]
     mean: float
     deviation: float
 
 
-def _linear(name: str, rows: int, columns: int, *, gain: float = 1.0, bias: float | None = 0.2) -> list[_Tensor]:
-    made = [_Tensor(f"{name}.weight", (rows, columns), 0.0, gain / math.sqrt(columns))]
+def _linear(
+    name: str, rows: int, columns: int, *, gain: float = 1.0, bias: float | None = 0.2
+) -> list[PlannedTensor]:
+    made = [PlannedTensor(f"{name}.weight", (rows, columns), 0.0, gain / math.sqrt(columns))]
     if bias is not None:
-        made.append(_Tensor(f"{name}.bias", (rows,), 0.0, bias))
+        made.append(PlannedTensor(f"{name}.bias", (rows,), 0.0, bias))
     return made
 
 
-def _layer_norm(name: str, width: int) -> list[_Tensor]:
-    return [_Tensor(f"{name}.weight", (width,), 1.0, 0.3), _Tensor(f"{name}.bias", (width,), 0.0, 0.2)]
+def _layer_norm(name: str, width: int) -> list[PlannedTensor]:
+    return [
+        PlannedTensor(f"{name}.weight", (width,), 1.0, 0.3),
+        PlannedTensor(f"{name}.bias", (width,), 0.0, 0.2),
+    ]
 
 
-def _plan(sizes: Sizes) -> list[_Tensor]:
+def plan_tensors(sizes: Sizes) -> list[PlannedTensor]:
     """Every tensor in the order of the published tables, under the MLX names, convolutions as [out, in, 3, 3].
 
     Spreads are chosen so that mistakes show: query and key projections are small, so that the epsilon of their norms
@@ -124,11 +131,13 @@ def _plan(sizes: Sizes) -> list[_Tensor]:
     its layers, not the last token's own embedding, decide what comes next.
     """
     width, channels, hidden = sizes.d_model, sizes.downsample_hidden_size, sizes.hidden_size
-    plan: list[_Tensor] = []
+    plan: list[PlannedTensor] = []
     for index, inputs in ((1, 1), (2, channels), (3, channels)):
         name = f"audio_tower.conv2d{index}"
-        plan.append(_Tensor(f"{name}.weight", (channels, inputs, 3, 3), 0.0, 1.5 / math.sqrt(9 * inputs)))
-        plan.append(_Tensor(f"{name}.bias", (channels,), 0.1, 0.4))
+        plan.append(
+            PlannedTensor(f"{name}.weight", (channels, inputs, 3, 3), 0.0, 1.5 / math.sqrt(9 * inputs))
+        )
+        plan.append(PlannedTensor(f"{name}.bias", (channels,), 0.1, 0.4))
     plan += _linear("audio_tower.conv_out", width, 16 * channels, bias=None)
     for index in range(sizes.encoder_layers):
         layer = f"audio_tower.layers.{index}"
@@ -142,7 +151,7 @@ def _plan(sizes: Sizes) -> list[_Tensor]:
     plan += _linear("audio_tower.proj1", width, width)
     plan += _linear("audio_tower.proj2", hidden, width, gain=0.05, bias=0.01)
 
-    plan.append(_Tensor("model.embed_tokens.weight", (sizes.vocab_size, hidden), 0.0, 0.03))
+    plan.append(PlannedTensor("model.embed_tokens.weight", (sizes.vocab_size, hidden), 0.0, 0.03))
     query, key = sizes.num_attention_heads * sizes.head_dim, sizes.num_key_value_heads * sizes.head_dim
     for index in range(sizes.num_hidden_layers):
         layer = f"model.layers.{index}"
@@ -151,22 +160,22 @@ def _plan(sizes: Sizes) -> list[_Tensor]:
         plan += _linear(f"{layer}.self_attn.v_proj", key, hidden, bias=None)
         plan += _linear(f"{layer}.self_attn.o_proj", hidden, query, gain=0.3, bias=None)
         for part in ("q_norm", "k_norm"):
-            plan.append(_Tensor(f"{layer}.self_attn.{part}.weight", (sizes.head_dim,), 3.0, 0.8))
+            plan.append(PlannedTensor(f"{layer}.self_attn.{part}.weight", (sizes.head_dim,), 3.0, 0.8))
         plan += _linear(f"{layer}.mlp.gate_proj", sizes.intermediate_size, hidden, gain=1.5, bias=None)
         plan += _linear(f"{layer}.mlp.up_proj", sizes.intermediate_size, hidden, gain=1.5, bias=None)
         plan += _linear(f"{layer}.mlp.down_proj", hidden, sizes.intermediate_size, gain=0.15, bias=None)
         for part in ("input_layernorm", "post_attention_layernorm"):
-            plan.append(_Tensor(f"{layer}.{part}.weight", (hidden,), 1.0, 0.3))
-    plan.append(_Tensor("model.norm.weight", (hidden,), 1.0, 0.3))
+            plan.append(PlannedTensor(f"{layer}.{part}.weight", (hidden,), 1.0, 0.3))
+    plan.append(PlannedTensor("model.norm.weight", (hidden,), 1.0, 0.3))
     if not sizes.tied:
-        plan.append(_Tensor("lm_head.weight", (sizes.vocab_size, hidden), 0.0, 0.05))
+        plan.append(PlannedTensor("lm_head.weight", (sizes.vocab_size, hidden), 0.0, 0.05))
     return plan
 
 
 def make_weights(sizes: Sizes) -> dict[str, NDArray[np.float32]]:
     """Every tensor under the MLX names, float32; convolutions still as [out, in, 3, 3]."""
     weights = {}
-    for tensor in _plan(sizes):
+    for tensor in plan_tensors(sizes):
         draws = uniform(f"{sizes.name}/{tensor.name}", math.prod(tensor.shape))
         values = tensor.mean + math.sqrt(3.0) * tensor.deviation * draws
         weights[tensor.name] = values.reshape(tensor.shape).astype(np.float32)
@@ -181,30 +190,31 @@ def checksum(weights: dict[str, NDArray[np.float32]]) -> int:
     return total
 
 
+def published_name(name: str, layout: Layout) -> str:
+    """What one published layout calls the tensor of this MLX name."""
+    if layout == "mlx":
+        return name
+    if layout == "thinker":
+        return f"thinker.{name}"
+    if name.startswith("audio_tower.proj"):
+        index = name[len("audio_tower.proj")]
+        return f"model.multi_modal_projector.linear_{index}.{name.rpartition('.')[2]}"
+    if name.startswith("audio_tower."):
+        return f"model.{name}"
+    return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+
+
 def in_layout(weights: dict[str, NDArray[np.float32]], layout: Layout) -> dict[str, NDArray[np.float32]]:
     """The same numbers under the names (and convolution axes) of one published layout.
 
     The original and the native layout store a tied head once more, as the published files do; the MLX one drops it.
     """
-    renamed = {}
-    for name, values in weights.items():
-        if layout == "thinker":
-            renamed[f"thinker.{name}"] = values
-        elif layout == "mlx":
-            renamed[name] = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
-        elif name.startswith("audio_tower.proj"):
-            index = name[len("audio_tower.proj")]
-            renamed[f"model.multi_modal_projector.linear_{index}.{name.rpartition('.')[2]}"] = values
-        elif name.startswith("audio_tower."):
-            renamed[f"model.{name}"] = values
-        elif name.startswith("model."):
-            renamed[name.replace("model.", "model.language_model.", 1)] = values
-        else:
-            renamed[name] = values
-    if layout != "mlx" and "lm_head.weight" not in weights:
-        head = "thinker.lm_head.weight" if layout == "thinker" else "lm_head.weight"
-        renamed[head] = weights["model.embed_tokens.weight"]
-    return renamed
+    stored = dict(weights)
+    if layout == "mlx":
+        stored = {name: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for name, v in stored.items()}
+    else:
+        stored.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    return {published_name(name, layout): values for name, values in stored.items()}
 
 
 def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
@@ -242,7 +252,10 @@ def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
             "model_type": "qwen3_asr",
             "audio_config": audio | {"model_type": "qwen3_asr_encoder", "max_position_embeddings": 13},
             "text_config": text
-            | {"model_type": "qwen3", "rope_parameters": {"rope_theta": sizes.rope_theta, "rope_type": "default"}},
+            | {
+                "model_type": "qwen3",
+                "rope_parameters": {"rope_theta": sizes.rope_theta, "rope_type": "default"},
+            },
             "audio_token_id": TOKEN_IDS["<|audio_pad|>"],
             "pad_token_id": TOKEN_IDS["<|im_end|>"],
             "eos_token_id": [TOKEN_IDS["<|endoftext|>"], TOKEN_IDS["<|im_end|>"]],
@@ -291,14 +304,20 @@ def rounded(values: NDArray[np.float32], stored: StoredType) -> NDArray[np.float
     return np.frombuffer(raw, "<f4" if stored == "F32" else "<f2").astype("<f4").reshape(values.shape)
 
 
-def write_safetensors(path: Path, tensors: dict[str, NDArray[np.float32]], stored: StoredType = "F32") -> None:
+def write_safetensors(
+    path: Path, tensors: dict[str, NDArray[np.float32]], stored: StoredType = "F32"
+) -> None:
     """A safetensors file: length of the header (u64), JSON header, values."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blocks: list[bytes] = []
     offset = 0
     for name, values in tensors.items():
         block = _stored_bytes(np.ascontiguousarray(values), stored)
-        header[name] = {"dtype": stored, "shape": list(values.shape), "data_offsets": [offset, offset + len(block)]}
+        header[name] = {
+            "dtype": stored,
+            "shape": list(values.shape),
+            "data_offsets": [offset, offset + len(block)],
+        }
         blocks.append(block)
         offset += len(block)
     encoded = json.dumps(header).encode()
@@ -330,7 +349,7 @@ def write_checkpoint(
         write_safetensors(folder / "model.safetensors", tensors, stored)
         return folder
     names = list(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index in range(shard_count):
         file_name = f"model-{index + 1:05d}-of-{shard_count:05d}.safetensors"
         # Dealt round robin: layers are torn apart, and the shards' order is not the tensors' order.

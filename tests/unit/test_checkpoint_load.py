@@ -140,9 +140,21 @@ def test_integer_weights_without_scales_are_refused(folder: Path) -> None:
         read_checkpoint(folder)
 
 
-def test_stored_copy_of_the_tied_head_is_accepted(folder: Path) -> None:
-    rewrite(folder, {"lm_head.weight": mx.zeros((640, 64))})
+def test_stored_copy_of_the_tied_head_is_left_out(folder: Path) -> None:
+    table = mx.array(make_weights(TRUE_WINDOWS)["model.embed_tokens.weight"])
+    rewrite(folder, {"lm_head.weight": table})
     assert "lm_head.weight" not in read_checkpoint(folder).tensors
+
+
+def test_stored_head_that_differs_from_the_embeddings_is_used(folder: Path) -> None:
+    rewrite(folder, {"lm_head.weight": mx.zeros((640, 64))})
+    assert not logits_of(load_checkpoint(folder, dtype=mx.float32)).any()
+
+
+def test_same_tensor_under_two_published_names_is_refused(folder: Path) -> None:
+    rewrite(folder, {"thinker.model.norm.weight": mx.ones((64,))})
+    with pytest.raises(CheckpointMismatch, match="given already"):
+        read_checkpoint(folder)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 500, -1])
