@@ -1,0 +1,134 @@
+"""Samples of any type and layout to mono float32, and the bounds that every recording is held to.
+
+It refuses what cannot be a recording in the stated type: NaN, floats on an integer scale, too many channels, rates
+outside the accepted range. It never changes loudness: no gain, no peak normalization.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.audio.resample import Resampler
+from engine.protocol.config import MIN_SAMPLES, AudioLimits
+from engine.protocol.errors import (
+    AudioEmpty,
+    AudioParametersUnsupported,
+    AudioTooLong,
+    AudioTooShort,
+    AudioUndecodable,
+)
+
+Samples = npt.NDArray[np.float32]
+
+ABSURD_PEAK = 8.0
+"""18 dB over full scale: no recording, but integers that were cast to float without being scaled."""
+
+
+def prepare_samples(samples: npt.NDArray[np.generic], sample_rate_hz: int, *, limits: AudioLimits) -> Samples:
+    """Samples of the caller's own to 16 kHz mono float32 in [-1, 1].
+
+    samples: int16, int32, uint8 or float; (n,), or two-dimensional, where the shorter axis holds the channels: both
+             (n, channels) and (channels, n) are understood. Integers are scaled by their full scale; floats are
+             taken as they are and clipped.
+    raises:  AudioEmpty, AudioTooShort, AudioTooLong, AudioParametersUnsupported (type, shape, rate, channels, floats
+             on an integer scale), AudioUndecodable (NaN or infinite)
+    """
+    if samples.ndim not in (1, 2):
+        raise AudioParametersUnsupported(
+            f"samples must have one or two dimensions, not {samples.ndim}: pass (n,) or (n, channels)"
+        )
+    if samples.size == 0:
+        raise AudioEmpty("the recording holds no samples: pass at least 201 at 16 kHz")
+    check_rate(sample_rate_hz, limits)
+    planes = samples[np.newaxis, :] if samples.ndim == 1 else samples
+    if planes.shape[0] > planes.shape[1]:
+        planes = planes.T
+    check_channels(planes.shape[0], limits)
+    check_duration(planes.shape[1] / sample_rate_hz, limits)
+    mono = mean_over_channels(planes)
+    peak = peak_of(mono)
+    if not np.isfinite(peak):
+        raise AudioUndecodable("the samples contain NaN or infinite values: replace them first")
+    if peak > ABSURD_PEAK:
+        raise AudioParametersUnsupported(
+            f"float samples must lie in [-1, 1] and reach {peak:.6g}: divide by the full scale of their integer type"
+        )
+    resampler = Resampler(sample_rate_hz)
+    second = int(sample_rate_hz)
+    parts = [resampler.push(mono[at : at + second]) for at in range(0, len(mono), second)]
+    prepared: Samples = np.clip(np.concatenate([*parts, resampler.finish()]), -1.0, 1.0)
+    check_not_too_short(len(prepared))
+    return prepared
+
+
+def mean_over_channels(planes: Sequence[npt.NDArray[np.generic]] | npt.NDArray[np.generic]) -> Samples:
+    """(channels, n) of an accepted type to (n,) float32 by the plain mean, not by a downmix matrix.
+
+    raises: AudioParametersUnsupported for other types
+    Source: librosa.to_mono, as the official package calls it.
+    """
+    mono = _as_float(planes[0])
+    if len(planes) == 1:
+        return mono
+    # The channels one after another: several times quicker than a mean along an axis of two.
+    mono = mono + _as_float(planes[1])
+    for channel in planes[2:]:
+        mono += _as_float(channel)
+    mono *= np.float32(1.0 / len(planes))
+    return mono
+
+
+def peak_of(samples: Samples) -> float:
+    """Largest |x| of (n,) samples; NaN when one of them is."""
+    return max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
+
+
+def _as_float(samples: npt.NDArray[np.generic]) -> Samples:
+    """float32 with full scale at 1; int16 / 32768 is exact."""
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, copy=False)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - np.float32(128.0)) * np.float32(1.0 / 128.0)
+    if samples.dtype.kind == "i" and samples.dtype.itemsize in (2, 4):
+        scaled = samples.astype(np.float32)
+        scaled *= np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))
+        return scaled
+    raise AudioParametersUnsupported(
+        f"samples of type {samples.dtype} are not accepted: pass float32, int16, int32 or uint8"
+    )
+
+
+def check_rate(rate_hz: int, limits: AudioLimits) -> None:
+    """Raise AudioParametersUnsupported outside the accepted rates."""
+    if not limits.min_sample_rate_hz <= rate_hz <= limits.max_sample_rate_hz:
+        raise AudioParametersUnsupported(
+            f"a sample rate of {rate_hz} Hz is not accepted: convert to one from {limits.min_sample_rate_hz} to "
+            f"{limits.max_sample_rate_hz} Hz"
+        )
+
+
+def check_channels(count: int, limits: AudioLimits) -> None:
+    """Raise AudioParametersUnsupported beyond the accepted number of channels."""
+    if not 1 <= count <= limits.max_channels:
+        raise AudioParametersUnsupported(
+            f"{count} channels are not accepted: send from 1 to {limits.max_channels}"
+        )
+
+
+def check_duration(seconds: float, limits: AudioLimits) -> None:
+    """Raise AudioTooLong beyond the limit."""
+    if seconds > limits.max_duration_seconds:
+        raise AudioTooLong(
+            f"the recording is longer than the limit of {limits.max_duration_seconds:g} s: send it in parts"
+        )
+
+
+def check_not_too_short(sample_count: int) -> None:
+    """Raise AudioTooShort below the length of one analysis window; sample_count is at 16 kHz."""
+    if sample_count < MIN_SAMPLES:
+        raise AudioTooShort(
+            f"the recording has {sample_count} samples at 16 kHz and needs {MIN_SAMPLES} (13 ms): send a longer one"
+        )

@@ -1,0 +1,187 @@
+"""Tells from the first bytes what a file is when it is no recording, so that the refusal can name it.
+
+Only magic numbers and "is this text" are looked at; file names and MIME types are not. Nothing is refused here that
+could be audio: the demuxers have the last word on everything that this module does not recognize.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+HEAD_BYTES = 4096
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (0, b"\xff\xd8\xff", "a JPEG image"),
+    (0, b"GIF87a", "a GIF image"),
+    (0, b"GIF89a", "a GIF image"),
+    (0, b"II*\x00", "a TIFF image"),
+    (0, b"MM\x00*", "a TIFF image"),
+    (0, b"\x00\x00\x01\x00", "an icon"),
+    (8, b"WEBP", "a WebP image"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftypheic", "a HEIC image"),
+    (4, b"ftypheix", "a HEIC image"),
+    (4, b"ftypmif1", "a HEIF image"),
+    (0, b"%PDF-", "a PDF document"),
+    (0, b"PK\x03\x04", "a ZIP archive or an office document"),
+    (0, b"PK\x05\x06", "an empty ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"BZh", "a bzip2 archive"),
+    (0, b"\xfd7zXZ\x00", "an xz archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"SQLite format 3\x00", "a database"),
+)
+
+_PLAYLIST_STARTS = ("#extm3u", "ffconcat", "[playlist]", "v=0")
+
+_CONTAINER_MAGIC: tuple[tuple[int, bytes], ...] = (
+    (0, b"RIFF"),
+    (0, b"RF64"),
+    (0, b"FORM"),
+    (0, b"fLaC"),
+    (0, b"OggS"),
+    (0, b"ID3"),
+    (0, b"\x1aE\xdf\xa3"),
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (0, b"caff"),
+    (0, b".snd"),
+    (0, b"#!AMR"),
+    (0, b"riff\x2e\x91\xcf\x11"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    (0, b"\x00\x00\x01\xba"),
+)
+
+
+def name_if_not_audio(head: bytes) -> str | None:
+    """What the file is ("a PNG image", "text", ...) when it is certainly no recording, else None.
+
+    head: the first HEAD_BYTES of the file, or all of a shorter one
+    """
+    for offset, magic, name in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return name
+    if head[:2] == b"BM" and len(head) > 10 and head[6:10] == b"\x00\x00\x00\x00":
+        return "a BMP image"
+    text = _as_text(head)
+    if text is None:
+        return None
+    start = text.lstrip("\ufeff \t\r\n")[:200].lower()
+    if start.startswith(_PLAYLIST_STARTS) or "<mpd" in start or "<smil" in start or "<playlist" in start:
+        return "a playlist"
+    if start.startswith(("<!doctype html", "<html")) or "<html" in start:
+        return "an HTML page"
+    if start.startswith("<svg") or "<svg" in start:
+        return "an SVG image"
+    return "text"
+
+
+def is_known_container(head: bytes) -> bool:
+    """The file starts as an accepted container does, so a failure to open it means damage or a cut."""
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # the sync word of mp3 and ADTS
+        return True
+    return any(head[offset : offset + len(magic)] == magic for offset, magic in _CONTAINER_MAGIC)
+
+
+def looks_cut_off(file: BinaryIO) -> bool:
+    """The end of the container is missing: a box that reaches past the file, an Ogg stream without its last page.
+
+    file: seekable; its position is left anywhere. False where the format cannot tell.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(12)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+        return _boxes_end(file, size) != size
+    if head[:4] == b"RIFF":
+        # Recorders that write to a pipe state the largest size they know; that says nothing.
+        claimed = int.from_bytes(head[4:8], "little")
+        return claimed < 0x7FFF_0000 and claimed + 8 > size + 1
+    if head[:4] == b"FORM":
+        return int.from_bytes(head[4:8], "big") + 8 > size + 1
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return _segment_end(file, size) > size
+    if head[:4] == b"OggS":
+        file.seek(max(0, size - 65_536 - 300))
+        tail = file.read()
+        last = tail.rfind(b"OggS")
+        return last < 0 or len(tail) < last + 27 or not tail[last + 5] & 0x04
+    return False
+
+
+def mp3_states_its_length(file: BinaryIO) -> bool:
+    """An MP3 has a Xing or Info header, so that its declared duration is a count of frames and no estimate.
+
+    file: seekable; its position is left anywhere
+    """
+    file.seek(0)
+    head = file.read(10)
+    start = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        start = 10 + sum(
+            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
+        )
+    file.seek(start)
+    frame = file.read(400)
+    return b"Xing" in frame or b"Info" in frame
+
+
+def _boxes_end(file: BinaryIO, size: int) -> int:
+    """Where the chain of top-level MP4 boxes ends; `size` when the file is whole."""
+    position = 0
+    while position < size:
+        file.seek(position)
+        header = file.read(16)
+        if len(header) < 8:
+            return position + 8
+        length = int.from_bytes(header[:4], "big")
+        if length == 1 and len(header) == 16:
+            length = int.from_bytes(header[8:16], "big")
+        elif length == 0:
+            return size
+        if length < 8:
+            return -1
+        position += length
+    return position
+
+
+def _segment_end(file: BinaryIO, size: int) -> int:
+    """Where the Matroska segment ends by its own word; `size` when it does not say (live recordings)."""
+    file.seek(0)
+    start = file.read(4096)
+    header_length, at = _ebml_size(start, 4)
+    segment_at = at + header_length
+    if start[segment_at : segment_at + 4] != b"\x18\x53\x80\x67":
+        return size
+    length, at = _ebml_size(start, segment_at + 4)
+    return size if length < 0 else at + length
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
+    """(value, position after it) of a variable-length size; -1 for "unknown" and for data that end."""
+    if at >= len(data) or data[at] == 0:
+        return -1, len(data)
+    width = 9 - data[at].bit_length()
+    value = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
+    return (-1 if value == (1 << 7 * width) - 1 else value), at + width
+
+
+def _as_text(head: bytes) -> str | None:
+    """The head as text when it is text; zero bytes are no text."""
+    if not head:
+        return None
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = head[: len(head) // 2 * 2].decode("utf-16", errors="replace")
+    else:
+        if b"\x00" in head:
+            return None
+        text = head.decode("utf-8", errors="replace")
+    strange = sum(1 for character in text if not (character.isprintable() or character in "\r\n\t\f\ufeff"))
+    # The last character may be cut by the end of the head.
+    return text if strange <= len(text) // 50 and "\ufffd" not in text[:-3] else None
