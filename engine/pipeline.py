@@ -149,15 +149,15 @@ class Pipeline:
         try:
             for item in items:
                 works.append(self._begin(item))
+            report = _progress_reporter(works, on_progress)
+            report()
             for batch in self._batches(works, clock, is_cancelled):
                 spoken = [piece for piece in batch if not is_silent(piece.chunk.samples)]
                 if spoken:
                     self._decode(spoken, clock, is_cancelled, on_segment)
                 for piece in batch:
                     piece.work.seconds_done += piece.chunk.sample_count / SAMPLE_RATE_HZ
-                if on_progress is not None:
-                    expected = sum(work.recording.seconds_expected for work in works)
-                    on_progress(min(expected, sum(work.seconds_done for work in works)), expected)
+                report()
             return [self._finish(work, clock) for work in works]
         finally:
             for work in works:
@@ -285,6 +285,15 @@ class Pipeline:
             warnings=(*work.recording.warnings, *work.notices),
             timings=clock.timings(),
         )
+
+
+def _progress_reporter(works: list[_Work], on_progress: ProgressCallback | None) -> Callable[[], None]:
+    def report() -> None:
+        if on_progress is not None:
+            expected = sum(work.recording.seconds_expected for work in works)
+            on_progress(min(expected, sum(work.seconds_done for work in works)), expected)
+
+    return report
 
 
 class _Clock:

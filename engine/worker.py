@@ -47,12 +47,12 @@ from engine.transcriber import Transcriber
 _HEARTBEAT_SECONDS = 1.0
 _WARM_UP_SECONDS = 1.0
 
-log = logging.getLogger(__name__)
-
 
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     """Run until told to stop or until the front is gone; returns the exit code."""
     faulthandler.enable()
+    # The front keeps the end of this stream and shows it while the model loads, and in its log after a death.
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
     outbox = _Outbox(pipe)
     try:

@@ -6,14 +6,13 @@ tensor must have its place and its shape, every place its tensor. Pickles are ne
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from engine.checkpoint.integrity import REMEDY, check_whole_file, read_config, weight_files
 from engine.checkpoint.layouts import (
     canonical_name,
     declared_quantization,
@@ -25,7 +24,7 @@ from engine.checkpoint.layouts import (
 from engine.model.asr import SpeechModel
 from engine.model.config import ConfigError, ModelConfig
 from engine.model.projection import Placement, QuantizedTensor, Weights
-from engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
+from engine.protocol.errors import CheckpointMismatch, ModelIncomplete
 
 Tensors = dict[str, mx.array | QuantizedTensor]
 
@@ -99,18 +98,18 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     raises: as load_checkpoint.
     """
-    raw_config = _read_config(folder)
+    raw_config = read_config(folder)
     try:
         config = ModelConfig.from_dict(raw_config)
     except ConfigError as error:
         raise CheckpointMismatch(f"{folder.name}: {error}") from error
     loaded: dict[str, mx.array] = {}
-    for path in _weight_files(folder):
-        check_safetensors_complete(path)
+    for path in weight_files(folder):
+        check_whole_file(path)
         try:
             arrays = mx.load(str(path))
         except RuntimeError as error:
-            raise ModelIncomplete(f"{path.name} cannot be read ({error}); {_PULL_AGAIN}") from error
+            raise ModelIncomplete(f"{path} cannot be read ({error}); {REMEDY}") from error
         assert isinstance(arrays, dict)
         for name, array in arrays.items():
             if canonical_name(name) in loaded:
@@ -118,62 +117,6 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             loaded[canonical_name(name)] = array
     tensors = _assembled(loaded, raw_config, config)
     return Checkpoint(config=config, tensors=tensors)
-
-
-_PULL_AGAIN = "download it again with `scribewire pull MODEL`, which resumes"
-
-
-def check_safetensors_complete(path: Path) -> None:
-    """Compare a safetensors file's size with what its header promises.
-
-    raises: ModelIncomplete when it is cut off or no safetensors file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        header_size = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
-        if not 0 < header_size <= min(size - 8, 100_000_000):
-            raise ModelIncomplete(f"{path.name} is cut off or no safetensors file; {_PULL_AGAIN}")
-        try:
-            header = json.loads(file.read(header_size))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ModelIncomplete(f"{path.name} has a damaged header; {_PULL_AGAIN}") from error
-    wanted = 8 + header_size + max(ends, default=0)
-    if size < wanted:
-        raise ModelIncomplete(f"{path.name} is cut off: {size:,} of {wanted:,} bytes; {_PULL_AGAIN}")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise ModelNotFound(f"{folder} is not a folder; give a model folder, a Hugging Face id, or `demo`")
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelIncomplete(f"{folder} has no config.json, so it is not a model folder")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ModelIncomplete(f"config.json in {folder} cannot be read: {error}; {_PULL_AGAIN}") from error
-    if not isinstance(config, dict):
-        raise ModelIncomplete(f"config.json in {folder} is not an object; {_PULL_AGAIN}")
-    return config
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index_path = folder / "model.safetensors.index.json"
-    if index_path.is_file():
-        try:
-            names = sorted(set(json.loads(index_path.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelIncomplete(f"{index_path.name} cannot be read; {_PULL_AGAIN}") from error
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise ModelIncomplete(f"{folder} lacks {', '.join(missing)}; {_PULL_AGAIN}")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelIncomplete(f"{folder} holds no .safetensors weights; {_PULL_AGAIN}")
-    return files
 
 
 def _assembled(loaded: dict[str, mx.array], raw_config: dict[str, Any], config: ModelConfig) -> Tensors:

@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import types
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -20,6 +22,8 @@ from engine.protocol.config import EngineConfig
 WORKER_MODULE = "engine.worker"
 FAKE_WORKER_MODULE = "engine.fake_worker"
 """Speaks the same protocol with no model and no MLX, for tests and for breaking things on cue."""
+
+_starting = threading.Lock()
 
 EXIT_PARENT_GONE = 70
 EXIT_ENGINE_FAULT = 75
@@ -60,12 +64,24 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
         name="scribewire-engine",
         daemon=True,
     )
-    process.start()
+    _start_without_main(process)
     # The front must not hold the child's ends, or it would never see them close.
     worker_pipe.close()
     worker_liveness.close()
     worker_stderr.close()
     return WorkerHandle(process=process, pipe=front_pipe, liveness=front_liveness, stderr=front_stderr)
+
+
+def _start_without_main(process: BaseProcess) -> None:
+    # A spawned child imports its parent's main program anew: the whole server, for nothing. With a main program that
+    # has no file there is nothing to import.
+    with _starting:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _run_in_child(

@@ -173,7 +173,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_folder_that_is_no_model_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match="not a folder"):
+    with pytest.raises(ModelNotFound, match="no folder"):
         read_checkpoint(tmp_path / "nowhere")
     with pytest.raises(ModelIncomplete, match=r"no config\.json"):
         read_checkpoint(tmp_path)
