@@ -1,0 +1,287 @@
+"""A worker that speaks the protocol with no model and no MLX, and breaks on cue: for tests and for trying faults.
+
+Started as the real one is, with `module=engine.protocol.launch.FAKE_WORKER_MODULE`. It refuses to be mistaken for
+the real one: its model id starts with `fake`, unless the model asked for is `demo`.
+
+The model's name scripts the load, `fake:key=value,key=value`:
+
+    load_seconds=0.5   be slow to load              refuse=CODE        answer LoadFailed with this error code
+    exit=N             exit with N while loading    hang=1             never say Ready
+    deaf=1             ignore Shutdown and SIGTERM  version=N          claim another protocol version
+
+The recording scripts the answer. When its bytes are a JSON object, these keys are obeyed, in this order; any other
+recording is answered with its size and SHA-256, so that a test can see that it arrived whole:
+
+    stderr: text        write to standard error           delay_seconds: n     work for so long, open to Cancel
+    partials: [texts]   one segment each, as Partial too  partial_delay_seconds: n between two of them
+    exit: n             leave with os._exit(n)            abort: true          abort() as a failing C++ library does
+    half_message: true  die in the middle of a message    hang: true           never answer, whatever comes
+    fail: code          answer Failed with this code      message: text        its message
+    text: text          the answer                        language: name       its language, null for none
+    echo_options: true  answer with the options as JSON   duration_seconds: n  the recording's length
+    warnings: [texts]   the transcript's warnings
+
+Languages are those of the table; English and Spanish are spoken. An empty recording is `audio_empty`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
+from engine.protocol.errors import (
+    AudioEmpty,
+    AudioUnreadable,
+    EngineError,
+    EngineUnavailable,
+    LanguageUnsupported,
+    RequestCancelled,
+    error_from_code,
+)
+from engine.protocol.launch import EXIT_PARENT_GONE
+from engine.protocol.messages import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Completed,
+    Failed,
+    FromWorker,
+    Heartbeat,
+    LoadFailed,
+    Partial,
+    Progress,
+    Ready,
+    Shutdown,
+    Started,
+    Transcribe,
+)
+from engine.protocol.transcript import Segment, TokenUsage, Transcript
+from engine.text.languages import resolve_language
+
+LANGUAGES = ("English", "Spanish")
+LANGUAGE_CODES = ("en", "es")
+HEARTBEAT_SECONDS = 1.0
+MAX_SCRIPT_BYTES = 1 << 20
+
+
+def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+    """Run until Shutdown, or until the front is gone; returns the exit code."""
+    threading.Thread(target=_exit_with_the_front, args=(liveness,), daemon=True).start()
+    script = _load_script(config.model)
+    if script.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(float(script.get("load_seconds", 0)))
+    if "exit" in script:
+        print("fake worker: leaving while it loads", file=sys.stderr, flush=True)
+        os._exit(int(script["exit"]))
+    if script.get("hang"):
+        threading.Event().wait()
+    if "refuse" in script:
+        pipe.send(LoadFailed(script["refuse"], f"fake worker: refuses to load {config.model}"))
+        return 1
+    worker = _FakeWorker(config, pipe, is_deaf=bool(script.get("deaf")))
+    version = int(script.get("version", PROTOCOL_VERSION))
+    worker.send(Ready(worker.info, os.getpid(), protocol_version=version))
+    return worker.run()
+
+
+def _exit_with_the_front(liveness: Connection) -> None:
+    try:
+        liveness.recv_bytes()
+    except (EOFError, OSError):
+        os._exit(EXIT_PARENT_GONE)
+
+
+def _load_script(model: str) -> dict[str, str]:
+    _, _, text = model.partition(":")
+    if not model.startswith("fake:"):
+        return {}
+    return dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+
+
+class _Stopped(Exception):
+    """This request was cancelled."""
+
+
+class _FakeWorker:
+    """Answers each request in a thread of its own, so that a script that hangs holds up nothing else."""
+
+    def __init__(self, config: EngineConfig, pipe: Connection, *, is_deaf: bool) -> None:
+        self._pipe = pipe
+        self._is_deaf = is_deaf
+        self._sending = threading.Lock()
+        self._cancelled: dict[str, threading.Event] = {}
+        self._chunks_done = 0
+        self.info = ModelInfo(
+            model_id=config.model,
+            is_demo=config.model == DEMO_MODEL,
+            languages=LANGUAGES,
+            device="none",
+            dtype="none",
+            weight_bits=16,
+            parameter_count=0,
+            resident_bytes=0,
+            load_seconds=0.0,
+            language_codes=LANGUAGE_CODES,
+        )
+
+    def send(self, message: FromWorker) -> None:
+        with self._sending:
+            self._pipe.send(message)
+
+    def run(self) -> int:
+        beat_due = time.monotonic() + HEARTBEAT_SECONDS
+        while True:
+            if self._pipe.poll(max(0.0, beat_due - time.monotonic())):
+                try:
+                    message = self._pipe.recv()
+                except (EOFError, OSError):
+                    return EXIT_PARENT_GONE
+                match message:
+                    case Transcribe():
+                        self._cancelled[message.request_id] = threading.Event()
+                        threading.Thread(target=self._answer, args=(message,), daemon=True).start()
+                    case Cancel() if message.request_id in self._cancelled:
+                        self._cancelled[message.request_id].set()
+                    case Shutdown() if not self._is_deaf:
+                        self._drain(message.drain_seconds)
+                        return 0
+            if time.monotonic() >= beat_due:
+                beat_due += HEARTBEAT_SECONDS
+                self.send(Heartbeat(self._chunks_done, 0, len(self._cancelled), 0, 0))
+
+    def _drain(self, drain_seconds: float) -> None:
+        deadline = time.monotonic() + drain_seconds
+        while self._cancelled and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for request_id in list(self._cancelled):
+            self._fail(request_id, EngineUnavailable("the engine is stopping"))
+
+    def _answer(self, request: Transcribe) -> None:
+        try:
+            self.send(Started(request.request_id))
+            transcript = self._transcribe(request)
+        except EngineError as error:
+            self._fail(request.request_id, error)
+        except _Stopped:
+            self._fail(request.request_id, RequestCancelled("cancelled"))
+        else:
+            # Whoever takes the request out answers it: once, also when a shutdown comes in between.
+            if self._cancelled.pop(request.request_id, None) is not None:
+                self._chunks_done += 1
+                self.send(Completed(request.request_id, transcript))
+
+    def _fail(self, request_id: str, error: EngineError) -> None:
+        if self._cancelled.pop(request_id, None) is not None:
+            self.send(Failed(request_id, error.code, error.message, error.parameter))
+
+    def _transcribe(self, request: Transcribe) -> Transcript:
+        try:
+            recording = Path(request.audio.path).read_bytes()
+        except OSError as error:
+            raise AudioUnreadable(f"the recording cannot be read: {error.strerror}") from None
+        if not recording:
+            raise AudioEmpty("the recording is empty (0 bytes)", parameter="file")
+        forced = _forced_language(request.options.language)
+        script = _answer_script(recording)
+        if "stderr" in script:
+            print(script["stderr"], file=sys.stderr, flush=True)
+        cancelled = self._cancelled[request.request_id]
+        _work(float(script.get("delay_seconds", 0)), cancelled)
+        duration_seconds = float(script.get("duration_seconds", 1.0))
+        texts = [str(text) for text in script.get("partials", [])]
+        language = script.get("language", forced or LANGUAGES[0])
+        segments = []
+        for index, text in enumerate(texts):
+            segments.append(_segment(index, text, duration_seconds, len(texts), language, request))
+            if request.wants_partials:
+                self.send(Partial(request.request_id, segments[-1]))
+            done_seconds = duration_seconds * (index + 1) / len(texts)
+            self.send(Progress(request.request_id, done_seconds, duration_seconds))
+            _work(float(script.get("partial_delay_seconds", 0)), cancelled)
+        self._break(script)
+        if "fail" in script:
+            raise error_from_code(str(script["fail"]), str(script.get("message", "fails as it was told to")))
+        text = str(script.get("text", " ".join(texts)))
+        if script.get("echo_options"):
+            text = json.dumps(dataclasses.asdict(request.options), sort_keys=True)
+        elif not script:
+            text = f"{len(recording)} bytes, SHA-256 {hashlib.sha256(recording).hexdigest()}"
+        if not segments and text:
+            segments = [_segment(0, text, duration_seconds, 1, language, request)]
+        return Transcript(
+            text=text,
+            language=language,
+            languages=(language,) if language else (),
+            duration_seconds=duration_seconds,
+            segments=tuple(segments),
+            model_id=self.info.model_id,
+            usage=TokenUsage(audio_tokens=13, text_tokens=9, output_tokens=len(text.split())),
+            warnings=tuple(str(warning) for warning in script.get("warnings", [])),
+        )
+
+    def _break(self, script: dict[str, Any]) -> None:
+        if "exit" in script:
+            os._exit(int(script["exit"]))
+        if script.get("abort"):
+            os.abort()
+        if script.get("half_message"):
+            with self._sending:
+                # The length prefix of a message of 1,000 bytes, and not all of them.
+                os.write(self._pipe.fileno(), (1000).to_bytes(4, "big") + b"\x80")
+                os._exit(1)
+        if script.get("hang"):
+            threading.Event().wait()
+
+
+def _work(seconds: float, cancelled: threading.Event) -> None:
+    if cancelled.wait(seconds):
+        raise _Stopped
+
+
+def _answer_script(recording: bytes) -> dict[str, Any]:
+    if len(recording) > MAX_SCRIPT_BYTES or not recording.startswith(b"{"):
+        return {}
+    try:
+        script = json.loads(recording)
+    except ValueError:
+        return {}
+    return script if isinstance(script, dict) else {}
+
+
+def _forced_language(wanted: str | None) -> str | None:
+    language = None if wanted is None else resolve_language(wanted)
+    if language is None:
+        return None
+    if language.name not in LANGUAGES:
+        raise LanguageUnsupported(
+            f"the loaded model does not speak {language.name}; it speaks {', '.join(LANGUAGES)}",
+            parameter="language",
+        )
+    return language.name
+
+
+def _segment(
+    index: int, text: str, duration_seconds: float, count: int, language: str | None, request: Transcribe
+) -> Segment:
+    return Segment(
+        index=index,
+        start_seconds=duration_seconds * index / count,
+        end_seconds=duration_seconds * (index + 1) / count,
+        text=text,
+        language=language,
+        tokens=tuple(range(1, len(text.split()) + 1)),
+        temperature=request.options.temperature,
+        avg_logprob=-0.25 if request.options.logprobs else None,
+        compression_ratio=1.0,
+        no_speech_prob=0.01 if request.options.logprobs else None,
+    )

@@ -1,0 +1,1 @@
+"""HTTP, keys, jobs and supervision of the engine's process; of the engine it knows `engine.protocol` only."""

@@ -1,0 +1,219 @@
+"""The `scribewire` command: `serve` and `keys` here, the engine's subcommands handed over by name.
+
+`serve` must never load MLX or the decoders, and help must be quick; so nothing of the engine but its protocol is
+imported, and the module that a command needs is loaded when that command is given.
+Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.protocol import config as protocol_config
+from server.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
+from server.settings import Settings, SettingsError, add_config_argument, add_settings_arguments
+
+PROGRAM = "scribewire"
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+OWN_COMMANDS = {
+    "serve": "serve the OpenAI-compatible API",
+    "keys": "create, list and revoke API keys",
+}
+# The engine's own table, which a test compares with this one: loading it here would load the engine.
+ENGINE_COMMANDS = {
+    "transcribe": "turn recordings into text",
+    "models": "list the models on this disk and the published ones",
+    "pull": "download a model, or go on with a download",
+    "languages": "list the languages and their codes",
+    "doctor": "check this machine by transcribing a shipped recording",
+}
+ENGINE_CLI_MODULE = "engine.cli"
+SERVE_MODULE = "server.serve"
+
+
+def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None = None) -> int:
+    """Run one command; returns the exit code. environ: the process's own when None."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in ENGINE_COMMANDS:
+            return _run_engine_command(arguments, environ)
+        parsed = build_parser().parse_args(arguments)
+        settings = Settings.from_sources(parsed, environ, parsed.config)
+        if parsed.command == "serve":
+            serve = importlib.import_module(SERVE_MODULE).serve
+            return int(serve(settings, sample_recording=sample_recording()))
+        return _run_keys(parsed, KeyStore(settings.data))
+    except SettingsError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as written here, and a column wide enough for the flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `serve` and `keys`, whose help lists every command."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} COMMAND ...",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=_Help,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands", prog=PROGRAM
+    )
+    serve = commands.add_parser(
+        "serve",
+        help=OWN_COMMANDS["serve"],
+        description=_SERVE_HELP,
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=_Help,
+    )
+    add_settings_arguments(serve)
+    add_config_argument(serve)
+    keys = commands.add_parser(
+        "keys",
+        help=OWN_COMMANDS["keys"],
+        description=_KEYS_HELP,
+        epilog=_KEYS_EXAMPLES,
+        formatter_class=_Help,
+    )
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a key; it is printed once, on stdout, and nowhere kept")
+    create.add_argument("name", nargs="?", default="", metavar="NAME", help="what the key is for")
+    listing = actions.add_parser("list", help="list all keys ever made, without their secrets")
+    listing.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
+    revoke = actions.add_parser(
+        "revoke", help="refuse a key from now on; a running server follows within a second"
+    )
+    revoke.add_argument("key_id", metavar="ID", help="as `keys list` shows it")
+    for action in (create, listing, revoke):
+        add_settings_arguments(action, only=["data"])
+        add_config_argument(action)
+    for name, text in ENGINE_COMMANDS.items():
+        commands.add_parser(name, help=text)
+    return parser
+
+
+def version() -> str:
+    """The installed version, or a word saying that there is none."""
+    try:
+        return importlib.metadata.version(PROGRAM)
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def sample_recording() -> str | None:
+    """A shipped English recording, relative to the working folder where it lies below it."""
+    first = Path(protocol_config.__file__).resolve().parents[1] / "demo" / "recordings" / "english.wav"
+    if not first.is_file():
+        return None
+    here = Path.cwd()
+    return str(first.relative_to(here) if first.is_relative_to(here) else first)
+
+
+def _run_engine_command(arguments: list[str], environ: Mapping[str, str] | None) -> int:
+    run = importlib.import_module(ENGINE_CLI_MODULE).main
+    if arguments[0] != "doctor":
+        return int(run(arguments))
+    # The doctor looks at what `serve` would use, which only the server's settings know.
+    settings = Settings.from_sources(None, environ)
+    return int(run(arguments, data_folder=settings.data, port=settings.port))
+
+
+def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
+    try:
+        if parsed.action == "create":
+            key_id, secret = store.create(parsed.name)
+            print(secret)
+            print(f"{PROGRAM}: this is {key_id}; copy it now, it cannot be shown again", file=sys.stderr)
+        elif parsed.action == "revoke":
+            store.revoke(parsed.key_id)
+            print(f"{parsed.key_id} is revoked")
+        else:
+            _list_keys(store.list(), as_json=parsed.json)
+    except (KeyUnknown, KeysUnreadable) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"{PROGRAM}: {error.filename}: {error.strerror}; see --data", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+def _list_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "key_id": key.key_id,
+                "name": key.name,
+                "created_at": key.created_at,
+                "revoked_at": key.revoked_at,
+            }
+            for key in keys
+        ]
+        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    if not keys:
+        print(f"There are no keys. `{PROGRAM} keys create NAME` makes one.")
+    for key in keys:
+        state = "active" if key.revoked_at is None else f"revoked {_shown_time(key.revoked_at)}"
+        print(f"{key.key_id}  created {_shown_time(key.created_at)}  {state}  {key.name}".rstrip())
+
+
+def _shown_time(unix_seconds: int) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+_DESCRIPTION = """\
+Speech to text with a Qwen3-ASR model that stays loaded: an OpenAI-compatible server, and a command for files."""
+
+_EXAMPLES = """\
+examples:
+  scribewire serve --model demo                  try everything at once, with the small bundled model
+  scribewire serve                               serve the real model (1 GB, fetched on first use)
+  scribewire transcribe talk.mp3                 no server needed
+  scribewire transcribe -o texts *.m4a           one text file per recording
+  scribewire pull mlx-community/Qwen3-ASR-1.7B-8bit
+  scribewire doctor                              what works here, and what to do about what does not
+
+`scribewire COMMAND --help` says more about each."""
+
+_SERVE_HELP = """\
+Serve the OpenAI-compatible API until Ctrl-C. Every setting can be given as a flag, as SCRIBEWIRE_NAME in the
+environment, or in the config file. On a loopback address no key is asked for until one is made; any other address
+needs one first."""
+
+_SERVE_EXAMPLES = """\
+examples:
+  scribewire serve --model demo
+  scribewire serve --model mlx-community/Qwen3-ASR-1.7B-8bit --port 9000
+  scribewire keys create phone && scribewire serve --host 0.0.0.0"""
+
+_KEYS_HELP = "API keys. Only their hashes are stored, under the data folder."
+
+_KEYS_EXAMPLES = """\
+examples:
+  scribewire keys create laptop
+  scribewire keys list
+  scribewire keys revoke key_0123456789ab"""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Asynchronous work: what a job is, where jobs are kept, and who works on them."""

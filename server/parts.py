@@ -1,0 +1,36 @@
+"""What the routes share, handed to them by the application that holds it: nothing here is global."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from server.engine_client import EngineClient
+from server.jobs.runner import JobRunner
+from server.jobs.store import JobStore
+from server.settings import Settings
+from server.uploads import UploadStore
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one application."""
+
+    settings: Settings
+    engine: EngineClient
+    uploads: UploadStore
+    jobs: JobStore
+    runner: JobRunner
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the application that received this request."""
+    parts = request.app.state.parts
+    assert isinstance(parts, Parts)
+    return parts
+
+
+def owner_of(request: Request) -> str:
+    """Whose request this is: a key id, or `local` where no key is asked for."""
+    return str(request.state.owner)

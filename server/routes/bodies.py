@@ -1,0 +1,116 @@
+"""Transcripts as answers: the JSON bodies of the OpenAI formats and of jobs, and the headers that go with them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from engine.protocol.config import ModelInfo
+from engine.protocol.transcript import Segment, Transcript
+from server.logs import cut
+
+MODEL_HEADER = "x-scribewire-model"
+WARNING_HEADER = "x-scribewire-warning"
+
+NO_LANGUAGE = "unknown"
+"""verbose_json's language where there was no speech; the field is a required text."""
+
+DEMO_WARNING = (
+    "answered by the bundled demo model, a small model for trying things out, not for real transcription"
+)
+
+_FRAMES_PER_SECOND = 100
+
+
+def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str, str]:
+    """Which model answered, and a warning where one is due; demo answers always carry one."""
+    headers = {MODEL_HEADER: _header_text("demo" if info.is_demo else info.model_id)}
+    notes = ((DEMO_WARNING,) if info.is_demo else ()) + warnings
+    if notes:
+        headers[WARNING_HEADER] = "; ".join(_header_text(note) for note in notes[:10])
+    return headers
+
+
+def json_body(transcript: Transcript, info: ModelInfo) -> dict[str, Any]:
+    """response_format=json."""
+    usage = transcript.usage
+    body = {
+        "text": transcript.text,
+        "languages": [{"code": code} for code in _codes(transcript, info)],
+        "usage": {
+            "type": "tokens",
+            "input_tokens": usage.input_tokens,
+            "input_token_details": {"audio_tokens": usage.audio_tokens, "text_tokens": usage.text_tokens},
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.total_tokens,
+        },
+    }
+    return _with_warnings(body, transcript)
+
+
+def verbose_json_body(transcript: Transcript) -> dict[str, Any]:
+    """response_format=verbose_json."""
+    body = {
+        "task": "transcribe",
+        "language": (transcript.language or NO_LANGUAGE).lower(),
+        "duration": _number(transcript.duration_seconds),
+        "text": transcript.text,
+        "segments": [segment_body(segment) for segment in transcript.segments],
+        "usage": {"type": "duration", "seconds": _number(transcript.duration_seconds)},
+    }
+    return _with_warnings(body, transcript)
+
+
+def segment_body(segment: Segment) -> dict[str, Any]:
+    """One segment with all ten fields, which strict clients require."""
+    return {
+        "id": segment.index,
+        "seek": int(segment.start_seconds * _FRAMES_PER_SECOND),
+        "start": _number(segment.start_seconds),
+        "end": _number(segment.end_seconds),
+        "text": segment.text,
+        "tokens": list(segment.tokens),
+        "temperature": _number(segment.temperature),
+        "avg_logprob": _number(segment.avg_logprob),
+        "compression_ratio": _number(segment.compression_ratio),
+        "no_speech_prob": _number(segment.no_speech_prob),
+    }
+
+
+def job_result_body(transcript: Transcript) -> dict[str, Any]:
+    """A completed job's `result`."""
+    body = {
+        "text": transcript.text,
+        "language": transcript.language.lower() if transcript.language else None,
+        "duration": _number(transcript.duration_seconds),
+        "model": transcript.model_id,
+        "segments": [
+            {
+                "id": part.index,
+                "start": _number(part.start_seconds),
+                "end": _number(part.end_seconds),
+                "text": part.text,
+            }
+            for part in transcript.segments
+        ],
+    }
+    return _with_warnings(body, transcript)
+
+
+def _with_warnings(body: dict[str, Any], transcript: Transcript) -> dict[str, Any]:
+    return {**body, "warnings": list(transcript.warnings)} if transcript.warnings else body
+
+
+def _codes(transcript: Transcript, info: ModelInfo) -> list[str]:
+    code_of = dict(zip(info.languages, info.language_codes, strict=False))
+    return [code_of[language] for language in transcript.languages if language in code_of]
+
+
+def _number(value: float | None) -> float:
+    # JSON has no NaN and no infinities.
+    return round(value, 6) if value is not None and math.isfinite(value) else 0.0
+
+
+def _header_text(text: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return cut(printable).encode("ascii", "backslashreplace").decode("ascii")

@@ -1,0 +1,259 @@
+"""Running the server as a process: checks, socket, signals, what is printed, and a clean end.
+
+Everything process-wide is here. Whatever goes wrong before the model is ready is one line on standard error and exit
+code 1; Ctrl-C and SIGTERM are an ordinary end with exit code 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import math
+import re
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import time
+from typing import TextIO
+
+import uvicorn
+from fastapi import FastAPI
+
+from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
+from engine.protocol.launch import WORKER_MODULE
+from server.app import create_app
+from server.engine_client import EngineClient
+from server.keys import (
+    KeyStore,
+    KeysUnreadable,
+    UnsafeBind,
+    check_bind_is_safe,
+    is_loopback,
+    make_private_folder,
+)
+from server.logs import configure_logging
+from server.settings import Settings
+
+BACKLOG = 512
+KEEP_ALIVE_SECONDS = 30
+_LOADING_NOTE_SECONDS = 10.0
+_HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
+
+
+class StartFailed(Exception):
+    """The server cannot start; the message is one line saying why and what to do."""
+
+
+def serve(
+    settings: Settings,
+    *,
+    engine_module: str = WORKER_MODULE,
+    sample_recording: str | None = None,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code (0 after a signal, 1 when it could not start).
+
+    sample_recording: path of a recording for the curl line that is printed once the model is ready.
+    """
+    out = stdout if stdout is not None else sys.stdout
+    err = stderr if stderr is not None else sys.stderr
+    configure_logging(settings.log_level, err)
+    try:
+        key_store = KeyStore(settings.data)
+        check_bind_is_safe(settings, key_store)
+        _check_data_folder(settings)
+        listener = bind(settings.host, settings.port)
+    except (StartFailed, UnsafeBind, KeysUnreadable) as error:
+        print(f"scribewire: {error}", file=err)
+        return 1
+    with listener:
+        run = _Run(settings, key_store, listener, engine_module, sample_recording, out)
+        try:
+            run.run()
+        except StartFailed as error:
+            print(f"scribewire: {error}", file=err)
+            return 1
+    if run.was_signalled:
+        print("scribewire: stopped", file=out, flush=True)
+    return 0
+
+
+def _check_data_folder(settings: Settings) -> None:
+    try:
+        make_private_folder(settings.data)
+        with tempfile.TemporaryFile(dir=settings.data):
+            pass
+    except OSError as error:
+        raise StartFailed(
+            f"the data folder {settings.data} cannot be used: {error.strerror or error}; see --data"
+        ) from None
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening address of our own; raises StartFailed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio switches Nagle's delay off (40 ms an answer) only on sockets that say they are TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        # Listening here, and not later, is what finds a second server that bound the port but does not listen yet.
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartFailed(_bind_failure(host, port, error)) from None
+    return listener
+
+
+def _bind_failure(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; stop what listens there or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host} may not be used by this user; choose one above 1023 with --port"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}; see --host and --port"
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn runs the application; logs, address and signals are not its business."""
+    return uvicorn.Config(
+        app,
+        # h11 refuses what httptools takes: two Hosts, a Content-Length beside a Transfer-Encoding.
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
+    )
+
+
+class _Run:
+    """One run of the server, from the bound socket to the exit."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        key_store: KeyStore,
+        listener: socket.socket,
+        engine_module: str,
+        sample_recording: str | None,
+        out: TextIO,
+    ) -> None:
+        self._settings = settings
+        self._key_store = key_store
+        self._listener = listener
+        self._engine_module = engine_module
+        self._sample_recording = sample_recording
+        self._out = out
+        self._server: uvicorn.Server | None = None
+        self.was_signalled = False
+
+    def run(self) -> None:
+        """Serve to the end; raises StartFailed."""
+
+        def on_signal(number: int, frame: object) -> None:
+            self.was_signalled = True
+            if self._server is not None:
+                self._server.should_exit = True
+
+        # uvicorn takes signals itself and raises them again when it is done; they end here, not in a traceback.
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            asyncio.run(self._serve())
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _serve(self) -> None:
+        engine = EngineClient.from_settings(self._settings, module=self._engine_module)
+        server = uvicorn.Server(
+            uvicorn_config(create_app(self._settings, engine, self._key_store), self._settings)
+        )
+        self._server = server
+        server.should_exit = self.was_signalled
+        announcing = asyncio.create_task(self._announce(server, engine))
+        try:
+            await server.serve(sockets=[self._listener])
+        except SystemExit:
+            # uvicorn's way of saying that the lifespan failed, which has been logged.
+            raise StartFailed(
+                f"the server cannot start with the data folder {self._settings.data}; the log says why"
+            ) from None
+        finally:
+            # A second Ctrl-C makes uvicorn skip the lifespan's end.
+            await engine.stop()
+            if not announcing.done():
+                announcing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await announcing
+
+    async def _announce(self, server: uvicorn.Server, engine: EngineClient) -> None:
+        """Say where things stand until the model is ready; end the server when it never will be."""
+        self._say(f"scribewire: loading {self._settings.model}")
+        started = time.monotonic()
+        settled = asyncio.create_task(self._settled(server, engine))
+        try:
+            while not settled.done():
+                await asyncio.wait({settled}, timeout=_LOADING_NOTE_SECONDS)
+                if not settled.done():
+                    words = engine.last_words()[-1:] or ["no word from it yet"]
+                    self._say(
+                        f"scribewire: still loading ({time.monotonic() - started:.0f} s): {words[0][:160]}"
+                    )
+        finally:
+            settled.cancel()
+        if engine.state == "failed":
+            server.should_exit = True
+            raise StartFailed(load_failure(self._settings.model, str(engine.failure)))
+        if engine.state == "ready" and engine.info is not None:
+            self._say(self._ready_text(engine.info))
+
+    async def _settled(self, server: uvicorn.Server, engine: EngineClient) -> None:
+        while not server.started:
+            await asyncio.sleep(0.01)
+        await engine.wait_settled()
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+    def _ready_text(self, info: ModelInfo) -> str:
+        host, port = self._listener.getsockname()[:2]
+        shown_host = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        address = f"http://{shown_host}:{port}"
+        needs_key = not is_loopback(self._settings.host) or self._key_store.is_key_required()
+        key = ' -H "Authorization: Bearer $SCRIBEWIRE_KEY"' if needs_key else ""
+        recording = self._sample_recording or "recording.wav"
+        lines = [
+            f"scribewire: ready on {address}",
+            f"  model: {info.model_id}" + (" (the bundled demo model)" if info.is_demo else ""),
+            "  try it:",
+            f"    curl{key} {address}/v1/audio/transcriptions -F model=whisper-1 "
+            + f"-F {shlex.quote(f'file=@{recording}')}",
+        ]
+        if info.is_demo:
+            lines += ["  serve the real model instead:", f"    scribewire serve --model {DEFAULT_MODEL}"]
+        return "\n".join(lines)
+
+
+def load_failure(model: str, message: str) -> str:
+    """One line for a model that cannot be loaded, with the ways out that the engine has not named already."""
+    line = " ".join(message.split()).rstrip(".")
+    ways = []
+    if model == DEMO_MODEL:
+        if "scribewire doctor" not in line:
+            ways.append("`scribewire doctor` checks the installation")
+    else:
+        if re.fullmatch(_HUB_ID, model) and "scribewire pull" not in line:
+            ways.append(f"fetch it with `scribewire pull {model}`")
+        if "--model demo" not in line:
+            ways.append("serve the bundled demo model with `scribewire serve --model demo`")
+    shown = "the demo model" if model == DEMO_MODEL else model
+    return f"cannot load {shown}: {line}" + ("; " + ", or ".join(ways) if ways else "")

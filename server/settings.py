@@ -1,0 +1,349 @@
+"""The server's one configuration object, and the only reader of the environment and of the config file.
+
+Every default and every explanation is written once, on the field; CLI flags and the README's table derive from it.
+A value comes from the flag, else from `SCRIBEWIRE_<FIELD>`, else from `scribewire.toml`, else from the default.
+Refuses unknown names in the config file and values outside their range, naming the place they came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from engine.protocol.config import DEFAULT_MODEL, AudioLimits, EngineConfig
+
+ENVIRONMENT_PREFIX = "SCRIBEWIRE_"
+CONFIG_FILE_NAME = "scribewire.toml"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+DEVICES = ("auto", "cpu", "gpu")
+
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message is one line and names the setting and its source."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text that is not empty")
+    return value.strip()
+
+
+def _folder(value: Any) -> Path:
+    return value if isinstance(value, Path) else Path(_text(value)).expanduser()
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    lowered = str(value).strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError("must be true or false")
+
+
+def _integer(minimum: int, maximum: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, (bool, float)):
+            raise ValueError("must be a whole number")
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            raise ValueError("must be a whole number") from None
+        if not minimum <= number <= maximum:
+            raise ValueError(f"must be from {minimum} to {maximum}")
+        return number
+
+    return parse
+
+
+def _seconds(minimum: float, maximum: float) -> Callable[[Any], float]:
+    def parse(value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError("must be a number of seconds") from None
+        if isinstance(value, bool) or not math.isfinite(number) or not minimum <= number <= maximum:
+            raise ValueError(f"must be from {minimum:g} to {maximum:g} seconds")
+        return number
+
+    return parse
+
+
+def _size(value: Any) -> int:
+    match = re.fullmatch(r"\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
+    if isinstance(value, bool) or match is None:
+        raise ValueError("must be a size in bytes, such as 500MiB or 2GiB")
+    size_bytes = int(match[1]) * _SIZE_UNITS[match[2]]
+    if size_bytes < 1:
+        raise ValueError("must be at least one byte")
+    return size_bytes
+
+
+def _choice(*names: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if str(value) not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return str(value)
+
+    return parse
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("must be a list of texts")
+    return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
+
+
+def _setting(
+    default: Any,
+    parse: Callable[[Any], Any],
+    help: str,
+    *,
+    shown: str | None = None,
+    metavar: str | None = None,
+) -> Any:
+    """A field with its parser and its explanation; `shown` is the default as the README words it."""
+    return field(default=default, metadata={"parse": parse, "help": help, "shown": shown, "metavar": metavar})
+
+
+def default_data_folder() -> Path:
+    """Where keys and unfinished uploads lie unless `--data` says otherwise."""
+    return Path(platformdirs.user_data_dir("scribewire", appauthor=False))
+
+
+def default_config_file() -> Path:
+    """Where a config file is looked for when none is named."""
+    return Path(platformdirs.user_config_dir("scribewire", appauthor=False)) / CONFIG_FILE_NAME
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set about the server; see each field's help."""
+
+    host: str = _setting(
+        "127.0.0.1", _text, "Address to listen on. Any other than a loopback address needs an API key first."
+    )
+    port: int = _setting(8765, _integer(0, 65535), "Port to listen on; 0 takes a free one.")
+    model: str = _setting(DEFAULT_MODEL, _text, "A folder, a Hugging Face id, or `demo`.")
+    device: str = _setting("auto", _choice(*DEVICES), "Where the model computes: auto, cpu or gpu.")
+    dtype: str = _setting(
+        "auto",
+        _choice(*DTYPES),
+        "Number type of the computation; auto is float32 on the CPU and bfloat16 on a GPU.",
+    )
+    offline: bool = _setting(False, _boolean, "Never ask the Hugging Face hub, whatever is missing.")
+    data: Path = field(
+        default_factory=default_data_folder,
+        metadata={
+            "parse": _folder,
+            "help": "Folder of the keys and of uploads being worked on.",
+            "shown": "the platform's user data folder",
+            "metavar": "DIR",
+        },
+    )
+    allow_host: tuple[str, ...] = _setting(
+        (),
+        _names,
+        "A further Host name to answer to while no key is asked for (`name` or `name:port`); may be repeated.",
+        shown="none",
+    )
+    allow_origin: tuple[str, ...] = _setting(
+        (),
+        _names,
+        "A further Origin to answer while no key is asked for (`https://name`); may be repeated.",
+        shown="none",
+    )
+    max_upload_bytes: int = _setting(
+        # Three hours of 16-bit stereo at 44.1 kHz are 1.9 GB: the largest recording that is still ordinary.
+        2 << 30,
+        _size,
+        "Largest recording accepted, in bytes (`500MiB` and `2GiB` are understood).",
+        shown="2GiB",
+    )
+    max_concurrent_uploads: int = _setting(
+        64, _integer(1, 10_000), "Uploads received at once; further ones get 429."
+    )
+    upload_idle_seconds: float = _setting(
+        10.0, _seconds(0.1, 3600), "An upload that sends nothing for so long is dropped."
+    )
+    max_duration_seconds: float = _setting(
+        AudioLimits().max_duration_seconds, _seconds(1, 7 * 86400), "Longest recording accepted."
+    )
+    max_queued_requests: int = _setting(
+        256, _integer(1, 100_000), "Recordings waiting for the engine or in its hands; further ones get 429."
+    )
+    request_timeout_seconds: float = _setting(
+        # OpenAI's SDKs give up after 600 s by themselves; others wait longer for long recordings.
+        3600.0,
+        _seconds(1, 7 * 86400),
+        "Longest time that one synchronous request may wait for its transcript.",
+    )
+    load_timeout_seconds: float = _setting(
+        1800.0, _seconds(1, 86400), "Longest time that the model may take to download and load."
+    )
+    restart_wait_seconds: float = _setting(
+        15.0, _seconds(0, 3600), "How long a request waits for an engine that is starting before it gets 503."
+    )
+    drain_seconds: float = _setting(
+        20.0, _seconds(0, 3600), "How long a stopping server lets requests in hand finish."
+    )
+    max_jobs: int = _setting(
+        1000, _integer(1, 1_000_000), "Jobs kept, unfinished and finished; further unfinished ones get 429."
+    )
+    job_retention_seconds: float = _setting(
+        86_400.0, _seconds(1, 366 * 86400), "How long a finished job's result is kept."
+    )
+    log_level: str = _setting("info", _choice(*LOG_LEVELS), "debug, info, warning or error.")
+    docs: bool = _setting(False, _boolean, "Serve /docs and /openapi.json.")
+
+    def engine_config(self) -> EngineConfig:
+        """What the engine worker is started with."""
+        return EngineConfig(
+            model=self.model,
+            dtype=self.dtype,
+            device=self.device,
+            offline=self.offline,
+            audio=AudioLimits(max_duration_seconds=self.max_duration_seconds),
+        )
+
+    @classmethod
+    def from_sources(
+        cls,
+        arguments: argparse.Namespace | None = None,
+        environ: Mapping[str, str] | None = None,
+        config_file: Path | None = None,
+    ) -> Settings:
+        """Settings from flags, environment, config file and defaults, in that order of precedence.
+
+        environ: the process's own when None.
+        config_file: a file that must exist; when None, `SCRIBEWIRE_CONFIG` or the user's config folder is tried.
+        raises: SettingsError
+        """
+        environ = os.environ if environ is None else environ
+        in_file = _read_config_file(config_file, environ)
+        chosen: dict[str, Any] = {}
+        for setting in fields(cls):
+            flag = getattr(arguments, setting.name, None)
+            variable = ENVIRONMENT_PREFIX + setting.name.upper()
+            if flag is not None:
+                chosen[setting.name] = _parsed(setting, flag, flag_name(setting.name))
+            elif variable in environ:
+                chosen[setting.name] = _parsed(setting, environ[variable], variable)
+            elif setting.name in in_file.values:
+                chosen[setting.name] = _parsed(
+                    setting, in_file.values[setting.name], f"{setting.name} in {in_file.path}"
+                )
+        return cls(**chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class _ConfigFile:
+    path: Path
+    values: dict[str, Any]
+
+
+def _parsed(setting: Field[Any], value: Any, source: str) -> Any:
+    try:
+        return setting.metadata["parse"](value)
+    except ValueError as error:
+        raise SettingsError(f"{source} {error}, not {str(value)[:80]!r}") from None
+
+
+def _read_config_file(named: Path | None, environ: Mapping[str, str]) -> _ConfigFile:
+    must_exist = True
+    if named is None and (from_environment := environ.get(ENVIRONMENT_PREFIX + "CONFIG")):
+        named = Path(from_environment).expanduser()
+    if named is None:
+        named, must_exist = default_config_file(), False
+    try:
+        values = tomllib.loads(named.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if must_exist:
+            raise SettingsError(f"config file {named} does not exist") from None
+        return _ConfigFile(named, {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"config file {named} cannot be read: {error}") from None
+    known = {setting.name for setting in fields(Settings)}
+    if unknown := sorted(set(values) - known):
+        raise SettingsError(f"config file {named} has unknown settings: {', '.join(unknown)}")
+    return _ConfigFile(named, values)
+
+
+def flag_name(name: str) -> str:
+    """`max_upload_bytes` as the flag `--max-upload-bytes`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser, *, only: Sequence[str] | None = None) -> None:
+    """Give a parser one flag per setting (or per setting named in `only`).
+
+    Flags default to None, so that `Settings.from_sources` can tell a flag that was not given. Values stay as typed
+    and are checked there, which gives flags, environment and file the same rules and the same messages.
+    """
+    for setting in fields(Settings):
+        if only is not None and setting.name not in only:
+            continue
+        options: dict[str, Any] = {"dest": setting.name, "default": None}
+        shown = _shown_default(setting)
+        options["help"] = f"{setting.metadata['help']} (default: {shown})".replace("%", "%%").replace("`", "")
+        if isinstance(setting.default, bool):
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["metavar"] = setting.metadata["metavar"] or _metavar(setting.name)
+            if isinstance(setting.default, tuple):
+                options["action"] = "append"
+        parser.add_argument(flag_name(setting.name), **options)
+
+
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """Give a parser `--config FILE`, whose value goes to `Settings.from_sources` as `config_file`."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help=f"config file to read (default: {CONFIG_FILE_NAME} in the platform's user config folder, if there)",
+    )
+
+
+def _metavar(name: str) -> str:
+    return name.rsplit("_", 1)[-1].upper()
+
+
+def _shown_default(setting: Field[Any]) -> str:
+    if setting.metadata["shown"] is not None:
+        return str(setting.metadata["shown"])
+    if isinstance(setting.default, bool):
+        return "on" if setting.default else "off"
+    if isinstance(setting.default, float):
+        return f"{setting.default:g}"
+    return str(setting.default)
+
+
+def settings_table() -> str:
+    """The README's table of settings, in Markdown."""
+    rows = [
+        "| Flag | Environment | Default | Meaning |",
+        "|---|---|---|---|",
+    ]
+    rows += [
+        f"| `{flag_name(setting.name)}` | `{ENVIRONMENT_PREFIX}{setting.name.upper()}` "
+        f"| {_shown_default(setting)} | {setting.metadata['help']} |"
+        for setting in fields(Settings)
+    ]
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,16 @@
+"""One server per test module where the tests do not disturb one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.http.running_server import RunningServer
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with RunningServer(tmp_path_factory.mktemp("data")) as running:
+        yield running
+        assert running.leftovers() == []

@@ -1,0 +1,108 @@
+"""A real server on a free loopback port, in a thread of this process, with the fake worker as its engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import uvicorn
+
+from engine.protocol.launch import FAKE_WORKER_MODULE
+from server.app import create_app
+from server.engine_client import EngineClient
+from server.keys import KeyStore
+from server.serve import bind, uvicorn_config
+from server.settings import Settings
+
+PATIENCE_SECONDS = 30.0
+
+
+def script(**keys: Any) -> bytes:
+    """A recording that tells the fake worker what to do."""
+    return json.dumps(keys).encode()
+
+
+def until(claim: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS) -> Any:
+    """Wait for a claim to become true, and return what it returned; raises when it does not."""
+    deadline = time.monotonic() + seconds
+    while not (value := claim()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not become true within {seconds} s")
+        time.sleep(0.01)
+    return value
+
+
+class RunningServer:
+    """Use as a context manager; keyword arguments are settings."""
+
+    def __init__(
+        self, data: Path, *, wait_ready: bool = True, engine_module: str = FAKE_WORKER_MODULE, **settings: Any
+    ) -> None:
+        self.settings = Settings(data=data, **{"model": "fake", "drain_seconds": 0.5, **settings})
+        self.key_store = KeyStore(data)
+        self.engine = EngineClient.from_settings(self.settings, module=engine_module)
+        self._wait_ready = wait_ready
+        self._listener = bind("127.0.0.1", 0)
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        app = create_app(self.settings, self.engine, self.key_store)
+        self._server = uvicorn.Server(uvicorn_config(app, self.settings))
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._server.serve(sockets=[self._listener])), daemon=True
+        )
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS)
+
+    def __enter__(self) -> RunningServer:
+        self._thread.start()
+        until(lambda: self._server.started)
+        if self._wait_ready:
+            until(lambda: self.engine.state in ("ready", "failed"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self._server.should_exit = True
+        self._thread.join(PATIENCE_SECONDS)
+        self._listener.close()
+        assert not self._thread.is_alive(), "the server did not stop"
+
+    def transcribe(self, recording: bytes, **fields: Any) -> httpx.Response:
+        """POST /v1/audio/transcriptions, headers taken from `headers=`."""
+        headers = fields.pop("headers", None)
+        return self.client.post(
+            "/v1/audio/transcriptions",
+            files={"file": ("a.wav", recording, "application/octet-stream")},
+            data=fields,
+            headers=headers,
+        )
+
+    def leftovers(self) -> list[Path]:
+        """Recordings and their folders that are on disk now."""
+        servers = (self.settings.data / "uploads").glob("server-*")
+        return [path for server in servers for path in server.iterdir() if path.is_dir()]
+
+
+def assert_openai_error(
+    response: httpx.Response, status: int, code: str, *, param: str | None = None
+) -> dict[str, Any]:
+    """Check the whole error shape and return the error object."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"].startswith("req_")
+    body = response.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert (body["error"]["code"], body["error"]["param"]) == (code, param), body
+    assert body["error"]["message"]
+    assert "\n" not in body["error"]["message"]
+    error: dict[str, Any] = body["error"]
+    return error

@@ -1,0 +1,203 @@
+"""Who gets in: keys, Host and Origin, all decided before the body."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.app import create_app
+from server.engine_client import EngineClient
+from server.keys import KeyStore
+from server.settings import Settings
+from tests.http.running_server import RunningServer, assert_openai_error, script, until
+
+SPEECH = script(text="Hello.")
+REFUSED_PATHS = ["/v1/models", "/v1/audio/transcriptions", "/jobs/x", "/health/ready", "/nope"]
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+def test_no_key_is_asked_for_on_loopback_until_one_is_made(tmp_path: Path):
+    with RunningServer(tmp_path) as running:
+        assert running.transcribe(SPEECH).status_code == 200
+        # As the CLI does it, in another process with a store of its own.
+        key_id, secret = KeyStore(tmp_path).create("ann")
+        until(lambda: running.transcribe(SPEECH).status_code == 401, seconds=1.0)
+        assert running.transcribe(SPEECH, headers=bearer(secret)).status_code == 200
+        KeyStore(tmp_path).revoke(key_id)
+        until(lambda: running.transcribe(SPEECH, headers=bearer(secret)).status_code == 401, seconds=1.0)
+        # Revoking the last key locks the server; it does not open it again.
+        assert running.transcribe(SPEECH).status_code == 401
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory):
+    data = tmp_path_factory.mktemp("locked")
+    _, secret = KeyStore(data).create("ann")
+    with RunningServer(data) as running:
+        yield running, secret
+
+
+@pytest.mark.parametrize("path", REFUSED_PATHS)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        bearer("sk-scribewire-wrong"),
+        {"authorization": "Basic dXNlcjpwYXNz"},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer \xff\xfe"},
+        {"x-api-key": "SECRET"},
+        {"cookie": "key=SECRET"},
+    ],
+)
+def test_every_path_but_liveness_asks_for_the_key(locked, path: str, headers: dict[str, str]):
+    running, secret = locked
+    sent = {name: value.replace("SECRET", secret).encode("latin-1") for name, value in headers.items()}
+    response = running.client.get(path, headers=sent)
+    assert_openai_error(response, 401, "invalid_api_key")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_key_in_the_query_is_not_accepted(locked):
+    running, secret = locked
+    assert running.client.get("/v1/models", params={"api_key": secret}).status_code == 401
+
+
+def test_liveness_is_open_and_bare(locked):
+    running, _ = locked
+    response = running.client.get("/health/live")
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["x-request-id"]
+
+
+def test_any_host_is_answered_where_a_key_is_asked_for(locked):
+    running, secret = locked
+    headers = {**bearer(secret), "host": "mini.local:1", "origin": "https://elsewhere.example"}
+    assert running.client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_large_body_is_refused_without_a_key_before_it_is_read(locked):
+    running, _ = locked
+    process = psutil.Process()
+    before = process.memory_info().rss
+    peak = before
+    sent = 0
+    status = b""
+    piece = b"x" * (1 << 20)
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+        head = (
+            f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n"
+            "Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
+        connection.sendall(head.encode())
+        # The answer is there before the first byte of the body.
+        status = connection.recv(65536)
+        try:
+            while sent < 200 << 20:
+                connection.sendall(b"%x\r\n" % len(piece) + piece + b"\r\n")
+                sent += len(piece)
+                peak = max(peak, process.memory_info().rss)
+        except OSError:
+            pass  # closed by the server, which discards no more than a bounded part
+    assert status.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close" in status.lower()
+    assert sent < 64 << 20
+    assert peak - before < 32 << 20
+    assert running.leftovers() == []
+
+
+def test_client_that_reads_only_after_sending_gets_the_refusal(locked):
+    running, _ = locked
+    body = b"x" * (8 << 20)
+    head = (
+        f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n"
+        f"Content-Length: {len(body)}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+        connection.sendall(head.encode() + body)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"invalid_api_key" in answer
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:PORT", "localhost", "127.0.0.1:1", "localhost.:PORT", "127.1:PORT", ""],
+)
+def test_foreign_host_is_refused_where_no_key_is_asked_for(server: RunningServer, host: str):
+    response = server.client.get("/v1/models", headers={"host": host.replace("PORT", str(server.port))})
+    assert_openai_error(response, 403, "host_not_allowed")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
+def test_local_host_is_answered(server: RunningServer, host: str):
+    assert server.client.get("/v1/models", headers={"host": f"{host}:{server.port}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost", "http://127.0.0.1:1", "file://"]
+)
+def test_foreign_origin_is_refused(server: RunningServer, origin: str):
+    response = server.transcribe(SPEECH, headers={"origin": origin})
+    assert_openai_error(response, 403, "origin_not_allowed")
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_own_origin_is_answered(server: RunningServer):
+    headers = {"origin": f"http://localhost:{server.port}"}
+    assert server.transcribe(SPEECH, headers=headers).status_code == 200
+
+
+def test_allowed_hosts_and_origins_are_answered(tmp_path: Path):
+    with RunningServer(
+        tmp_path, allow_host=("Mini.local",), allow_origin=("https://page.example",)
+    ) as running:
+        for host in ("mini.local", f"mini.local:{running.port}"):
+            assert running.client.get("/v1/models", headers={"host": host}).status_code == 200
+        assert running.client.get("/v1/models", headers={"host": "mini.local:1"}).status_code == 403
+        assert running.client.get("/v1/models", headers={"origin": "https://page.example"}).status_code == 200
+
+
+def test_key_is_required_beyond_loopback_even_if_the_keys_vanish(tmp_path: Path):
+    settings = Settings(data=tmp_path, host="0.0.0.0", model="fake")
+    app = create_app(settings, EngineClient.from_settings(settings), KeyStore(tmp_path))
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {
+        "type": "http", "method": "GET", "path": "/v1/models", "raw_path": b"/v1/models", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8765")], "server": ("127.0.0.1", 8765), "scheme": "http",
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 401
+
+
+def test_docs_are_off_unless_asked_for(server: RunningServer, tmp_path: Path):
+    for path in ("/docs", "/openapi.json", "/redoc"):
+        assert_openai_error(server.client.get(path), 404, "not_found")
+    with RunningServer(tmp_path, docs=True, wait_ready=False) as running:
+        assert running.client.get("/openapi.json").status_code == 200
+
+
+def test_keys_are_checked_again_within_a_second(tmp_path: Path):
+    now = 100.0
+    store = KeyStore(tmp_path, monotonic=lambda: now)
+    _, secret = KeyStore(tmp_path).create("ann")
+    assert store.authenticate(secret) is not None
+    KeyStore(tmp_path).revoke(KeyStore(tmp_path).list()[0].key_id)
+    now += 0.99
+    assert store.authenticate(secret) is None

@@ -1,0 +1,156 @@
+"""Every failure has a status, one shape, and honest advice on retrying."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from engine.protocol.errors import error_from_code, error_types
+from server.errors import (
+    ENGINE_ERROR_RULES,
+    ApiError,
+    as_api_error,
+    error_response,
+    install_error_handlers,
+)
+from server.request_scope import RequestScope
+from tests.http.running_server import RunningServer, assert_openai_error, script
+
+SPEECH = script(text="Hello.")
+RETRIED_STATUSES = {408, 409, 429} | set(range(500, 600))
+TRANSIENT = {"engine_crashed", "engine_unavailable", "engine_busy", "cancelled"}
+
+
+def test_every_engine_error_has_a_status_and_no_rule_is_left_over():
+    assert set(ENGINE_ERROR_RULES) == set(error_types())
+
+
+@pytest.mark.parametrize("code", sorted(error_types()))
+def test_engine_error_crosses_the_wire_with_its_status(server: RunningServer, code: str):
+    response = server.transcribe(script(fail=code, message=f"says {code}"))
+    error = assert_openai_error(response, ENGINE_ERROR_RULES[code].status, code)
+    assert error["message"] == f"says {code}"
+    assert server.transcribe(SPEECH).status_code == 200
+
+
+@pytest.mark.parametrize("code", sorted(error_types()))
+def test_retry_advice_fits_the_error(code: str):
+    error = as_api_error(error_from_code(code, "x"))
+    headers = error_response(error).headers
+    if code in TRANSIENT:
+        assert 0 < int(headers["retry-after"]) <= 120
+        assert error.rule.status in (429, 503)
+    elif code.startswith(("audio_", "language_", "option_", "prompt_")):
+        assert error.rule.status == 400
+    elif code not in ("engine_fault", "engine_error"):
+        assert error.rule.status not in RETRIED_STATUSES or headers["x-should-retry"] == "false"
+
+
+def test_unknown_path_and_wrong_method_have_the_shape(server: RunningServer):
+    assert_openai_error(server.client.get("/nope"), 404, "not_found")
+    assert_openai_error(server.client.get("/v1/"), 404, "not_found")
+    wrong_method = server.client.get("/v1/audio/transcriptions")
+    assert_openai_error(wrong_method, 405, "method_not_allowed")
+    assert "POST" in wrong_method.headers["allow"]
+
+
+def test_request_ids_differ(server: RunningServer):
+    ids = {server.client.get("/v1/models").headers["x-request-id"] for _ in range(10)}
+    assert len(ids) == 10
+
+
+def through_request_scope(application) -> tuple[int, dict[str, str], dict]:
+    sent: list[dict] = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
+    asyncio.run(RequestScope(application)(scope, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], headers, json.loads(b"".join(m.get("body", b"") for m in sent[1:]))
+
+
+def test_an_exception_that_escapes_is_500_in_the_shape_and_tells_nothing():
+    async def broken(scope, receive, send):
+        raise KeyError("a secret of the inside")
+
+    status, headers, body = through_request_scope(broken)
+    assert status == 500
+    assert body["error"]["code"] == "internal_error"
+    assert headers["x-request-id"] in body["error"]["message"]
+    assert "secret" not in json.dumps(body)
+
+
+def test_a_request_cut_off_by_the_stop_is_503():
+    async def cut_off(scope, receive, send):
+        raise asyncio.CancelledError
+
+    status, headers, body = through_request_scope(cut_off)
+    assert (status, body["error"]["code"]) == (503, "server_stopping")
+    assert headers["retry-after"]
+
+
+def test_model_that_cannot_be_loaded_is_503_everywhere_and_not_retried(tmp_path: Path):
+    with RunningServer(tmp_path, model="fake:refuse=model_missing") as running:
+        for response in (
+            running.transcribe(SPEECH),
+            running.client.post("/transcribe", files={"audio": SPEECH}),
+            running.client.get("/v1/models"),
+            running.client.get("/health/ready"),
+        ):
+            error = assert_openai_error(response, 503, "model_missing")
+            assert "refuses to load" in error["message"]
+            assert response.headers["x-should-retry"] == "false"
+        assert running.client.get("/health/live").status_code == 200
+        assert running.leftovers() == []
+
+
+def test_engine_that_still_loads_is_503_with_retry_after(tmp_path: Path):
+    settings = {"model": "fake:load_seconds=20", "restart_wait_seconds": 0.1}
+    with RunningServer(tmp_path, wait_ready=False, **settings) as running:
+        for response in (
+            running.transcribe(SPEECH),
+            running.client.get("/v1/models"),
+            running.client.get("/health/ready"),
+        ):
+            assert_openai_error(response, 503, "engine_unavailable")
+            assert int(response.headers["retry-after"]) > 0
+
+
+def test_request_that_takes_too_long_is_504_and_not_retried(tmp_path: Path):
+    with RunningServer(tmp_path, request_timeout_seconds=1) as running:
+        response = running.transcribe(script(text="late", delay_seconds=60))
+        assert_openai_error(response, 504, "request_timeout")
+        assert response.headers["x-should-retry"] == "false"
+
+
+def test_parameter_of_the_wrong_type_is_422_in_the_shape():
+    app = FastAPI()
+    app.add_middleware(RequestScope)
+    install_error_handlers(app)
+
+    @app.get("/numbers/{number}")
+    async def number_of(number: int) -> int:
+        return number
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://testserver"
+        ) as client:
+            return await client.get("/numbers/seven")
+
+    assert_openai_error(asyncio.run(ask()), 422, "invalid_parameter", param="number")
+
+
+def test_api_error_keeps_its_headers():
+    response = error_response(ApiError(401, "x", "y", headers={"www-authenticate": "Bearer"}))
+    assert response.headers["www-authenticate"] == "Bearer"

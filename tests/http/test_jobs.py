@@ -1,0 +1,188 @@
+"""Jobs: submitted, watched, owned, bounded, and each with exactly one end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.protocol.transcript import Transcript
+from server.jobs.job import JobFailure
+from server.jobs.memory_store import MemoryJobStore
+from server.jobs.store import JobStoreFull
+from server.keys import KeyStore
+from server.routes.bodies import MODEL_HEADER
+from tests.http.running_server import RunningServer, assert_openai_error, script, until
+
+
+def submit(
+    server: RunningServer, recording: bytes, *, field: str = "audio", **options: Any
+) -> httpx.Response:
+    headers = options.pop("headers", None)
+    return server.client.post("/transcribe", files={field: recording}, data=options, headers=headers)
+
+
+def state(server: RunningServer, job_id: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    return server.client.get(f"/jobs/{job_id}", headers=headers).json()
+
+
+def ended(server: RunningServer, job_id: str) -> dict[str, Any]:
+    def job() -> dict[str, Any] | None:
+        body = state(server, job_id)
+        return body if body["status"] in ("completed", "failed") else None
+
+    return until(job)
+
+
+@pytest.mark.parametrize("field", ["audio", "file"])
+def test_job_is_accepted_at_once_and_completes(server: RunningServer, field: str):
+    response = submit(server, script(text="Hola.", language="Spanish", duration_seconds=3), field=field)
+    assert response.status_code == 202
+    body = response.json()
+    assert set(body) == {"job_id", "status", "created_at"}
+    assert body["status"] == "queued"
+    assert isinstance(body["created_at"], int)
+    assert response.headers["location"] == f"/jobs/{body['job_id']}"
+    job = ended(server, body["job_id"])
+    assert job["status"] == "completed"
+    assert job["error"] is None
+    assert job["result"]["text"] == "Hola."
+    assert job["result"]["language"] == "spanish"
+    assert job["progress"] == {"audio_seconds_done": 3.0, "audio_seconds_total": 3.0, "fraction": 1.0}
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+    assert until(lambda: server.leftovers() == [])
+
+
+def test_job_shows_its_progress(server: RunningServer):
+    slow = script(partials=["a", "b", "c", "d"], partial_delay_seconds=0.15, duration_seconds=8)
+    job_id = submit(server, slow).json()["job_id"]
+    half_way = until(
+        lambda: (job := state(server, job_id))["progress"]["fraction"] in (0.25, 0.5, 0.75) and job
+    )
+    assert half_way["status"] == "processing"
+    assert half_way["result"] is None
+    assert ended(server, job_id)["result"]["text"] == "a b c d"
+
+
+@pytest.mark.parametrize(
+    ("recording", "options", "code", "kind", "param"),
+    [
+        (script(fail="audio_undecodable"), {}, "audio_undecodable", "invalid_request_error", None),
+        (b"", {}, "audio_empty", "invalid_request_error", "file"),
+        (script(text="x"), {"language": "de"}, "language_unsupported", "invalid_request_error", "language"),
+        (script(fail="engine_fault"), {}, "engine_fault", "server_error", None),
+    ],
+)
+def test_job_that_fails_says_why(
+    server: RunningServer, recording: bytes, options: dict[str, str], code: str, kind: str, param: str | None
+):
+    job = ended(server, submit(server, recording, **options).json()["job_id"])
+    assert job["status"] == "failed"
+    assert job["result"] is None
+    assert (job["error"]["code"], job["error"]["type"], job["error"]["param"]) == (code, kind, param)
+    assert until(lambda: server.leftovers() == [])
+
+
+def test_bad_submissions_are_refused_at_once(server: RunningServer):
+    no_file = server.client.post("/transcribe", files={"other": b"x"})
+    assert_openai_error(no_file, 400, "file_missing", param="audio")
+    bad_temperature = submit(server, script(text="x"), temperature="NaN")
+    assert_openai_error(bad_temperature, 400, "invalid_parameter", param="temperature")
+    other_model = submit(server, script(text="x"), model="other")
+    assert_openai_error(other_model, 404, "model_not_found", param="model")
+    assert server.leftovers() == []
+
+
+@pytest.mark.parametrize("job_id", ["job_0", "x" * 3000, "%00", "job_%0a"])
+def test_unknown_job_is_not_found(server: RunningServer, job_id: str):
+    assert_openai_error(server.client.get(f"/jobs/{job_id}"), 404, "job_not_found", param="job_id")
+
+
+def test_job_is_seen_by_its_owner_only(tmp_path: Path):
+    keys = KeyStore(tmp_path)
+    ann, bob = ({"authorization": f"Bearer {keys.create(name)[1]}"} for name in ("ann", "bob"))
+    with RunningServer(tmp_path) as running:
+        job_id = submit(running, script(text="mine"), headers=ann).json()["job_id"]
+        until(lambda: state(running, job_id, ann)["status"] == "completed")
+        assert state(running, job_id, ann)["result"]["text"] == "mine"
+        response = running.client.get(f"/jobs/{job_id}", headers=bob)
+        assert_openai_error(response, 404, "job_not_found", param="job_id")
+
+
+def test_demo_jobs_say_so(tmp_path: Path):
+    with RunningServer(tmp_path, model="demo") as running:
+        job_id = submit(running, script(text="x")).json()["job_id"]
+        assert ended(running, job_id)["demo"] is True
+        assert ended(running, job_id)["result"]["model"] == "demo"
+        assert running.client.get(f"/jobs/{job_id}").headers[MODEL_HEADER] == "demo"
+
+
+def test_too_many_unfinished_jobs_are_429_with_retry_after(tmp_path: Path):
+    with RunningServer(tmp_path, max_jobs=2) as running:
+        slow = script(text="x", delay_seconds=60)
+        assert [submit(running, slow).status_code for _ in range(2)] == [202, 202]
+        response = submit(running, slow)
+        assert_openai_error(response, 429, "too_many_jobs")
+        assert int(response.headers["retry-after"]) > 0
+        assert len(running.leftovers()) == 2
+    assert list((tmp_path / "uploads").glob("server-*")) == []
+
+
+def test_engine_queue_is_bounded_for_requests_and_patient_for_jobs(tmp_path: Path):
+    with RunningServer(tmp_path, max_queued_requests=1) as running:
+        first = submit(running, script(text="first", delay_seconds=1)).json()["job_id"]
+        until(lambda: state(running, first)["status"] == "processing")
+        response = running.transcribe(script(text="x"))
+        assert_openai_error(response, 429, "engine_busy")
+        assert int(response.headers["retry-after"]) > 0
+        second = submit(running, script(text="second")).json()["job_id"]
+        assert state(running, second)["status"] == "queued"
+        assert ended(running, first)["status"] == "completed"
+        assert ended(running, second)["result"]["text"] == "second"
+
+
+def transcript(text: str = "x") -> Transcript:
+    return Transcript(
+        text=text, language=None, languages=(), duration_seconds=1.0, segments=(), model_id="fake"
+    )
+
+
+def test_finished_jobs_expire_by_the_monotonic_clock_and_give_way_to_new_ones():
+    now = 0.0
+    store = MemoryJobStore(max_jobs=2, retention_seconds=10, monotonic=lambda: now, wall_clock=lambda: 5.0)
+
+    async def story():
+        nonlocal now
+        first = await store.submit("ann")
+        second = await store.submit("ann")
+        with pytest.raises(JobStoreFull):
+            await store.submit("ann")
+        await store.complete(first.job_id, transcript(), is_demo=False)
+        third = await store.submit("ann")
+        assert await store.get(first.job_id, "ann") is None
+        await store.fail(second.job_id, JobFailure("audio_empty", "empty", "invalid_request_error"))
+        now = 9.9
+        assert (await store.get(second.job_id, "ann")).status == "failed"
+        now = 10.1
+        assert await store.get(second.job_id, "ann") is None
+        assert (await store.get(third.job_id, "ann")).status == "queued"
+
+    asyncio.run(story())
+
+
+def test_a_job_ends_once():
+    store = MemoryJobStore(max_jobs=2, retention_seconds=10)
+
+    async def story():
+        job = await store.submit("ann")
+        await store.complete(job.job_id, transcript(), is_demo=False)
+        with pytest.raises(RuntimeError):
+            await store.fail(job.job_id, JobFailure("x", "x", "x"))
+        await store.start(job.job_id)
+        await store.report(job.job_id, 0.0, 1.0)
+        assert (await store.get(job.job_id, "ann")).status == "completed"
+
+    asyncio.run(story())

@@ -1,0 +1,97 @@
+"""Logs: one JSON object a line, no texts, no keys, no forged lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.keys import KeyStore
+from server.logs import JsonLineFormatter, log_event
+from tests.http.running_server import RunningServer, script, until
+
+
+class Lines:
+    """The log as it would be written."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in self.text.splitlines()]
+        return [event for event in events if event["event"] == name]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    written = Lines()
+    handler = logging.StreamHandler(written.stream)
+    handler.setFormatter(JsonLineFormatter())
+    logger = logging.getLogger("scribewire")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    yield written
+    logger.removeHandler(handler)
+    logger.setLevel(before)
+
+
+def test_no_transcript_prompt_or_key_is_logged(tmp_path: Path, lines: Lines):
+    key_id, secret = KeyStore(tmp_path).create("ann")
+    headers = {"authorization": f"Bearer {secret}"}
+    with RunningServer(tmp_path) as running:
+        response = running.transcribe(
+            script(text="spoken words", partials=["spoken", "words"]), prompt="my context", headers=headers
+        )
+        assert response.json()["text"] == "spoken words"
+        running.transcribe(script(fail="engine_fault"), headers=headers)
+        until(lambda: len(lines.events("request")) == 2)
+    for private in ("spoken", "my context", secret, secret[-20:]):
+        assert private not in lines.text
+    (answered, _) = lines.events("request")
+    assert answered["key_id"] == key_id
+    assert answered["request_id"] == response.headers["x-request-id"]
+    assert answered["status"] == 200
+    (transcribed,) = lines.events("transcribed")
+    assert (transcribed["model"], transcribed["demo"]) == ("fake", False)
+
+
+def test_every_demo_answer_has_its_log_line(tmp_path: Path, lines: Lines):
+    with RunningServer(tmp_path, model="demo") as running:
+        running.transcribe(script(text="x"))
+        running.client.post("/transcribe", files={"audio": script(text="x")})
+        until(lambda: len(lines.events("transcribed_by_demo_model")) == 2)
+
+
+def test_a_path_cannot_forge_or_flood_a_line(server: RunningServer, lines: Lines):
+    server.client.get('/%0A{"event":"forged"}%1b[31m' + "x" * 5000)
+    (line,) = until(lambda: lines.events("request"))
+    assert len(line["path"]) <= 203
+    assert "\x1b" not in lines.text
+    assert len(lines.text.splitlines()) == 1
+
+
+def test_values_are_cut_and_exceptions_fit_on_the_line(lines: Lines):
+    logger = logging.getLogger("scribewire.test")
+    log_event(logger, logging.INFO, "long", value="x" * 1000, words=["y" * 1000] * 3, nothing=None)
+    (event,) = lines.events("long")
+    assert len(event["value"]) == 203
+    assert all(len(word) == 203 for word in event["words"])
+    assert "nothing" not in event
+    try:
+        raise ValueError("a\nb" + "z" * 1000)
+    except ValueError:
+        logger.exception("failed")
+    (failed,) = lines.events("failed")
+    assert failed["exception"] == "ValueError"
+    assert len(failed["exception_message"]) == 203
+    assert failed["frames"][-1].startswith("test_logs.py:")

@@ -1,0 +1,296 @@
+"""Recordings on their way in: every order and framing, every bound, and nothing left on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.requests import Request
+
+from server.errors import ApiError
+from server.uploads import UploadStore
+from tests.http.running_server import RunningServer, assert_openai_error, script, until
+
+BOUNDARY = "b0undary"
+SPEECH = script(text="Hello.")
+PATH = "/v1/audio/transcriptions"
+
+
+def part(name: str | None, value: bytes, filename: str | None = None) -> bytes:
+    disposition = "form-data"
+    if name is not None:
+        disposition += f'; name="{name}"'
+    if filename is not None:
+        disposition += f'; filename="{filename}"'
+    return f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + value + b"\r\n"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
+
+
+def post(server: RunningServer, body: bytes | Iterator[bytes], path: str = PATH) -> httpx.Response:
+    headers = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+    return server.client.post(path, content=body, headers=headers)
+
+
+def in_pieces(body: bytes, size: int) -> Iterator[bytes]:
+    for start in range(0, len(body), size):
+        yield body[start : start + size]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (part("file", SPEECH, "a.wav"), part("model", b"whisper-1"), part("response_format", b"text")),
+        (part("model", b"whisper-1"), part("response_format", b"text"), part("file", SPEECH, "a.wav")),
+        (part("response_format", b"text"), part("file", SPEECH)),
+        (part(None, SPEECH, "upload"), part("response_format", b"text")),
+        (part("file", SPEECH, "Größe \xff\xfe.wav"), part("response_format", b"text")),
+        (part("file", SPEECH, "../../../etc/" + "x" * 300), part("response_format", b"text")),
+        (
+            part("extra", b"\x00\xff" * 1000, "x.bin"),
+            part("file", SPEECH, "a"),
+            part("response_format", b"text"),
+        ),
+    ],
+    ids=["first", "last", "no file name", "no field name", "odd name", "hostile name", "another file"],
+)
+def test_recording_is_found_wherever_it_stands(server: RunningServer, parts: tuple[bytes, ...]):
+    assert post(server, form(*parts)).text == "Hello.\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+def test_chunked_upload_without_a_declared_length_is_read(server: RunningServer, size: int):
+    body = form(part("file", SPEECH, "a.wav"), part("model", b"whisper-1"))
+    response = post(server, in_pieces(body, size))
+    assert "content-length" not in response.request.headers
+    assert response.json()["text"] == "Hello."
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (form(part("model", b"whisper-1")), "file_missing", "file"),
+        (form(), "file_missing", "file"),
+        (form(part("file", SPEECH, "a"), part("file", SPEECH, "b")), "duplicate_field", "file"),
+        (form(part("file", SPEECH), *[part(f"f{i}", b"") for i in range(101)]), "too_many_fields", None),
+        (form(part("prompt", b"x" * ((1 << 20) + 1)), part("file", SPEECH)), "field_too_large", "prompt"),
+        (form(part("prompt", b"\xff\xfe"), part("file", SPEECH)), "field_not_text", None),
+        (form(part("file", SPEECH))[:-20], "upload_incomplete", None),
+        (b"", "upload_incomplete", None),
+        (b"not a form at all", "form_invalid", None),
+        (form(part("language", b"en"), part("language", b"es"), part("file", SPEECH)), "duplicate_field",
+         "language"),
+    ],
+)  # fmt: skip
+def test_damaged_form_is_refused_and_leaves_nothing(
+    server: RunningServer, body: bytes, code: str, param: str | None
+):
+    assert_openai_error(post(server, body), 400, code, param=param)
+    assert server.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "audio/wav", "application/json", "multipart/form-data", "multipart/form-data; boundary="],
+)
+def test_body_that_is_no_form_is_refused(server: RunningServer, content_type: str | None):
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = server.client.post(PATH, content=b"RIFF", headers=headers)
+    assert_openai_error(response, 400, "form_expected")
+
+
+def test_boundary_too_long_is_refused(server: RunningServer):
+    headers = {"content-type": "multipart/form-data; boundary=" + "x" * 1000}
+    assert_openai_error(server.client.post(PATH, content=b"--x", headers=headers), 400, "form_invalid")
+
+
+def test_prompt_of_a_mebibyte_is_accepted(server: RunningServer):
+    assert post(server, form(part("prompt", b"x" * (1 << 20)), part("file", SPEECH))).status_code == 200
+
+
+def test_size_cap_holds_with_and_without_a_declared_length(tmp_path: Path):
+    with RunningServer(tmp_path, max_upload_bytes=100_000) as running:
+        fits = form(part("file", b"x" * 100_000, "a"))
+        assert post(running, fits).status_code == 200
+        too_large = form(part("file", b"x" * 100_001, "a"))
+        for body in (too_large, in_pieces(too_large, 8192)):
+            assert_openai_error(post(running, body), 413, "upload_too_large", param="file")
+        assert running.leftovers() == []
+        assert post(running, fits).status_code == 200
+
+
+def test_declared_size_over_the_cap_is_refused_before_the_body(tmp_path: Path):
+    with RunningServer(tmp_path, max_upload_bytes=1000) as running:
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\nContent-Length: 99999999999\r\n"
+            f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            connection.sendall(head.encode())
+            answer = read_answer(connection)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"upload_too_large" in answer
+        assert b"connection: close" in answer.lower()
+
+
+def test_declared_size_over_what_the_disk_has_left_is_507_before_the_body(tmp_path: Path):
+    with RunningServer(tmp_path, max_upload_bytes=1 << 60) as running:
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\nContent-Length: {1 << 59}\r\n"
+            f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            connection.sendall(head.encode())
+            answer = read_answer(connection)
+        assert answer.startswith(b"HTTP/1.1 507 ")
+        assert b"disk_full" in answer
+        assert running.leftovers() == []
+
+
+def test_body_with_two_lengths_is_refused(server: RunningServer):
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 5\r\n"
+        f"Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        answer = read_answer(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in answer.lower()
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """Head and JSON body of an answer, however they are cut into pieces."""
+    answer = b""
+    while not answer.endswith(b"}}"):
+        piece = connection.recv(65536)
+        assert piece, f"the connection ended after {answer!r}"
+        answer += piece
+    return answer
+
+
+def half_upload(server: RunningServer, size: int = 3 << 20) -> socket.socket:
+    """Send headers and a part of the recording, as much as makes the server write to its disk."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nTransfer-Encoding: chunked\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+    )
+    start = part("file", b"x" * size, "a.wav")[:-2]
+    connection.sendall(head.encode() + f"{len(start):x}\r\n".encode() + start + b"\r\n")
+    return connection
+
+
+def test_upload_is_private_while_it_lies_on_disk(server: RunningServer):
+    connection = half_upload(server)
+    folder = until(server.leftovers)[0]
+    recording = folder / "recording"
+    until(recording.exists)
+    assert stat.S_IMODE(recording.stat().st_mode) == 0o600
+    for private in (folder, folder.parent, folder.parent.parent):
+        assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    connection.close()
+    until(lambda: not server.leftovers())
+
+
+def test_upload_that_stops_half_way_leaves_nothing(server: RunningServer):
+    connections = [half_upload(server) for _ in range(5)]
+    until(lambda: len(server.leftovers()) == 5)
+    for connection in connections:
+        connection.close()
+    until(lambda: not server.leftovers())
+    assert server.transcribe(SPEECH).status_code == 200
+
+
+def test_upload_that_stalls_is_dropped(tmp_path: Path):
+    with RunningServer(tmp_path, upload_idle_seconds=0.2) as running:
+        connection = half_upload(running)
+        until(running.leftovers)
+        answer = read_answer(connection)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"upload_stalled" in answer
+        until(lambda: not running.leftovers())
+        connection.close()
+
+
+def test_uploads_at_once_are_bounded(tmp_path: Path):
+    with RunningServer(tmp_path, max_concurrent_uploads=1) as running:
+        connection = half_upload(running)
+        until(running.leftovers)
+        response = running.transcribe(SPEECH)
+        assert_openai_error(response, 429, "too_many_uploads")
+        assert int(response.headers["retry-after"]) > 0
+        connection.close()
+        until(lambda: not running.leftovers())
+        assert running.transcribe(SPEECH).status_code == 200
+
+
+def test_recording_is_deleted_whether_or_not_it_could_be_transcribed(server: RunningServer):
+    assert server.transcribe(SPEECH).status_code == 200
+    assert server.transcribe(script(fail="audio_undecodable")).status_code == 400
+    assert server.leftovers() == []
+
+
+def test_full_disk_is_507_and_leaves_nothing(tmp_path: Path):
+    written = 0
+
+    def write_until_full(descriptor: int, data: bytes) -> int:
+        nonlocal written
+        if written + len(data) > 1_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += len(data)
+        return os.write(descriptor, data)
+
+    body = form(part("file", b"x" * 5_000_000, "a"))
+    refusal = asyncio.run(receive_directly(tmp_path, body, write_until_full))
+    assert (refusal.rule.status, refusal.code) == (507, "disk_full")
+    assert refusal.rule.should_retry is False
+    assert [path for path in tmp_path.rglob("*") if path.name == "recording"] == []
+
+
+async def receive_directly(data: Path, body: bytes, write) -> ApiError:
+    store = UploadStore(data, max_upload_bytes=1 << 30, max_concurrent_uploads=4, idle_seconds=5, write=write)
+    store.open()
+    pieces = list(in_pieces(body, 65536))
+
+    async def receive():
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [(b"content-type", f"multipart/form-data; boundary={BOUNDARY}".encode())],
+    }
+    with pytest.raises(ApiError) as refused:
+        await store.receive(Request(scope, receive), file_fields=("file",))
+    return refused.value
+
+
+def upload_store(data: Path) -> UploadStore:
+    return UploadStore(data, max_upload_bytes=1000, max_concurrent_uploads=4, idle_seconds=5)
+
+
+def test_leftovers_of_a_killed_server_are_swept_and_those_of_a_living_one_are_not(tmp_path: Path):
+    killed = tmp_path / "uploads" / "server-killed" / "request"
+    killed.mkdir(parents=True)
+    (killed / "recording").write_bytes(b"private")
+    living = upload_store(tmp_path)
+    assert living.open() == 1
+    assert not killed.exists()
+    (own,) = (tmp_path / "uploads").glob("server-*")
+    (own / "request").mkdir()
+    second = upload_store(tmp_path)
+    assert second.open() == 0
+    assert (own / "request").is_dir()
+    living.close()
+    assert not own.exists()
+    second.close()

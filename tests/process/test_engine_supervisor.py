@@ -1,0 +1,357 @@
+"""The engine's process: its handshake, its deaths, its replacement, and its end. The fake worker breaks on cue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from engine.protocol.config import EngineConfig, TranscribeOptions
+from engine.protocol.errors import (
+    EngineBusy,
+    EngineCrashed,
+    EngineFault,
+    EngineUnavailable,
+    ModelIncomplete,
+    RequestCancelled,
+)
+from engine.protocol.launch import FAKE_WORKER_MODULE
+from engine.protocol.messages import AudioSource
+from engine.protocol.transcript import Transcript
+from server.engine_client import EngineClient
+from server.engine_supervisor import STDERR_BYTES, EngineSupervisor
+from tests.http.running_server import PATIENCE_SECONDS, script
+
+pytestmark = pytest.mark.process
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@asynccontextmanager
+async def engine(
+    model: str = "fake", *, ready: bool = True, backoff_seconds: tuple[float, ...] = (0.0,), **options: Any
+) -> AsyncIterator[EngineClient]:
+    load_timeout_seconds = options.pop("load_timeout_seconds", 30.0)
+    supervisor = EngineSupervisor(
+        EngineConfig(model=model),
+        module=FAKE_WORKER_MODULE,
+        load_timeout_seconds=load_timeout_seconds,
+        backoff_seconds=backoff_seconds,
+    )
+    client = EngineClient(supervisor, **options)
+    client.start()
+    try:
+        if ready:
+            assert await client.wait_settled() == "ready"
+        yield client
+    finally:
+        await client.stop(0.0)
+        assert client.state == "stopped"
+
+
+def recording(folder: Path, **keys: Any) -> AudioSource:
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_bytes(script(**keys))
+    return AudioSource(str(path))
+
+
+async def transcribe(client: EngineClient, source: AudioSource, **callbacks: Any) -> Transcript:
+    return await client.transcribe(source, TranscribeOptions(), owner="ann", **callbacks)
+
+
+async def until(claim: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not claim():
+            await asyncio.sleep(0.005)
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_handshake_tells_the_model():
+    async def story():
+        async with engine() as client:
+            assert client.info.model_id == "fake"
+            assert client.info.languages == ("English", "Spanish")
+            assert not is_gone(client.worker_process_id)
+
+    asyncio.run(story())
+
+
+def test_progress_and_partial_results_arrive_in_order_before_the_end(tmp_path: Path):
+    async def story():
+        heard: list[Any] = []
+        async with engine() as client:
+            transcript = await transcribe(
+                client,
+                recording(tmp_path, partials=["a", "b"], duration_seconds=4),
+                on_started=lambda: heard.append("started"),
+                on_partial=lambda segment: heard.append(segment.text),
+                on_progress=lambda progress: heard.append(progress.audio_seconds_done),
+            )
+            heard.append("end")
+        assert heard == ["started", "a", 2.0, "b", 4.0, "end"]
+        assert transcript.text == "a b"
+
+    asyncio.run(story())
+
+
+def test_a_callback_that_fails_harms_no_other_request(tmp_path: Path):
+    async def story():
+        def fails(_: object) -> None:
+            raise ValueError("a bug in a callback")
+
+        async with engine() as client:
+            source = recording(tmp_path, partials=["a"])
+            assert (await transcribe(client, source, on_partial=fails)).text == "a"
+            assert (await transcribe(client, source)).text == "a"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "death",
+    [{"exit": 3}, {"abort": True}, {"half_message": True}, {"exit": 0}],
+    ids=["exit", "abort", "in mid-message", "exit 0"],
+)
+def test_worker_that_dies_fails_what_it_held_and_is_replaced(tmp_path: Path, death: dict[str, Any]):
+    async def story():
+        async with engine() as client:
+            first_worker = client.worker_process_id
+            neighbour = asyncio.create_task(transcribe(client, recording(tmp_path, delay_seconds=60)))
+            await asyncio.sleep(0)
+            with pytest.raises(EngineCrashed):
+                await transcribe(client, recording(tmp_path, **death))
+            with pytest.raises(EngineCrashed):
+                await neighbour
+            # Without waiting for anything: the request itself waits for the new worker.
+            assert (await transcribe(client, recording(tmp_path, text="again"))).text == "again"
+            assert client.worker_process_id != first_worker
+            assert is_gone(first_worker)
+
+    asyncio.run(story())
+
+
+def test_sigkill_in_mid_request_is_noticed_and_named(tmp_path: Path):
+    async def story():
+        async with engine() as client:
+            started = asyncio.Event()
+            task = asyncio.create_task(
+                transcribe(client, recording(tmp_path, hang=True), on_started=started.set)
+            )
+            await started.wait()
+            os.kill(client.worker_process_id, signal.SIGKILL)
+            with pytest.raises(EngineCrashed, match="signal 9"):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await task
+
+    asyncio.run(story())
+
+
+def test_many_deaths_in_a_row_are_survived_and_leak_nothing(tmp_path: Path):
+    async def story():
+        async with engine() as client:
+            source = recording(tmp_path, exit=1)
+            with pytest.raises(EngineCrashed):
+                await transcribe(client, source)
+            await client.wait_settled()
+            descriptors = psutil.Process().num_fds()
+            for _ in range(4):
+                with pytest.raises(EngineCrashed):
+                    await transcribe(client, source)
+            await client.wait_settled()
+            assert psutil.Process().num_fds() <= descriptors
+            names = sorted(thread.name for thread in threading.enumerate() if "engine-" in thread.name)
+            assert names == ["engine-reader", "engine-stderr", "engine-writer"]
+
+    asyncio.run(story())
+
+
+def test_what_the_worker_said_before_it_died_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    async def story():
+        async with engine() as client:
+            words = "x" * (STDERR_BYTES * 2) + "\nMetal: out of memory"
+            with pytest.raises(EngineCrashed):
+                await transcribe(client, recording(tmp_path, stderr=words, exit=9))
+            await client.wait_settled()
+
+    with caplog.at_level("INFO", logger="scribewire.engine"):
+        asyncio.run(story())
+    (death,) = [record for record in caplog.records if record.getMessage() == "engine_died"]
+    details = death.scribewire_event
+    assert details["exit_code"] == 9
+    assert details["last_words"][-1] == "Metal: out of memory"
+
+
+def test_worker_that_floods_its_standard_error_is_not_blocked(tmp_path: Path):
+    async def story():
+        async with engine() as client:
+            source = recording(tmp_path, stderr="flood " * 100_000, text="done")
+            assert (await transcribe(client, source)).text == "done"
+            assert len("".join(client.last_words())) < 2 * STDERR_BYTES
+
+    asyncio.run(story())
+
+
+def test_cancelling_the_waiting_task_cancels_the_work(tmp_path: Path):
+    async def story():
+        async with engine(max_queued_requests=1) as client:
+            started = asyncio.Event()
+            source = recording(tmp_path, delay_seconds=60)
+            task = asyncio.create_task(transcribe(client, source, on_started=started.set))
+            await started.wait()
+            with pytest.raises(EngineBusy):
+                await transcribe(client, source)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            # Were it still at work, a draining worker would keep the stop waiting for the whole drain time.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await client.stop(drain_seconds=3600)
+
+    asyncio.run(story())
+
+
+def test_request_waits_for_a_worker_that_is_starting_but_not_for_ever(tmp_path: Path):
+    async def story():
+        async with engine("fake:load_seconds=0.3", ready=False) as client:
+            assert (await transcribe(client, recording(tmp_path, text="x"))).text == "x"
+        async with engine("fake:load_seconds=60", ready=False, wait_seconds=0.05) as client:
+            with pytest.raises(EngineUnavailable):
+                await transcribe(client, recording(tmp_path, text="x"))
+
+    asyncio.run(story())
+
+
+def test_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path):
+    async def story():
+        async with engine("fake:refuse=model_incomplete", ready=False) as client:
+            assert await client.wait_settled() == "failed"
+            with pytest.raises(ModelIncomplete, match="refuses to load"):
+                await transcribe(client, recording(tmp_path, text="x"))
+            await asyncio.sleep(0.2)
+            assert client._supervisor.started_workers == 1
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("model", "load_timeout_seconds"), [("fake:exit=3", 30.0), ("fake:hang=1", 0.05)])
+def test_worker_that_never_becomes_ready_is_given_up_on(model: str, load_timeout_seconds: float):
+    async def story():
+        async with engine(model, ready=False, load_timeout_seconds=load_timeout_seconds) as client:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                assert await client.wait_settled() == "failed"
+            assert isinstance(client.failure, EngineFault)
+            assert client._supervisor.started_workers == 3
+
+    asyncio.run(story())
+
+
+def test_worker_of_another_protocol_version_is_refused():
+    async def story():
+        async with engine("fake:version=99", ready=False) as client:
+            assert await client.wait_settled() == "failed"
+            assert "protocol" in str(client.failure)
+
+    asyncio.run(story())
+
+
+def test_restarts_back_off(tmp_path: Path):
+    async def story():
+        async with engine(backoff_seconds=(0.0, 60.0), wait_seconds=0.1) as client:
+            with pytest.raises(EngineCrashed):
+                await transcribe(client, recording(tmp_path, exit=1))
+            # The first restart is immediate; loading takes longer than this client's patience.
+            await client.wait_settled()
+            with pytest.raises(EngineCrashed):
+                await transcribe(client, recording(tmp_path, exit=1))
+            with pytest.raises(EngineUnavailable):
+                await transcribe(client, recording(tmp_path, text="x"))
+            assert client.state == "restarting"
+
+    asyncio.run(story())
+
+
+def test_stop_lets_work_in_hand_finish(tmp_path: Path):
+    async def story():
+        async with engine() as client:
+            started = asyncio.Event()
+            source = recording(tmp_path, delay_seconds=0.3, text="finished")
+            task = asyncio.create_task(transcribe(client, source, on_started=started.set))
+            await started.wait()
+            worker = client.worker_process_id
+            await client.stop(drain_seconds=PATIENCE_SECONDS)
+            assert (await task).text == "finished"
+            assert is_gone(worker)
+            with pytest.raises(EngineUnavailable):
+                await transcribe(client, source)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("model", ["fake", "fake:deaf=1", "fake:load_seconds=60"])
+def test_stop_ends_every_worker_and_every_request(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("server.engine_supervisor._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("server.engine_supervisor._SHUTDOWN_SECONDS", 0.3)
+
+    async def story():
+        async with engine(model, ready="load" not in model) as client:
+            await until(lambda: client.worker_process_id)
+            worker = client.worker_process_id
+            task = asyncio.create_task(transcribe(client, recording(tmp_path, hang=True)))
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await client.stop(0.0)
+                with pytest.raises((EngineCrashed, EngineUnavailable, RequestCancelled)):
+                    await task
+            assert is_gone(worker)
+            await client.stop(0.0)
+
+    asyncio.run(story())
+
+
+PARENT = """
+import sys, time
+from engine.protocol.config import EngineConfig
+from engine.protocol.launch import FAKE_WORKER_MODULE, start_worker
+if __name__ == "__main__":
+    handle = start_worker(EngineConfig(model=sys.argv[1]), module=FAKE_WORKER_MODULE)
+    if "load" not in sys.argv[1]:
+        handle.pipe.recv()
+    print(handle.process.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("model", ["fake", "fake:load_seconds=600"])
+def test_worker_dies_with_its_front(tmp_path: Path, model: str):
+    program = tmp_path / "front.py"
+    program.write_text(PARENT)
+    front = subprocess.Popen(
+        [sys.executable, str(program), model],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    worker = int(front.stdout.readline())
+    assert not is_gone(worker)
+    front.kill()
+    front.wait()
+    front.stdout.close()
+    asyncio.run(until(lambda: is_gone(worker)))

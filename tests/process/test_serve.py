@@ -1,0 +1,340 @@
+"""`serve` as a process: what it prints, how it ends, and what its front never loads."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from server.keys import KeyStore
+from server.serve import bind, load_failure
+from tests.http.running_server import PATIENCE_SECONDS, RunningServer, assert_openai_error, script, until
+
+pytestmark = pytest.mark.process
+
+PROJECT = Path(__file__).resolve().parents[2]
+HEAVY = {"mlx", "av", "tokenizers", "numpy", "huggingface_hub", "torch"}
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from server.serve import serve
+from server.settings import Settings
+if __name__ == "__main__":
+    settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
+    code = serve(settings, engine_module="engine.fake_worker", sample_recording="hello there.wav")
+    print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}), flush=True)
+    print("ENGINE", *sorted(name for name in sys.modules if name.startswith("engine.")), flush=True)
+    sys.exit(code)
+"""
+
+
+class Served:
+    """A started server process; `wait` reads the rest of what it says."""
+
+    def __init__(self, data: Path, program: Path, settings: dict[str, object]) -> None:
+        program.write_text(PROGRAM)
+        self.data = data
+        self.process = subprocess.Popen(
+            [sys.executable, str(program), json.dumps({"port": 0, "model": "demo", **settings}), str(data)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+        self.said: list[str] = []
+        self.address = ""
+
+    def until_ready(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(line.rstrip("\n"))
+            if "ready on " in line:
+                self.address = line.split("ready on ")[1].strip()
+            if "scribewire serve --model" in line:
+                return
+        raise AssertionError(f"not ready: {self.said} {self.process.stderr.read()}")
+
+    def wait(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return self.process.returncode, "\n".join(self.said) + "\n" + out, err
+
+
+@contextmanager
+def served(data: Path, **settings: object) -> Iterator[Served]:
+    data.mkdir(exist_ok=True)
+    running = Served(data, data / "program.py", settings)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.communicate()
+
+
+def workers_of(process_id: int) -> list[psutil.Process]:
+    children = psutil.Process(process_id).children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def plain_lines(err: str) -> list[str]:
+    """Lines of standard error that are not log lines."""
+    return [line for line in err.splitlines() if not line.startswith("{")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals):
+    with served(tmp_path / "data") as running:
+        running.until_ready()
+        (worker,) = workers_of(running.process.pid)
+        response = httpx.post(
+            f"{running.address}/v1/audio/transcriptions", files={"file": script(text="Hello.")}, timeout=30
+        )
+        assert response.json()["text"] == "Hello."
+        running.process.send_signal(number)
+        code, out, err = running.wait()
+    assert code == 0
+    assert "scribewire: stopped" in out
+    assert plain_lines(err) == []
+    assert not worker.is_running()
+    assert [path.name for path in (tmp_path / "data" / "uploads").iterdir()] == ["lock"]
+    loaded = out.split("MODULES ")[1].split("\n")[0].split()
+    assert "fastapi" in loaded
+    assert not HEAVY & set(loaded)
+    engine_modules = out.split("ENGINE ")[1].split("\n")[0].split()
+    assert all(name == "engine.protocol" or name.startswith("engine.protocol.") for name in engine_modules)
+
+
+def test_what_is_printed_names_address_model_curl_and_the_real_model(tmp_path: Path):
+    with served(tmp_path / "data") as running:
+        running.until_ready()
+        said = "\n".join(running.said)
+        assert "model: demo (the bundled demo model)" in said
+        assert "scribewire serve --model mlx-community/Qwen3-ASR-0.6B-8bit" in said
+        command = next(line.strip() for line in running.said if "curl" in line)
+        assert "'file=@hello there.wav'" in command
+        (tmp_path / "hello there.wav").write_bytes(script(text="As printed."))
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["text"] == "As printed."
+
+
+def test_port_in_use_is_one_line_and_exit_1(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with served(tmp_path / "data", port=port) as running:
+            code, _, err = running.wait()
+    assert code == 1
+    assert plain_lines(err) == [
+        f"scribewire: port {port} on 127.0.0.1 is in use; "
+        "stop what listens there or choose another with --port"
+    ]
+
+
+def test_listening_socket_says_that_it_is_tcp_so_that_answers_are_not_delayed():
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            # What asyncio looks at before it sets TCP_NODELAY.
+            assert accepted.proto == socket.IPPROTO_TCP
+        assert client.getpeername() == listener.getsockname()
+
+
+def test_model_that_cannot_be_loaded_is_one_line_and_exit_1(tmp_path: Path):
+    with served(tmp_path / "data", model="fake:refuse=model_missing") as running:
+        code, _, err = running.wait()
+    assert code == 1
+    (line,) = plain_lines(err)
+    assert "refuses to load" in line
+    assert "scribewire serve --model demo" in line
+
+
+@pytest.mark.parametrize(
+    ("model", "message", "named", "not_named"),
+    [
+        ("owner/name", "It is not here.\nAt all.", ["scribewire pull owner/name", "--model demo"], []),
+        ("owner/name", "use `scribewire pull owner/name`", ["--model demo"], []),
+        ("/models/cut-off", "model.safetensors is cut off", ["--model demo"], ["scribewire pull"]),
+        ("demo", "the file is cut off.", ["scribewire doctor"], ["scribewire pull", "--model demo"]),
+    ],
+)
+def test_failed_load_names_each_way_out_once(
+    model: str, message: str, named: list[str], not_named: list[str]
+):
+    line = load_failure(model, message)
+    assert "\n" not in line
+    assert all(line.count(way) <= 1 for way in ("scribewire pull", "--model demo", "scribewire doctor"))
+    assert all(way in line for way in named)
+    assert not any(way in line for way in not_named)
+
+
+def test_address_beyond_loopback_without_a_key_is_one_line_and_exit_1(tmp_path: Path):
+    with served(tmp_path / "data", host="0.0.0.0") as running:
+        code, _, err = running.wait()
+    assert code == 1
+    (line,) = plain_lines(err)
+    assert "scribewire keys create" in line
+
+
+def test_address_beyond_loopback_with_a_key_asks_for_it(tmp_path: Path):
+    _, secret = KeyStore(tmp_path / "data").create("ann")
+    with served(tmp_path / "data", host="0.0.0.0") as running:
+        running.until_ready()
+        assert "Authorization: Bearer" in "\n".join(running.said)
+        address = f"{running.address}/v1/models"
+        assert_openai_error(httpx.get(address), 401, "invalid_api_key")
+        headers = {"authorization": f"Bearer {secret}"}
+        assert httpx.get(address, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["a file", "damaged keys"])
+def test_unusable_data_folder_is_one_line_and_exit_1(tmp_path: Path, kind: str):
+    data = tmp_path / "data"
+    data.mkdir()
+    if kind == "damaged keys":
+        (data / "keys.json").write_text("{")
+    running = Served(data / "program.py" if kind == "a file" else data, tmp_path / "program.py", {})
+    (data / "program.py").write_text("not a folder")
+    code, _, err = running.wait()
+    assert code == 1
+    (line,) = plain_lines(err)
+    assert line.startswith("scribewire: ")
+
+
+def test_killed_front_takes_its_worker_along_and_its_uploads_are_swept(tmp_path: Path):
+    data = tmp_path / "data"
+    with served(data) as running:
+        running.until_ready()
+        (worker,) = workers_of(running.process.pid)
+        port = int(running.address.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(
+                f"POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 1000\r\n"
+                "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+                '--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nprivate'.encode()
+            )
+            until(lambda: list((data / "uploads").glob("server-*/*/recording")))
+            running.process.kill()
+            running.process.wait()
+        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    assert list((data / "uploads").glob("server-*/*/recording"))
+    with served(data) as again:
+        again.until_ready()
+        assert list((data / "uploads").glob("server-*/*")) == list((data / "uploads").glob("server-*/lock"))
+
+
+def test_stop_lets_a_request_in_hand_finish(tmp_path: Path):
+    with served(tmp_path / "data", drain_seconds=20) as running:
+        running.until_ready()
+        slow = script(text="finished", delay_seconds=1)
+        with (
+            httpx.Client() as client,
+            client.stream(
+                "POST",
+                f"{running.address}/v1/audio/transcriptions",
+                files={"file": interrupting(slow, running)},
+            ) as response,
+        ):
+            assert json.loads(response.read())["text"] == "finished"
+        assert running.wait()[0] == 0
+
+
+def started_request(running: Served, pool: ThreadPoolExecutor) -> Future[httpx.Response]:
+    """A request that will not end by itself, in the engine's hands."""
+    request = pool.submit(
+        httpx.post,
+        f"{running.address}/v1/audio/transcriptions",
+        files={"file": script(hang=True)},
+        timeout=PATIENCE_SECONDS,
+    )
+    until(lambda: list(running.data.glob("uploads/server-*/*/recording")))
+    time.sleep(0.3)
+    return request
+
+
+def test_request_that_outlasts_the_drain_is_503_and_the_stop_is_clean(tmp_path: Path):
+    with served(tmp_path / "data", drain_seconds=1) as running, ThreadPoolExecutor(1) as pool:
+        running.until_ready()
+        request = started_request(running, pool)
+        running.process.send_signal(signal.SIGTERM)
+        assert_openai_error(request.result(PATIENCE_SECONDS), 503, "server_stopping")
+        code, out, err = running.wait()
+    assert code == 0
+    assert "scribewire: stopped" in out
+    assert plain_lines(err) == []
+
+
+def test_second_interrupt_stops_at_once_and_cleanly(tmp_path: Path):
+    with served(tmp_path / "data", drain_seconds=600) as running, ThreadPoolExecutor(1) as pool:
+        running.until_ready()
+        (worker,) = workers_of(running.process.pid)
+        request = started_request(running, pool)
+        running.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert running.process.poll() is None
+        running.process.send_signal(signal.SIGINT)
+        code, out, err = running.wait()
+        assert request.exception(PATIENCE_SECONDS) or request.result().status_code == 503
+    assert code == 0
+    assert "scribewire: stopped" in out
+    assert plain_lines(err) == []
+    assert not worker.is_running()
+
+
+def interrupting(recording: bytes, running: Served):
+    """The recording as a file; half a second after it was read the server is told to stop."""
+
+    def stop() -> None:
+        time.sleep(0.5)
+        running.process.send_signal(signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    return io.BytesIO(recording)
+
+
+def test_worker_killed_in_mid_request_is_503_and_the_next_request_succeeds(tmp_path: Path):
+    with RunningServer(tmp_path) as running:
+        worker = running.engine.worker_process_id
+        with ThreadPoolExecutor(1) as pool:
+            pending = pool.submit(running.transcribe, script(hang=True))
+            until(lambda: running.leftovers() and running.engine._pending)
+            os.kill(worker, signal.SIGKILL)
+            response = pending.result(PATIENCE_SECONDS)
+        assert_openai_error(response, 503, "engine_crashed")
+        assert int(response.headers["retry-after"]) > 0
+        assert running.transcribe(script(text="next")).json()["text"] == "next"
+        assert running.leftovers() == []
+
+
+def test_client_that_leaves_cancels_its_work_and_leaves_nothing(tmp_path: Path):
+    with RunningServer(tmp_path, max_queued_requests=1) as running:
+        impatient = httpx.Client(base_url=running.url, timeout=0.5)
+        with pytest.raises(httpx.ReadTimeout):
+            impatient.post("/v1/audio/transcriptions", files={"file": script(delay_seconds=600)})
+        impatient.close()
+        until(lambda: not running.leftovers())
+        until(lambda: running.transcribe(script(text="free")).status_code == 200)
+
+
+def test_job_whose_worker_dies_fails_and_says_so(tmp_path: Path):
+    with RunningServer(tmp_path) as running:
+        job_id = running.client.post("/transcribe", files={"audio": script(exit=5)}).json()["job_id"]
+        job = until(
+            lambda: (job := running.client.get(f"/jobs/{job_id}").json())["status"] == "failed" and job
+        )
+        assert job["error"]["code"] == "engine_crashed"
+        assert "status 5" in job["error"]["message"]
+        until(lambda: not running.leftovers())
