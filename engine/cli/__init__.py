@@ -1,0 +1,261 @@
+"""The engine's subcommands: transcribe, models, pull, languages, doctor.
+
+Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`. The `scribewire` command
+itself is the server's (server/cli.py), which hands these subcommands over.
+Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import engine
+from engine.checkpoint.fetch import HubAccess, pull, resolve_model
+from engine.cli.console import PROGRAM, Console, shown_bytes
+from engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
+from engine.cli.listings import show_languages, show_models
+from engine.cli.transcribe import FORMATS, STANDARD_INPUT, Engine, Request, transcribe_files
+from engine.demo import SampleRecording, sample_recordings
+from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, TranscribeOptions
+from engine.protocol.errors import EngineError
+from engine.text.languages import resolve_language
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+
+COMMANDS = {
+    "transcribe": "turn recordings into text",
+    "models": "list the models on this disk and the published ones",
+    "pull": "download a model, or go on with a download",
+    "languages": "list the languages and their codes",
+    "doctor": "check this machine by transcribing a shipped recording",
+}
+
+Load = Callable[[str, Console], AbstractContextManager[Engine]]
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    console: Console | None = None,
+    load: Load | None = None,
+    run_child: RunChild = run_python,
+    hub: HubAccess | None = None,
+    data_folder: Path | None = None,
+    port: int | None = None,
+) -> int:
+    """Run one subcommand; returns the exit code.
+
+    load, run_child, hub: how a model is loaded, child processes are run and the hub is reached.
+    data_folder, port: what `serve` would use, for the doctor.
+    """
+    console = console or Console.of_this_process()
+    parser = build_parser()
+    try:
+        arguments = parser.parse_args(argv)
+        return _run(arguments, console, load or load_transcriber, run_child, hub, data_folder, port)
+    except UsageError as error:
+        console.warn(f"{error} (see `{PROGRAM} {error.command} --help`)")
+        return EXIT_USAGE
+    except EngineError as error:
+        console.warn(str(error))
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        console.warn("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain again when it flushes stdout at its end.
+        if console.stdout is sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        console.warn(f"{where}{error.strerror or error}")
+        return EXIT_FAILED
+
+
+class UsageError(Exception):
+    """An option that argparse takes but the command cannot."""
+
+    def __init__(self, command: str, message: str) -> None:
+        super().__init__(message)
+        self.command = command
+
+
+@contextmanager
+def load_transcriber(model: str, console: Console) -> Iterator[Engine]:
+    """The model, fetched first when it is not on disk, with a bar."""
+    with console.bar(f"fetching {model}", of_bytes=True) as advance:
+        resolve_model(model, download=True, progress=advance)
+    with engine.Transcriber(model) as transcriber:
+        yield transcriber
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as written here, and a column wide enough for the flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all engine subcommands, also for the help of each."""
+    parser = argparse.ArgumentParser(prog=PROGRAM)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=PROGRAM)
+    add = {
+        name: partial(commands.add_parser, name, help=text, formatter_class=_Help)
+        for name, text in COMMANDS.items()
+    }
+    _add_transcribe_arguments(add["transcribe"](description=_TRANSCRIBE_HELP, epilog=_TRANSCRIBE_EXAMPLES))
+    models = add["models"](
+        description="List the models on this disk and the published ones, with sizes. Asks no network."
+    )
+    models.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
+    fetching = add["pull"](description=_PULL_HELP, epilog=_PULL_EXAMPLES)
+    fetching.add_argument("model", metavar="MODEL", help=f"a Hugging Face id, such as {DEFAULT_MODEL}")
+    languages = add["languages"](description="List the languages that --language takes. Asks no network.")
+    languages.add_argument(
+        "--model", metavar="MODEL", help="only those that this model, on this disk, speaks"
+    )
+    languages.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
+    doctor = add["doctor"](description=_DOCTOR_HELP)
+    doctor.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
+    doctor.add_argument("--port", type=int, metavar="PORT", help="the port that serve would use")
+    doctor.add_argument("--data", type=Path, metavar="DIR", help="the data folder that serve would use")
+    return parser
+
+
+def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a recording or a video; - reads standard input"
+    )
+    parser.add_argument("-f", "--format", choices=FORMATS, default="txt", help="txt (default) or json")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write NAME.txt or NAME.json here instead"
+    )
+    parser.add_argument(
+        "--language",
+        metavar="LANG",
+        help="name, ISO code or region tag (es, Spanish, es-MX); default: detected",
+    )
+    parser.add_argument("--prompt", metavar="TEXT", help="context: names, spellings, the subject")
+    parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        default=DEFAULT_MODEL,
+        help="a folder, a Hugging Face id, or demo (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 (default) is deterministic"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="makes a temperature above 0 repeatable")
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected failure came from")
+
+
+def _run(
+    arguments: argparse.Namespace,
+    console: Console,
+    load: Load,
+    run_child: RunChild,
+    hub: HubAccess | None,
+    data_folder: Path | None,
+    port: int | None,
+) -> int:
+    match arguments.command:
+        case "transcribe":
+            return transcribe_files(_request(arguments), lambda: load(arguments.model, console), console)
+        case "models":
+            return show_models(console, as_json=arguments.json, hub=hub)
+        case "pull":
+            return _pull(arguments.model, console, hub)
+        case "languages":
+            return show_languages(console, model=arguments.model, as_json=arguments.json, hub=hub)
+        case _:
+            surroundings = Surroundings(
+                data_folder=arguments.data or data_folder,
+                port=arguments.port if arguments.port is not None else port,
+                recording=_shipped_recording(),
+                hub=hub,
+            )
+            return show_findings(examine(surroundings, run_child), console, as_json=arguments.json)
+
+
+def _shipped_recording() -> SampleRecording | None:
+    """The first one; None when the installation lacks it, which is for the doctor to say."""
+    try:
+        return sample_recordings()[0]
+    except (OSError, IndexError):
+        return None
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    if arguments.files.count(STANDARD_INPUT) > 1:
+        raise UsageError("transcribe", "standard input (-) can be read only once")
+    if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
+        raise UsageError("transcribe", f"-o takes a folder, and {arguments.output} is a file")
+    try:
+        if arguments.language is not None:
+            resolve_language(arguments.language)
+        options = TranscribeOptions(
+            language=arguments.language,
+            prompt=arguments.prompt,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+        )
+    except EngineError as error:
+        raise UsageError("transcribe", str(error)) from None
+    return Request(
+        files=tuple(arguments.files),
+        format=arguments.format,
+        folder=arguments.output,
+        options=options,
+        shows_tracebacks=arguments.traceback,
+    )
+
+
+def _pull(model: str, console: Console, hub: HubAccess | None) -> int:
+    if model == DEMO_MODEL:
+        console.say("the demo model is bundled; there is nothing to fetch")
+        return 0
+    with console.bar(model, of_bytes=True) as advance:
+        folder = pull(model, progress=advance, hub=hub)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    console.say(f"{model} is complete: {shown_bytes(size)} in {folder}")
+    return 0
+
+
+_TRANSCRIBE_HELP = """\
+Turn recordings into text: wav, flac, mp3, m4a, ogg, opus, webm, aac, or the sound of a video.
+
+The text goes to stdout; with several files, each under a line `==> name <==`. With -f json there is one JSON
+document a line for each file. With -o DIR each result is a file of its own, and its path goes to stdout; results of
+an earlier run are replaced, an input never is. A file that fails is one line on stderr and exit code 1 at the end;
+the others are still done."""
+
+_TRANSCRIBE_EXAMPLES = """\
+examples:
+  scribewire transcribe talk.mp3
+  scribewire transcribe --model demo engine/demo/recordings/*.wav
+  scribewire transcribe -f json interview.m4a | jq -r '.segments[].text'
+  scribewire transcribe -o texts --language es *.ogg
+  scribewire transcribe --prompt "Kubernetes, etcd, Anneliese Kohlrausch" standup.webm
+  curl -s https://example.org/news.mp3 | scribewire transcribe -"""
+
+_PULL_HELP = """\
+Download a model from the Hugging Face hub into the cache that Hugging Face's tools share (HF_HOME moves it).
+Only safetensors, JSON and text files are fetched, and each is checked against the hub's hash. A download that broke
+off goes on where it stopped. `scribewire models` lists what is published."""
+
+_PULL_EXAMPLES = f"""\
+examples:
+  scribewire pull {DEFAULT_MODEL}
+  HF_TOKEN=hf_... scribewire pull my-company/private-asr"""
+
+_DOCTOR_HELP = """\
+Check Python, the platform, MLX and its device, memory, the demo model, disk, data folder and port, and transcribe a
+shipped recording. Each failure comes with what to do; exit code 1 when there is one. Asks no network."""

@@ -1,0 +1,358 @@
+"""`scribewire doctor`: whether this machine can do the work, shown by doing some, and what to do where it cannot.
+
+MLX and the model run in child processes, so that a crash in native code is a finding and not the end of the doctor.
+Nothing is downloaded and nothing is changed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import unicodedata
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.checkpoint.fetch import HubAccess, resolve_model
+from engine.cli.console import Console, shown_bytes
+from engine.demo import SampleRecording
+from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL
+from engine.protocol.errors import EngineError
+
+MIN_PYTHON = (3, 11)
+LIBRARIES = ("mlx", "numpy", "av", "tokenizers", "huggingface_hub", "fastapi", "uvicorn")
+WORD_ERRORS_ALLOWED = 0.1
+"""The demo model is small: one word in ten of the shipped recording may be wrong before something must be broken."""
+
+_COMFORTABLE_MEMORY_BYTES = 4 * 10**9
+_COMFORTABLE_DISK_BYTES = 2 * 10**9
+_CHILD_SECONDS = 300
+_MLX_PROBE = """
+import json
+import mlx.core as mx
+total = mx.sum(mx.ones((64, 64)) @ mx.ones((64, 64))).item()
+print(json.dumps({"version": mx.__version__, "device": str(mx.default_device().type).rpartition(".")[2], "sum": total}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check saw. remedy: what to do, where something is wrong."""
+
+    check: str
+    status: Literal["ok", "note", "failed"]
+    detail: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildResult:
+    """How a child process ended and what it said."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+RunChild = Callable[[Sequence[str]], ChildResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is to be examined besides the engine itself; None leaves a check out.
+
+    data_folder, port: what `serve` would use. recording: the one to transcribe; None when none is shipped.
+    """
+
+    data_folder: Path | None = None
+    port: int | None = None
+    recording: SampleRecording | None = None
+    hub: HubAccess | None = None
+
+
+def examine(surroundings: Surroundings, run_child: RunChild) -> list[Finding]:
+    """Every check, in the order in which a cause would explain the next."""
+    findings = [
+        check_python(),
+        check_platform(platform.system(), platform.machine()),
+        check_libraries(),
+        check_mlx(run_child, platform.system()),
+        check_memory(_memory_bytes()),
+        check_demo_model(),
+        check_transcription(surroundings.recording, run_child),
+        check_default_model(surroundings.hub or HubAccess()),
+        check_disk((surroundings.hub or HubAccess()).cache),
+    ]
+    if surroundings.data_folder is not None:
+        findings.append(check_data_folder(surroundings.data_folder))
+    if surroundings.port is not None:
+        findings.append(check_port(surroundings.port))
+    return findings
+
+
+def show_findings(findings: Sequence[Finding], console: Console, *, as_json: bool) -> int:
+    """Print what was found; returns 1 when any check failed."""
+    has_failed = any(finding.status == "failed" for finding in findings)
+    if as_json:
+        console.say(
+            json.dumps({"healthy": not has_failed, "checks": [asdict(one) for one in findings]}, indent=2)
+        )
+        return int(has_failed)
+    marks = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}
+    for one in findings:
+        console.say(f"{marks[one.status]}  {one.check}: {one.detail}")
+        if one.remedy is not None:
+            console.say(f"          -> {one.remedy}")
+    failed = [one.check for one in findings if one.status == "failed"]
+    console.say(f"\nFailed: {', '.join(failed)}." if failed else "\nEverything works.")
+    return int(has_failed)
+
+
+# ---- the checks ----------------------------------------------------------------------------------------------
+
+
+def check_python() -> Finding:
+    """The interpreter's version and word size."""
+    detail = f"{platform.python_implementation()} {platform.python_version()} at {sys.executable}"
+    if sys.version_info[:2] < MIN_PYTHON or sys.maxsize < 2**32:
+        return Finding("python", "failed", detail, "use a 64-bit Python 3.11 or newer: make setup PYTHON=...")
+    return Finding("python", "ok", detail)
+
+
+def check_platform(system: str, machine: str) -> Finding:
+    """The operating system and processor; MLX exists for Apple silicon and for 64-bit Linux."""
+    detail = f"{system} {platform.release()} on {machine}, {os.cpu_count()} cores"
+    if system == "Darwin" and machine != "arm64":
+        return Finding(
+            "platform",
+            "failed",
+            detail,
+            "MLX needs Apple silicon; on such a Mac, install an arm64 Python (this one runs under Rosetta)",
+        )
+    if (system, machine) not in {("Darwin", "arm64"), ("Linux", "x86_64"), ("Linux", "aarch64")}:
+        return Finding("platform", "failed", detail, "use macOS on Apple silicon, or 64-bit Linux")
+    return Finding("platform", "ok", detail)
+
+
+def check_libraries() -> Finding:
+    """That every library is installed, with its version."""
+    versions = {}
+    missing = []
+    for name in ("scribewire", *LIBRARIES):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    detail = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if missing == ["scribewire"]:
+        return Finding(
+            "libraries", "note", detail, "scribewire runs from its folder, not installed: make setup"
+        )
+    if missing:
+        return Finding("libraries", "failed", f"missing: {', '.join(missing)}", "install them: make setup")
+    return Finding("libraries", "ok", detail)
+
+
+def check_mlx(run_child: RunChild, system: str) -> Finding:
+    """That MLX computes, and on which device."""
+    result = run_child(["-c", _MLX_PROBE])
+    try:
+        said = json.loads(result.stdout)
+    except ValueError:
+        remedy = "install scribewire again (make clean setup); on Linux, MLX needs glibc 2.35 or newer"
+        return Finding("mlx", "failed", _how_it_ended(result), remedy)
+    detail = f"mlx {said['version']} computes on the {said['device']}"
+    if said["sum"] != 64**3:
+        return Finding(
+            "mlx", "failed", f"{detail}, but wrongly", "install scribewire again: make clean setup"
+        )
+    if system == "Darwin" and said["device"] != "gpu":
+        return Finding(
+            "mlx", "note", detail, "Metal is not available here; in a virtual machine that is expected"
+        )
+    return Finding("mlx", "ok", detail)
+
+
+def check_memory(total_bytes: int | None) -> Finding:
+    """Whether the default model fits comfortably."""
+    if total_bytes is None:
+        return Finding("memory", "note", "the system does not say how much there is")
+    detail = f"{shown_bytes(total_bytes)} in all"
+    if total_bytes < _COMFORTABLE_MEMORY_BYTES:
+        return Finding(
+            "memory", "note", detail, "enough for the demo; the 0.6B model wants about 4 GB with the system"
+        )
+    return Finding("memory", "ok", detail)
+
+
+def check_demo_model() -> Finding:
+    """That the bundled model's files are there in full."""
+    try:
+        folder = resolve_model(DEMO_MODEL).folder
+    except EngineError as error:
+        return Finding("demo model", "failed", str(error), "install scribewire again: make clean setup")
+    files = [file for file in folder.iterdir() if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    return Finding("demo model", "ok", f"{len(files)} files, {shown_bytes(size)}, complete")
+
+
+def check_transcription(recording: SampleRecording | None, run_child: RunChild) -> Finding:
+    """That the demo model turns the shipped recording into its text, through the same command a user runs."""
+    if recording is None or not recording.path.is_file():
+        return Finding(
+            "transcription",
+            "failed",
+            "the shipped recording is missing",
+            "install scribewire again: make clean setup",
+        )
+    wanted = recording.reference
+    result = run_child(
+        ["-m", "engine.cli", "transcribe", "--model", DEMO_MODEL, "-f", "json", str(recording.path)]
+    )
+    try:
+        said = json.loads(result.stdout)
+    except ValueError:
+        return Finding(
+            "transcription", "failed", _how_it_ended(result), "see the line above about mlx; else report it"
+        )
+    errors, words = word_errors(wanted, said["text"])
+    seconds = said["timings"]["total_seconds"]
+    detail = (
+        f"{said['duration_seconds']:.1f} s of speech in {seconds:.2f} s, "
+        f"{words - min(errors, words)} of {words} words right: {said['text']!r}"
+    )
+    if errors > WORD_ERRORS_ALLOWED * words:
+        return Finding(
+            "transcription",
+            "failed",
+            f"{detail}; wanted {wanted!r}",
+            "install scribewire again, or report this line",
+        )
+    return Finding("transcription", "ok", detail)
+
+
+def check_default_model(hub: HubAccess) -> Finding:
+    """Whether the real model is on disk; its absence is no failure."""
+    try:
+        folder = resolve_model(DEFAULT_MODEL, offline=True, hub=hub).folder
+    except EngineError:
+        return Finding(
+            "default model",
+            "note",
+            f"{DEFAULT_MODEL} is not on this disk",
+            f"scribewire pull {DEFAULT_MODEL}",
+        )
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return Finding("default model", "ok", f"{DEFAULT_MODEL}, {shown_bytes(size)}, complete")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Free space where models are kept."""
+    free_bytes = shutil.disk_usage(_nearest_existing(folder)).free
+    detail = f"{shown_bytes(free_bytes)} free for models in {folder}"
+    if free_bytes < _COMFORTABLE_DISK_BYTES:
+        return Finding(
+            "disk", "note", detail, "the default model takes 1 GB: make room, or set HF_HOME to a larger disk"
+        )
+    return Finding("disk", "ok", detail)
+
+
+def check_data_folder(folder: Path) -> Finding:
+    """That keys and uploads can be written; the folder is not made, only its place tried."""
+    place = _nearest_existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return Finding(
+            "data folder", "failed", f"{folder}: {reason}", "choose another: scribewire serve --data DIR"
+        )
+    return Finding("data folder", "ok", f"{folder} can be written")
+
+
+def check_port(port: int) -> Finding:
+    """That `serve` could listen, or that a scribewire already does."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if _answers_as_scribewire(port):
+                return Finding("port", "ok", f"a scribewire is serving on 127.0.0.1:{port}")
+            detail = f"127.0.0.1:{port}: {error.strerror or error}"
+            return Finding(
+                "port", "failed", detail, "stop what listens there, or scribewire serve --port PORT"
+            )
+    return Finding("port", "ok", f"127.0.0.1:{port} is free")
+
+
+# ---- how they look -------------------------------------------------------------------------------------------
+
+
+def run_python(arguments: Sequence[str]) -> ChildResult:
+    """Run this interpreter beside the installed packages and wait, five minutes at most."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            timeout=_CHILD_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return ChildResult(-1, "", f"no answer within {_CHILD_SECONDS} s")
+    return ChildResult(done.returncode, done.stdout, done.stderr)
+
+
+def word_errors(wanted: str, said: str) -> tuple[int, int]:
+    """Word-level edit distance after case and punctuation folding, and the number of wanted words."""
+    left, right = _folded_words(wanted), _folded_words(said)
+    row = list(range(len(right) + 1))
+    for i, word in enumerate(left, start=1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(right, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (word != other))
+    return row[-1], len(left)
+
+
+def _folded_words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", unicodedata.normalize("NFC", text).casefold())
+
+
+def _how_it_ended(result: ChildResult) -> str:
+    last = (result.stderr.strip().splitlines() or ["no message"])[-1][:300]
+    how = f"killed by signal {-result.exit_code}" if result.exit_code < 0 else f"exit code {result.exit_code}"
+    return f"{how}: {last}"
+
+
+def _answers_as_scribewire(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/live", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None
+
+
+def _nearest_existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())

@@ -1,0 +1,213 @@
+"""`scribewire transcribe`: recordings in, text or JSON out, one file after another.
+
+A recording that fails costs one line on stderr and exit code 1, and the others are still done. Files are written
+whole or not at all, and never over an input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from engine.cli.console import Console
+from engine.protocol.config import DEFAULT_MODEL, ModelInfo, TranscribeOptions
+from engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
+from engine.protocol.transcript import Transcript
+
+FORMATS = ("txt", "json")
+STANDARD_INPUT = "-"
+
+
+class Engine(Protocol):
+    """What this command needs of a Transcriber."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+
+    def transcribe(
+        self,
+        audio: Path,
+        *,
+        language: str | None,
+        prompt: str | None,
+        temperature: float,
+        seed: int | None,
+        on_progress: Callable[[float, float], None] | None,
+    ) -> Transcript:
+        """Transcribe one recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for on the command line.
+
+    files: paths as typed, `-` for standard input. folder: where results go, None for stdout.
+    """
+
+    files: tuple[str, ...]
+    format: str = "txt"
+    folder: Path | None = None
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
+    shows_tracebacks: bool = False
+
+
+def transcribe_files(
+    request: Request, load: Callable[[], AbstractContextManager[Engine]], console: Console
+) -> int:
+    """Transcribe every file; returns the exit code, 1 when any file failed.
+
+    load: gives the engine; called once, and not at all when no file is there to be read.
+    raises: EngineError when the model cannot be loaded, OSError when stdout cannot be written
+    """
+    names = output_names(request.files, request.format)
+    if not any(name == STANDARD_INPUT or Path(name).exists() for name in request.files):
+        for name in request.files:
+            console.warn(f"{name}: no such file")
+        return 1
+    if request.folder is not None:
+        request.folder.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    with load() as engine:
+        if engine.info.is_demo:
+            console.warn(
+                "this is the bundled demo model, trained on synthetic speech: it shows that everything works but "
+                f"does not understand real voices; for those: --model {DEFAULT_MODEL}"
+            )
+        for index, (name, output_name) in enumerate(zip(request.files, names, strict=True)):
+            shown = shown_name(name)
+            try:
+                with _input_path(name, console) as path, console.bar(shown) as advance:
+                    advance(0.0, 0.0)  # how long it is, nobody knows yet
+                    transcript = engine.transcribe(
+                        path,
+                        language=request.options.language,
+                        prompt=request.options.prompt,
+                        temperature=request.options.temperature,
+                        seed=request.options.seed,
+                        on_progress=advance,
+                    )
+                _deliver(request, transcript, engine.info, shown, output_name, console, is_first=index == 0)
+            except EngineError as error:
+                failures += 1
+                console.warn(f"{shown}: {error}")
+            except (OSError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                # MLX reports its own failures as RuntimeError; one recording's must not end the others.
+                failures += 1
+                console.warn(f"{shown}: failed unexpectedly ({type(error).__name__}: {error})")
+                if request.shows_tracebacks:
+                    traceback.print_exception(error, file=console.stderr)
+    return 1 if failures else 0
+
+
+def shown_name(name: str) -> str:
+    """A file as messages name it."""
+    return "standard input" if name == STANDARD_INPUT else name
+
+
+def output_names(files: Sequence[str], format: str) -> list[str]:
+    """The name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
+
+    Compared without case, as macOS does.
+    """
+    paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
+    stems = Counter(path.stem.casefold() for path in paths)
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
+        candidate, number = base, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{base}-{number}"
+        taken.add(candidate.casefold())
+        names.append(f"{candidate}.{format}")
+    return names
+
+
+def document(transcript: Transcript, info: ModelInfo, file: str) -> dict[str, Any]:
+    """A transcript as JSON gives it: the dataclass's own names and units, without the token ids."""
+    content = asdict(transcript)
+    for segment in content["segments"]:
+        del segment["tokens"]
+    return {"file": file, "is_demo": info.is_demo, **content}
+
+
+def _deliver(
+    request: Request,
+    transcript: Transcript,
+    info: ModelInfo,
+    shown: str,
+    output_name: str,
+    console: Console,
+    *,
+    is_first: bool,
+) -> None:
+    for warning in transcript.warnings:
+        console.warn(f"{shown}: warning: {warning}")
+    if request.folder is not None:
+        target = request.folder / output_name
+        _refuse_to_overwrite_inputs(target, request.files)
+        if request.format == "json":
+            content = json.dumps(document(transcript, info, shown), ensure_ascii=False, indent=2) + "\n"
+        else:
+            content = transcript.text + "\n"
+        write_whole(target, content)
+        console.say(str(target))
+    elif request.format == "json":
+        console.say(json.dumps(document(transcript, info, shown), ensure_ascii=False))
+    else:
+        if len(request.files) > 1:
+            console.say(f"{'' if is_first else chr(10)}==> {shown} <==")
+        console.say(transcript.text)
+
+
+def _refuse_to_overwrite_inputs(target: Path, files: Sequence[str]) -> None:
+    for name in files:
+        if name != STANDARD_INPUT and target.exists() and Path(name).exists() and target.samefile(name):
+            raise AudioUnreadable(
+                f"its result would overwrite the input {name}; choose another folder with -o"
+            )
+
+
+def write_whole(target: Path, content: str) -> None:
+    """Write a file so that it is there in full or not at all."""
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        # mkstemp makes files for their owner's eyes only; a result has the rights of any new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(partial).chmod(0o666 & ~mask)
+        Path(partial).replace(target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _input_path(name: str, console: Console) -> Iterator[Path]:
+    """The recording as a file; standard input is put into a temporary one, however long it is."""
+    if name != STANDARD_INPUT:
+        if not Path(name).exists():
+            raise AudioUnreadable("no such file")
+        yield Path(name)
+        return
+    with tempfile.NamedTemporaryFile(prefix="scribewire-") as spooled:
+        shutil.copyfileobj(console.stdin, spooled)
+        spooled.flush()
+        if spooled.tell() == 0:
+            raise AudioEmpty("no recording came; pipe one in: `cat talk.mp3 | scribewire transcribe -`")
+        yield Path(spooled.name)

@@ -1,0 +1,158 @@
+"""The `scribewire` command: help, keys, and who loads what."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import engine.cli
+import server.cli
+from engine.protocol.config import DEFAULT_MODEL
+from server.settings import Settings, settings_table
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    try:
+        code = server.cli.main(arguments, environ={})
+    except SystemExit as stopped:
+        code = stopped.code if isinstance(stopped.code, int) else 1
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh process holds after running some code."""
+    script = f"import sys\n{code}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ,
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_lists_every_command_and_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for command in ("serve", "keys", "transcribe", "models", "pull", "languages", "doctor"):
+        assert re.search(rf"^ +{command}\b", out, re.MULTILINE), command
+    assert "examples:" in out
+
+
+@pytest.mark.parametrize("command", ["serve", "keys", "transcribe", "models", "pull", "languages", "doctor"])
+def test_every_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: scribewire {command}")
+
+
+def test_command_tables_of_server_and_engine_agree() -> None:
+    assert server.cli.ENGINE_COMMANDS == engine.cli.COMMANDS
+
+
+def test_top_level_help_loads_neither_engine_nor_web_server() -> None:
+    held = modules_after("from server.cli import build_parser; build_parser().format_help()")
+    assert not held & {"mlx", "av", "tokenizers", "numpy", "huggingface_hub", "fastapi", "uvicorn"}
+
+
+def test_help_of_an_engine_command_loads_no_mlx() -> None:
+    held = modules_after("import engine.cli; engine.cli.build_parser().format_help()")
+    assert not held & {"mlx", "av", "tokenizers", "fastapi", "uvicorn"}
+
+
+def test_default_model_is_the_same_for_serve_and_transcribe() -> None:
+    parsed = engine.cli.build_parser().parse_args(["transcribe", "a.wav"])
+    assert parsed.model == Settings().model == DEFAULT_MODEL == "mlx-community/Qwen3-ASR-0.6B-8bit"
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert code == 0
+    assert re.fullmatch(r"scribewire (\d+\.\d+\.\d+\S*|\(not installed\))\n", out)
+
+
+def test_engine_command_is_handed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "languages", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 30
+
+
+def test_senseless_setting_is_one_line_and_code_two(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "serve", "--port", "99999")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"scribewire: --port .*\n", err)
+
+
+# ---- keys ----------------------------------------------------------------------------------------------------
+
+
+def test_key_is_created_listed_and_revoked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path / "data"))
+    code, secret, err = run(capsys, "keys", "create", "laptop", *data)
+    assert code == 0
+    assert re.fullmatch(r"sk-scribewire-\S{40,}\n", secret)
+    key_id = re.search(r"key_\w+", err).group()
+    code, listed, _ = run(capsys, "keys", "list", *data)
+    assert code == 0
+    assert key_id in listed
+    assert "laptop" in listed
+    assert "active" in listed
+    assert secret.strip() not in listed
+    assert run(capsys, "keys", "revoke", key_id, *data)[:2] == (0, f"{key_id} is revoked\n")
+    rows = json.loads(run(capsys, "keys", "list", "--json", *data)[1])
+    assert [row["key_id"] for row in rows] == [key_id]
+    assert rows[0]["revoked_at"] is not None
+
+
+def test_secret_is_stored_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    secret = run(capsys, "keys", "create", "--data", str(tmp_path))[1].strip()
+    stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert stored
+    assert secret.encode() not in stored
+    assert secret.removeprefix("sk-scribewire-").encode() not in stored
+
+
+def test_unknown_key_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "keys", "revoke", "key_none", "--data", str(tmp_path))
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "keys list" in err
+
+
+def test_data_folder_that_is_a_file_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, err = run(capsys, "keys", "create", "--data", str(tmp_path / "file" / "data"))
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "--data" in err
+
+
+def test_empty_list_says_how_to_make_a_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "keys create" in run(capsys, "keys", "list", "--data", str(tmp_path))[1]
+
+
+# ---- the README ----------------------------------------------------------------------------------------------
+
+
+def test_readme_carries_the_table_of_settings_as_the_code_has_it() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    between = re.search(r"<!-- settings: begin -->\n(.*?)<!-- settings: end -->", readme, re.DOTALL)
+    assert between is not None
+    assert between[1].strip() == settings_table().strip(), (
+        "copy the output of server.settings.settings_table()"
+    )
+
+
+def test_readme_shows_only_commands_that_exist() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    known = {*server.cli.OWN_COMMANDS, *server.cli.ENGINE_COMMANDS, "--help", "--version"}
+    used = set(re.findall(r"^(?:\.venv/bin/)?scribewire (\S+)", readme, re.MULTILINE))
+    assert used
+    assert used <= known

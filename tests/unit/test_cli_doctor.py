@@ -1,0 +1,189 @@
+"""The doctor: each thing that can be wrong is found, named, and comes with what to do."""
+
+import io
+import json
+import socket
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from engine.checkpoint.fetch import HubAccess
+from engine.cli import doctor
+from engine.cli.console import Console
+from engine.cli.doctor import ChildResult, Finding, run_python, show_findings
+from engine.demo import SampleRecording
+
+GOOD_MLX = ChildResult(0, json.dumps({"version": "0.32.4", "device": "cpu", "sum": 64**3}), "")
+
+
+def answering(text: str) -> ChildResult:
+    document = {"text": text, "duration_seconds": 3.0, "timings": {"total_seconds": 0.5}}
+    return ChildResult(0, json.dumps(document), "")
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> SampleRecording:
+    path = tmp_path / "english.wav"
+    path.write_bytes(b"RIFF")
+    return SampleRecording(
+        path, "English", "The train to the coast leaves at nine, from the fourth platform."
+    )
+
+
+def test_mlx_is_really_run_in_a_process_of_its_own() -> None:
+    finding = doctor.check_mlx(run_python, "Linux")
+    assert finding.status == "ok", finding
+    assert "mlx 0." in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (ChildResult(-6, "", "libc++abi: terminating\nAbort trap"), "killed by signal 6: Abort trap"),
+        (ChildResult(1, "", "ModuleNotFoundError: No module named 'mlx'"), "No module named 'mlx'"),
+        (ChildResult(0, json.dumps({"version": "9", "device": "gpu", "sum": 1.0}), ""), "but wrongly"),
+    ],
+)
+def test_mlx_that_crashes_is_missing_or_miscalculates_is_a_failure(result: ChildResult, words: str) -> None:
+    finding = doctor.check_mlx(lambda arguments: result, "Linux")
+    assert finding.status == "failed"
+    assert words in finding.detail
+    assert finding.remedy
+
+
+def test_mac_without_metal_is_noted() -> None:
+    assert doctor.check_mlx(lambda arguments: GOOD_MLX, "Darwin").status == "note"
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "status"),
+    [
+        ("Darwin", "arm64", "ok"),
+        ("Linux", "x86_64", "ok"),
+        ("Linux", "aarch64", "ok"),
+        ("Darwin", "x86_64", "failed"),
+        ("Windows", "AMD64", "failed"),
+        ("Linux", "armv7l", "failed"),
+    ],
+)
+def test_platforms_without_mlx_fail(system: str, machine: str, status: str) -> None:
+    assert doctor.check_platform(system, machine).status == status
+
+
+def test_right_text_passes_whatever_its_case_and_punctuation(recording: SampleRecording) -> None:
+    asked: list[Sequence[str]] = []
+
+    def run(arguments: Sequence[str]) -> ChildResult:
+        asked.append(arguments)
+        return answering("the train to the coast leaves at nine from the fourth platform")
+
+    finding = doctor.check_transcription(recording, run)
+    assert finding.status == "ok"
+    assert "12 of 12 words right" in finding.detail
+    assert list(asked[0]) == [
+        *("-m", "engine.cli", "transcribe", "--model", "demo", "-f", "json"),
+        str(recording.path),
+    ]
+
+
+def test_one_wrong_word_in_ten_passes_and_two_do_not(recording: SampleRecording) -> None:
+    one = "The rain to the coast leaves at nine from the fourth platform"
+    two = "The rain to the toast leaves at nine from the fourth platform"
+    assert doctor.check_transcription(recording, lambda arguments: answering(one)).status == "ok"
+    assert doctor.check_transcription(recording, lambda arguments: answering(two)).status == "failed"
+
+
+@pytest.mark.parametrize(
+    "result", [answering(""), ChildResult(1, "", "scribewire: demo: cut off"), ChildResult(-9, "", "")]
+)
+def test_transcription_that_fails_or_says_nothing_is_a_failure(
+    recording: SampleRecording, result: ChildResult
+) -> None:
+    finding = doctor.check_transcription(recording, lambda arguments: result)
+    assert finding.status == "failed"
+    assert finding.remedy
+
+
+def test_missing_recording_is_a_failure() -> None:
+    assert doctor.check_transcription(None, lambda arguments: GOOD_MLX).status == "failed"
+
+
+def test_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    assert doctor.check_data_folder(tmp_path / "file" / "data").status == "failed"
+    assert doctor.check_data_folder(tmp_path / "new" / "data").status == "ok"
+    assert not (tmp_path / "new").exists()
+
+
+def test_port_in_use_is_a_failure_unless_a_scribewire_is_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        # Accepts and says nothing: closed at once, so that the doctor need not wait.
+        threading.Thread(target=lambda: other.accept()[0].close(), daemon=True).start()
+        assert doctor.check_port(port).status == "failed"
+    assert doctor.check_port(port).status == "ok"
+
+
+def test_port_of_a_healthy_scribewire_is_no_failure() -> None:
+    class Live(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health/live" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Live) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        finding = doctor.check_port(server.server_port)
+        thread.join()
+    assert finding.status == "ok"
+    assert "serving" in finding.detail
+
+
+def test_absent_default_model_is_a_note_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    finding = doctor.check_default_model(HubAccess(cache_folder=tmp_path))
+    assert finding.status == "note"
+    assert finding.remedy == "scribewire pull mlx-community/Qwen3-ASR-0.6B-8bit"
+
+
+def test_little_memory_is_noted() -> None:
+    assert doctor.check_memory(2 * 10**9).status == "note"
+    assert doctor.check_memory(16 * 10**9).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said", "errors"),
+    [
+        ("a b c", "a b c", 0),
+        ("a b c", "", 3),
+        ("a b c", "a c", 1),
+        ("a b c", "a x c d", 2),
+        ("El niño.", "el NIÑO", 0),
+    ],
+)
+def test_word_errors_count_edits_after_folding(wanted: str, said: str, errors: int) -> None:
+    assert doctor.word_errors(wanted, said)[0] == errors
+
+
+def test_any_failure_makes_the_exit_code_one() -> None:
+    def shown(*findings: Finding, as_json: bool = False) -> tuple[int, str]:
+        out = io.StringIO()
+        return show_findings(
+            findings, Console(io.BytesIO(), out, io.StringIO()), as_json=as_json
+        ), out.getvalue()
+
+    fine, bad = Finding("a", "ok", "x"), Finding("b", "failed", "y", "do z")
+    note = Finding("c", "note", "w", "maybe v")
+    assert shown(fine, note)[0] == 0
+    code, text = shown(fine, bad, note)
+    assert code == 1
+    assert "FAILED  b: y\n          -> do z" in text
+    assert text.endswith("Failed: b.\n")
+    code, text = shown(fine, bad, as_json=True)
+    assert code == 1
+    assert json.loads(text)["healthy"] is False

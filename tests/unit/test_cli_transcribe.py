@@ -1,0 +1,245 @@
+"""`scribewire transcribe` against a transcriber with no model."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.cli import main
+from engine.cli.console import Console
+from engine.cli.transcribe import output_names, write_whole
+from tests.unit.fake_transcriber import FakeTranscriber
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Run:
+    """One run of the command and what came of it."""
+
+    def __init__(
+        self,
+        *arguments: object,
+        stdin: bytes = b"",
+        engine: FakeTranscriber | None = None,
+        stderr: io.StringIO | None = None,
+        stdout: io.StringIO | None = None,
+    ) -> None:
+        self.engine = engine or FakeTranscriber()
+        out, err = stdout or io.StringIO(), stderr or io.StringIO()
+        self.exit_code = main(
+            ["transcribe", *map(str, arguments)],
+            console=Console(io.BytesIO(stdin), out, err),
+            load=lambda model, console: self.engine.load(),
+        )
+        self.stdout, self.stderr = out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    for name, content in {
+        "one.wav": b"First words.",
+        "two.wav": b"Second words.",
+        "bad.wav": b"fails",
+        "oom.wav": b"breaks",
+        "stop.wav": b"interrupted",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_text_of_one_file_stands_alone_on_stdout(recordings: Path) -> None:
+    run = Run(recordings / "one.wav")
+    assert (run.exit_code, run.stdout, run.stderr) == (0, "First words.\n", "")
+
+
+def test_texts_of_several_files_stand_under_their_names(recordings: Path) -> None:
+    one, two = recordings / "one.wav", recordings / "two.wav"
+    run = Run(one, two)
+    assert run.stdout == f"==> {one} <==\nFirst words.\n\n==> {two} <==\nSecond words.\n"
+    assert run.engine.load_count == 1
+
+
+def test_json_is_one_document_a_line(recordings: Path) -> None:
+    run = Run("-f", "json", recordings / "one.wav", recordings / "two.wav")
+    documents = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [document["text"] for document in documents] == ["First words.", "Second words."]
+    assert documents[0]["file"] == str(recordings / "one.wav")
+    assert documents[0]["language"] == "English"
+    assert documents[0]["segments"][0]["end_seconds"] == 2.0
+    assert documents[0]["is_demo"] is False
+    assert "tokens" not in documents[0]["segments"][0]
+
+
+def test_file_that_fails_is_one_line_and_the_others_are_done(recordings: Path) -> None:
+    bad = recordings / "bad.wav"
+    run = Run(bad, recordings / "one.wav", recordings / "oom.wav", recordings / "two.wav")
+    assert run.exit_code == 1
+    assert "First words." in run.stdout
+    assert "Second words." in run.stdout
+    lines = run.stderr.splitlines()
+    assert lines[0] == f"scribewire: {bad}: no audio could be decoded"
+    assert "failed unexpectedly (RuntimeError: [metal] out of memory)" in lines[1]
+    assert len(lines) == 2
+
+
+def test_traceback_is_shown_when_asked_for(recordings: Path) -> None:
+    assert "Traceback" in Run("--traceback", recordings / "oom.wav").stderr
+
+
+def test_missing_file_fails_without_loading_a_model(tmp_path: Path) -> None:
+    run = Run(tmp_path / "none.wav")
+    assert run.exit_code == 1
+    assert run.stderr == f"scribewire: {tmp_path / 'none.wav'}: no such file\n"
+    assert run.engine.load_count == 0
+
+
+def test_missing_file_among_others_is_one_line(recordings: Path) -> None:
+    run = Run(recordings / "none.wav", recordings / "one.wav")
+    assert run.exit_code == 1
+    assert run.stderr.count("\n") == 1
+    assert "First words." in run.stdout
+
+
+def test_warning_of_a_transcript_goes_to_stderr_and_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"cut short")
+    run = Run(tmp_path / "a.wav")
+    assert run.exit_code == 0
+    assert "warning: it was cut off" in run.stderr
+
+
+def test_demo_model_says_once_what_it_is(recordings: Path) -> None:
+    run = Run(recordings / "one.wav", recordings / "two.wav", engine=FakeTranscriber(is_demo=True))
+    assert run.stderr.count("demo model") == 1
+    assert "synthetic speech" in run.stderr
+
+
+def test_options_reach_the_engine(recordings: Path) -> None:
+    run = Run(
+        recordings / "one.wav",
+        *("--language", "es", "--prompt", "Ana", "--temperature", "0.5", "--seed", "7"),
+    )
+    assert run.engine.heard[0][1] == {"language": "es", "prompt": "Ana", "temperature": 0.5, "seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--temperature", "nan"], "temperature must be a number from 0 to 2"),
+        (["--temperature", "9"], "temperature must be a number from 0 to 2"),
+        (["--language", "Spanisch"], "unknown language"),
+        (["--seed", "-1"], "seed must be"),
+        (["-", "-"], "read only once"),
+    ],
+)
+def test_senseless_option_is_one_line_before_anything_is_loaded(
+    recordings: Path, options: list[str], words: str
+) -> None:
+    run = Run(recordings / "one.wav", *options)
+    assert run.exit_code == 2
+    assert words in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert run.engine.load_count == 0
+
+
+def test_interruption_ends_with_one_line_and_code_130(recordings: Path) -> None:
+    run = Run(recordings / "one.wav", recordings / "stop.wav", recordings / "two.wav")
+    assert (run.exit_code, run.stderr) == (130, "scribewire: interrupted\n")
+    assert "Second" not in run.stdout
+
+
+def test_reader_that_goes_away_is_no_traceback(recordings: Path) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    run = Run(recordings / "one.wav", recordings / "two.wav", stdout=Closed())
+    assert (run.exit_code, run.stderr) == (141, "")
+    assert len(run.engine.heard) == 1
+
+
+def test_standard_input_is_read_with_a_dash() -> None:
+    run = Run("-", stdin=b"Piped words.")
+    assert (run.exit_code, run.stdout) == (0, "Piped words.\n")
+
+
+def test_empty_standard_input_is_an_error_that_says_how() -> None:
+    run = Run("-")
+    assert run.exit_code == 1
+    assert "standard input: no recording came" in run.stderr
+
+
+def test_progress_is_shown_on_a_terminal_only(recordings: Path) -> None:
+    assert "one.wav" not in Run(recordings / "one.wav").stderr
+    shown = Run(recordings / "one.wav", stderr=Terminal()).stderr
+    assert "1/2 s of audio" in shown
+    assert "\n" not in shown
+    assert shown.endswith("\r")  # the bar goes away when it is done
+    assert Run(recordings / "none.wav", recordings / "bad.wav", stderr=Terminal()).stderr.count("\n") == 2
+
+
+# ---- into a folder -------------------------------------------------------------------------------------------
+
+
+def test_results_go_into_a_folder_that_is_made(recordings: Path) -> None:
+    folder = recordings / "new" / "texts"
+    run = Run("-o", folder, recordings / "one.wav", recordings / "two.wav")
+    assert run.exit_code == 0
+    assert run.stdout.splitlines() == [str(folder / "one.txt"), str(folder / "two.txt")]
+    assert (folder / "one.txt").read_text() == "First words.\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["one.txt", "two.txt"]
+
+
+def test_json_in_a_folder_is_a_document_of_its_own(recordings: Path) -> None:
+    Run("-f", "json", "-o", recordings / "out", recordings / "one.wav")
+    assert json.loads((recordings / "out" / "one.json").read_text())["text"] == "First words."
+
+
+def test_input_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "talk.txt").write_bytes(b"precious")
+    run = Run("-o", tmp_path, tmp_path / "talk.txt")
+    assert run.exit_code == 1
+    assert "would overwrite the input" in run.stderr
+    assert (tmp_path / "talk.txt").read_bytes() == b"precious"
+
+
+def test_result_of_an_earlier_run_is_replaced(recordings: Path) -> None:
+    (recordings / "one.txt").write_text("old")
+    assert Run("-o", recordings, recordings / "one.wav").exit_code == 0
+    assert (recordings / "one.txt").read_text() == "First words.\n"
+
+
+def test_output_that_is_a_file_is_refused(recordings: Path) -> None:
+    run = Run("-o", recordings / "two.wav", recordings / "one.wav")
+    assert run.exit_code == 2
+    assert "takes a folder" in run.stderr
+
+
+def test_failed_write_leaves_neither_half_a_file_nor_a_draft(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        write_whole(tmp_path / "a.txt", "\ud800")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a.wav", "x/b.mp3"], ["a.txt", "b.txt"]),
+        (["a.wav", "a.mp3"], ["a.wav.txt", "a.mp3.txt"]),
+        (["x/a.wav", "y/a.wav"], ["a.wav.txt", "a.wav-2.txt"]),
+        (["a.wav", "A.mp3"], ["a.wav.txt", "A.mp3.txt"]),
+        (["a.wav", "a.wav", "b.wav"], ["a.wav.txt", "a.wav-2.txt", "b.txt"]),
+        (["x/a.wav", "y/a.wav", "a.wav-2"], ["a.wav.txt", "a.wav-2.txt", "a.txt"]),
+        (["-", "talk.tar.gz"], ["stdin.txt", "talk.tar.txt"]),
+    ],
+)
+def test_results_of_files_with_equal_names_are_kept_apart(files: list[str], names: list[str]) -> None:
+    found = output_names(files, "txt")
+    assert len({name.casefold() for name in found}) == len(files)
+    if "a.wav-2" not in files:
+        assert found == names
