@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
 import mlx.core as mx
+from threadpoolctl import ThreadpoolController
 
 from engine.protocol.errors import OptionInvalid
 
@@ -42,3 +46,22 @@ def device_name(device: mx.Device) -> str:
 def dtype_name(dtype: mx.Dtype) -> str:
     """`float32`, `float16` or `bfloat16`."""
     return next(name for name, known in _DTYPES.items() if known == dtype)
+
+
+class HostProducts:
+    """numpy's share of the work on a Linux CPU, held to one thread while the engine computes.
+
+    OpenBLAS spins its threads together for every product; for the small ones here that gains nothing on idle cores and
+    costs many times the product on busy ones.
+    """
+
+    def __init__(self, device: mx.Device) -> None:
+        is_used = device.type == mx.DeviceType.cpu and sys.platform == "linux"
+        self._controller = ThreadpoolController() if is_used else None
+
+    def on_one_thread(self) -> AbstractContextManager[object]:
+        """Within this context, products of this process use one thread; the old number returns with its end."""
+        if self._controller is None:
+            return nullcontext()
+        limited: AbstractContextManager[object] = self._controller.limit(limits=1, user_api="blas")
+        return limited

@@ -21,7 +21,7 @@ from engine.batching.sequence import Sequence
 from engine.batching.step import generate
 from engine.checkpoint.fetch import resolve_model
 from engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
-from engine.device import choose_device, choose_dtype, device_name, dtype_name
+from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
 from engine.protocol.errors import CheckpointMismatch, LanguageUnsupported, PromptTooLong, RequestCancelled
 from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript
@@ -116,6 +116,7 @@ class Pipeline:
             )
         self._model = build_model(checkpoint, dtype=dtype, device=device)
         self._marks = recognition_marks(self._tokenizer)
+        self._host_products = HostProducts(device)
         known = tuple(language.name for language in LANGUAGES)
         # A name that the table lacks could be neither asked for nor answered with a code.
         self._languages = tuple(name for name in checkpoint.config.languages if name in known) or known
@@ -154,7 +155,8 @@ class Pipeline:
             for batch in self._batches(works, clock, is_cancelled):
                 spoken = [piece for piece in batch if not is_silent(piece.chunk.samples)]
                 if spoken:
-                    self._decode(spoken, clock, is_cancelled, on_segment)
+                    with self._host_products.on_one_thread():
+                        self._decode(spoken, clock, is_cancelled, on_segment)
                 for piece in batch:
                     piece.work.seconds_done += piece.chunk.sample_count / SAMPLE_RATE_HZ
                 report()

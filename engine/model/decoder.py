@@ -6,8 +6,6 @@ which makes them the plain rotary embedding used here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import mlx.core as mx
 
 from engine.model.cache import KVCache
@@ -25,7 +23,6 @@ class DecoderLayer:
 
     def __init__(self, config: TextConfig, weights: Weights) -> None:
         self.config = config
-        self.streams = weights.placement.streams
         attention = weights.scope("self_attn")
         self.qkv = attention.projection("q_proj", "k_proj", "v_proj")
         self.out = attention.projection("o_proj")
@@ -48,18 +45,8 @@ class DecoderLayer:
         """x: (rows, width, hidden)."""
         eps = self.config.rms_norm_eps
         x = x + self._attention(mx.fast.rms_norm(x, self.attention_norm, eps), cache, layer, offsets, mask)
-        return x + self._each_token(self._feed_forward, x)
-
-    def _feed_forward(self, x: mx.array) -> mx.array:
-        gate, up = mx.split(
-            self.gate_up(mx.fast.rms_norm(x, self.mlp_norm, self.config.rms_norm_eps)), 2, axis=-1
-        )
-        return self.down(silu(gate) * up)
-
-    def _each_token(self, function: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
-        """A map of the last axis, over (rows, width, features) laid flat so that tokens can be shared out."""
-        rows, width, features = x.shape
-        return self.streams.map(function, x.reshape(rows * width, features)).reshape(rows, width, -1)
+        gate, up = mx.split(self.gate_up(mx.fast.rms_norm(x, self.mlp_norm, eps)), 2, axis=-1)
+        return x + self.down(silu(gate) * up)
 
     def _attention(
         self,
@@ -71,7 +58,7 @@ class DecoderLayer:
     ) -> mx.array:
         config = self.config
         rows, width, _ = x.shape
-        heads = self._each_token(self.qkv, x).reshape(rows, width, -1, config.head_dim)
+        heads = self.qkv(x).reshape(rows, width, -1, config.head_dim)
         query_end = config.head_count
         key_end = query_end + config.kv_head_count
         queries = mx.fast.rms_norm(heads[:, :, :query_end], self.q_norm, config.rms_norm_eps).swapaxes(1, 2)
@@ -82,15 +69,10 @@ class DecoderLayer:
         queries, keys = self._rotate(queries, offsets), self._rotate(keys, offsets)
         all_keys, all_values = cache.append(layer, keys, values)
 
-        def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-            return mx.fast.scaled_dot_product_attention(
-                queries, keys, values, scale=config.head_dim**-0.5, mask=mask
-            )
-
-        # A single query per row is too little work to share out.
-        kv_heads_at_least = 2 if width > 1 else config.kv_head_count + 1
-        mixed = self.streams.map(attend, queries, all_keys, all_values, axis=1, at_least=kv_heads_at_least)
-        return self._each_token(self.out, mixed.swapaxes(1, 2).reshape(rows, width, -1))
+        mixed = mx.fast.scaled_dot_product_attention(
+            queries, all_keys, all_values, scale=config.head_dim**-0.5, mask=mask
+        )
+        return self.out(mixed.swapaxes(1, 2).reshape(rows, width, -1))
 
     def _rotate(self, x: mx.array, offsets: int | mx.array) -> mx.array:
         return mx.fast.rope(

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from engine.model.config import AudioConfig, halved
-from engine.model.projection import DenseProjection, Weights
+from engine.model.projection import HostProjection, Weights
 
 _STEM_ROWS_AT_ONCE = 30
 """Convolution rows (seconds of audio) per pass: bounds the memory of unfolded patches, changes no result."""
@@ -101,11 +101,9 @@ class StridedConvolution:
         kernel = weights.tensor("weight")
         self.kernel = mx.contiguous(kernel.swapaxes(1, 2))
         self.bias = weights.tensor("bias")
-        self.unfolds = weights.placement.is_input_major
+        self.unfolds = weights.placement.multiplies_on_host
         if self.unfolds:
-            self._matrix = DenseProjection(
-                mx.contiguous(self.kernel.reshape(self.kernel.shape[0], -1).T), self.bias
-            )
+            self._matrix = HostProjection(self.kernel.reshape(self.kernel.shape[0], -1).T, self.bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(rows, time, mel, in) -> (rows, ceil(time / 2), ceil(mel / 2), out)."""
@@ -141,30 +139,23 @@ class EncoderLayer:
         )
         self.ffn_norm = (weights.tensor("final_layer_norm.weight"), weights.tensor("final_layer_norm.bias"))
         self.clamps = weights.placement.dtype == mx.float16
-        self.streams = weights.placement.streams
 
     def __call__(self, x: mx.array, plan: WindowPlan) -> mx.array:
         """x: (tokens, d), attending inside the plan's windows only."""
         x = x + self._attention(layer_norm(x, self.attention_norm), plan)
-        x = x + self.streams.map(self._feed_forward, x)
+        x = x + self.fc2(gelu(self.fc1(layer_norm(x, self.ffn_norm))))
         # Published behavior for float16: large activations are clipped, not left to become infinite.
         return mx.clip(x, -_FLOAT16_LIMIT, _FLOAT16_LIMIT) if self.clamps else x
 
-    def _feed_forward(self, x: mx.array) -> mx.array:
-        return self.fc2(gelu(self.fc1(layer_norm(x, self.ffn_norm))))
-
     def _attention(self, x: mx.array, plan: WindowPlan) -> mx.array:
-        rows = plan.to_rows(self.streams.map(self.qkv, x))
+        rows = plan.to_rows(self.qkv(x))
         heads = rows.reshape(plan.row_count, plan.row_length, 3, self.head_count, self.head_dim)
         queries, keys, values = (heads[:, :, i].swapaxes(1, 2) for i in range(3))
 
-        def attend(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-            return mx.fast.scaled_dot_product_attention(
-                queries, keys, values, scale=self.head_dim**-0.5, mask=plan.mask
-            )
-
-        mixed = self.streams.map(attend, queries, keys, values, axis=1, at_least=2)
-        return self.streams.map(self.out, plan.to_flat(mixed.swapaxes(1, 2)))
+        mixed = mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=self.head_dim**-0.5, mask=plan.mask
+        )
+        return self.out(plan.to_flat(mixed.swapaxes(1, 2)))
 
 
 def layer_norm(x: mx.array, parameters: tuple[mx.array, mx.array]) -> mx.array:
@@ -178,7 +169,6 @@ class AudioEncoder:
     def __init__(self, config: AudioConfig, weights: Weights) -> None:
         self.config = config
         self.dtype = weights.placement.dtype
-        self.streams = weights.placement.streams
         self.stem = [StridedConvolution(weights.scope(f"conv2d{i}")) for i in (1, 2, 3)]
         self.conv_out = weights.projection("conv_out")
         self.positions = mx.array(sinusoids(config.tokens_per_chunk, config.d_model)).astype(self.dtype)
@@ -240,7 +230,7 @@ class AudioEncoder:
         parts = []
         for start in range(0, rows.shape[0], _STEM_ROWS_AT_ONCE):
             some = rows[start : start + _STEM_ROWS_AT_ONCE, :, :, None]
-            parts.append(self.streams.map(self._convolve_some, some, at_least=2))
+            parts.append(self._convolve_some(some))
         return mx.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _convolve_some(self, x: mx.array) -> mx.array:

@@ -1,41 +1,39 @@
-"""Linear maps and embeddings, plain or quantized, fused or apart, laid out for the device they run on.
+"""Linear maps and embeddings, plain or quantized, fused or apart, multiplied where the device is fastest.
 
-The networks ask `Weights` for what they need by name; only this module knows how a matrix is stored. Two
-facts decide the layout. MLX's Linux CPU backend calls a reference BLAS, which multiplies by an (in, out)
-matrix about 2.4 times faster than by the transposed view of an (out, in) one, and its quantized products
-are slower still: on the CPU matrices are dequantized and stored (in, out). A GPU keeps them as published.
+The networks ask `Weights` for what they need by name; only this module knows how a matrix is stored. On a GPU
+matrices stay as published, quantized or not. On a Linux CPU they are dequantized and stored (in, out), and products
+are made by numpy: MLX's wheel for that platform calls a reference BLAS, numpy's carries OpenBLAS, which is an order
+of magnitude faster.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 
-from engine.model.streams import RowStreams
+_ROWS_WORTH_THE_HOST = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How tensors are kept: compute type, quantized or not, matrices stored (in, out) or not."""
+    """How tensors are kept: compute type, quantized or not, products made by MLX or by numpy on the host."""
 
     dtype: mx.Dtype
     dequantizes: bool
-    is_input_major: bool
-    streams: RowStreams = field(default_factory=RowStreams)
+    multiplies_on_host: bool
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
-        """The layout that measures fastest on this kind of device (see the module's head)."""
+        """What measures fastest on this kind of device (see the module's head)."""
         on_cpu = device.type == mx.DeviceType.cpu
-        return cls(
-            dtype=dtype,
-            dequantizes=on_cpu,
-            is_input_major=on_cpu,
-            streams=RowStreams.for_device(device),
-        )
+        # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
+        on_host = on_cpu and sys.platform == "linux" and dtype == mx.float32
+        return cls(dtype=dtype, dequantizes=on_cpu, multiplies_on_host=on_host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +87,26 @@ class DenseProjection:
         if self.bias is None:
             return x @ self.matrix
         return mx.addmm(self.bias, x, self.matrix)
+
+
+class HostProjection:
+    """The same, many rows multiplied by numpy; float32 on the CPU only.
+
+    Handing over to numpy evaluates the input, which ends MLX's laziness there; a few rows are not worth that.
+    """
+
+    def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
+        self.matrix = mx.contiguous(matrix)
+        self.bias = bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply the map to the last axis."""
+        if x.size < _ROWS_WORTH_THE_HOST * x.shape[-1]:
+            return x @ self.matrix if self.bias is None else mx.addmm(self.bias, x, self.matrix)
+        # Neither operand is copied: both are views of MLX's memory.
+        rows = np.asarray(x).reshape(-1, x.shape[-1])
+        product = mx.array(rows @ np.asarray(self.matrix)).reshape(*x.shape[:-1], -1)
+        return product if self.bias is None else product + self.bias
 
 
 class QuantizedProjection:
@@ -229,8 +247,10 @@ def _fused(matrices: list[mx.array | QuantizedTensor]) -> mx.array | QuantizedTe
 
 def _projection(
     matrix: mx.array | QuantizedTensor, bias: mx.array | None, placement: Placement
-) -> DenseProjection | QuantizedProjection:
+) -> Projection:
     if isinstance(matrix, QuantizedTensor):
         return QuantizedProjection(matrix, bias)
     transposed = matrix.astype(placement.dtype).T
-    return DenseProjection(mx.contiguous(transposed) if placement.is_input_major else transposed, bias)
+    if placement.multiplies_on_host:
+        return HostProjection(transposed, bias)
+    return DenseProjection(transposed, bias)
