@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
         settings = Settings.from_sources(parsed, environ, parsed.config)
         if parsed.command == "serve":
             serve = importlib.import_module(SERVE_MODULE).serve
-            return int(serve(settings, sample_recording=sample_recording()))
+            return int(serve(settings, sample_recording=sample_recording(), command=command_as_called()))
         return _run_keys(parsed, KeyStore(settings.data))
     except SettingsError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -118,6 +119,19 @@ def version() -> str:
         return importlib.metadata.version(PROGRAM)
     except importlib.metadata.PackageNotFoundError:
         return "(not installed)"
+
+
+def command_as_called(program: str | None = None) -> str:
+    """What to type to call this program again: its plain name where the shell finds it, else its path."""
+    called = Path(program or sys.argv[0])
+    if called.name != PROGRAM or not called.is_file():
+        return PROGRAM
+    found = shutil.which(PROGRAM)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return PROGRAM
+    here = Path.cwd()
+    absolute = called.absolute()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def sample_recording() -> str | None:

@@ -52,12 +52,14 @@ def serve(
     *,
     engine_module: str = WORKER_MODULE,
     sample_recording: str | None = None,
+    command: str = "scribewire",
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code (0 after a signal, 1 when it could not start).
 
     sample_recording: path of a recording for the curl line that is printed once the model is ready.
+    command: how the user calls this program, for the lines that say what to type.
     """
     out = stdout if stdout is not None else sys.stdout
     err = stderr if stderr is not None else sys.stderr
@@ -71,7 +73,7 @@ def serve(
         print(f"scribewire: {error}", file=err)
         return 1
     with listener:
-        run = _Run(settings, key_store, listener, engine_module, sample_recording, out)
+        run = _Run(settings, key_store, listener, engine_module, sample_recording, command, out)
         try:
             run.run()
         except StartFailed as error:
@@ -145,6 +147,7 @@ class _Run:
         listener: socket.socket,
         engine_module: str,
         sample_recording: str | None,
+        command: str,
         out: TextIO,
     ) -> None:
         self._settings = settings
@@ -152,6 +155,7 @@ class _Run:
         self._listener = listener
         self._engine_module = engine_module
         self._sample_recording = sample_recording
+        self._command = command
         self._out = out
         self._server: uvicorn.Server | None = None
         self.was_signalled = False
@@ -239,7 +243,7 @@ class _Run:
             + f"-F {shlex.quote(f'file=@{recording}')}",
         ]
         if info.is_demo:
-            lines += ["  serve the real model instead:", f"    scribewire serve --model {DEFAULT_MODEL}"]
+            lines += ["  serve the real model instead:", f"    {self._command} serve --model {DEFAULT_MODEL}"]
         return "\n".join(lines)
 
 

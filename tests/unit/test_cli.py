@@ -156,3 +156,16 @@ def test_readme_shows_only_commands_that_exist() -> None:
     used = set(re.findall(r"^(?:\.venv/bin/)?scribewire (\S+)", readme, re.MULTILINE))
     assert used
     assert used <= known
+
+
+def test_command_is_named_as_the_shell_would_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "bin" / "scribewire"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert server.cli.command_as_called(str(program)) == "bin/scribewire"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert server.cli.command_as_called(str(program)) == "scribewire"
+    assert server.cli.command_as_called("pytest") == "scribewire"
