@@ -142,6 +142,8 @@ class TestDependencies:
         # fastapi hands starlette's types on and cannot be had without it.
         imported.discard("starlette")
         declared = {canonicalize_name(Requirement(one).name) for one in project["project"]["dependencies"]}
+        # FastAPI is built on pydantic; which version that is, is ours to bound although nothing imports it yet.
+        declared.discard("pydantic")
         assert {IMPORTED_AS.get(name, name) for name in declared} == imported
 
 
