@@ -1,0 +1,193 @@
+"""Training speech: clips of 0.5 to 30 s made of sentences and voices, written in shards that a trainer reads.
+
+A clip is a few words, one sentence, or several sentences by one voice (joined with pauses, or read in one breath),
+with 0 to 1.5 s of digital silence before and after. Levels are the synthesizer's; gain, noise, filters and the clips
+without speech are the trainer's (batches.py), fresh in every step. The same seed gives the same shard.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.demo.recipe import mixture, speech
+
+LONGEST_SECONDS = 30.0
+SHORTEST_SECONDS = 0.4
+# Of the clips made: a few words, one sentence, several sentences.
+SHORT_SHARE, SINGLE_SHARE = 0.14, 0.62
+ENGLISH_SHARE = 0.74  # English spelling is the hard part
+SHARD_SECONDS = 1200.0
+
+
+@dataclass(frozen=True)
+class Clip:
+    """samples: (n,) int16 at 16 kHz."""
+
+    samples: NDArray[np.int16]
+    text: str
+    language: str
+    voice: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / speech.SAMPLE_RATE
+
+
+def clips(
+    language: str, seed: int, programs: speech.Programs, word_lists: Path | None = None
+) -> Iterator[Clip]:
+    """Endless training clips; the same seed gives the same clips. word_lists: folder, if not Debian's own."""
+    rng = random.Random(f"clips {language} {seed}")
+    sentences = mixture.sentences(language, seed, word_lists)
+    while True:
+        voice = speech.training_voice(language, rng)
+        kind = rng.random()
+        try:
+            if kind < SHORT_SHARE:
+                words = _few_words(next(sentences), rng)
+                spoken, samples = words, speech.synthesize(words, voice, programs)
+            elif kind < SHORT_SHARE + SINGLE_SHARE:
+                spoken = next(sentences)
+                samples = speech.synthesize(spoken, voice, programs)
+            else:
+                spoken, samples = _paragraph(sentences, voice, rng, programs)
+        except speech.SynthesisFailed:
+            continue
+        samples = _surround(samples, rng)
+        if SHORTEST_SECONDS <= len(samples) / speech.SAMPLE_RATE <= LONGEST_SECONDS:
+            yield Clip(samples, spoken, language, voice.label)
+
+
+def _few_words(sentence: str, rng: random.Random) -> str:
+    words = sentence.split()
+    count = min(len(words), rng.randint(1, 4))
+    start = rng.randint(0, len(words) - count)
+    piece = " ".join(words[start : start + count]).strip(",;:.!?¡¿\"'()-— ")
+    if not piece:
+        return sentence
+    return piece[0].upper() + piece[1:] + "."
+
+
+def _paragraph(
+    sentences: Iterator[str], voice: speech.Voice, rng: random.Random, programs: speech.Programs
+) -> tuple[str, NDArray[np.int16]]:
+    wanted_seconds = rng.uniform(7.0, 29.0)
+    if rng.random() < 0.5:
+        # One call for all: the synthesizer's own pauses. About 14 characters are spoken in a second.
+        spoken: list[str] = []
+        while sum(map(len, spoken)) < wanted_seconds * 12:
+            spoken.append(next(sentences))
+        joined = " ".join(spoken)
+        return joined, speech.synthesize(joined, voice, programs)
+    spoken = []
+    pieces: list[NDArray[np.int16]] = []
+    pauses: list[float] = []
+    seconds = 0.0
+    while seconds < wanted_seconds:
+        sentence = next(sentences)
+        piece = speech.synthesize(sentence, voice, programs)
+        pause = rng.uniform(0.05, 1.0) if pieces else 0.0
+        seconds += pause + len(piece) / speech.SAMPLE_RATE
+        if seconds > LONGEST_SECONDS - 0.2 and pieces:
+            break
+        if pieces:
+            pauses.append(pause)
+        spoken.append(sentence)
+        pieces.append(piece)
+    return " ".join(spoken), speech.join(pieces, pauses)
+
+
+def _surround(samples: NDArray[np.int16], rng: random.Random) -> NDArray[np.int16]:
+    """Silence before and after: often none, mostly short, up to 1.5 s; no longer than 30 s in all."""
+
+    def length() -> int:
+        kind = rng.random()
+        seconds = 0.0 if kind < 0.3 else rng.uniform(0.0, 0.4) if kind < 0.75 else rng.uniform(0.4, 1.5)
+        return round(seconds * speech.SAMPLE_RATE)
+
+    before, after = length(), length()
+    room = max(0, round(LONGEST_SECONDS * speech.SAMPLE_RATE) - len(samples))
+    before = min(before, room)
+    after = min(after, room - before)
+    # 10 ms were kept at each end when trimming; sometimes not even those.
+    if before == 0 and rng.random() < 0.3:
+        samples = samples[speech.SAMPLE_RATE // 100 :]
+    return np.concatenate([np.zeros(before, np.int16), samples, np.zeros(after, np.int16)])
+
+
+def write_shard(
+    folder: Path, index: int, seed: int, programs: speech.Programs, word_lists: Path | None = None
+) -> float:
+    """One shard of about 20 minutes: `shard-INDEX.npy` (all samples, int16) and `.json` (lengths, texts, voices).
+
+    The .json appears last and at once, so a reader that sees it may read both. returns: seconds of speech
+    """
+    rng = random.Random(f"shard {seed} {index}")
+    language = "English" if rng.random() < ENGLISH_SHARE else "Spanish"
+    made: list[Clip] = []
+    seconds = 0.0
+    for clip in clips(language, seed * 1_000_003 + index, programs, word_lists):
+        made.append(clip)
+        seconds += clip.seconds
+        if seconds >= SHARD_SECONDS:
+            break
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"shard-{index:05d}.npy", np.concatenate([clip.samples for clip in made]))
+    listing = {
+        "language": language,
+        "lengths": [len(clip.samples) for clip in made],
+        "texts": [clip.text for clip in made],
+        "voices": [clip.voice for clip in made],
+    }
+    unfinished = folder / f"shard-{index:05d}.part"
+    unfinished.write_text(json.dumps(listing, ensure_ascii=False), encoding="utf-8")
+    unfinished.rename(folder / f"shard-{index:05d}.json")
+    return seconds
+
+
+def _work(folder: Path, seed: int, archive: Path | None, first: int, step: int, hours: float) -> None:
+    programs = speech.Programs.unpacked(archive) if archive else speech.Programs.installed()
+    index, seconds = first, 0.0
+    while seconds < hours * 3600:
+        seconds += write_shard(folder, index, seed, programs, archive / "dict" if archive else None)
+        index += step
+
+
+def synthesize_corpus(
+    folder: Path, hours: float, workers: int, seed: int, archive: Path | None = None
+) -> None:
+    """Write shards of `hours` in all with `workers` processes; shards of different workers have different indices."""
+    started = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(
+            target=_work, args=(folder, seed, archive, worker, workers, hours / workers), daemon=True
+        )
+        for worker in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    failed = sum(process.exitcode != 0 for process in processes)
+    print(
+        f"speech: {hours:.1f} h asked, {time.monotonic() - started:.0f} s, {failed} of {workers} workers failed"
+    )
+    if failed:
+        raise RuntimeError(f"{failed} speech workers failed")
+
+
+def read_shard(listing: Path) -> tuple[NDArray[np.int16], dict[str, list[str] | list[int] | str]]:
+    """All samples and the listing of the shard whose .json is `listing`."""
+    samples: NDArray[np.int16] = np.load(listing.with_suffix(".npy"))
+    content: dict[str, list[str] | list[int] | str] = json.loads(listing.read_text(encoding="utf-8"))
+    return samples, content

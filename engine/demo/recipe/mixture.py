@@ -1,0 +1,125 @@
+"""What is read aloud in training: sentences of the grammar, the same with rare words put in, and text.py's own mix.
+
+A first run on text.py's mix alone spelled rare words by ear and cut them in the wrong places: half of its words stood
+in no sentence, so the model could not lean on the sentence, and each word of a list of 74,000 was met twice. Here list
+words stand where a grammar word of the same ending stood, and words of the smaller list (wamerican-small, where it is
+installed) are drawn more often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from engine.demo.recipe import text
+from engine.demo.recipe.grammar_en import EnglishGrammar
+from engine.demo.recipe.grammar_es import SpanishGrammar
+from engine.demo.recipe.lexicon import Lexicon, load_sections
+
+GRAMMAR_SHARE, REPLACED_SHARE = 0.42, 0.36
+REPLACED_WORDS_SHARE = 0.45
+SMALL_LIST_SHARE = 0.65
+FEWEST_LETTERS = 4
+
+_ENDINGS = {
+    "English": ("ing", "ness", "ion", "ly", "est", "ed", "er", "ss", "us", "is", "s", "y"),
+    "Spanish": (
+        *("mente", "ción", "ando", "iendo", "ados", "adas", "idos", "idas", "ado", "ada", "ido", "ida"),
+        *(
+            "aron",
+            "ieron",
+            "aban",
+            "aba",
+            "aré",
+            "ar",
+            "er",
+            "ir",
+            "os",
+            "as",
+            "es",
+            "ó",
+            "an",
+            "en",
+            "o",
+            "a",
+            "e",
+        ),
+    ),
+}
+_LISTS = {"English": ("american-english", "american-english-small"), "Spanish": ("spanish", "spanish")}
+_VOCABULARIES = {"English": "vocabulary_en.txt", "Spanish": "vocabulary_es.txt"}
+
+
+def sentences(language: str, seed: int, word_lists: Path | None = None) -> Iterator[str]:
+    """Endless training sentences, 1 to 25 words each, the same ones for the same seed and lists.
+
+    raises: text.WordListMissing when the language's Debian list is not in `word_lists` (or where Debian puts it)
+    """
+    plain = text.sentences(language, seed, word_lists)
+    source = _source(language, word_lists or text.DEFAULT_WORD_LIST_FOLDER)
+    return _mixed(plain, source, Random(f"mixture {language} {seed}"))
+
+
+def _mixed(plain: Iterator[str], source: _Source, rng: Random) -> Iterator[str]:
+    while True:
+        roll = rng.random()
+        if roll >= GRAMMAR_SHARE + REPLACED_SHARE:
+            yield next(plain)
+            continue
+        line = source.grammar.sentence(rng)
+        if roll >= GRAMMAR_SHARE:
+            line = source.with_list_words(line, rng)
+        line = source.grammar.finish(" ".join(line.split()))
+        if 1 <= len(line.split()) <= text.MOST_WORDS:
+            yield line
+
+
+class _Source:
+    """A grammar, and the list words of one language by ending."""
+
+    def __init__(self, language: str, grammar: EnglishGrammar | SpanishGrammar, kept: frozenset[str],
+                 everything: list[str], small: list[str]) -> None:  # fmt: skip
+        self.grammar = grammar
+        self._endings = _ENDINGS[language]
+        self._kept = kept
+        self._all, self._small = self._by_ending(everything), self._by_ending(small)
+
+    def _ending(self, word: str) -> str:
+        return next((ending for ending in self._endings if word.endswith(ending)), "")
+
+    def _by_ending(self, words: list[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for word in words:
+            found.setdefault(self._ending(word), []).append(word)
+        return found
+
+    def with_list_words(self, line: str, rng: Random) -> str:
+        """Some of the content words replaced by list words of the same ending; marks stay."""
+        return " ".join(self._replaced(word, rng) for word in line.split())
+
+    def _replaced(self, token: str, rng: Random) -> str:
+        word = token.rstrip(".,?!\"'")
+        if len(word) < FEWEST_LETTERS or not (word.isalpha() and word.islower()) or word in self._kept:
+            return token
+        if rng.random() >= REPLACED_WORDS_SHARE:
+            return token
+        lists = self._small if rng.random() < SMALL_LIST_SHARE else self._all
+        choices = lists.get(self._ending(word))
+        return rng.choice(choices) + token[len(word) :] if choices else token
+
+
+@cache
+def _source(language: str, folder: Path) -> _Source:
+    sections = load_sections(Path(__file__).with_name(_VOCABULARIES[language]))
+    lexicon = Lexicon(sections)
+    grammar = EnglishGrammar(lexicon) if language == "English" else SpanishGrammar(lexicon)
+    kept = {word for name in ("function", "frequent", "grammar_words") for word in sections.get(name, ())}
+    lists = []
+    for name in _LISTS[language]:
+        path = folder / name
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lists.append([w for w in lines if len(w) >= FEWEST_LETTERS - 1 and w.isalpha() and w.islower()])
+    everything, small = lists
+    return _Source(language, grammar, frozenset(kept), everything, small or everything)
