@@ -194,6 +194,20 @@ class TestExport:
 
 
 class TestShippedModel:
+    def test_its_weights_can_be_written_as_floats_to_train_on_from(
+        self, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        mx = pytest.importorskip("mlx.core", reason="mlx does the quantizing")
+        folder = tmp_path_factory.mktemp("floats")
+        export.export(demo_model_path(), folder, layout="thinker", dtype="float32")
+        assert export.read_sizes(folder) == SIZES
+        written = mx.load(str(folder / "model.safetensors"))
+        assert written["thinker.model.embed_tokens.weight"].shape == (1600, 256)
+        assert written["thinker.audio_tower.conv2d1.weight"].shape == (64, 1, 3, 3)
+        again = export.mlx_layout(written, quantize=True)
+        shipped = mx.load(str(demo_model_path() / "model.safetensors"))
+        assert set(again) == set(shipped)
+
     def test_folder_is_complete_and_small(self) -> None:
         names = {path.name for path in demo_model_path().iterdir()}
         assert {

@@ -44,7 +44,11 @@ Steps (each reads the work folder of the one before)
 
 Examples
   python -m engine.demo.recipe all --work build/demo --minutes 20 --hours 300
-  python -m engine.demo.recipe train --work build/more --start-from build/demo/master --rate 6e-4 --minutes 10
+  going on from the shipped weights:
+  python -m engine.demo.recipe export --master engine/demo/model --layout thinker --dtype float32 --out build/start
+  python -m engine.demo.recipe speech --work build/more --hours 200 --seed 9 &
+  python -m engine.demo.recipe train --work build/more --start-from build/start --rate 6e-4 --minutes 15 --seed 9
+  python -m engine.demo.recipe export --work build/more
 """
 SMALL = {"audio_width": 128, "audio_layers": 4, "audio_heads": 2, "audio_ffn": 512, "stem_channels": 32, "width": 192,
          "layers": 3, "ffn": 512}  # fmt: skip
@@ -83,6 +87,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--sentences", type=Path, default=Path("tests/eval"), help="folder of sentences_en.txt and _es"
     )
     parser.add_argument("--cases", type=int, default=300, help="evaluation clips up to 8 s per language")
+    parser.add_argument("--master", type=Path, help="what export reads (default WORK/master)")
     parser.add_argument("--layout", choices=["mlx", "thinker"], default="mlx")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float16")
     return parser.parse_args(arguments)
@@ -259,7 +264,9 @@ def main(arguments: list[str] | None = None) -> None:
     elif options.step == "export":
         from engine.demo.recipe import export
 
-        size = export.export(options.work / "master", options.out, options.layout, options.dtype)
+        size = export.export(
+            options.master or options.work / "master", options.out, options.layout, options.dtype
+        )
         print(f"{options.out}: {size / 1e6:.2f} MB")
     else:
         if options.archive is None:

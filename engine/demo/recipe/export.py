@@ -1,8 +1,9 @@
 """Writes trained weights as a checkpoint: the original float layout, or MLX's quantized one, which is shipped.
 
 In the shipped layout every Linear of the audio tower is quantized like the decoder's, to fit 12 MB; convolutions,
-norms and biases stay float16. Needs mlx (for its quantizer), not torch. Weights come from a folder that train left:
-the original names, float16, in one or more safetensors files.
+norms and biases stay float16. Needs mlx (for its quantizer), not torch. Weights come from a folder that train left
+(the original names, float16, in one or more safetensors files), or from a shipped folder, whose 8-bit weights are
+then written as the floats they stand for: that is how training can go on from what is in the repository.
 """
 
 from __future__ import annotations
@@ -19,6 +20,24 @@ GROUP_SIZE = 64
 BITS = 8
 LARGEST_BYTES = 12_000_000
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
+SIZES_FILE = "sizes.json"
+_AUDIO_FIELDS = {
+    "audio_width": "d_model",
+    "audio_layers": "encoder_layers",
+    "audio_heads": "encoder_attention_heads",
+    "audio_ffn": "encoder_ffn_dim",
+    "stem_channels": "downsample_hidden_size",
+    "width": "output_dim",
+}
+_TEXT_FIELDS = {
+    "vocabulary": "vocab_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "rope_theta": "rope_theta",
+}
 SUPPORTED_LANGUAGES = ("English", "Spanish")
 
 
@@ -29,15 +48,30 @@ class ExportTooLarge(RuntimeError):
 
 
 def read_master(folder: Path) -> dict[str, mx.array]:
-    """All tensors of the safetensors files in `folder`, float32, original names."""
+    """All tensors of the safetensors files in `folder`, float32, original names; quantized ones dequantized."""
     tensors: dict[str, mx.array] = {}
     for path in sorted(folder.glob("*.safetensors")):
         loaded = mx.load(str(path))
         assert isinstance(loaded, dict)
+        if any(name.endswith(".scales") for name in loaded):
+            loaded = dequantized(loaded)
         tensors.update({name: tensor.astype(mx.float32) for name, tensor in loaded.items()})
     if not tensors:
         raise FileNotFoundError(f"no .safetensors file in {folder}")
     return tensors
+
+
+def read_sizes(folder: Path) -> dict[str, Any]:
+    """network.Size's fields, from sizes.json or from a checkpoint's config.json."""
+    if (folder / SIZES_FILE).exists():
+        sizes: dict[str, Any] = json.loads((folder / SIZES_FILE).read_text(encoding="utf-8"))
+        return sizes
+    thinker = json.loads((folder / "config.json").read_text(encoding="utf-8"))["thinker_config"]
+    return {
+        name: thinker[part][field]
+        for part, fields in (("audio_config", _AUDIO_FIELDS), ("text_config", _TEXT_FIELDS))
+        for name, field in fields.items()
+    }
 
 
 def checkpoint_config(
@@ -47,12 +81,7 @@ def checkpoint_config(
     audio = {
         "model_type": "qwen3_asr_audio_encoder",
         "num_mel_bins": 128,
-        "d_model": sizes["audio_width"],
-        "encoder_layers": sizes["audio_layers"],
-        "encoder_attention_heads": sizes["audio_heads"],
-        "encoder_ffn_dim": sizes["audio_ffn"],
-        "output_dim": sizes["width"],
-        "downsample_hidden_size": sizes["stem_channels"],
+        **{field: sizes[name] for name, field in _AUDIO_FIELDS.items()},
         "n_window": 50,
         "n_window_infer": 800,
         "conv_chunksize": 500,
@@ -65,13 +94,8 @@ def checkpoint_config(
     }
     text = {
         "model_type": "qwen3",
-        "vocab_size": sizes["vocabulary"],
+        **{field: sizes[name] for name, field in _TEXT_FIELDS.items() if name != "rope_theta"},
         "hidden_size": sizes["width"],
-        "num_hidden_layers": sizes["layers"],
-        "intermediate_size": sizes["ffn"],
-        "num_attention_heads": sizes["heads"],
-        "num_key_value_heads": sizes["kv_heads"],
-        "head_dim": sizes["head_dim"],
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -177,7 +201,7 @@ def export(master: Path, out: Path, layout: str = "mlx", dtype: str = "float16")
     raises: ExportTooLarge when the shipped layout passes 12 MB
     """
     tensors = read_master(master)
-    sizes = json.loads((master / "sizes.json").read_text(encoding="utf-8"))
+    sizes = read_sizes(master)
     added = json.loads((master / "tokenizer_config.json").read_text(encoding="utf-8"))["added_tokens_decoder"]
     token_ids = {entry["content"]: int(number) for number, entry in added.items()}
     out.mkdir(parents=True, exist_ok=True)
@@ -203,6 +227,9 @@ def export(master: Path, out: Path, layout: str = "mlx", dtype: str = "float16")
         (out / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name in TOKENIZER_FILES:
         shutil.copy(master / name, out / name)
+    if layout == "thinker":
+        # What --start-from wants beside the weights.
+        (out / SIZES_FILE).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
     size_bytes = sum(path.stat().st_size for path in out.iterdir() if path.is_file())
     if layout == "mlx" and size_bytes > LARGEST_BYTES:
         raise ExportTooLarge(f"{size_bytes} bytes, more than {LARGEST_BYTES}")
