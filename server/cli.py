@@ -11,6 +11,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -130,7 +131,8 @@ def command_as_called(program: str | None = None) -> str:
     if found is not None and Path(found).resolve() == called.resolve():
         return PROGRAM
     here = Path.cwd()
-    absolute = called.absolute()
+    # Not resolved: a virtual environment's links are what the user types.
+    absolute = Path(os.path.normpath(called.absolute()))
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
