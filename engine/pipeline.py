@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 import mlx.core as mx
 
@@ -218,11 +219,13 @@ class Pipeline:
             embeddings = self._model.encode(mels)
             mx.eval(embeddings)
         sequences = [self._sequence(*pair) for pair in zip(pieces, embeddings, strict=True)]
-        with clock.phase("generate"):
-            for _ in generate(self._model, sequences, self._marks):
-                self._counters.tokens_done += 1
-                if is_cancelled():
-                    raise RequestCancelled("the transcription was cancelled")
+        steps = generate(self._model, sequences, self._marks)
+        for phase, some_steps in (("prefill", islice(steps, 1)), ("generate", steps)):
+            with clock.phase(phase):
+                for _ in some_steps:
+                    self._counters.tokens_done += 1
+                    if is_cancelled():
+                        raise RequestCancelled("the transcription was cancelled")
         for piece, sequence in zip(pieces, sequences, strict=True):
             self._counters.chunks_done += 1
             self._collect(piece, sequence, on_segment)
@@ -328,6 +331,7 @@ class _Clock:
         return Timings(
             decode_audio_seconds=self._spent.get("decode_audio", 0.0),
             encode_seconds=self._spent.get("encode", 0.0),
+            prefill_seconds=self._spent.get("prefill", 0.0),
             generate_seconds=self._spent.get("generate", 0.0),
             total_seconds=time.perf_counter() - self._started,
         )

@@ -82,7 +82,7 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent about once a second from the engine's own thread, with counters that grow when work is done."""
+    """Sent about once a second, with counters that grow when work is done: equal ones mean that nothing moves."""
 
     chunks_done: int
     tokens_done: int

@@ -64,7 +64,10 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the engine's time went, in seconds, for logs and benchmarks."""
+    """Where the engine's time went, in seconds, for logs and benchmarks.
+
+    prefill_seconds: from the encoded audio to the first token, of all batches. generate_seconds: the rest of decoding.
+    """
 
     decode_audio_seconds: float = 0.0
     encode_seconds: float = 0.0

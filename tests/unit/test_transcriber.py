@@ -267,3 +267,15 @@ def test_flat_configuration_without_languages_speaks_all_thirty(tmp_path: Path) 
         assert len(opened.info.languages) == 30
         assert opened.transcribe(noise(0.5), max_tokens=3, language="ja").language in ("Japanese", None)
     assert TRUE_WINDOWS.vocab_size == 640
+
+
+def test_timings_account_for_the_time_that_was_spent(transcriber: Transcriber) -> None:
+    timings = transcriber.transcribe(noise(3.0), max_tokens=12).timings
+    parts = (
+        timings.decode_audio_seconds,
+        timings.encode_seconds,
+        timings.prefill_seconds,
+        timings.generate_seconds,
+    )
+    assert all(part > 0.0 for part in parts)
+    assert sum(parts) <= timings.total_seconds
