@@ -93,8 +93,7 @@ class StridedConvolution:
     """3 x 3 convolution, stride 2, padding 1, over (rows, time, mel, channels).
 
     Published kernels are (out, mel, time, in) in MLX's order; time comes first here, so that frames need no
-    transposing. On the CPU the patches are unfolded and multiplied as one matrix, which MLX's convolution
-    there does with the slow operand order.
+    transposing. Where products are made on the host, patches are unfolded and multiplied as one matrix.
     """
 
     def __init__(self, weights: Weights) -> None:

@@ -89,20 +89,19 @@ class DenseProjection:
         return mx.addmm(self.bias, x, self.matrix)
 
 
-class HostProjection:
+class HostProjection(DenseProjection):
     """The same, many rows multiplied by numpy; float32 on the CPU only.
 
     Handing over to numpy evaluates the input, which ends MLX's laziness there; a few rows are not worth that.
     """
 
     def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
-        self.matrix = mx.contiguous(matrix)
-        self.bias = bias
+        super().__init__(mx.contiguous(matrix), bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Apply the map to the last axis."""
         if x.size < _ROWS_WORTH_THE_HOST * x.shape[-1]:
-            return x @ self.matrix if self.bias is None else mx.addmm(self.bias, x, self.matrix)
+            return super().__call__(x)
         # Neither operand is copied: both are views of MLX's memory.
         rows = np.asarray(x).reshape(-1, x.shape[-1])
         product = mx.array(rows @ np.asarray(self.matrix)).reshape(*x.shape[:-1], -1)

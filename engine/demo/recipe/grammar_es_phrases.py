@@ -5,6 +5,7 @@ A noun's relative clause comes from its subclass.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from random import Random
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ AGENTS = Choice({"people": 64, "animals": 16, "abstract": 10, "things": 7, "plac
 APOCOPE = {"bueno": "buen", "malo": "mal", "primero": "primer", "tercero": "tercer"}
 
 
-class SpanishPhrases:
+class SpanishPhrases(ABC):
     """Noun phrases and single words; every draw comes from the generator handed in."""
 
     def __init__(self, lexicon: Lexicon) -> None:
@@ -41,9 +42,9 @@ class SpanishPhrases:
         self._inflection = SpanishInflection(lexicon)
         self._stressed_a = frozenset(lexicon.section("stressed_a"))
 
+    @abstractmethod
     def _postmodifier(self, rng: Random, is_plural: bool, depth: int) -> str:
         """What may follow a noun; clauses know it."""
-        raise NotImplementedError
 
     def open_word(self, rng: Random) -> str:
         """One open-class word or name in a random inflected form."""
