@@ -201,7 +201,7 @@ class Pipeline:
                 if is_cancelled():
                     raise RequestCancelled("the transcription was cancelled")
                 batch.append(_Piece(work, index, chunk))
-                if len(batch) == self._config.max_batch_rows:
+                if len(batch) == (self._config.max_batch_rows or 8):
                     yield batch
                     batch = []
         if batch:

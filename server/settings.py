@@ -93,6 +93,23 @@ def _size(value: Any) -> int:
     return size_bytes
 
 
+def _size_or_zero(value: Any) -> int:
+    return 0 if str(value).strip() == "0" else _size(value)
+
+
+def _minutes(value: Any) -> float:
+    try:
+        return _seconds(0, 366 * 1440)(value)
+    except ValueError:
+        raise ValueError("must be a number of minutes, 0 or more") from None
+
+
+def _text_or_empty(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    return value.strip()
+
+
 def _choice(*names: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if str(value) not in names:
@@ -147,6 +164,25 @@ class Settings:
         "Number type of the computation; auto is float32 on the CPU and bfloat16 on a GPU.",
     )
     offline: bool = _setting(False, _boolean, "Never ask the Hugging Face hub, whatever is missing.")
+    max_batch_rows: int = _setting(
+        0, _integer(0, 1024), "Sequences decoded together at most; 0 chooses by the device."
+    )
+    memory_limit_bytes: int = _setting(
+        0,
+        _size_or_zero,
+        "Memory for weights, caches and buffers together (`6GiB`); 0 chooses by the machine.",
+    )
+    idle_unload_minutes: float = _setting(
+        0.0,
+        _minutes,
+        "Give the model's memory back after so many minutes without work; the next request loads it again. 0 keeps it.",
+    )
+    draft_model: str = _setting(
+        "",
+        _text_or_empty,
+        "A smaller model that guesses ahead for a lone request (speculative decoding).",
+        shown="none",
+    )
     data: Path = field(
         default_factory=default_data_folder,
         metadata={
@@ -180,6 +216,50 @@ class Settings:
     )
     upload_idle_seconds: float = _setting(
         10.0, _seconds(0.1, 3600), "An upload that sends nothing for so long is dropped."
+    )
+    min_upload_bytes_per_second: int = _setting(
+        16 << 10,
+        _integer(0, 1 << 40),
+        "An upload slower than this over its first and every further 10 s is dropped; 0 allows any.",
+    )
+    header_timeout_seconds: float = _setting(
+        10.0, _seconds(0.1, 3600), "A connection whose request headers are not whole after so long is closed."
+    )
+    max_connections: int = _setting(
+        1024, _integer(8, 100_000), "Connections open at once; further ones are closed at once."
+    )
+    key_requests_per_minute: int = _setting(
+        0, _integer(0, 1_000_000), "Recordings that one key may submit in a minute; 0 is unlimited."
+    )
+    key_concurrent_uploads: int = _setting(
+        0, _integer(0, 10_000), "Uploads that one key may have under way at once; 0 is unlimited."
+    )
+    key_queued_recordings: int = _setting(
+        0, _integer(0, 1_000_000), "Recordings that one key may have unfinished at once; 0 is unlimited."
+    )
+    retry_window_seconds: float = _setting(
+        600.0,
+        _seconds(0, 86_400),
+        "The same recording with the same parameters from the same key within this time takes the first one's result; "
+        "0 decodes it again.",
+    )
+    allow_local_files: tuple[str, ...] = _setting(
+        (),
+        _names,
+        "A folder whose files a JSON request may name by `file_path`; may be repeated.",
+        shown="none",
+        metavar="DIR",
+    )
+    decode_processes: int = _setting(
+        2, _integer(1, 64), "Child processes that turn uploads into samples, kept warm."
+    )
+    decode_timeout_seconds: float = _setting(
+        600.0,
+        _seconds(1, 86_400),
+        "Longest time that decoding one recording may take, in CPU time and on the clock.",
+    )
+    decode_memory_bytes: int = _setting(
+        512 << 20, _size, "Memory that one decoding child may take.", shown="512MiB"
     )
     max_duration_seconds: float = _setting(
         AudioLimits().max_duration_seconds, _seconds(1, 7 * 86400), "Longest recording accepted."
@@ -218,6 +298,10 @@ class Settings:
             dtype=self.dtype,
             device=self.device,
             offline=self.offline,
+            max_batch_rows=self.max_batch_rows,
+            memory_limit_bytes=self.memory_limit_bytes,
+            idle_unload_seconds=60.0 * self.idle_unload_minutes,
+            draft_model=self.draft_model or None,
             audio=AudioLimits(max_duration_seconds=self.max_duration_seconds),
         )
 

@@ -36,6 +36,11 @@ class EngineConfig:
     dtype: `auto`, `float32`, `float16` or `bfloat16`; `auto` is float32 on the CPU and bfloat16 on a GPU.
     device: `auto`, `cpu` or `gpu`.
     offline: never ask the hub, whatever is missing.
+    max_batch_rows: sequences decoded together at most; 0 chooses by the device.
+    memory_limit_bytes: what weights, caches and buffers may take together; 0 chooses by the machine.
+    idle_unload_seconds: give the model's memory back after so long without work, and load it again when work comes;
+    0 keeps it resident.
+    draft_model: a smaller model that guesses ahead for a lone sequence (speculative decoding); None for none.
     """
 
     model: str = DEFAULT_MODEL
@@ -43,7 +48,10 @@ class EngineConfig:
     device: str = "auto"
     offline: bool = False
     max_chunk_seconds: float = 30.0
-    max_batch_rows: int = 8
+    max_batch_rows: int = 0
+    memory_limit_bytes: int = 0
+    idle_unload_seconds: float = 0.0
+    draft_model: str | None = None
     audio: AudioLimits = field(default_factory=AudioLimits)
 
 
@@ -56,6 +64,10 @@ class TranscribeOptions:
     temperature: 0 is greedy; above it tokens are sampled, reproducibly when `seed` is given.
     max_tokens: budget per chunk; None derives it from the chunk's length.
     logprobs: also compute log-probabilities (avg_logprob, no_speech_prob), which costs a little time.
+    token_logprobs: also keep each token's (Segment.token_logprobs); needs `logprobs`.
+    languages: with no `language`, detection chooses among these only (names, codes or tags); one is as `language`.
+    keywords: names and terms that the recording may contain, added to the prompt as a list.
+    repetition_penalty: above 1, tokens that this chunk's text holds already become less likely; 1 changes nothing.
     """
 
     language: str | None = None
@@ -64,6 +76,10 @@ class TranscribeOptions:
     seed: int | None = None
     max_tokens: int | None = None
     logprobs: bool = False
+    token_logprobs: bool = False
+    languages: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""
@@ -77,6 +93,11 @@ class TranscribeOptions:
             )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise OptionInvalid(f"seed must be from 0 to 2^63-1, not {self.seed}", parameter="seed")
+        if not math.isfinite(self.repetition_penalty) or not 1.0 <= self.repetition_penalty <= 2.0:
+            raise OptionInvalid(
+                f"repetition_penalty must be a number from 1 to 2, not {self.repetition_penalty!r}",
+                parameter="repetition_penalty",
+            )
 
 
 @dataclass(frozen=True, slots=True)

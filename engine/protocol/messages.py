@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.transcript import Segment, Transcript
+from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,15 @@ class AudioSource:
 
     kind: `container` is a file as uploaded, decoded by the worker; `pcm_float32` is raw 16 kHz mono little-endian
     float32, which the worker maps.
+    is_growing: only with `pcm_float32`: something else still appends to the file, and an `AudioEnded` will say when
+    that is over. The worker reads what is there and waits for the rest.
+    expected_seconds: length that the recording claims to have, for progress only; None when nobody knows.
     """
 
     path: str
     kind: Literal["container", "pcm_float32"] = "container"
+    is_growing: bool = False
+    expected_seconds: float | None = None
 
 
 # ---- front -> worker -----------------------------------------------------------------------------------------
@@ -36,6 +41,7 @@ class Transcribe:
 
     owner and priority are for the scheduler: work of one owner shares that owner's part of the machine, and
     `interactive` work goes before `background` work.
+    wants_partials: send each finished segment as a `Partial`. wants_deltas: send text as it is decoded as `TextDelta`.
     """
 
     request_id: str
@@ -44,6 +50,20 @@ class Transcribe:
     owner: str = ""
     priority: Literal["interactive", "background"] = "interactive"
     wants_partials: bool = False
+    wants_deltas: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AudioEnded:
+    """The growing audio of this request is complete, or what wrote it failed. Unknown ids are ignored.
+
+    sample_count: samples in the file; what lies beyond is not read.
+    failure: None, or the (code, message, parameter) of an engine error, with which the request then fails.
+    """
+
+    request_id: str
+    sample_count: int
+    failure: tuple[str, str, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +102,18 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent about once a second, with counters that grow when work is done: equal ones mean that nothing moves."""
+    """Sent about once a second, with counters that grow when work is done: equal ones mean that nothing moves.
+
+    batch_rows: sequences in the running batch. reserved_tokens: what they may come to hold, of the memory budget.
+    """
 
     chunks_done: int
     tokens_done: int
     active_requests: int
     queued_requests: int
     resident_bytes: int
+    batch_rows: int = 0
+    reserved_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +141,19 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text that follows everything sent before, sent while decoding goes on when `wants_deltas` was set.
+
+    The deltas of a request, joined, are its transcript's text, always. logprobs: of the tokens whose text this is,
+    where the options asked for them.
+    """
+
+    request_id: str
+    delta: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """The request's one end, when it went well."""
 
@@ -133,5 +171,5 @@ class Failed:
     parameter: str | None = None
 
 
-ToWorker = Transcribe | Cancel | Shutdown
-FromWorker = Ready | LoadFailed | Heartbeat | Started | Progress | Partial | Completed | Failed
+ToWorker = Transcribe | AudioEnded | Cancel | Shutdown
+FromWorker = Ready | LoadFailed | Heartbeat | Started | Progress | Partial | TextDelta | Completed | Failed

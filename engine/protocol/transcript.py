@@ -18,6 +18,18 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """One token of the text and its natural log-probability under the model, before temperature and penalties.
+
+    data: the token's UTF-8 bytes, which may be a part of a character; text: the same with a replacement character there.
+    """
+
+    text: str
+    data: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A stretch of transcript with start and end.
 
@@ -27,6 +39,7 @@ class Segment:
     compression_ratio: UTF-8 bytes of the text over its zlib-compressed bytes (high means repetitive).
     no_speech_prob: probability of ` None` where the model names the language; None when not asked for.
     notice: a plain sentence when something about this segment deserves one (budget exhausted, a loop cut).
+    token_logprobs: one entry for each of `tokens`, when asked for.
     """
 
     index: int
@@ -41,6 +54,7 @@ class Segment:
     no_speech_prob: float | None = None
     words: tuple[Word, ...] = ()
     notice: str | None = None
+    token_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,11 @@ def test_interrupted_pull_keeps_what_arrived_and_the_next_goes_on(hub: FakeHub, 
 
 
 def wait_for_partial(home: Path, process: "subprocess.Popen[str]") -> Path:
-    """The half-written file, once it is there."""
+    """The half-written file, once something is in it: what was sent may still be on its way to the disk."""
     while process.poll() is None:
         for path in home.rglob("*.incomplete"):
-            return path
+            if path.stat().st_size:
+                return path
         time.sleep(0.01)
     raise AssertionError(f"the command ended: {finished(process)}")
 

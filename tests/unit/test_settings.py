@@ -72,7 +72,14 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "max_queued_requests": ("7", 7), "request_timeout_seconds": ("9", 9.0),
         "load_timeout_seconds": ("8", 8.0), "restart_wait_seconds": ("0", 0.0), "drain_seconds": ("1", 1.0),
         "max_jobs": ("4", 4), "job_retention_seconds": ("5", 5.0), "log_level": ("debug", "debug"),
-        "docs": ("yes", True),
+        "docs": ("yes", True), "max_batch_rows": ("9", 9), "memory_limit_bytes": ("2GiB", 2 << 30),
+        "idle_unload_minutes": ("1.5", 1.5), "draft_model": ("small", "small"),
+        "min_upload_bytes_per_second": ("11", 11), "header_timeout_seconds": ("6", 6.0),
+        "max_connections": ("12", 12), "key_requests_per_minute": ("13", 13),
+        "key_concurrent_uploads": ("14", 14), "key_queued_recordings": ("15", 15),
+        "retry_window_seconds": ("16", 16.0), "allow_local_files": ("/srv/a,/srv/b", ("/srv/a", "/srv/b")),
+        "decode_processes": ("3", 3), "decode_timeout_seconds": ("17", 17.0),
+        "decode_memory_bytes": ("1GiB", 1 << 30),
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(Settings)}
     expected = Settings(**{name: value for name, (_, value) in values.items()})
