@@ -23,6 +23,7 @@ from engine.protocol.errors import (
 )
 from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.messages import (
+    AudioEnded,
     AudioSource,
     Cancel,
     Completed,
@@ -31,11 +32,20 @@ from engine.protocol.messages import (
     Partial,
     Progress,
     Started,
+    TextDelta,
     Transcribe,
 )
 from engine.protocol.transcript import Segment, Transcript
 from server.engine_supervisor import EngineState, EngineSupervisor
 from server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class AudioOutcome:
+    """What became of audio that was still being written when the engine got it: its samples, or why it ended."""
+
+    sample_count: int
+    failure: EngineError | None = None
 
 
 @dataclass(slots=True)
@@ -46,6 +56,7 @@ class _Pending:
     on_started: Callable[[], None] | None
     on_progress: Callable[[Progress], None] | None
     on_partial: Callable[[Segment], None] | None
+    on_delta: Callable[[TextDelta], None] | None
 
 
 class EngineClient:
@@ -146,9 +157,12 @@ class EngineClient:
         on_started: Callable[[], None] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_partial: Callable[[Segment], None] | None = None,
+        on_delta: Callable[[TextDelta], None] | None = None,
+        audio_ended: asyncio.Future[AudioOutcome] | None = None,
     ) -> Transcript:
         """Transcribe one recording; cancelling the awaiting task cancels the work at its next step.
 
+        audio_ended: of a growing source, what becomes of it; it must not end in an exception.
         Callbacks run on the event loop and must not block.
         raises: EngineBusy, EngineUnavailable, EngineCrashed, and whatever the engine answers.
         """
@@ -164,16 +178,24 @@ class EngineClient:
                     owner=owner,
                     priority=priority,
                     wants_partials=on_partial is not None,
+                    wants_deltas=on_delta is not None,
                 ),
-                _Pending(asyncio.get_running_loop().create_future(), on_started, on_progress, on_partial),
+                _Pending(
+                    asyncio.get_running_loop().create_future(), on_started, on_progress, on_partial, on_delta
+                ),
+                audio_ended,
             )
         finally:
             self._admitted -= 1
 
-    async def _exchange(self, message: Transcribe, pending: _Pending) -> Transcript:
+    async def _exchange(
+        self, message: Transcribe, pending: _Pending, audio_ended: asyncio.Future[AudioOutcome] | None
+    ) -> Transcript:
         if not self._supervisor.send(message):
             raise EngineUnavailable("The engine is between two workers; try again shortly.")
         self._pending[message.request_id] = pending
+        if audio_ended is not None:
+            audio_ended.add_done_callback(lambda ended: self._tell_audio_ended(message.request_id, ended))
         try:
             return await pending.future
         except asyncio.CancelledError:
@@ -181,6 +203,13 @@ class EngineClient:
             raise
         finally:
             self._pending.pop(message.request_id, None)
+
+    def _tell_audio_ended(self, request_id: str, ended: asyncio.Future[AudioOutcome]) -> None:
+        if request_id in self._pending and not ended.cancelled():
+            outcome = ended.result()
+            error = outcome.failure
+            failure = None if error is None else (error.code, error.message, error.parameter)
+            self._supervisor.send(AudioEnded(request_id, outcome.sample_count, failure))
 
     def check_usable(self) -> None:
         """Refuse what could never be answered; raises EngineUnavailable, a model error."""
@@ -213,6 +242,8 @@ class EngineClient:
                 pending.on_progress(message)
             case Partial() if pending.on_partial is not None:
                 pending.on_partial(message.segment)
+            case TextDelta() if pending.on_delta is not None:
+                pending.on_delta(message)
             case _:
                 pass
 

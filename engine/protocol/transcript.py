@@ -21,7 +21,7 @@ class Word:
 class TokenLogprob:
     """One token of the text and its natural log-probability under the model, before temperature and penalties.
 
-    data: the token's UTF-8 bytes, which may be a part of a character; text: the same with a replacement character there.
+    data: its UTF-8 bytes, which may be a part of a character; text: the same with a replacement character there.
     """
 
     text: str
