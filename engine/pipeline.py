@@ -1,337 +1,440 @@
-"""From recordings to transcripts, in reading order: read, cut, encode, decode, join.
+"""From recordings to transcripts, in reading order: read, cut, encode, prefill, decode, join.
 
-A `Pipeline` holds the resident model and everything that touches MLX. It is not thread-safe: one thread
-owns it (`engine.transcriber` sees to that).
+One `Pipeline` holds the resident model and its one running batch, which the chunks of all recordings join and leave.
+Each `turn` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
+(`engine.transcriber` sees to that); only reading happens elsewhere, in a few threads that touch no MLX.
 """
 
 from __future__ import annotations
 
+import itertools
+import queue
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import mlx.core as mx
 
 from engine.audio.mel import log_mel_batch
-from engine.audio.recording import OpenRecording, Recording
-from engine.audio.split import Chunk, is_silent
-from engine.batching.sequence import Sequence
-from engine.batching.step import generate
-from engine.checkpoint.fetch import resolve_model
-from engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
-from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
-from engine.protocol.errors import CheckpointMismatch, LanguageUnsupported, PromptTooLong, RequestCancelled
-from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript
-from engine.reading import main_language, read_sequence, recognition_marks
-from engine.text.joining import join_texts
-from engine.text.languages import LANGUAGES, iso_code, resolve_language
-from engine.text.prompt import build_prompt
-from engine.text.tokenizer import Tokenizer
+from engine.audio.recording import OpenRecording
+from engine.audio.split import MIN_CHUNK_SAMPLES, Chunk, is_silent, quietest_sample
+from engine.batching.scheduler import BatchLimits, Move, Scheduler, Ticket
+from engine.batching.sequence import Ending, Sequence
+from engine.batching.step import Prefill, RunningBatch
+from engine.device import choose_device
+from engine.memory import MemoryLimits, apply_limits, choose_limits, kv_token_budget, read_machine
+from engine.protocol.config import EngineConfig, ModelInfo
+from engine.protocol.errors import EngineError
+from engine.protocol.transcript import TokenLogprob
+from engine.reading import head_length, read_logprobs, read_sequence, read_so_far
+from engine.recording_work import Piece, RecordingWork, timed
+from engine.resident import ResidentModel
 
-ProgressCallback = Callable[[float, float], None]
-"""Called with (seconds of audio done, seconds in all) from the engine's thread; the total may still grow."""
+_READERS = 2
+_LEAST_RETRY_SAMPLES = 4 * MIN_CHUNK_SAMPLES
+"""A shorter chunk is not cut when it falls into a loop."""
 
-SegmentCallback = Callable[[Segment], None]
-"""Called with each finished segment, in order, from the engine's thread."""
-
-_TOKENS_PER_SECOND = 15
-_TOKENS_BESIDES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class TranscribeItem:
-    """One recording with options of its own; the fields are those of TranscribeOptions."""
-
-    audio: Recording
-    language: str | None = None
-    prompt: str | None = None
-    temperature: float = 0.0
-    seed: int | None = None
-    max_tokens: int | None = None
-    logprobs: bool = False
-
-    def options(self) -> TranscribeOptions:
-        """The same without the audio, checked; raises OptionInvalid."""
-        return TranscribeOptions(
-            language=self.language,
-            prompt=self.prompt,
-            temperature=self.temperature,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            logprobs=self.logprobs,
-        )
+_ROWS_ON_CPU = 8
+_ROWS_ON_GPU = 32
+_PREFILL_TOKENS_ON_CPU = 1024
+_PREFILL_TOKENS_ON_GPU = 2048
 
 
 @dataclass(slots=True)
 class WorkCounters:
-    """Grow with every chunk and token, so that a watcher can tell slow from stuck."""
+    """Grow with every chunk and token, so that a watcher can tell slow from stuck; the others say how it stands.
+
+    steps_done: of the running batch. row_slots_done: rows that those steps computed, free ones included.
+    """
 
     chunks_done: int = 0
     tokens_done: int = 0
-
-
-@dataclass(slots=True)
-class _Work:
-    """One recording on its way."""
-
-    recording: OpenRecording
-    options: TranscribeOptions
-    language: str | None
-    seed: int
-    segments: list[Segment] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    usage: TokenUsage = field(default_factory=TokenUsage)
-    seconds_done: float = 0.0
+    steps_done: int = 0
+    row_slots_done: int = 0
+    batch_rows: int = 0
+    reserved_tokens: int = 0
+    open_recordings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """One chunk of one recording."""
+class _Read:
+    """What one look at a recording brought: a chunk, nothing yet, its end, or an error."""
 
-    work: _Work
-    index: int
-    chunk: Chunk
+    work: RecordingWork
+    chunk: Chunk | None = None
+    is_last: bool = False
+    error: BaseException | None = None
 
 
 class Pipeline:
-    """A resident model, its tokenizer, and the way from audio to text."""
+    """A resident model and the way from audio to text."""
 
-    def __init__(self, config: EngineConfig, counters: WorkCounters) -> None:
-        started = time.perf_counter()
+    def __init__(
+        self,
+        config: EngineConfig,
+        counters: WorkCounters,
+        wake: Callable[[], None],
+        load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
+    ) -> None:
+        """wake: called from other threads when a turn may find something to do. raises: ModelError, OptionInvalid"""
         self._config = config
         self._counters = counters
+        self._wake = wake
         device = choose_device(config.device)
-        mx.set_default_device(device)
-        dtype = choose_dtype(config.dtype, device)
-        resolved = resolve_model(config.model, offline=config.offline, download=not config.offline)
-        checkpoint = read_checkpoint(resolved.folder)
-        self._tokenizer = Tokenizer.from_folder(resolved.folder)
-        if self._tokenizer.largest_id >= checkpoint.config.text.vocab_size:
-            raise CheckpointMismatch(
-                f"the tokenizer knows id {self._tokenizer.largest_id}, the weights only "
-                f"{checkpoint.config.text.vocab_size} rows: they are not of one model"
-            )
-        self._model = build_model(checkpoint, dtype=dtype, device=device)
-        self._marks = recognition_marks(self._tokenizer)
-        self._host_products = HostProducts(device)
-        known = tuple(language.name for language in LANGUAGES)
-        # A name that the table lacks could be neither asked for nor answered with a code.
-        self._languages = tuple(name for name in checkpoint.config.languages if name in known) or known
-        self.info = ModelInfo(
-            model_id=resolved.model_id,
-            is_demo=resolved.is_demo,
-            languages=self._languages,
-            language_codes=tuple(iso_code(name) for name in self._languages),
-            device=device_name(device),
-            dtype=dtype_name(dtype),
-            weight_bits=checkpoint.decoder_bits,
-            parameter_count=checkpoint.parameter_count,
-            resident_bytes=sum(array.nbytes for array in resident_arrays(self._model)),
-            load_seconds=time.perf_counter() - started,
-        )
+        limits = choose_limits(config.memory_limit_bytes, read_machine(device))
+        # Before the weights are loaded, or MLX's cache would have grown already.
+        apply_limits(limits)
+        self._model = load(config)
+        self._scheduler = Scheduler(self._batch_limits(limits))
+        self._batch = RunningBatch(self._model.network, self._model.marks)
+        self._works: dict[str, RecordingWork] = {}
+        self._pieces: dict[int, Piece] = {}
+        self._ticket_of: dict[int, int] = {}
+        self._ticket_ids = itertools.count()
+        self._prefill: Prefill | None = None
+        self._prefill_pieces: list[Piece] = []
+        self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="scribewire-read")
+        self._reads: queue.SimpleQueue[_Read] = queue.SimpleQueue()
+        self._waits_for_audio: list[str] = []
+        self._on_one_thread: AbstractContextManager[object] | None = None
 
-    def transcribe(
-        self,
-        items: list[TranscribeItem],
-        on_progress: ProgressCallback | None,
-        on_segment: SegmentCallback | None,
-        is_cancelled: Callable[[], bool],
-    ) -> list[Transcript]:
-        """Transcribe all recordings of one call, their chunks batched together; results in order.
+    @property
+    def info(self) -> ModelInfo:
+        """What was loaded."""
+        return self._model.info
 
-        raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong,
-        RequestCancelled.
-        """
-        clock = _Clock()
-        works: list[_Work] = []
+    @property
+    def has_work(self) -> bool:
+        """Whether any recording has no end yet."""
+        return bool(self._works)
+
+    @property
+    def waits_for_audio(self) -> bool:
+        """Whether some recording's next samples are still being written by someone else, who does not say when."""
+        return bool(self._waits_for_audio)
+
+    def open(self, work: RecordingWork) -> None:
+        """Take up a recording; whatever is wrong with it becomes its end."""
         try:
-            for item in items:
-                works.append(self._begin(item))
-            report = _progress_reporter(works, on_progress)
-            report()
-            for batch in self._batches(works, clock, is_cancelled):
-                spoken = [piece for piece in batch if not is_silent(piece.chunk.samples)]
-                if spoken:
-                    with self._host_products.on_one_thread():
-                        self._decode(spoken, clock, is_cancelled, on_segment)
-                for piece in batch:
-                    piece.work.seconds_done += piece.chunk.sample_count / SAMPLE_RATE_HZ
-                report()
-            return [self._finish(work, clock) for work in works]
-        finally:
-            for work in works:
-                work.recording.close()
+            work.wish = self._model.wish(work.options)
+        except EngineError as error:
+            work.fail(error)
+            return
+        work.seed = secrets.randbits(32) if work.options.seed is None else work.options.seed
+        self._works[work.work_id] = work
+        self._scheduler.open(work.work_id, owner=work.owner, is_interactive=work.is_interactive)
+
+    def turn(self) -> bool:
+        """Do the next thing; False when there is nothing to do until something is read or asked for."""
+        self._cancel_where_asked()
+        self._take_reads()
+        self._start_reads()
+        move = self._scheduler.next_move()
+        if move is not Move.IDLE:
+            if self._on_one_thread is None:
+                self._on_one_thread = self._model.host_products.on_one_thread()
+                self._on_one_thread.__enter__()
+            self._make(move)
+        self._counters.batch_rows = self._scheduler.row_count
+        self._counters.reserved_tokens = self._scheduler.reserved_tokens
+        self._counters.open_recordings = len(self._works)
+        return move is not Move.IDLE
+
+    def rest(self) -> None:
+        """Nothing will be done for a while: give back what is held only while computing."""
+        if self._on_one_thread is not None:
+            self._on_one_thread.__exit__(None, None, None)
+            self._on_one_thread = None
+
+    def look_for_audio(self) -> None:
+        """Try again to read those recordings that had nothing yet."""
+        waiting, self._waits_for_audio = self._waits_for_audio, []
+        for work_id in waiting:
+            self._scheduler.has_read(work_id, is_last=False)
 
     def close(self) -> None:
-        """Give the model's memory back."""
-        del self._model
+        """End all work as cancelled and give the model's memory back."""
+        for work in list(self._works.values()):
+            work.fail_as_cancelled()
+            self._drop(work)
+        self.rest()
+        self._readers.shutdown(wait=True)
+        del self._model, self._batch
         mx.clear_cache()
 
-    def _begin(self, item: TranscribeItem) -> _Work:
-        options = item.options()
-        language = self._forced_language(options.language)
-        recording = OpenRecording(
-            item.audio, limits=self._config.audio, max_chunk_seconds=self._config.max_chunk_seconds
-        )
-        seed = secrets.randbits(32) if options.seed is None else options.seed
-        return _Work(recording, options, language, seed)
+    def fail_all(self, error: BaseException) -> None:
+        """End all work with this error."""
+        for work in self._works.values():
+            work.fail(error)
+        self._works.clear()
 
-    def _forced_language(self, wanted: str | None) -> str | None:
-        language = None if wanted is None else resolve_language(wanted)
-        if language is None:
-            return None
-        if language.name not in self._languages:
-            raise LanguageUnsupported(
-                f"the loaded model does not speak {language.name}; it speaks {', '.join(self._languages)}",
-                parameter="language",
-            )
-        return language.name
+    # ---- moves -----------------------------------------------------------------------------------------------
 
-    def _batches(
-        self, works: list[_Work], clock: _Clock, is_cancelled: Callable[[], bool]
-    ) -> Iterator[list[_Piece]]:
-        """Chunks of all recordings, read as they are needed, a batch's worth at a time."""
-        batch: list[_Piece] = []
+    def _make(self, move: Move) -> None:
+        if move is Move.ADMIT:
+            self._admit()
+        elif move is Move.FEED:
+            self._feed()
+        else:
+            self._step()
+
+    def _admit(self) -> None:
+        """Encode the chosen chunks together and begin to feed their prompts."""
+        pieces = [self._pieces[ticket.ticket_id] for ticket in self._scheduler.admit()]
+        works = [piece.work for piece in pieces]
         for work in works:
-            for index, chunk in enumerate(clock.timed("decode_audio", work.recording.chunks())):
-                if is_cancelled():
-                    raise RequestCancelled("the transcription was cancelled")
-                batch.append(_Piece(work, index, chunk))
-                if len(batch) == (self._config.max_batch_rows or 8):
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
-
-    def _decode(
-        self,
-        pieces: list[_Piece],
-        clock: _Clock,
-        is_cancelled: Callable[[], bool],
-        on_segment: SegmentCallback | None,
-    ) -> None:
-        with clock.phase("encode"):
-            mels = log_mel_batch([mx.array(piece.chunk.samples) for piece in pieces])
-            embeddings = self._model.encode(mels)
-            mx.eval(embeddings)
-        sequences = [self._sequence(*pair) for pair in zip(pieces, embeddings, strict=True)]
-        steps = generate(self._model, sequences, self._marks)
-        for phase, some_steps in (("prefill", islice(steps, 1)), ("generate", steps)):
-            with clock.phase(phase):
-                for _ in some_steps:
-                    self._counters.tokens_done += 1
-                    if is_cancelled():
-                        raise RequestCancelled("the transcription was cancelled")
-        for piece, sequence in zip(pieces, sequences, strict=True):
-            self._counters.chunks_done += 1
-            self._collect(piece, sequence, on_segment)
-
-    def _sequence(self, piece: _Piece, audio: mx.array) -> Sequence:
-        work, options = piece.work, piece.work.options
-        prompt = build_prompt(
-            self._tokenizer, audio_tokens=audio.shape[0], context=options.prompt, language=work.language
-        )
-        seconds = piece.chunk.samples.size / SAMPLE_RATE_HZ
-        budget = options.max_tokens or _TOKENS_BESIDES + int(_TOKENS_PER_SECOND * seconds)
-        positions = self._model.config.text.max_positions
-        room = positions - len(prompt)
-        if room < min(budget, _TOKENS_BESIDES):
-            raise PromptTooLong(
-                f"the prompt is too long: with the audio it takes {len(prompt)} of the model's {positions} "
-                "positions; shorten the prompt",
-                parameter="prompt",
+            work.begin()
+        with timed("encode", works):
+            embeddings = self._model.network.encode(
+                log_mel_batch([mx.array(piece.chunk.samples) for piece in pieces])
             )
-        return Sequence(
-            prompt_ids=prompt,
-            audio=audio,
-            token_budget=min(budget, room),
-            temperature=options.temperature,
-            seed=work.seed + piece.index,
-            wants_logprobs=options.logprobs,
-        )
+            mx.eval(embeddings)
+        with timed("prefill", works):
+            for piece, embedding in zip(pieces, embeddings, strict=True):
+                assert piece.sequence is not None
+                piece.sequence.audio = embedding
+            sequences = [piece.sequence for piece in pieces if piece.sequence is not None]
+            self._prefill_pieces = pieces
+            self._prefill = Prefill(
+                self._model.network, sequences, slice_tokens=self._scheduler.limits.prefill_tokens
+            )
+            self._feed_slice()
 
-    def _collect(self, piece: _Piece, sequence: Sequence, on_segment: SegmentCallback | None) -> None:
-        work = piece.work
-        segment = read_sequence(
-            sequence,
-            self._tokenizer,
-            forced_language=work.language,
-            index=len(work.segments),
-            start_seconds=piece.chunk.start_seconds,
-            end_seconds=piece.chunk.end_seconds,
-        )
-        audio_tokens = 0 if sequence.audio is None else sequence.audio.shape[0]
-        work.usage = TokenUsage(
-            audio_tokens=work.usage.audio_tokens + audio_tokens,
-            text_tokens=work.usage.text_tokens + len(sequence.prompt_ids) - audio_tokens,
-            output_tokens=work.usage.output_tokens + len(sequence.tokens),
-        )
-        if segment.notice:
-            work.notices.append(segment.notice)
-        if segment.text:
-            work.segments.append(segment)
-            if on_segment is not None:
-                on_segment(segment)
+    def _feed(self) -> None:
+        with timed("prefill", [piece.work for piece in self._prefill_pieces]):
+            self._feed_slice()
 
-    def _finish(self, work: _Work, clock: _Clock) -> Transcript:
-        segments = tuple(work.segments)
-        return Transcript(
-            text=join_texts([(segment.text, segment.language) for segment in segments]),
-            language=main_language(segments),
-            languages=tuple(dict.fromkeys(segment.language for segment in segments if segment.language)),
-            duration_seconds=work.recording.seconds_read,
-            segments=segments,
-            model_id=self.info.model_id,
-            usage=work.usage,
-            warnings=(*work.recording.warnings, *work.notices),
-            timings=clock.timings(),
-        )
+    def _feed_slice(self) -> None:
+        assert self._prefill is not None
+        self._prefill.feed()
+        if not self._prefill.is_fed:
+            self._scheduler.fed()
+            return
+        self._batch.adopt(self._prefill)
+        self._scheduler.joined()
+        gone = [one for one in self._prefill_pieces if one.work.is_over]
+        self._batch.remove([one.sequence for one in gone if one.sequence is not None])
+        self._prefill, self._prefill_pieces = None, []
 
+    def _step(self) -> None:
+        sequences = self._batch.sequences
+        # The end of a prefill is only seen when the first token is read.
+        beginning = [self._piece_of(one).work for one in sequences if not one.tokens]
+        works = [self._piece_of(one).work for one in sequences if one.tokens]
+        with timed("prefill", beginning), timed("generate", works):
+            self._counters.row_slots_done += self._batch.slot_count
+            self._counters.steps_done += 1
+            self._counters.tokens_done += len(sequences)
+            ended = self._batch.step()
+        self._scheduler.stepped()
+        for work in dict.fromkeys(beginning + works):
+            self._let_speak(work)
+        for sequence in ended:
+            self._collect(self._piece_of(sequence))
 
-def _progress_reporter(works: list[_Work], on_progress: ProgressCallback | None) -> Callable[[], None]:
-    def report() -> None:
-        if on_progress is not None:
-            expected = sum(work.recording.seconds_expected for work in works)
-            on_progress(min(expected, sum(work.seconds_done for work in works)), expected)
+    # ---- reading ---------------------------------------------------------------------------------------------
 
-    return report
+    def _start_reads(self) -> None:
+        for work_id in self._scheduler.to_read():
+            if work_id not in self._waits_for_audio:
+                self._scheduler.reading(work_id)
+                self._readers.submit(self._read, self._works[work_id])
 
-
-class _Clock:
-    """Seconds spent per phase of one call."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._spent: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Count the time inside the block."""
+    def _read(self, work: RecordingWork) -> None:
+        """On a reader's thread: open the recording if need be, and take its next chunk."""
         started = time.perf_counter()
         try:
-            yield
-        finally:
-            self._spent[name] = self._spent.get(name, 0.0) + time.perf_counter() - started
+            if work.recording is None:
+                work.recording = OpenRecording(
+                    work.audio, limits=self._config.audio, max_chunk_seconds=self._config.max_chunk_seconds
+                )
+                work.chunks = work.recording.chunks()
+            assert work.chunks is not None
+            try:
+                outcome = _Read(work, chunk=next(work.chunks))
+            except StopIteration:
+                outcome = _Read(work, is_last=True)
+        except BaseException as error:
+            outcome = _Read(work, is_last=True, error=error)
+        work.decode_audio_seconds += time.perf_counter() - started
+        self._reads.put(outcome)
+        self._wake()
 
-    def timed(self, name: str, items: Iterator[Chunk]) -> Iterator[Chunk]:
-        """Count the time spent waiting for each item."""
+    def _take_reads(self) -> None:
         while True:
-            with self.phase(name):
-                item = next(items, None)
-            if item is None:
+            try:
+                outcome = self._reads.get_nowait()
+            except queue.Empty:
                 return
-            yield item
+            self._take_read(outcome)
 
-    def timings(self) -> Timings:
-        """What was counted so far."""
-        return Timings(
-            decode_audio_seconds=self._spent.get("decode_audio", 0.0),
-            encode_seconds=self._spent.get("encode", 0.0),
-            prefill_seconds=self._spent.get("prefill", 0.0),
-            generate_seconds=self._spent.get("generate", 0.0),
-            total_seconds=time.perf_counter() - self._started,
+    def _take_read(self, outcome: _Read) -> None:
+        work = outcome.work
+        if work.is_over:
+            # Cancelled or failed while it was being read; nobody else closes it.
+            work.close()
+            return
+        if outcome.error is not None:
+            self._end(work, outcome.error)
+        elif outcome.is_last:
+            work.is_read = True
+            self._scheduler.has_read(work.work_id, is_last=True)
+            self._finish_if_done(work)
+        elif outcome.chunk is None:
+            self._waits_for_audio.append(work.work_id)
+        else:
+            self._scheduler.has_read(work.work_id, is_last=False)
+            self._offer(work.add(outcome.chunk))
+
+    def _offer(self, piece: Piece) -> None:
+        """Let a chunk wait for its turn; digital silence needs none."""
+        work, chunk = piece.work, piece.chunk
+        assert work.wish is not None
+        if is_silent(chunk.samples):
+            piece.is_over = True
+            self._settle(work)
+            return
+        piece.prompt_ids = self._model.prompt_ids(work.wish, chunk.samples.size)
+        try:
+            piece.sequence = self._model.sequence(
+                work.wish,
+                piece.prompt_ids,
+                samples=chunk.samples.size,
+                start_sample=chunk.start_sample,
+                seed=work.seed + piece.index,
+            )
+        except EngineError as error:
+            self._end(work, error)
+            return
+        ticket_id = next(self._ticket_ids)
+        self._pieces[ticket_id] = piece
+        self._ticket_of[id(piece.sequence)] = ticket_id
+        tokens = len(piece.prompt_ids)
+        self._scheduler.offer(
+            Ticket(ticket_id, work.work_id, piece.index, tokens, tokens + piece.sequence.token_budget)
         )
+
+    # ---- what was said ---------------------------------------------------------------------------------------
+
+    def _piece_of(self, sequence: Sequence) -> Piece:
+        return self._pieces[self._ticket_of[id(sequence)]]
+
+    def _let_speak(self, work: RecordingWork) -> None:
+        """Send what the recording's current chunk has said for certain."""
+        piece = work.speaking()
+        if piece is None or piece.sequence is None or not piece.sequence.tokens or work.live is None:
+            return
+        assert work.wish is not None
+        tokenizer = self._model.tokenizer
+        spoken = read_so_far(piece.sequence, tokenizer, forced_language=work.wish.language)
+        if spoken is None:
+            return
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if work.options.token_logprobs:
+            start = head_length(piece.sequence.tokens, tokenizer) + work.live.logprobs_taken
+            logprobs = read_logprobs(piece.sequence, tokenizer, start, spoken.token_count)
+        work.live.grow(spoken.text, spoken.language, logprobs)
+
+    def _collect(self, piece: Piece) -> None:
+        """A sequence has left the batch: its chunk is over, or is tried again in two parts."""
+        work, sequence = piece.work, piece.sequence
+        assert sequence is not None
+        assert work.wish is not None
+        self._scheduler.release(self._forget(piece))
+        self._counters.chunks_done += 1
+        work.count(piece)
+        if sequence.ending is Ending.LOOP and not piece.is_retry and _can_be_cut(piece.chunk):
+            self._try_in_parts(piece)
+            return
+        piece.segment = read_sequence(
+            sequence,
+            self._model.tokenizer,
+            forced_language=work.wish.language,
+            index=piece.index,
+            start_seconds=piece.chunk.start_seconds,
+            end_seconds=piece.chunk.end_seconds,
+            with_token_logprobs=work.options.token_logprobs,
+        )
+        piece.is_over = True
+        self._settle(work)
+
+    def _try_in_parts(self, piece: Piece) -> None:
+        """A decoder that fell into a loop on a chunk rarely does on both halves: cut it where it is quietest."""
+        chunk = piece.chunk
+        slot = piece.work.slot_of(piece)
+        slot.retry_notice = (
+            f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
+            "the stretch was cut in two and decoded again"
+        )
+        slot.pieces = [Piece(piece.work, part, piece.index, is_retry=True) for part in _parts(chunk)]
+        for part in slot.pieces:
+            if not piece.work.is_over:
+                self._offer(part)
+
+    # ---- ends ------------------------------------------------------------------------------------------------
+
+    def _settle(self, work: RecordingWork) -> None:
+        if not work.is_over:
+            work.settle()
+            self._finish_if_done(work)
+
+    def _finish_if_done(self, work: RecordingWork) -> None:
+        if work.finish_if_done(self.info.model_id):
+            self._drop(work)
+
+    def _end(self, work: RecordingWork, error: BaseException) -> None:
+        work.fail(error)
+        self._drop(work)
+
+    def _cancel_where_asked(self) -> None:
+        for work in [work for work in self._works.values() if work.wants_cancel()]:
+            work.fail_as_cancelled()
+            self._drop(work)
+
+    def _drop(self, work: RecordingWork) -> None:
+        """Take a recording that has its end out of everything."""
+        if self._works.pop(work.work_id, None) is None:
+            return
+        is_being_read = (
+            self._scheduler.is_being_read(work.work_id) and work.work_id not in self._waits_for_audio
+        )
+        self._scheduler.close(work.work_id)
+        if work.work_id in self._waits_for_audio:
+            self._waits_for_audio.remove(work.work_id)
+        sequences = work.open_sequences()
+        # A row that is still being filled leaves with the end of its prefill.
+        self._batch.remove(sequences)
+        for sequence in sequences:
+            self._scheduler.release(self._forget(self._piece_of(sequence)))
+        if not is_being_read:
+            work.close()
+
+    def _forget(self, piece: Piece) -> int:
+        ticket_id = self._ticket_of.pop(id(piece.sequence))
+        del self._pieces[ticket_id]
+        return ticket_id
+
+    def _batch_limits(self, limits: MemoryLimits) -> BatchLimits:
+        is_cpu = self.info.device == "cpu"
+        return BatchLimits(
+            max_rows=self._config.max_batch_rows or (_ROWS_ON_CPU if is_cpu else _ROWS_ON_GPU),
+            token_budget=kv_token_budget(limits, self.info.resident_bytes, self._model.token_bytes),
+            prefill_tokens=_PREFILL_TOKENS_ON_CPU if is_cpu else _PREFILL_TOKENS_ON_GPU,
+        )
+
+
+def _can_be_cut(chunk: Chunk) -> bool:
+    return chunk.sample_count >= _LEAST_RETRY_SAMPLES
+
+
+def _parts(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """Two parts, cut at the quietest place in the middle half."""
+    quarter = chunk.sample_count // 4
+    cut = quarter + quietest_sample(chunk.samples[quarter : chunk.sample_count - quarter])
+    return (
+        Chunk(chunk.start_sample, chunk.samples[:cut]),
+        Chunk(chunk.start_sample + cut, chunk.samples[cut:], chunk.padding_samples),
+    )

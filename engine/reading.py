@@ -1,17 +1,21 @@
-"""What a decoded sequence says: tokens to a segment of transcript."""
+"""What a decoded sequence says: tokens to a segment of transcript, at the end and while it is being decoded."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from engine.batching.sequence import Ending, Marks, Sequence
-from engine.protocol.transcript import Segment
+from engine.protocol.transcript import Segment, TokenLogprob
 from engine.text.languages import LANGUAGES
 from engine.text.prompt import parse_output
+from engine.text.repetition import drop_repeats
 from engine.text.tokenizer import ASR_TEXT, Tokenizer
 
 _LANGUAGE_NAMES = frozenset(language.name for language in LANGUAGES)
+_HEAD = "language "
+_LONGEST_HEAD = len(_HEAD) + max(len(name) for name in _LANGUAGE_NAMES)
 
 
 def recognition_marks(tokenizer: Tokenizer) -> Marks:
@@ -32,28 +36,99 @@ def read_sequence(
     index: int,
     start_seconds: float,
     end_seconds: float,
+    with_token_logprobs: bool = False,
 ) -> Segment:
-    """The segment that an ended sequence stands for; its text is empty where no speech was heard."""
-    parsed = parse_output(tokenizer.decode(sequence.tokens), forced_language)
+    """The segment that an ended sequence stands for; its text is empty where no speech was heard.
+
+    Of a sequence that ended in a loop, the repeats are left out and the segment's notice says so.
+    """
+    loop = None if sequence.guard is None else sequence.guard.loop
+    tokens = sequence.tokens if loop is None else drop_repeats(sequence.tokens, loop)
+    was_watched = sequence.guard is not None
+    parsed = parse_output(tokenizer.decode(tokens), forced_language, keeps_repeats=was_watched)
+    head = head_length(tokens, tokenizer)
+    text = parsed.text
+    if (
+        sequence.ending is not Ending.END_MARK
+        and forced_language is None
+        and not head
+        and _may_be_a_head(text)
+    ):
+        text = ""  # stopped before its text began
+    where = f"from {start_seconds:.1f} s to {end_seconds:.1f} s"
     notice = None
     if sequence.ending is Ending.BUDGET:
+        notice = f"the text {where} was stopped at its budget of {sequence.token_budget} tokens and may be incomplete"
+    elif loop is not None:
         notice = (
-            f"the text from {start_seconds:.1f} s to {end_seconds:.1f} s was stopped at its budget of "
-            f"{sequence.token_budget} tokens and may be incomplete"
+            f"the text {where} ended in a loop: {loop.repeats} times the same {loop.period} tokens. The repeats were "
+            "left out, and it may be incomplete"
         )
     return Segment(
         index=index,
         start_seconds=start_seconds,
         end_seconds=end_seconds,
-        text=parsed.text,
+        text=text,
         language=parsed.language if parsed.language in _LANGUAGE_NAMES else None,
-        tokens=tuple(_after_head(sequence.tokens, tokenizer.token_id(ASR_TEXT))),
+        tokens=tuple(tokens[head:]),
         temperature=sequence.temperature,
         avg_logprob=sum(sequence.logprobs) / len(sequence.logprobs) if sequence.logprobs else None,
-        compression_ratio=compression_ratio(parsed.text),
+        compression_ratio=compression_ratio(text),
         no_speech_prob=sequence.no_speech_prob,
         notice=notice,
+        token_logprobs=read_logprobs(sequence, tokenizer, head, len(tokens)) if with_token_logprobs else (),
     )
+
+
+def read_logprobs(
+    sequence: Sequence, tokenizer: Tokenizer, start: int, stop: int
+) -> tuple[TokenLogprob, ...]:
+    """The log-probabilities of some of a sequence's tokens, as far as they were kept."""
+    found = []
+    for token, logprob in zip(sequence.tokens[start:stop], sequence.logprobs[start:stop], strict=False):
+        data = tokenizer.token_bytes(token)
+        found.append(TokenLogprob(data.decode("utf-8", "replace"), data, logprob))
+    return tuple(found)
+
+
+def head_length(tokens: list[int], tokenizer: Tokenizer) -> int:
+    """Tokens of `language X<asr_text>` at the beginning, 0 where they are not."""
+    tag = tokenizer.token_id(ASR_TEXT)
+    return tokens.index(tag) + 1 if tag in tokens else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What an unended sequence has said for certain: its text so far.
+
+    token_count: of all tokens that were read for it, the head included.
+    """
+
+    text: str
+    language: str | None
+    token_count: int
+
+
+def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: str | None) -> Spoken | None:
+    """The text of all tokens that no loop can take back; None while nobody can tell where the text begins."""
+    held = 0 if sequence.guard is None else sequence.guard.held_count
+    tokens = sequence.tokens[: len(sequence.tokens) - held]
+    head = head_length(tokens, tokenizer)
+    text = tokenizer.decode(tokens[head:])
+    if head:
+        parsed = parse_output(tokenizer.decode(tokens[:head]), forced_language)
+        language = forced_language or parsed.language
+    elif forced_language is None or _may_be_a_head(text):
+        return None
+    else:
+        language = forced_language
+    return Spoken(text, language if language in _LANGUAGE_NAMES else None, len(tokens))
+
+
+def _may_be_a_head(text: str) -> bool:
+    """Whether a model whose language was forced may be about to write the head all the same."""
+    begun = text.lstrip().lower()
+    return _HEAD.startswith(begun) or (begun.startswith(_HEAD) and len(begun) <= _LONGEST_HEAD)
 
 
 def compression_ratio(text: str) -> float:
@@ -70,10 +145,3 @@ def main_language(segments: Iterable[Segment]) -> str | None:
             spoken = segment.end_seconds - segment.start_seconds
             seconds[segment.language] = seconds.get(segment.language, 0.0) + spoken
     return max(seconds, key=seconds.__getitem__) if seconds else None
-
-
-def _after_head(tokens: list[int], asr_text_id: int) -> list[int]:
-    """Tokens of the text alone, without `language X<asr_text>`."""
-    if asr_text_id in tokens:
-        return tokens[tokens.index(asr_text_id) + 1 :]
-    return tokens

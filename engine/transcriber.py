@@ -1,34 +1,64 @@
-"""Audio in, transcript out: the pipeline in reading order.
+"""Audio in, transcript out: the engine as a Python object.
 
-A `Transcriber` owns one model, its tokenizer and the one thread that touches MLX; there are no hidden
-globals, and two of them do not know of each other. Recordings are read as streams, cut into chunks, and
-the chunks of one call are decoded together (`engine.pipeline`). It serves no HTTP and keeps no jobs.
+A `Transcriber` owns one model and the one thread that touches MLX; there are no hidden globals, and two of them do not
+know of each other. Whatever is submitted, from any thread or from asyncio, joins the same running batch
+(`engine.pipeline`). It serves no HTTP and keeps no jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import queue
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Several
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from engine.audio.recording import Recording
-from engine.pipeline import Pipeline, ProgressCallback, SegmentCallback, TranscribeItem, WorkCounters
-from engine.protocol.config import EngineConfig, ModelInfo
-from engine.protocol.transcript import Transcript
+import numpy as np
 
-__all__ = ["ProgressCallback", "Recording", "SegmentCallback", "TranscribeItem", "Transcriber"]
+from engine.audio.recording import Recording
+from engine.pipeline import Pipeline, WorkCounters
+from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo
+from engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
+from engine.protocol.transcript import Transcript
+from engine.recording_work import (
+    Listener,
+    ProgressCallback,
+    RecordingWork,
+    SegmentCallback,
+    TranscribeItem,
+)
+from engine.resident import ResidentModel
+
+__all__ = [
+    "Listener",
+    "ProgressCallback",
+    "Recording",
+    "RecordingWork",
+    "SegmentCallback",
+    "TranscribeItem",
+    "Transcriber",
+]
+
+_AUDIO_POLL_SECONDS = 0.01
+_LEAST_WAIT_SECONDS = 0.001
+_WARM_UP_SECONDS = 1.0
+_WARM_UP_ROWS = (1, 8)
+_WARM_UP_TOKENS = 4
 
 
 class Transcriber:
-    """A resident model. Usable from any thread and from asyncio; calls take their turn on the engine's
-    thread.
+    """A resident model. Usable from any thread and from asyncio; all calls share one running batch.
 
     model: a folder, a Hugging Face id, or `demo`. dtype, device: see EngineConfig.
+    on_fault: told, on the engine's thread, of an error that is not the recording's: the device or our own code failed
+    and everything in hand has failed with it. Without it, only `is_broken` says so.
+    load: makes the resident model, on the engine's thread; a test may give one that says what it is told to.
     raises: ModelError subtypes, each naming what is wrong and what to do.
     """
 
@@ -40,22 +70,61 @@ class Transcriber:
         device: str = "auto",
         offline: bool = False,
         config: EngineConfig | None = None,
+        on_fault: Callable[[BaseException], None] | None = None,
+        load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
     ) -> None:
         config = config or EngineConfig(dtype=dtype, device=device, offline=offline)
         self.config = config if model is None else replace(config, model=str(model))
         self.counters = WorkCounters()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scribewire-mlx")
-        try:
-            self._pipeline = self._thread.submit(Pipeline, self.config, self.counters).result()
-        except BaseException:
-            self._thread.shutdown(wait=False, cancel_futures=True)
-            raise
-        self._is_closed = False
+        self.is_broken = False
+        self._on_fault = on_fault
+        self._load_model = load
+        self._inbox: queue.SimpleQueue[RecordingWork | None] = queue.SimpleQueue()
+        self._is_closing = False
+        self._info: ModelInfo | None = None
+        self._resident: Pipeline | None = None
+        self._lock = threading.Lock()
+        loaded: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run_engine, args=(loaded,), name="scribewire-mlx", daemon=True
+        )
+        self._thread.start()
+        loaded.result()
 
     @property
     def info(self) -> ModelInfo:
         """What was loaded."""
-        return self._pipeline.info
+        assert self._info is not None
+        return self._info
+
+    def submit(
+        self,
+        item: TranscribeItem,
+        *,
+        listener: Listener | None = None,
+        owner: str = "",
+        is_interactive: bool = True,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> RecordingWork:
+        """Let a recording join the running batch; returns at once. Its `future` is its end, `cancel` stops it.
+
+        owner, is_interactive: for the scheduler (engine.batching.scheduler).
+        is_cancelled: asked on the engine's thread at every step.
+        raises: OptionInvalid, EngineUnavailable after `close`
+        """
+        work = RecordingWork(
+            item, listener=listener, owner=owner, is_interactive=is_interactive, is_cancelled=is_cancelled
+        )
+        with self._lock:
+            if self._is_closing or self.is_broken:
+                raise EngineUnavailable("this transcriber is closed")
+            self._inbox.put(work)
+        return work
+
+    def cancel(self, work: RecordingWork) -> None:
+        """Stop a submitted recording at the next decode step."""
+        work.cancel()
+        self._inbox.put(None)
 
     def transcribe(
         self,
@@ -71,14 +140,25 @@ class Transcriber:
         on_segment: SegmentCallback | None = None,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> Transcript:
-        """Transcribe one recording; blocks until it is done.
+        """Transcribe one recording; blocks until it is done. For further options see `transcribe_item`.
 
         on_progress, on_segment: called from the engine's thread. is_cancelled: asked at every decode step.
         raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong,
         RequestCancelled.
         """
         item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs)
-        return self._run([item], on_progress, on_segment, is_cancelled)[0]
+        listener = Listener(on_progress=on_progress, on_segment=on_segment)
+        return self.transcribe_item(item, listener=listener, is_cancelled=is_cancelled)
+
+    def transcribe_item(
+        self,
+        item: TranscribeItem,
+        *,
+        listener: Listener | None = None,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> Transcript:
+        """`transcribe` with every option and with text as it is decoded; blocks and raises alike."""
+        return self._wait([self.submit(item, listener=listener, is_cancelled=is_cancelled)])[0]
 
     def transcribe_many(
         self,
@@ -87,14 +167,12 @@ class Transcriber:
         on_progress: ProgressCallback | None = None,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> list[Transcript]:
-        """Transcribe several recordings in one batch, each with its own language and prompt; results in
-        order.
+        """Transcribe several recordings side by side, each with its own language and prompt; results in order.
 
         The first recording that cannot be read ends the call with its error.
         raises: as transcribe.
         """
-        wrapped = [item if isinstance(item, TranscribeItem) else TranscribeItem(item) for item in items]
-        return self._run(wrapped, on_progress, None, is_cancelled)
+        return self._wait(self._submit_many(items, on_progress, is_cancelled))
 
     async def transcribe_async(
         self,
@@ -111,21 +189,28 @@ class Transcriber:
     ) -> Transcript:
         """`transcribe` for asyncio; cancelling the task stops the work at the next decode step."""
         item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs)
-        return (await self._run_async([item], on_progress, on_segment))[0]
+        listener = Listener(on_progress=on_progress, on_segment=on_segment)
+        return (await self._wait_async([self.submit(item, listener=listener)]))[0]
 
     async def transcribe_many_async(
         self, items: Several[Recording | TranscribeItem], *, on_progress: ProgressCallback | None = None
     ) -> list[Transcript]:
         """`transcribe_many` for asyncio."""
-        wrapped = [item if isinstance(item, TranscribeItem) else TranscribeItem(item) for item in items]
-        return await self._run_async(wrapped, on_progress, None)
+        return await self._wait_async(self._submit_many(items, on_progress, None))
+
+    def warm_up(self) -> None:
+        """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch."""
+        noise = np.random.default_rng(0).normal(0.0, 1e-3, int(_WARM_UP_SECONDS * SAMPLE_RATE_HZ))
+        item = TranscribeItem(noise.astype(np.float32), max_tokens=_WARM_UP_TOKENS)
+        for rows in _WARM_UP_ROWS:
+            self.transcribe_many([item] * rows)
 
     def close(self) -> None:
-        """Wait for the call in hand and give the model's memory back."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._thread.submit(self._pipeline.close)
-            self._thread.shutdown(wait=True)
+        """Wait for the calls in hand and give the model's memory back."""
+        with self._lock:
+            self._is_closing = True
+        self._inbox.put(None)
+        self._thread.join()
 
     def __enter__(self) -> Transcriber:
         return self
@@ -135,42 +220,162 @@ class Transcriber:
     ) -> None:
         self.close()
 
-    def _submit(
-        self,
-        items: list[TranscribeItem],
-        on_progress: ProgressCallback | None,
-        on_segment: SegmentCallback | None,
-        is_cancelled: Callable[[], bool],
-    ) -> Future[list[Transcript]]:
-        return self._thread.submit(self._pipeline.transcribe, items, on_progress, on_segment, is_cancelled)
+    # ---- callers' side ---------------------------------------------------------------------------------------
 
-    def _run(
+    def _submit_many(
         self,
-        items: list[TranscribeItem],
+        items: Several[Recording | TranscribeItem],
         on_progress: ProgressCallback | None,
-        on_segment: SegmentCallback | None,
         is_cancelled: Callable[[], bool] | None,
-    ) -> list[Transcript]:
-        interrupted = threading.Event()
-        asked = is_cancelled or (lambda: False)
-        future = self._submit(items, on_progress, on_segment, lambda: interrupted.is_set() or asked())
+    ) -> list[RecordingWork]:
+        progress = _SharedProgress(len(items), on_progress)
+        works: list[RecordingWork] = []
         try:
-            return future.result()
+            for place, item in enumerate(items):
+                wrapped = item if isinstance(item, TranscribeItem) else TranscribeItem(item)
+                listener = Listener(on_progress=progress.of(place))
+                works.append(self.submit(wrapped, listener=listener, is_cancelled=is_cancelled))
         except BaseException:
-            # Ctrl-C lands here while the engine's thread works on; it stops at its next step.
-            interrupted.set()
+            self._abandon(works)
+            raise
+        return works
+
+    def _wait(self, works: list[RecordingWork]) -> list[Transcript]:
+        try:
+            return [work.future.result() for work in works]
+        except BaseException:
+            # Ctrl-C lands here too, while the engine's thread works on; it stops at its next step.
+            self._abandon(works)
             raise
 
-    async def _run_async(
-        self,
-        items: list[TranscribeItem],
-        on_progress: ProgressCallback | None,
-        on_segment: SegmentCallback | None,
-    ) -> list[Transcript]:
-        abandoned = threading.Event()
-        future = self._submit(items, on_progress, on_segment, abandoned.is_set)
+    async def _wait_async(self, works: list[RecordingWork]) -> list[Transcript]:
         try:
-            return await asyncio.wrap_future(future)
-        except asyncio.CancelledError:
-            abandoned.set()
+            return [await asyncio.shield(asyncio.wrap_future(work.future)) for work in works]
+        except BaseException:
+            self._abandon(works)
             raise
+
+    def _abandon(self, works: list[RecordingWork]) -> None:
+        for work in works:
+            if not work.is_over:
+                self.cancel(work)
+
+    # ---- the engine's thread ---------------------------------------------------------------------------------
+
+    def _run_engine(self, loaded: Future[None]) -> None:
+        try:
+            self._load()
+        except BaseException as error:
+            loaded.set_exception(error)
+            return
+        loaded.set_result(None)
+        del loaded
+        try:
+            self._serve()
+        except BaseException as error:
+            self._break(error)
+
+    def _load(self) -> Pipeline:
+        self._resident = Pipeline(self.config, self.counters, lambda: self._inbox.put(None), self._load_model)
+        self._info = self._resident.info
+        return self._resident
+
+    def _serve(self) -> None:
+        """Turn until closed and done. Without work for long enough the model is unloaded until work comes."""
+        idle_since = time.monotonic()
+        while True:
+            resident = self._resident
+            is_busy = resident is not None and resident.turn()
+            has_work = resident is not None and resident.has_work
+            if has_work:
+                idle_since = time.monotonic()
+            elif self._is_closing and self._inbox.empty():
+                self._unload()
+                return
+            elif resident is not None and self._has_idled(idle_since):
+                self._unload()
+                resident = None
+            for work in self._arrivals(0.0 if is_busy else self._patience(idle_since)):
+                self._open(work)
+            if resident is not None and resident.waits_for_audio:
+                resident.look_for_audio()
+
+    def _open(self, work: RecordingWork) -> None:
+        try:
+            resident = self._resident or self._load()
+        except EngineError as error:
+            work.fail(error)
+        else:
+            resident.open(work)
+
+    def _unload(self) -> None:
+        if self._resident is not None:
+            self._resident.close()
+            self._resident = None
+
+    def _patience(self, idle_since: float) -> float | None:
+        """How long to wait for something to arrive; None for as long as it takes."""
+        resident = self._resident
+        if resident is None:
+            return None
+        if resident.waits_for_audio:
+            return _AUDIO_POLL_SECONDS
+        if resident.has_work:
+            return None
+        resident.rest()
+        if self.config.idle_unload_seconds:
+            return (
+                max(0.0, idle_since + self.config.idle_unload_seconds - time.monotonic())
+                + _LEAST_WAIT_SECONDS
+            )
+        return None
+
+    def _has_idled(self, idle_since: float) -> bool:
+        allowed = self.config.idle_unload_seconds
+        return bool(allowed) and time.monotonic() - idle_since >= allowed
+
+    def _arrivals(self, patience_seconds: float | None) -> list[RecordingWork]:
+        """What was submitted, waiting for the first thing to happen as long as that."""
+        arrived: list[RecordingWork] = []
+        with contextlib.suppress(queue.Empty):
+            if patience_seconds != 0.0:
+                first = self._inbox.get(timeout=patience_seconds)
+                arrived += [first] if first is not None else []
+            while True:
+                work = self._inbox.get_nowait()
+                arrived += [work] if work is not None else []
+        return arrived
+
+    def _break(self, error: BaseException) -> None:
+        """A failed device poisons later evaluations, so nothing is tried again here."""
+        with self._lock:
+            self.is_broken = True
+        fault = EngineFault(f"the engine failed: {type(error).__name__}")
+        fault.__cause__ = error
+        if self._on_fault is not None:
+            self._on_fault(error)
+        if self._resident is not None:
+            self._resident.fail_all(fault)
+        for work in self._arrivals(0.0):
+            work.fail(fault)
+
+
+class _SharedProgress:
+    """Progress of several recordings as one."""
+
+    def __init__(self, count: int, on_progress: ProgressCallback | None) -> None:
+        self._done = [0.0] * count
+        self._expected = [0.0] * count
+        self._on_progress = on_progress
+
+    def of(self, place: int) -> ProgressCallback | None:
+        """The callback of one of them."""
+        if self._on_progress is None:
+            return None
+
+        def report(done: float, expected: float) -> None:
+            self._done[place], self._expected[place] = done, expected
+            if self._on_progress is not None:
+                self._on_progress(sum(self._done), sum(self._expected))
+
+        return report

@@ -1,9 +1,8 @@
 """The engine worker: a process around one Transcriber, messages in, messages out.
 
-Started by `engine.protocol.launch`. Three threads: the main one takes work in order of arrival and answers
-it, one reads messages so that a cancel is seen while work is in hand, one waits for the front's death and
-then ends the process at once, so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own
-thread.
+Started by `engine.protocol.launch`. The main thread reads messages and hands recordings on, so that a cancel is seen
+while work is in hand; one thread sends heartbeats, one waits for the front's death and then ends the process at once,
+so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own thread, and so do all answers.
 """
 
 from __future__ import annotations
@@ -12,21 +11,25 @@ import contextlib
 import faulthandler
 import logging
 import os
-import queue
 import resource
 import sys
 import threading
 import traceback
+from concurrent.futures import Future
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-import numpy as np
-
-from engine.audio.recording import Recording
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
-from engine.protocol.errors import EngineError, EngineFault, EngineUnavailable, RequestCancelled
+from engine.audio.recording import PcmFile, Recording
+from engine.protocol.config import EngineConfig, TranscribeOptions
+from engine.protocol.errors import (
+    EngineError,
+    EngineFault,
+    EngineUnavailable,
+    error_from_code,
+)
 from engine.protocol.launch import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
 from engine.protocol.messages import (
-    AudioSource,
+    AudioEnded,
     Cancel,
     Completed,
     Failed,
@@ -38,14 +41,14 @@ from engine.protocol.messages import (
     Ready,
     Shutdown,
     Started,
+    TextDelta,
     ToWorker,
     Transcribe,
 )
-from engine.protocol.transcript import Segment
-from engine.transcriber import Transcriber
+from engine.protocol.transcript import Transcript
+from engine.transcriber import Listener, RecordingWork, TranscribeItem, Transcriber
 
 _HEARTBEAT_SECONDS = 1.0
-_WARM_UP_SECONDS = 1.0
 
 
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
@@ -56,8 +59,8 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
     outbox = _Outbox(pipe)
     try:
-        transcriber = Transcriber(config=config)
-        _warm_up(transcriber)
+        transcriber = Transcriber(config=config, on_fault=_leave)
+        transcriber.warm_up()
     except EngineError as error:
         outbox.send(LoadFailed(error.code, error.message))
         return 1
@@ -69,10 +72,11 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     return _Worker(transcriber, pipe, outbox).run()
 
 
-def _warm_up(transcriber: Transcriber) -> None:
-    """Compile every kernel before the first request pays for it: one second of quiet noise."""
-    noise = np.random.default_rng(0).normal(0.0, 1e-3, int(_WARM_UP_SECONDS * SAMPLE_RATE_HZ))
-    transcriber.transcribe(noise.astype(np.float32), max_tokens=4)
+def _leave(error: BaseException) -> None:
+    """A failed device poisons later evaluations, so the process is replaced, never repaired."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(EXIT_ENGINE_FAULT)
 
 
 def _die_with_parent(liveness: Connection) -> None:
@@ -98,140 +102,163 @@ class _Outbox:
             os._exit(EXIT_PARENT_GONE)
 
 
+@dataclass(frozen=True, slots=True)
+class _InHand:
+    """A request with the engine. pcm: its audio, where that is a file of samples."""
+
+    work: RecordingWork
+    pcm: PcmFile | None
+
+
 class _Worker:
-    """Work in order of arrival, one request at a time (batching across requests will replace this loop)."""
+    """Requests by id, each answered by exactly one end."""
 
     def __init__(self, transcriber: Transcriber, pipe: Connection, outbox: _Outbox) -> None:
         self._transcriber = transcriber
         self._pipe = pipe
         self._outbox = outbox
-        self._waiting: queue.SimpleQueue[Transcribe | None] = queue.SimpleQueue()
-        self._open: set[str] = set()
-        self._cancelled: set[str] = set()
+        self._in_hand: dict[str, _InHand] = {}
         self._lock = threading.Lock()
-        self._active = 0
-        self._is_stopping = threading.Event()
+        self._is_over = threading.Event()
 
     def run(self) -> int:
         """Serve until a Shutdown has been obeyed."""
-        threading.Thread(target=self._read_messages, name="inbox", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        while (message := self._waiting.get()) is not None:
-            exit_code = self._answer(message)
-            if exit_code:
-                return exit_code
-        self._transcriber.close()
-        return 0
-
-    def _read_messages(self) -> None:
         while True:
             try:
                 message: ToWorker = self._pipe.recv()
             except (EOFError, OSError):
                 os._exit(EXIT_PARENT_GONE)
             if isinstance(message, Transcribe):
-                self._admit(message)
+                self._take(message)
+            elif isinstance(message, AudioEnded):
+                self._end_audio(message)
             elif isinstance(message, Cancel):
-                with self._lock:
-                    if message.request_id in self._open:
-                        self._cancelled.add(message.request_id)
+                self._cancel(message.request_id)
             elif isinstance(message, Shutdown):
                 self._stop(message)
+                return 0
 
-    def _admit(self, message: Transcribe) -> None:
-        if self._is_stopping.is_set():
-            error = EngineUnavailable("the server is shutting down")
-            self._outbox.send(Failed(message.request_id, error.code, error.message))
-            return
-        with self._lock:
-            self._open.add(message.request_id)
-        self._waiting.put(message)
-
-    def _stop(self, message: Shutdown) -> None:
-        """Let waiting work finish within the time given, then cancel what is left."""
-        self._is_stopping.set()
-        self._waiting.put(None)
-
-        def cancel_the_rest() -> None:
-            with self._lock:
-                self._cancelled.update(self._open)
-
-        timer = threading.Timer(message.drain_seconds, cancel_the_rest)
-        timer.daemon = True
-        timer.start()
-
-    def _answer(self, message: Transcribe) -> int:
-        """Do the work and send its one end; returns an exit code when the process must be replaced."""
-        request_id, options = message.request_id, message.options
-        self._active = 1
-        self._outbox.send(Started(request_id))
+    def _take(self, message: Transcribe) -> None:
+        request_id = message.request_id
+        source = message.audio
+        pcm = None
+        if source.kind == "pcm_float32":
+            pcm = PcmFile(source.path, is_growing=source.is_growing, expected_seconds=source.expected_seconds)
         try:
-            if self._is_cancelled(request_id):
-                raise RequestCancelled("the transcription was cancelled")
-            transcript = self._transcriber.transcribe(
-                _recording(message.audio),
-                language=options.language,
-                prompt=options.prompt,
-                temperature=options.temperature,
-                seed=options.seed,
-                max_tokens=options.max_tokens,
-                logprobs=options.logprobs,
-                on_progress=lambda done, total: self._outbox.send(Progress(request_id, done, total)),
-                on_segment=self._partial_sender(message),
-                is_cancelled=lambda: self._is_cancelled(request_id),
+            work = self._transcriber.submit(
+                _item(source.path if pcm is None else pcm, message.options),
+                listener=self._listener(message),
+                owner=message.owner,
+                is_interactive=message.priority == "interactive",
             )
         except EngineError as error:
-            end: Completed | Failed = Failed(request_id, error.code, error.message, error.parameter)
-        except Exception as error:
-            traceback.print_exc()
-            reason = f"the engine failed: {type(error).__name__}"
-            self._outbox.send(Failed(request_id, EngineFault.code, reason))
-            # A failed device poisons later evaluations, so the process is replaced, never repaired.
-            return EXIT_ENGINE_FAULT
-        else:
-            end = Completed(request_id, transcript)
-        self._active = 0
+            self._fail(request_id, error)
+            return
         with self._lock:
-            self._open.discard(request_id)
-            self._cancelled.discard(request_id)
-        self._outbox.send(end)
-        return 0
+            self._in_hand[request_id] = _InHand(work, pcm)
+        work.future.add_done_callback(lambda future: self._answer(request_id, future))
 
-    def _partial_sender(self, message: Transcribe) -> _SegmentSender | None:
-        return _SegmentSender(message.request_id, self._outbox) if message.wants_partials else None
+    def _listener(self, message: Transcribe) -> Listener:
+        request_id, send = message.request_id, self._outbox.send
+        return Listener(
+            on_started=lambda: send(Started(request_id)),
+            on_progress=lambda done, total: send(Progress(request_id, done, total)),
+            on_segment=(lambda segment: send(Partial(request_id, segment)))
+            if message.wants_partials
+            else None,
+            on_delta=(lambda delta, logprobs: send(TextDelta(request_id, delta, logprobs)))
+            if message.wants_deltas
+            else None,
+        )
 
-    def _is_cancelled(self, request_id: str) -> bool:
-        return request_id in self._cancelled
+    def _answer(self, request_id: str, future: Future[Transcript]) -> None:
+        with self._lock:
+            self._in_hand.pop(request_id, None)
+        error = future.exception()
+        if error is None:
+            self._outbox.send(Completed(request_id, future.result()))
+        elif isinstance(error, EngineError):
+            self._fail(request_id, error)
+        else:
+            traceback.print_exception(error)
+            self._fail(request_id, EngineFault(f"the recording could not be read: {type(error).__name__}"))
+
+    def _fail(self, request_id: str, error: EngineError) -> None:
+        self._outbox.send(Failed(request_id, error.code, error.message, error.parameter))
+
+    def _end_audio(self, message: AudioEnded) -> None:
+        with self._lock:
+            in_hand = self._in_hand.get(message.request_id)
+        if in_hand is not None and in_hand.pcm is not None:
+            failure = None if message.failure is None else error_from_code(*message.failure)
+            in_hand.pcm.end(message.sample_count, failure)
+
+    def _cancel(self, request_id: str) -> None:
+        with self._lock:
+            in_hand = self._in_hand.get(request_id)
+        if in_hand is not None:
+            self._transcriber.cancel(in_hand.work)
+
+    def _stop(self, message: Shutdown) -> None:
+        """Let work in hand finish within the time given, then cancel what is left; refuse what still comes."""
+        refusing = threading.Thread(target=self._refuse, name="refuse", daemon=True)
+        refusing.start()
+        timer = threading.Timer(message.drain_seconds, self._cancel_all)
+        timer.daemon = True
+        timer.start()
+        self._transcriber.close()
+        self._is_over.set()
+
+    def _refuse(self) -> None:
+        while True:
+            try:
+                message: ToWorker = self._pipe.recv()
+            except (EOFError, OSError):
+                os._exit(EXIT_PARENT_GONE)
+            if isinstance(message, Transcribe):
+                self._fail(message.request_id, EngineUnavailable("the server is shutting down"))
+            elif isinstance(message, AudioEnded):
+                self._end_audio(message)
+            elif isinstance(message, Cancel):
+                self._cancel(message.request_id)
+
+    def _cancel_all(self) -> None:
+        with self._lock:
+            works = [in_hand.work for in_hand in self._in_hand.values()]
+        for work in works:
+            self._transcriber.cancel(work)
 
     def _beat(self) -> None:
-        while not self._is_stopping.wait(_HEARTBEAT_SECONDS):
+        while not self._is_over.wait(_HEARTBEAT_SECONDS):
             counters = self._transcriber.counters
             self._outbox.send(
                 Heartbeat(
                     chunks_done=counters.chunks_done,
                     tokens_done=counters.tokens_done,
-                    active_requests=self._active,
-                    queued_requests=self._waiting.qsize(),
+                    active_requests=counters.open_recordings,
+                    queued_requests=max(0, len(self._in_hand) - counters.open_recordings),
                     resident_bytes=_peak_resident_bytes(),
+                    batch_rows=counters.batch_rows,
+                    reserved_tokens=counters.reserved_tokens,
                 )
             )
 
 
-class _SegmentSender:
-    """Sends each segment of one request as a Partial."""
-
-    def __init__(self, request_id: str, outbox: _Outbox) -> None:
-        self._request_id = request_id
-        self._outbox = outbox
-
-    def __call__(self, segment: Segment) -> None:
-        self._outbox.send(Partial(self._request_id, segment))
-
-
-def _recording(source: AudioSource) -> Recording:
-    if source.kind == "pcm_float32":
-        return np.memmap(source.path, dtype="<f4", mode="r")
-    return source.path
+def _item(audio: Recording, options: TranscribeOptions) -> TranscribeItem:
+    return TranscribeItem(
+        audio,
+        language=options.language,
+        prompt=options.prompt,
+        temperature=options.temperature,
+        seed=options.seed,
+        max_tokens=options.max_tokens,
+        logprobs=options.logprobs,
+        token_logprobs=options.token_logprobs,
+        languages=options.languages,
+        keywords=options.keywords,
+        repetition_penalty=options.repetition_penalty,
+    )
 
 
 def _peak_resident_bytes() -> int:

@@ -34,14 +34,19 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.batching": {"protocol", "model", "text", "audio", "checkpoint"},
     "engine.align": {"protocol", "model", "text", "audio", "checkpoint"},
     "engine.device": {"protocol"},
+    "engine.memory": {"protocol"},
     "engine.reading": {"protocol", "text", "batching"},
-    "engine.pipeline": {*BELOW_THE_PIPELINE, "device", "reading"},
-    "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline"},
+    "engine.resident": {*BELOW_THE_PIPELINE, "device", "reading"},
+    "engine.live_text": {"protocol", "text"},
+    "engine.recording_work": {*BELOW_THE_PIPELINE, "reading", "resident", "live_text"},
+    "engine.pipeline": {*BELOW_THE_PIPELINE, "device", "memory", "reading", "resident", "recording_work"},
+    "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline", "recording_work", "resident"},
     "engine.live": {*BELOW_THE_PIPELINE, "pipeline", "transcriber"},
     "engine.decode_child": {"protocol", "audio"},
     "engine.fake_worker": {"protocol", "text"},
     "engine.worker": {"*"},
     "engine.cli": {"*"},
+    "engine.bench": {"*"},
     "engine.demo.recipe": {"*"},
 }
 
@@ -67,6 +72,8 @@ LATE_IMPORTS = {
     "engine/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
     "engine/protocol/launch.py": "a child process imports its own module by name, never the front",
     "engine/demo/recipe/__main__.py": "each step of the recipe asks only for the tools of that step; torch is one",
+    "engine/bench/forced_serve.py": "starts the server by name, in a benchmark's child only",
+    "engine/bench/peers/mlx_audio_side.py": "the peer's server needs packages that not all have",
     "server/cli.py": "engine subcommands are mounted by name, so that serve never loads them",
 }
 ENVIRONMENT_READERS = {

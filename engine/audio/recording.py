@@ -1,11 +1,12 @@
 """Whatever a caller may hand in, as one stream of 16 kHz blocks cut into chunks.
 
-Paths, bytes, open files, plain samples and samples with a rate all end here; nothing is read before it is
-needed.
+Paths, bytes, open files, plain samples, samples with a rate, and files of samples that are still being written all end
+here; nothing is read before it is needed.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,10 +16,65 @@ import numpy as np
 from engine.audio.decode import open_audio, prepare_samples
 from engine.audio.split import Chunk, StreamingSplitter
 from engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits
-from engine.protocol.errors import AudioTooShort
+from engine.protocol.errors import AudioTooShort, AudioUnreadable, EngineError
 
-Recording = str | Path | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, int]
-"""A path, the bytes of a file, an open binary file, 16 kHz mono samples, or (samples, rate)."""
+_BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
+_SAMPLE_BYTES = 4
+
+
+class PcmFile:
+    """A file of raw 16 kHz mono little-endian float32 samples, which someone else may still be writing.
+
+    expected_seconds: length that the recording claims to have, for progress only.
+    """
+
+    def __init__(
+        self, path: str | Path, *, is_growing: bool = False, expected_seconds: float | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.expected_seconds = expected_seconds or 0.0
+        self._is_growing = is_growing
+        self._sample_count: int | None = None
+        self._failure: EngineError | None = None
+
+    def end(self, sample_count: int, failure: EngineError | None = None) -> None:
+        """No more samples than these will come, or writing them failed. May be called from any thread."""
+        self._failure = failure
+        self._sample_count = sample_count
+        self._is_growing = False
+
+    def blocks(self) -> Iterator[np.ndarray | None]:
+        """(n,) float32 blocks; None where the next one is not written yet.
+
+        raises: AudioUnreadable, and the failure that `end` was told of.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AudioUnreadable(f"the recording cannot be read: {error.strerror}") from None
+        try:
+            position = 0
+            while True:
+                # Asked for before the file is: what was written until then is seen below.
+                is_growing, stop = self._is_growing, self._sample_count
+                if self._failure is not None:
+                    raise self._failure
+                written = os.fstat(descriptor).st_size // _SAMPLE_BYTES
+                count = min((written if stop is None else min(written, stop)) - position, _BLOCK_SAMPLES)
+                if count == _BLOCK_SAMPLES or (count > 0 and not is_growing):
+                    data = os.pread(descriptor, count * _SAMPLE_BYTES, position * _SAMPLE_BYTES)
+                    position += count
+                    yield np.frombuffer(data, dtype="<f4")
+                elif is_growing:
+                    yield None
+                else:
+                    return
+        finally:
+            os.close(descriptor)
+
+
+Recording = str | Path | bytes | BinaryIO | np.ndarray | tuple[np.ndarray, int] | PcmFile
+"""A path, the bytes of a file, an open binary file, 16 kHz mono samples, (samples, rate), or a file of samples."""
 
 
 class OpenRecording:
@@ -33,9 +89,12 @@ class OpenRecording:
         self._samples_read = 0
         self._stream = None
         self._samples: np.ndarray | None = None
+        self._pcm = source if isinstance(source, PcmFile) else None
         if isinstance(source, np.ndarray):
             source = (source, SAMPLE_RATE_HZ)
-        if isinstance(source, tuple):
+        if isinstance(source, PcmFile):
+            pass  # opened with its first block
+        elif isinstance(source, tuple):
             samples, sample_rate_hz = source
             self._samples = prepare_samples(samples, sample_rate_hz, limits=limits)
         else:
@@ -54,6 +113,8 @@ class OpenRecording:
             declared = self._samples.size / SAMPLE_RATE_HZ
         elif self._stream is not None:
             declared = self._stream.declared_duration_seconds or 0.0
+        elif self._pcm is not None:
+            declared = self._pcm.expected_seconds
         return max(declared, self.seconds_read)
 
     @property
@@ -61,13 +122,16 @@ class OpenRecording:
         """What the reader should know of this recording, such as that it was cut off."""
         return () if self._stream is None else self._stream.warnings
 
-    def chunks(self) -> Iterator[Chunk]:
-        """The recording's pieces in order.
+    def chunks(self) -> Iterator[Chunk | None]:
+        """The recording's pieces in order; None while the next one is not written yet.
 
         raises: AudioError subtypes, at the start or in the middle.
         """
         splitter = StreamingSplitter(max_chunk_seconds=self._max_chunk_seconds)
         for block in self._blocks():
+            if block is None:
+                yield None
+                continue
             self._samples_read += block.size
             yield from splitter.feed(block)
         if self._samples_read < MIN_SAMPLES:
@@ -82,8 +146,10 @@ class OpenRecording:
         if self._stream is not None:
             self._stream.close()
 
-    def _blocks(self) -> Iterator[np.ndarray]:
+    def _blocks(self) -> Iterator[np.ndarray | None]:
         if self._samples is not None:
             yield self._samples
         elif self._stream is not None:
             yield from self._stream.blocks()
+        elif self._pcm is not None:
+            yield from self._pcm.blocks()

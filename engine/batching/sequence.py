@@ -10,12 +10,15 @@ from enum import Enum
 
 import mlx.core as mx
 
+from engine.text.repetition import LoopGuard
+
 
 class Ending(Enum):
     """Why a sequence stopped."""
 
     END_MARK = "end_mark"
     BUDGET = "budget"
+    LOOP = "loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,19 @@ class Marks:
     none_token: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """A prompt, its audio, and the tokens generated so far.
 
     prompt_ids: with audio pad positions. audio: (tokens, hidden) embeddings for them, None without audio.
     token_budget: tokens generated at most. temperature: 0 is greedy. seed: of this sequence's own random
     stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
-    logprobs: natural log-probability of every token and of the end mark (one more than tokens then).
+    repetition_penalty: see TranscribeOptions. head_choices: right after `Marks.none_prefix` only these tokens may
+    follow; None leaves the choice to the model.
+    guard: watches for degenerate loops; None lets them run to the budget.
+    forced_count: for benchmarks: end marks are ignored and exactly so many tokens are generated; None for the truth.
+    logprobs: natural log-probability of every token and of the end mark (one more than tokens then), under the model
+    itself: before temperature, penalty and choices.
     no_speech_prob: see Marks; None when not asked for or when the prefix never came.
     """
 
@@ -49,6 +57,10 @@ class Sequence:
     temperature: float = 0.0
     seed: int = 0
     wants_logprobs: bool = False
+    repetition_penalty: float = 1.0
+    head_choices: tuple[int, ...] | None = None
+    guard: LoopGuard | None = None
+    forced_count: int | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     no_speech_prob: float | None = None
@@ -60,9 +72,17 @@ class Sequence:
             self.logprobs.append(logprob)
         if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == marks.none_prefix:
             self.no_speech_prob = none_prob
-        if token in marks.end_ids:
+        if token in marks.end_ids and self.forced_count is None:
             self.ending = Ending.END_MARK
             return
         self.tokens.append(token)
+        if self.forced_count is not None:
+            self.ending = Ending.END_MARK if len(self.tokens) >= self.forced_count else None
+            return
+        if self.guard is not None:
+            self.guard.push(token)
+            if self.guard.loop is not None:
+                self.ending = Ending.LOOP
+                return
         if len(self.tokens) >= self.token_budget:
             self.ending = Ending.BUDGET

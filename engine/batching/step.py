@@ -1,8 +1,8 @@
-"""Batched prefill and decode: all sequences together, one token of each per step.
+"""Batched prefill and decode: sequences join at any step, all advance one token per step, and leave at their end.
 
 Rows are right-aligned in the cache, so a step writes one column for all of them. Each step is started
 before the last one's tokens are read, so that the device computes while Python looks for end marks; the
-price is one step computed in vain at the end. A row that has ended leaves the batch.
+price is one step computed in vain at a row's end. What a row says does not depend on its neighbors.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from engine.batching.choosing import TokenChooser
 from engine.batching.sequence import Marks, Sequence
 from engine.model.asr import SpeechModel
 from engine.model.cache import KVCache
 
 
 @dataclass(slots=True)
-class _Choice:
+class Choice:
     """The tokens that one step chose, not yet read back.
 
     tokens: (rows,) int32. logprobs, none_probs: (rows,) float32, None unless some sequence wants them.
@@ -31,98 +32,202 @@ class _Choice:
     none_probs: mx.array | None
 
     def arrays(self) -> list[mx.array]:
+        """What there is to evaluate."""
         return [array for array in (self.tokens, self.logprobs, self.none_probs) if array is not None]
 
-    def keep_rows(self, rows: list[int]) -> None:
-        index = mx.array(rows, dtype=mx.int32)
-        self.tokens = self.tokens[index]
-        self.logprobs = None if self.logprobs is None else self.logprobs[index]
-        self.none_probs = None if self.none_probs is None else self.none_probs[index]
 
+class Prefill:
+    """Prompts being fed, all together, in slices of bounded width, so that a running batch can step in between."""
 
-def generate(model: SpeechModel, sequences: Several[Sequence], marks: Marks) -> Iterator[list[Sequence]]:
-    """Decode all sequences to their ends, in place.
-
-    Yields after every step the sequences that ended in it (often none), so that the caller can look after
-    cancellation and progress between steps; closing the iterator stops the work.
-    """
-    if not sequences:
-        return
-    batch = _RunningBatch(model, list(sequences), marks)
-    yield from batch.run()
-
-
-def prefill(model: SpeechModel, sequences: Several[Sequence]) -> tuple[KVCache, mx.array]:
-    """Feed all prompts at once: the filled cache and the next-token logits (rows, vocab) of each row."""
-    prompts = [model.embed_prompt(sequence.prompt_ids, sequence.audio) for sequence in sequences]
-    cache = model.decoder.new_cache()
-    width = cache.start_rows([prompt.shape[0] for prompt in prompts])
-    rows = [mx.pad(prompt, [(width - prompt.shape[0], 0), (0, 0)]) for prompt in prompts]
-    hidden = model.decoder(mx.stack(rows), cache)
-    return cache, model.decoder.head(hidden[:, -1])
-
-
-class _RunningBatch:
-    """The rows being decoded; every row is a sequence that has not ended."""
-
-    def __init__(self, model: SpeechModel, sequences: list[Sequence], marks: Marks) -> None:
+    def __init__(self, model: SpeechModel, sequences: Several[Sequence], *, slice_tokens: int = 0) -> None:
+        """slice_tokens: rows x width fed at most per slice; 0 feeds everything at once."""
+        self.sequences = list(sequences)
         self._model = model
-        self._sequences = sequences
+        prompts = [model.embed_prompt(sequence.prompt_ids, sequence.audio) for sequence in sequences]
+        self.cache = model.decoder.new_cache()
+        width = self.cache.start_rows([prompt.shape[0] for prompt in prompts])
+        rows = [mx.pad(prompt, [(width - prompt.shape[0], 0), (0, 0)]) for prompt in prompts]
+        self._embeddings = mx.stack(rows)
+        self._width = width
+        self._slice_width = max(1, slice_tokens // len(rows)) if slice_tokens else width
+        self._fed = 0
+        self._hidden: mx.array | None = None
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether every prompt is in the cache."""
+        return self._fed == self._width
+
+    def feed(self) -> None:
+        """Start the next slice on the device."""
+        stop = min(self._fed + self._slice_width, self._width)
+        # Room for all of it and a first stretch of answers, or every slice would move the buffers.
+        self.cache.reserve(self._width - self._fed)
+        hidden = self._model.decoder(self._embeddings[:, self._fed : stop], self.cache)
+        self._fed = stop
+        self._hidden = hidden[:, -1]
+        if not self.is_fed:
+            mx.async_eval(self._hidden, *self.cache.state())
+
+    def logits(self) -> mx.array:
+        """(rows, vocab): what follows each prompt; all must have been fed."""
+        if not self.is_fed or self._hidden is None:
+            raise ValueError("the prompts are not fed yet")
+        return self._model.decoder.head(self._hidden)
+
+
+class RunningBatch:
+    """The sequences being decoded. Every row is a sequence that has not ended, or a free slot."""
+
+    def __init__(self, model: SpeechModel, marks: Marks) -> None:
+        self._model = model
         self._marks = marks
-        self._keys = {id(s): mx.random.key(s.seed) for s in sequences if s.temperature > 0.0}
+        self._chooser = TokenChooser(marks)
+        self._slots: list[Sequence | None] = []
+        self._cache = model.decoder.new_cache()
+        self._pending: Choice | None = None
 
-    def run(self) -> Iterator[list[Sequence]]:
-        cache, logits = prefill(self._model, self._sequences)
-        pending = self._choose(logits)
-        mx.async_eval(pending.arrays())
-        while self._sequences:
-            embeddings = self._model.decoder.embed(pending.tokens)[:, None]
-            hidden = self._model.decoder(embeddings, cache)
-            following = self._choose(self._model.decoder.head(hidden[:, -1]))
-            mx.async_eval(following.arrays())
-            ended = self._read(pending)
-            if ended:
-                self._drop_ended(cache, following)
-            pending = following
-            yield ended
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those that have not ended, in no particular order."""
+        return [sequence for sequence in self._slots if sequence is not None]
 
-    def _read(self, choice: _Choice) -> list[Sequence]:
+    @property
+    def row_count(self) -> int:
+        """How many there are."""
+        return self._cache.row_count
+
+    @property
+    def slot_count(self) -> int:
+        """Rows that a step computes."""
+        return self._cache.slot_count
+
+    def join(self, sequences: Several[Sequence]) -> None:
+        """Prefill sequences at once and let them join."""
+        prefill = Prefill(self._model, sequences)
+        prefill.feed()
+        self.adopt(prefill)
+
+    def adopt(self, prefill: Prefill) -> None:
+        """Let sequences whose prompts have been fed join; their first token is being chosen."""
+        choice = self._choose(list(prefill.sequences), prefill.logits())
+        mx.async_eval(choice.arrays())
+        slots = self._cache.adopt(prefill.cache)
+        self._slots += [None] * (self._cache.slot_count - len(self._slots))
+        for slot, sequence in zip(slots, prefill.sequences, strict=True):
+            self._slots[slot] = sequence
+        size = self._cache.slot_count
+        if self._pending is None:
+            self._pending = choice
+        else:
+            tokens = _merged(self._pending.tokens, choice.tokens, slots, size)
+            assert tokens is not None
+            self._pending = Choice(
+                tokens,
+                _merged(self._pending.logprobs, choice.logprobs, slots, size),
+                _merged(self._pending.none_probs, choice.none_probs, slots, size),
+            )
+
+    def step(self) -> list[Sequence]:
+        """Decode one token of every sequence; returns those that have ended by it, which have left."""
+        pending = self._pending
+        if pending is None:
+            return []
+        embeddings = self._model.decoder.embed(pending.tokens)[:, None]
+        hidden = self._model.decoder(embeddings, self._cache)
+        following = self._choose(self._slots, self._model.decoder.head(hidden[:, -1]))
+        mx.async_eval(following.arrays())
+        self._pending = following
+        ended = self._read(pending)
+        self._leave([slot for slot, one in enumerate(self._slots) if one is not None and one.ending])
+        return ended
+
+    def remove(self, sequences: Several[Sequence]) -> None:
+        """Drop sequences where they stand; those that are not here are ignored."""
+        leaving = {id(sequence) for sequence in sequences}
+        self._leave([slot for slot, one in enumerate(self._slots) if id(one) in leaving])
+
+    def _read(self, choice: Choice) -> list[Sequence]:
         tokens = np.array(choice.tokens)
         logprobs = _values(choice.logprobs, tokens.size)
         none_probs = _values(choice.none_probs, tokens.size)
-        for sequence, token, logprob, none in zip(self._sequences, tokens, logprobs, none_probs, strict=True):
-            sequence.accept(int(token), logprob, none, self._marks)
-        return [sequence for sequence in self._sequences if sequence.ending is not None]
+        ended = []
+        for slot, sequence in enumerate(self._slots):
+            if sequence is not None:
+                sequence.accept(int(tokens[slot]), logprobs[slot], none_probs[slot], self._marks)
+                if sequence.ending is not None:
+                    ended.append(sequence)
+        return ended
 
-    def _drop_ended(self, cache: KVCache, following: _Choice) -> None:
-        rows = [row for row, sequence in enumerate(self._sequences) if sequence.ending is None]
-        self._sequences = [self._sequences[row] for row in rows]
-        if rows:
-            cache.keep_rows(rows)
-            following.keep_rows(rows)
+    def _leave(self, slots: list[int]) -> None:
+        if not slots:
+            return
+        for slot in slots:
+            sequence = self._slots[slot]
+            assert sequence is not None
+            self._chooser.forget(sequence)
+            self._slots[slot] = None
+        moved = self._cache.free_slots(slots)
+        if moved is None:
+            return
+        if not moved:
+            self._slots, self._pending = [], None
+            return
+        # Fillers behind the rows repeat a free slot's number.
+        self._slots = [self._slots[slot] for slot in moved]
+        assert self._pending is not None
+        index = mx.array(moved, dtype=mx.int32)
+        tokens, logprobs, none_probs = self._pending.tokens, self._pending.logprobs, self._pending.none_probs
+        self._pending = Choice(
+            tokens[index],
+            None if logprobs is None else logprobs[index],
+            None if none_probs is None else none_probs[index],
+        )
 
-    def _choose(self, logits: mx.array) -> _Choice:
-        tokens = mx.argmax(logits, axis=-1).astype(mx.int32)
-        sampled = [row for row, sequence in enumerate(self._sequences) if sequence.temperature > 0.0]
-        if sampled:
-            columns = [tokens[row] for row in range(len(self._sequences))]
-            for row in sampled:
-                columns[row] = self._sample(self._sequences[row], logits[row])
-            tokens = mx.stack(columns)
-        if not any(sequence.wants_logprobs for sequence in self._sequences):
-            return _Choice(tokens, None, None)
+    def _choose(self, slots: list[Sequence | None] | list[Sequence], logits: mx.array) -> Choice:
+        tokens = self._chooser.choose(slots, logits)
+        if not any(sequence is not None and sequence.wants_logprobs for sequence in slots):
+            return Choice(tokens, None, None)
         logits = logits.astype(mx.float32)
         normalizer = mx.logsumexp(logits, axis=-1)
         logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - normalizer
         none_token = self._marks.none_token
         none_probs = None if none_token is None else mx.exp(logits[:, none_token] - normalizer)
-        return _Choice(tokens, logprobs, none_probs)
+        return Choice(tokens, logprobs, none_probs)
 
-    def _sample(self, sequence: Sequence, logits: mx.array) -> mx.array:
-        """One token from this row's own random stream, which advances by one split a step."""
-        self._keys[id(sequence)], step_key = mx.random.split(self._keys[id(sequence)])
-        scaled = logits.astype(mx.float32) / sequence.temperature
-        return mx.random.categorical(scaled, key=step_key).astype(mx.int32)
+
+def generate(model: SpeechModel, sequences: Several[Sequence], marks: Marks) -> Iterator[list[Sequence]]:
+    """Decode these sequences to their ends, in place, in a batch of their own.
+
+    Yields after every step the sequences that ended in it (often none).
+    """
+    if not sequences:
+        return
+    batch = RunningBatch(model, marks)
+    batch.join(sequences)
+    while batch.row_count:
+        yield batch.step()
+
+
+def prefill(model: SpeechModel, sequences: Several[Sequence]) -> tuple[KVCache, mx.array]:
+    """Feed all prompts at once: the filled cache and the next-token logits (rows, vocab) of each row."""
+    prompts = Prefill(model, sequences)
+    prompts.feed()
+    return prompts.cache, prompts.logits()
+
+
+def _merged(old: mx.array | None, new: mx.array | None, slots: list[int], size: int) -> mx.array | None:
+    """`old` with room for `size` slots and `new` in the given ones; what one side lacks counts as 0 and is not read."""
+    if old is None and new is None:
+        return None
+    if old is None:
+        assert new is not None
+        old = mx.zeros(size, dtype=new.dtype)
+    if old.shape[0] < size:
+        old = mx.pad(old, (0, size - old.shape[0]))
+    if new is not None:
+        old[mx.array(slots, dtype=mx.int32)] = new
+    return old
 
 
 def _values(array: mx.array | None, count: int) -> list[float | None]:

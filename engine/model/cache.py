@@ -1,9 +1,12 @@
-"""Keys and values of a running batch: rows x capacity, right-aligned, written in place.
+"""Keys and values of a running batch: slots x capacity, right-aligned, written in place.
 
-All rows end at the same column, so one slice assignment writes the whole batch's new keys, whatever each
-row's length is; MLX performs it in place because nothing else holds the buffer. A row's length is where
-the end is minus where the row starts; the columns before its start hold leftovers and are masked. Capacity
-grows in steps, so that buffers come in few sizes.
+All rows end at the same column, so one slice assignment writes the whole batch's new keys, whatever each row's length
+is; MLX performs it in place because nothing else holds the buffer. A row's length is where the end is minus where the
+row starts; the columns before its start hold leftovers and are masked.
+
+Rows live in slots. A row that leaves frees its slot and a row that joins fills one, without moving the others. Slots
+and capacity come in buckets, so that buffers have few sizes; they are moved only when a bucket is outgrown, or when
+half of it would do.
 """
 
 from __future__ import annotations
@@ -13,9 +16,22 @@ import numpy as np
 
 CAPACITY_STEP = 256
 
+_FREE = np.iinfo(np.int64).max
+"""The start of a slot that holds no row: after every column."""
+
+
+def slot_bucket(rows: int) -> int:
+    """Slots for so many rows: 1, 2, 3, 4, 6, 8, 12, 16, 24, ... so that at most a third of them is idle."""
+    size = 1
+    while size < rows:
+        if 2 * size >= 4 and size + size // 2 >= rows:
+            return size + size // 2
+        size *= 2
+    return size
+
 
 class KVCache:
-    """Buffers of every layer: (rows, kv_heads, capacity, head_dim)."""
+    """Buffers of every layer: (slots, kv_heads, capacity, head_dim)."""
 
     def __init__(self, layer_count: int, kv_head_count: int, head_dim: int, dtype: mx.Dtype) -> None:
         self._shape = (kv_head_count, head_dim)
@@ -27,19 +43,30 @@ class KVCache:
         self.end = 0
 
     @property
-    def row_count(self) -> int:
-        """Rows in the batch."""
+    def slot_count(self) -> int:
+        """Rows that a step computes, free slots included."""
         return len(self._starts)
 
     @property
+    def row_count(self) -> int:
+        """Slots that hold a row."""
+        return int((self._starts != _FREE).sum())
+
+    @property
+    def capacity(self) -> int:
+        """Columns of the buffers."""
+        return self._capacity
+
+    @property
     def lengths(self) -> list[int]:
-        """Tokens held by each row."""
-        return [int(self.end - start) for start in self._starts]
+        """Tokens held by each slot; 0 for a free one."""
+        return [0 if start == _FREE else int(self.end - start) for start in self._starts]
 
     @property
     def is_ragged(self) -> bool:
-        """Whether some row starts after column 0 (then masks and per-row positions are needed)."""
-        return bool(self._starts.any())
+        """Whether rows start at different columns (then masks and per-row positions are needed)."""
+        starts = self._used_starts()
+        return bool(starts.size and (starts != starts[0]).any())
 
     def start_rows(self, lengths: list[int]) -> int:
         """Begin an empty cache for a prefill of these true lengths; returns the padded width to feed.
@@ -53,19 +80,13 @@ class KVCache:
         return width
 
     def reserve(self, extra: int) -> None:
-        """Make room for `extra` more columns."""
-        wanted = self.end + extra
-        if wanted <= self._capacity:
-            return
-        self._capacity = -(-wanted // CAPACITY_STEP) * CAPACITY_STEP
-        for buffers in (self._keys, self._values):
-            for layer, old in enumerate(buffers):
-                if old is not None:
-                    room = self._capacity - old.shape[2]
-                    buffers[layer] = mx.pad(old, [(0, 0), (0, 0), (0, room), (0, 0)])
+        """Make room for `extra` more columns; leftovers in front of all rows are given up before buffers grow."""
+        if self.end + extra > self._capacity:
+            used = self.end - self._first()
+            self._rebuild(list(range(self.slot_count)), end=used, capacity=_columns(used + extra))
 
     def append(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (rows, kv_heads, width, head_dim) behind the end; returns all keys and values up to there.
+        """Write (slots, kv_heads, width, head_dim) behind the end; returns keys and values from the first used column.
 
         `reserve` must have made room; `advance` moves the end once every layer has written.
         """
@@ -76,22 +97,28 @@ class KVCache:
         """All layers have written `width` columns."""
         self.end += width
 
+    def rewind(self, width: int) -> None:
+        """Forget the newest `width` columns of every row; what is written next takes their place."""
+        if width > min(self.lengths, default=0):
+            raise ValueError(f"no row of length {min(self.lengths, default=0)} can give {width} columns back")
+        self.end -= width
+
     def rope_offsets(self) -> int | mx.array:
-        """Position of the next column in each row; one number when all rows are aligned."""
+        """Position of the next column in each slot; one number when all rows are aligned."""
         if not self.is_ragged:
-            return self.end
-        return mx.array((self.end - self._starts).astype(np.int32))
+            return self.end - self._first()
+        return mx.array(np.asarray(self.lengths, dtype=np.int32))
 
     def attention_mask(self, width: int) -> mx.array | str | None:
         """Mask for `width` queries at the end: None or "causal" where MLX needs no array, else booleans.
 
-        Shape (rows, 1, width, end + width). A padding query sees itself, because a row of nothing but masked
-        keys would become NaN and spoil the values that later layers multiply by zero.
+        Shape (slots, 1, width, columns in use + width). A padding query and a free slot see themselves, because a row
+        of nothing but masked keys would become NaN and spoil the values that later layers multiply by zero.
         """
         if not self.is_ragged:
             return "causal" if width > 1 else None
-        columns = np.arange(self.end + width)
-        queries = columns[self.end :, None]
+        columns = np.arange(self._first(), self.end + width)
+        queries = np.arange(self.end, self.end + width)[:, None]
         visible = (columns[None, :] <= queries)[None] & (
             columns[None, None, :] >= self._starts[:, None, None]
         )
@@ -99,28 +126,106 @@ class KVCache:
             visible |= (columns[None, :] == queries)[None]
         return mx.array(visible)[:, None]
 
-    def keep_rows(self, rows: list[int]) -> None:
-        """Drop all other rows; the freed columns in front of the longest remaining row are given back."""
-        index = mx.array(rows, dtype=mx.int32)
-        self._starts = self._starts[rows]
-        shift = int(self._starts.min()) if rows else 0
-        for buffers in (self._keys, self._values):
-            for layer, old in enumerate(buffers):
-                if old is not None:
-                    buffers[layer] = mx.contiguous(old[index][:, :, shift:])
-        self._starts = self._starts - shift
-        self.end -= shift
-        self._capacity -= shift
+    def free_slots(self, slots: list[int]) -> list[int] | None:
+        """Let these rows go. Returns None while the slots keep their numbers.
+
+        When half of the slots would do, the rest moves together: the answer is the old number of each slot now.
+        """
+        self._starts[slots] = _FREE
+        if not self.row_count:
+            self._clear()
+            return []
+        if 2 * slot_bucket(self.row_count) > self.slot_count:
+            return None
+        kept = [slot for slot in range(self.slot_count) if self._starts[slot] != _FREE]
+        kept += [self._any_free()] * (slot_bucket(len(kept)) - len(kept))
+        used = self.end - self._first()
+        self._rebuild(kept, end=used, capacity=min(self._capacity, _columns(used)))
+        return kept
+
+    def adopt(self, other: KVCache) -> list[int]:
+        """Take over all rows of a cache that was prefilled apart; returns their slots here, in its order."""
+        if not self.row_count:
+            self._keys, self._values = other._keys, other._values
+            self._capacity, self._starts, self.end = other._capacity, other._starts, other.end
+            return list(range(self.slot_count))
+        wanted = self.row_count + other.slot_count
+        size = max(self.slot_count, slot_bucket(wanted))
+        end = max(self.end, other.end)
+        if size > self.slot_count or end > self.end:
+            kept = list(range(self.slot_count))
+            kept += [-1] * (size - self.slot_count)
+            self._rebuild(kept, end=end, capacity=max(self._capacity, _columns(end)))
+        slots = [slot for slot in range(self.slot_count) if self._starts[slot] == _FREE][: other.slot_count]
+        shift = self.end - other.end
+        for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
+            for layer, rows in enumerate(theirs):
+                buffer = mine[layer]
+                assert buffer is not None
+                assert rows is not None
+                for row, slot in enumerate(slots):
+                    buffer[slot : slot + 1, :, shift : self.end] = rows[row : row + 1, :, : other.end]
+        self._starts[slots] = other._starts + shift
+        return slots
 
     def state(self) -> list[mx.array]:
         """All buffers, for evaluation."""
         return [buffer for buffer in (*self._keys, *self._values) if buffer is not None]
 
+    def _used_starts(self) -> np.ndarray:
+        used: np.ndarray = self._starts[self._starts != _FREE]
+        return used
+
+    def _first(self) -> int:
+        """The first column that any row uses."""
+        starts = self._used_starts()
+        return int(starts.min()) if starts.size else self.end
+
+    def _any_free(self) -> int:
+        return int(np.argmax(self._starts == _FREE)) if (self._starts == _FREE).any() else -1
+
+    def _clear(self) -> None:
+        layers = len(self._keys)
+        self._keys, self._values = [None] * layers, [None] * layers
+        self._starts = np.zeros(0, dtype=np.int64)
+        self._capacity = self.end = 0
+
+    def _rebuild(self, slots: list[int], *, end: int, capacity: int) -> None:
+        """Move to buffers of these slots (old numbers; -1 is a new free one), their rows ending at column `end`."""
+        first = self._first()
+        used = self.end - first
+        for buffers in (self._keys, self._values):
+            for layer, old in enumerate(buffers):
+                if old is not None:
+                    buffers[layer] = self._moved(old, slots, slice(first, self.end), end - used, capacity)
+        starts = np.full(len(slots), _FREE, dtype=np.int64)
+        for slot, before in enumerate(slots):
+            if before >= 0 and self._starts[before] != _FREE:
+                starts[slot] = self._starts[before] + end - self.end
+        self._starts, self.end, self._capacity = starts, end, capacity
+
+    def _moved(self, old: mx.array, slots: list[int], columns: slice, left: int, capacity: int) -> mx.array:
+        heads, head_dim = self._shape
+        new = mx.zeros((len(slots), heads, capacity, head_dim), dtype=self._dtype)
+        kept = [slot for slot in slots if slot >= 0]
+        content = old[:, :, columns]
+        if kept != list(range(old.shape[0])):
+            content = content[mx.array(kept, dtype=mx.int32)]
+        stop = left + columns.stop - columns.start
+        new[: len(kept), :, left:stop] = content
+        return new
+
     def _write(self, buffers: list[mx.array | None], layer: int, new: mx.array, stop: int) -> mx.array:
         buffer = buffers[layer]
         if buffer is None:
             heads, head_dim = self._shape
-            buffer = mx.zeros((self.row_count, heads, self._capacity, head_dim), dtype=self._dtype)
+            buffer = mx.zeros((self.slot_count, heads, self._capacity, head_dim), dtype=self._dtype)
         buffer[:, :, self.end : stop] = new
         buffers[layer] = buffer
-        return buffer[:, :, :stop]
+        first = self._first()
+        return buffer[:, :, first:stop] if first else buffer[:, :, :stop]
+
+
+def _columns(wanted: int) -> int:
+    """Capacity for so many columns."""
+    return -(-wanted // CAPACITY_STEP) * CAPACITY_STEP

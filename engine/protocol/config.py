@@ -41,6 +41,8 @@ class EngineConfig:
     idle_unload_seconds: give the model's memory back after so long without work, and load it again when work comes;
     0 keeps it resident.
     draft_model: a smaller model that guesses ahead for a lone sequence (speculative decoding); None for none.
+    forced_tokens_per_second: for benchmarks on random weights, which never end by themselves: every chunk gets a token
+    count of about this rate, whatever its tokens are; 0 decodes truly.
     """
 
     model: str = DEFAULT_MODEL
@@ -52,6 +54,7 @@ class EngineConfig:
     memory_limit_bytes: int = 0
     idle_unload_seconds: float = 0.0
     draft_model: str | None = None
+    forced_tokens_per_second: float = 0.0
     audio: AudioLimits = field(default_factory=AudioLimits)
 
 

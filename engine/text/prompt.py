@@ -38,18 +38,32 @@ def build_prompt(
     return [*ids, *tokenizer.encode_text(f"assistant\nlanguage {language}"), tokenizer.token_id(ASR_TEXT)]
 
 
-def parse_output(text: str, forced_language: str | None = None) -> ParsedOutput:
+def build_context(prompt: str | None, keywords: tuple[str, ...] = ()) -> str | None:
+    """The system turn's text: the prompt as it is, and the keywords as a list on a line of their own.
+
+    Keywords lose control characters, runs of whitespace, and repeats among them; None when nothing is left.
+    """
+    cleaned = ("".join(c if c.isprintable() else " " for c in keyword) for keyword in keywords)
+    names = dict.fromkeys(" ".join(keyword.split()) for keyword in cleaned)
+    names.pop("", None)
+    return "\n".join(part for part in (prompt, ", ".join(names)) if part) or None
+
+
+def parse_output(
+    text: str, forced_language: str | None = None, *, keeps_repeats: bool = False
+) -> ParsedOutput:
     """Read `language English<asr_text>What was said.`, or plain text when the language was forced.
 
     Same results as the official parser, with one difference: a model that repeats the head although its
     language was forced has that head removed, where the official code returns it as text.
+    keeps_repeats: what a loop guard watched needs no collapse: the repeats that are left were said.
     """
-    text = collapse_repeats(text.strip())
+    text = text.strip() if keeps_repeats else collapse_repeats(text.strip())
     if not text:
         return ParsedOutput("", "")
     if forced_language is not None:
         head, tag, rest = text.partition(ASR_TEXT)
-        if tag and _language_of(head) is not None:
+        if tag and "\n" not in head.strip() and _language_of(head) is not None:
             text = rest.strip()
         return ParsedOutput(forced_language, text)
     head, tag, rest = text.partition(ASR_TEXT)

@@ -28,6 +28,20 @@ ASR_TEXT = "<asr_text>"
 _REQUIRED = (IM_START, IM_END, AUDIO_START, AUDIO_END, AUDIO_PAD, ASR_TEXT)
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level vocabulary, the other way round.
+
+    Source: GPT-2's encoder: printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = {chr(byte): byte for byte in printable}
+    return alphabet | {chr(0x100 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF_CHARACTER = _byte_alphabet()
+
+
 class Tokenizer:
     """Text to ids and back, with control tokens kept apart."""
 
@@ -80,6 +94,13 @@ class Tokenizer:
                 parts.append(self._names[token])
         parts.append(self._decode_run(run))
         return "".join(parts)
+
+    def token_bytes(self, token: int) -> bytes:
+        """UTF-8 bytes of one token, which may be a part of a character; a control token's name as it is spelled."""
+        if token in self._names:
+            return self._names[token].encode()
+        name = self._backend.id_to_token(token)
+        return b"" if name is None else bytes(_BYTE_OF_CHARACTER[character] for character in name)
 
     def token_id(self, name: str) -> int:
         """Id of a control token by its name; KeyError when the model has none."""

@@ -291,9 +291,9 @@ PLANTS = (
         "decoder: generated positions one too far",
         "greedy",
         CACHE,
-        "            return self.end\n        return mx.array((self.end - self._starts)",
-        "            return self.end + (self.end > 0)\n"
-        "        return mx.array((self.end + (self.end > 0) - self._starts)",
+        "            return self.end - self._first()\n        return mx.array(np.asarray(self.lengths, dtype=np.int32))",
+        "            return self.end - self._first() + (self.end > 0)\n"
+        "        return mx.array(np.asarray(self.lengths, dtype=np.int32) + (self.end > 0))",
     ),
     _one(
         "decoder: padding in front of a row not masked",

@@ -63,6 +63,14 @@ def receive_end(handle: WorkerHandle) -> Completed | Failed:
     return message
 
 
+def iter_started(handle: WorkerHandle, count: int) -> Iterator[Started]:
+    while count:
+        message = receive(handle)
+        if isinstance(message, Started):
+            count -= 1
+            yield message
+
+
 def pcm_file(tmp_path: Path, seconds: float) -> AudioSource:
     path = tmp_path / f"{seconds}.pcm"
     (0.2 * uniform(f"worker/{seconds}", int(seconds * 16_000))).astype("<f4").tofile(path)
@@ -108,17 +116,19 @@ def test_error_of_one_request_is_answered_and_the_next_is_served(
 def test_cancel_reaches_running_and_waiting_work(worker: WorkerHandle, tmp_path: Path) -> None:
     assert isinstance(receive(worker), Ready)
     endless = TranscribeOptions(max_tokens=60_000)
-    worker.pipe.send(Transcribe("running", pcm_file(tmp_path, 29.0), endless))
+    rows = 8
+    for number in range(rows):
+        worker.pipe.send(Transcribe(f"running {number}", pcm_file(tmp_path, 29.0), endless))
+    started = {message.request_id for message in iter_started(worker, rows)}
     worker.pipe.send(Transcribe("waiting", pcm_file(tmp_path, 28.0), endless))
-    assert isinstance(receive(worker), Started)
     worker.pipe.send(Cancel("waiting"))
     worker.pipe.send(Cancel("unknown"))
-    worker.pipe.send(Cancel("running"))
-    ends = [receive_end(worker), receive_end(worker)]
-    assert [(end.request_id, end.code) for end in ends if isinstance(end, Failed)] == [
-        ("running", "cancelled"),
-        ("waiting", "cancelled"),
-    ]
+    for request_id in started:
+        worker.pipe.send(Cancel(request_id))
+    ends = [receive_end(worker) for _ in range(rows + 1)]
+    assert {end.request_id for end in ends} == {*started, "waiting"}
+    assert {end.code for end in ends if isinstance(end, Failed)} == {"cancelled"}
+    assert len(started) == rows
 
 
 def test_shutdown_cancels_what_outlasts_the_drain_and_refuses_new_work(

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from engine import Transcriber
-from engine.pipeline import TranscribeItem
 from engine.protocol.config import AudioLimits, EngineConfig
 from engine.protocol.errors import (
     AudioTooLong,
@@ -26,6 +25,7 @@ from engine.protocol.errors import (
     OptionInvalid,
     RequestCancelled,
 )
+from engine.transcriber import TranscribeItem
 from tests.parity.clips import uniform
 from tests.parity.random_model import TRUE_WINDOWS
 from tests.unit.tiny_model import write_tiny_model

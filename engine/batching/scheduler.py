@@ -1,0 +1,288 @@
+"""Who runs next: which recordings are read, which chunks are prefilled together, and when the running batch steps.
+
+Knows numbers only, no arrays and no audio. A chunk waits as a ticket, is admitted with others in one prefill, and holds
+its row and its tokens until it is released. The rules:
+
+* Memory: what admitted chunks may come to hold, prompt and answer, stays within a budget of tokens and of rows.
+* Urgent chunks (the first minute of what somebody waits for) go before all others, and a part of rows and tokens is
+  kept for them, so a long recording delays them by one prefill at most. Where both wait, every fourth prefill is the
+  others' nevertheless.
+* Among equals, the owner who was served least goes first, then the older recording, then the earlier chunk.
+* Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still.
+* Prompts of a prefill are of similar length, because all are padded to the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+URGENT_CHUNKS = 2
+"""So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""
+
+_OTHERS_EVERY = 4
+_ROWS_PER_FURTHER_STEP = 8
+_PADDING_ALLOWED = 1.5
+_KEPT_PART = 8
+_READ_AHEAD_OF_ONE_OWNER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """What may be in the running batch.
+
+    token_budget: of all admitted chunks together. prefill_tokens: prompt tokens admitted at once, padding included.
+    """
+
+    max_rows: int
+    token_budget: int
+    prefill_tokens: int
+
+    @property
+    def rows_for_others(self) -> int:
+        """Rows that chunks which are not urgent may take."""
+        return max(1, self.max_rows - -(-self.max_rows // _KEPT_PART)) if self.max_rows > 1 else 1
+
+    @property
+    def tokens_for_others(self) -> int:
+        """Tokens that chunks which are not urgent may hold."""
+        return self.token_budget - self.token_budget // _KEPT_PART
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A chunk that waits. prompt_tokens: to be prefilled. reserve_tokens: what it may come to hold, prompt included."""
+
+    ticket_id: int
+    recording_id: str
+    index: int
+    prompt_tokens: int
+    reserve_tokens: int
+
+
+class Move(Enum):
+    """What the engine's thread does next."""
+
+    IDLE = auto()
+    ADMIT = auto()
+    FEED = auto()
+    STEP = auto()
+
+
+@dataclass(slots=True)
+class _Recording:
+    owner: str
+    is_interactive: bool
+    order: int
+    is_read: bool = False
+    is_being_read: bool = False
+    waiting: dict[int, Ticket] = field(default_factory=dict)
+
+    def is_urgent(self, ticket: Ticket) -> bool:
+        return self.is_interactive and ticket.index < URGENT_CHUNKS
+
+
+class Scheduler:
+    """The state of all work that is waiting or running; one thread uses it."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self.limits = limits
+        self._recordings: dict[str, _Recording] = {}
+        self._admitted: dict[int, Ticket] = {}
+        self._prefilling: set[int] = set()
+        self._served: dict[str, int] = {}
+        self._opened = 0
+        self._is_prefilling = False
+        self._group: list[Ticket] = []
+        self._steps_since_prefill = 0
+        self._urgent_in_a_row = 0
+        self._may_read_more = False
+
+    # ---- recordings and their chunks -------------------------------------------------------------------------
+
+    def open(self, recording_id: str, *, owner: str, is_interactive: bool) -> None:
+        """A recording whose chunks will be offered."""
+        active = {one.owner for one in self._recordings.values()}
+        if owner not in active:
+            # Who comes new, or back, has no credit for the time away.
+            least = min((self._served[one] for one in active), default=0)
+            self._served[owner] = max(self._served.get(owner, 0), least)
+        self._recordings[recording_id] = _Recording(owner, is_interactive, self._opened)
+        self._opened += 1
+        self._may_read_more = True
+
+    def close(self, recording_id: str) -> None:
+        """Forget a recording with its waiting chunks; admitted ones are released apart."""
+        self._recordings.pop(recording_id, None)
+        self._may_read_more = True
+        if not self._recordings:
+            self._served.clear()
+
+    def offer(self, ticket: Ticket) -> None:
+        """A chunk of an open recording is ready to be decoded."""
+        self._recordings[ticket.recording_id].waiting[ticket.ticket_id] = ticket
+
+    def release(self, ticket_id: int) -> None:
+        """An admitted chunk has left the batch."""
+        self._admitted.pop(ticket_id, None)
+        self._prefilling.discard(ticket_id)
+
+    # ---- reading ahead ---------------------------------------------------------------------------------------
+
+    def to_read(self) -> list[str]:
+        """Recordings whose next chunk should be read now, so that rows never wait for audio nor audio fills memory."""
+        if not self._may_read_more:
+            return []
+        self._may_read_more = False
+        active = {one.owner for one in self._recordings.values() if not one.is_read or one.waiting}
+        room = 2 * self.limits.max_rows
+        share = max(_READ_AHEAD_OF_ONE_OWNER, room // max(1, len(active)))
+        ahead = dict.fromkeys(active, 0)
+        for recording in self._recordings.values():
+            if recording.owner in ahead:
+                ahead[recording.owner] += len(recording.waiting) + recording.is_being_read
+        wanted = []
+        for recording_id, recording in sorted(self._recordings.items(), key=_reading_order):
+            if recording.is_read or recording.is_being_read:
+                continue
+            # What somebody waits for must not stand behind a long recording of the same owner.
+            may_be_urgent = recording.is_interactive and not recording.waiting
+            if ahead[recording.owner] < share or (may_be_urgent and ahead[recording.owner] < share + room):
+                ahead[recording.owner] += 1
+                wanted.append(recording_id)
+        return wanted
+
+    def reading(self, recording_id: str) -> None:
+        """The next chunk of this recording is being read."""
+        self._recordings[recording_id].is_being_read = True
+
+    def has_read(self, recording_id: str, *, is_last: bool) -> None:
+        """The reading under way is over."""
+        if recording_id in self._recordings:
+            self._recordings[recording_id].is_being_read = False
+            self._recordings[recording_id].is_read = is_last
+            self._may_read_more = True
+
+    def is_being_read(self, recording_id: str) -> bool:
+        """Whether a reading of this recording is under way."""
+        return recording_id in self._recordings and self._recordings[recording_id].is_being_read
+
+    # ---- what comes next -------------------------------------------------------------------------------------
+
+    @property
+    def waiting_count(self) -> int:
+        """Chunks that are ready and not admitted."""
+        return sum(len(recording.waiting) for recording in self._recordings.values())
+
+    @property
+    def row_count(self) -> int:
+        """Chunks admitted and not released."""
+        return len(self._admitted)
+
+    @property
+    def reserved_tokens(self) -> int:
+        """What admitted chunks may come to hold."""
+        return sum(ticket.reserve_tokens for ticket in self._admitted.values())
+
+    def next_move(self) -> Move:
+        """What to do now; ADMIT promises that `admit` will return chunks."""
+        joined_rows = len(self._admitted) - len(self._prefilling)
+        if self._is_prefilling:
+            return Move.STEP if joined_rows and not self._steps_since_prefill else Move.FEED
+        patience = 1 + joined_rows // _ROWS_PER_FURTHER_STEP
+        if not (joined_rows and self._steps_since_prefill < patience):
+            self._group = self._next_group()
+            if self._group:
+                return Move.ADMIT
+        return Move.STEP if joined_rows else Move.IDLE
+
+    def admit(self) -> list[Ticket]:
+        """Take the chunks of the prefill that `next_move` found; they are to be fed until `joined` is called."""
+        group, self._group = self._group, []
+        for ticket in group:
+            recording = self._recordings[ticket.recording_id]
+            del recording.waiting[ticket.ticket_id]
+            self._admitted[ticket.ticket_id] = ticket
+            self._prefilling.add(ticket.ticket_id)
+            self._served[recording.owner] += ticket.reserve_tokens
+            is_urgent = recording.is_urgent(ticket)
+        if group:
+            self._urgent_in_a_row = self._urgent_in_a_row + 1 if is_urgent else 0
+            self._may_read_more = True
+            self._is_prefilling = True
+            # The first slice need not wait for a step: the last prefill did.
+            self._steps_since_prefill = 1
+        return group
+
+    def fed(self) -> None:
+        """A slice of the prefill was fed; the running batch may step before the next."""
+        self._steps_since_prefill = 0
+
+    def joined(self) -> None:
+        """The prefill is over and its chunks are rows of the running batch."""
+        self._is_prefilling = False
+        self._prefilling.clear()
+        self._steps_since_prefill = 0
+
+    def stepped(self) -> None:
+        """The running batch took a step."""
+        self._steps_since_prefill += 1
+
+    def _next_group(self) -> list[Ticket]:
+        if self.row_count >= self.limits.max_rows:
+            return []
+        urgent: list[Ticket] = []
+        others: list[Ticket] = []
+        for recording in self._recordings.values():
+            for ticket in recording.waiting.values():
+                (urgent if recording.is_urgent(ticket) else others).append(ticket)
+        limits = self.limits
+        if others and (not urgent or self._urgent_in_a_row >= _OTHERS_EVERY - 1):
+            group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
+            if group or not urgent:
+                return group
+        return self._fitting(urgent, limits.max_rows, limits.token_budget)
+
+    def _fitting(self, candidates: Iterable[Ticket], max_rows: int, token_budget: int) -> list[Ticket]:
+        """The next of these in order, and with it what fits beside it."""
+        rows, tokens = self.row_count, self.reserved_tokens
+        group: list[Ticket] = []
+        longest = prompt_sum = 0
+        for ticket in self._in_order(candidates):
+            is_alone = not group and not self._admitted
+            if not is_alone and (rows + 1 > max_rows or tokens + ticket.reserve_tokens > token_budget):
+                # What comes first is waited for: smaller ones that overtook it could keep it waiting for ever.
+                break
+            width = max(longest, ticket.prompt_tokens)
+            padded = width * (len(group) + 1)
+            total = prompt_sum + ticket.prompt_tokens
+            if group and (padded > self.limits.prefill_tokens or padded > _PADDING_ALLOWED * total):
+                continue
+            group.append(ticket)
+            longest, prompt_sum = width, total
+            rows, tokens = rows + 1, tokens + ticket.reserve_tokens
+        return group
+
+    def _in_order(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """Owners take turns by what they were served, counting what this order gives them."""
+        lanes: dict[str, list[Ticket]] = {}
+        for ticket in tickets:
+            lanes.setdefault(self._recordings[ticket.recording_id].owner, []).append(ticket)
+        for lane in lanes.values():
+            lane.sort(key=lambda one: (self._recordings[one.recording_id].order, one.index), reverse=True)
+        served = {owner: self._served[owner] for owner in lanes}
+        ordered = []
+        while lanes:
+            owner = min(lanes, key=lambda one: (served[one], one))
+            ticket = lanes[owner].pop()
+            ordered.append(ticket)
+            served[owner] += ticket.reserve_tokens
+            if not lanes[owner]:
+                del lanes[owner]
+        return ordered
+
+
+def _reading_order(item: tuple[str, _Recording]) -> tuple[bool, int, int]:
+    _, recording = item
+    return (not recording.is_interactive, len(recording.waiting), recording.order)

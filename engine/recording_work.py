@@ -1,0 +1,338 @@
+"""One recording on its way: its options, the chunks in hand, the segments so far, and its one end.
+
+Chunks are decoded side by side and end in any order; segments, deltas and the transcript keep the recording's order.
+It holds state and no engine: `engine.pipeline` moves it along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+
+from engine.audio.recording import OpenRecording, Recording
+from engine.audio.split import Chunk
+from engine.batching.sequence import Sequence
+from engine.live_text import DeltaCallback, LiveText
+from engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
+from engine.protocol.errors import RequestCancelled
+from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript
+from engine.reading import compression_ratio, main_language
+from engine.resident import Wish
+from engine.text.joining import join_texts
+
+ProgressCallback = Callable[[float, float], None]
+"""Called with (seconds of audio done, seconds in all) from the engine's thread; the total may still grow."""
+
+SegmentCallback = Callable[[Segment], None]
+"""Called with each finished segment, in order, from the engine's thread."""
+
+_ids = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeItem:
+    """One recording with options of its own; the fields are those of TranscribeOptions."""
+
+    audio: Recording
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    max_tokens: int | None = None
+    logprobs: bool = False
+    token_logprobs: bool = False
+    languages: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    repetition_penalty: float = 1.0
+
+    def options(self) -> TranscribeOptions:
+        """The same without the audio, checked; raises OptionInvalid."""
+        return TranscribeOptions(
+            language=self.language,
+            prompt=self.prompt,
+            temperature=self.temperature,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+            logprobs=self.logprobs,
+            token_logprobs=self.token_logprobs,
+            languages=self.languages,
+            keywords=self.keywords,
+            repetition_penalty=self.repetition_penalty,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Whom a recording's progress is told, on the engine's thread; None for nobody. None of them may block."""
+
+    on_started: Callable[[], None] | None = None
+    on_progress: ProgressCallback | None = None
+    on_segment: SegmentCallback | None = None
+    on_delta: DeltaCallback | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """A chunk, or a part of one that is decoded again, with the sequence that decodes it.
+
+    is_retry: part of a chunk that fell into a loop; it is not cut a second time.
+    segment: what it said, once it is over; None before.
+    """
+
+    work: RecordingWork
+    chunk: Chunk
+    index: int
+    is_retry: bool = False
+    prompt_ids: list[int] = field(default_factory=list)
+    sequence: Sequence | None = None
+    segment: Segment | None = None
+    is_over: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """The place of one chunk in its recording: one piece, or the parts that it was cut into."""
+
+    chunk: Chunk
+    pieces: list[Piece]
+    retry_notice: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all pieces are."""
+        return all(piece.is_over for piece in self.pieces)
+
+
+class RecordingWork:
+    """One recording; `future` is its one end. Any thread may call `cancel`; all else belongs to the engine's."""
+
+    def __init__(
+        self,
+        item: TranscribeItem,
+        *,
+        listener: Listener | None = None,
+        owner: str = "",
+        is_interactive: bool = True,
+        is_cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """raises: OptionInvalid"""
+        self.work_id = str(next(_ids))
+        self.audio = item.audio
+        self.options = item.options()
+        self.owner = owner
+        self.is_interactive = is_interactive
+        self.listener = listener or Listener()
+        self.future: Future[Transcript] = Future()
+        self.future.set_running_or_notify_cancel()
+        self.seed = 0
+        self.wish: Wish | None = None
+        self.recording: OpenRecording | None = None
+        self.chunks: Iterator[Chunk | None] | None = None
+        self.is_read = False
+        self.decode_audio_seconds = 0.0
+        self.clock = PhaseClock()
+        self._is_cancelled = is_cancelled
+        self._was_cancelled = threading.Event()
+        self._has_started = False
+        self._slots: deque[Slot] = deque()
+        self._segments: list[Segment] = []
+        self._notices: list[str] = []
+        self._usage = TokenUsage()
+        self._seconds_done = 0.0
+        self._chunk_count = 0
+        self.live = None if self.listener.on_delta is None else LiveText(self.listener.on_delta)
+
+    # ---- from any thread -------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Stop at the next decode step; `future` then ends in RequestCancelled."""
+        self._was_cancelled.set()
+
+    # ---- on the engine's thread ------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has its end."""
+        return self.future.done()
+
+    def wants_cancel(self) -> bool:
+        """Whether somebody asked for its end."""
+        return self._was_cancelled.is_set() or (self._is_cancelled is not None and self._is_cancelled())
+
+    def begin(self) -> None:
+        """It is no longer queued behind others."""
+        if not self._has_started:
+            self._has_started = True
+            if self.listener.on_started is not None:
+                self.listener.on_started()
+            self.report_progress()
+
+    def add(self, chunk: Chunk) -> Piece:
+        """The next chunk was read."""
+        piece = Piece(self, chunk, self._chunk_count)
+        self._chunk_count += 1
+        self._slots.append(Slot(chunk, [piece]))
+        return piece
+
+    def slot_of(self, piece: Piece) -> Slot:
+        """The place that this piece belongs to."""
+        return next(slot for slot in self._slots if piece in slot.pieces)
+
+    def open_sequences(self) -> list[Sequence]:
+        """Those whose pieces are not over."""
+        return [
+            piece.sequence
+            for slot in self._slots
+            for piece in slot.pieces
+            if piece.sequence is not None and not piece.is_over
+        ]
+
+    def count(self, piece: Piece) -> None:
+        """Add what a piece took and gave to the usage."""
+        sequence = piece.sequence
+        assert sequence is not None
+        audio_tokens = 0 if sequence.audio is None else sequence.audio.shape[0]
+        self._usage = TokenUsage(
+            audio_tokens=self._usage.audio_tokens + audio_tokens,
+            text_tokens=self._usage.text_tokens + len(sequence.prompt_ids) - audio_tokens,
+            output_tokens=self._usage.output_tokens + len(sequence.tokens),
+        )
+
+    def speaking(self) -> Piece | None:
+        """The piece whose text may be sent while it is decoded: that of the earliest chunk that is not over."""
+        if self.live is None or not self._slots:
+            return None
+        slot = self._slots[0]
+        return None if slot.retry_notice else slot.pieces[0]
+
+    def settle(self) -> None:
+        """Pass on, in order, what is over: segments, text and progress."""
+        has_moved = False
+        while self._slots and self._slots[0].is_over:
+            slot = self._slots.popleft()
+            for segment in self._segments_of(slot):
+                self._take(segment)
+            self._seconds_done += slot.chunk.sample_count / SAMPLE_RATE_HZ
+            has_moved = True
+        if has_moved:
+            self.report_progress()
+
+    def report_progress(self) -> None:
+        """Tell how far it is."""
+        if self.listener.on_progress is not None and self.recording is not None:
+            expected = self.recording.seconds_expected
+            self.listener.on_progress(min(expected, self._seconds_done), expected)
+
+    def finish_if_done(self, model_id: str) -> bool:
+        """Give it its end when all of it is read and decoded; returns whether it has one."""
+        if not self.is_over and self.is_read and not self._slots:
+            self.begin()
+            transcript = self._transcript(model_id)
+            self.close()
+            self.future.set_result(transcript)
+        return self.is_over
+
+    def fail(self, error: BaseException) -> None:
+        """Give it its end, when it has none."""
+        if not self.is_over:
+            self.future.set_exception(error)
+
+    def fail_as_cancelled(self) -> None:
+        """Give it the end that was asked for."""
+        self.fail(RequestCancelled("the transcription was cancelled"))
+
+    def close(self) -> None:
+        """Release the recording's file; not while it is being read."""
+        if self.chunks is not None:
+            self.chunks.close()  # type: ignore[attr-defined]  # a generator, which closes what it holds open
+        if self.recording is not None:
+            self.recording.close()
+
+    def _segments_of(self, slot: Slot) -> list[Segment]:
+        segments = [piece.segment for piece in slot.pieces if piece.segment is not None]
+        if slot.retry_notice is None:
+            return segments
+        # Notices of the parts say more than that there were parts.
+        segments = [replace(one, notice=one.notice or slot.retry_notice) for one in segments]
+        if self.live is None or not self.live.sent:
+            return segments
+        # What was sent of the first attempt stands, and it may reach across both parts.
+        whole = join_texts([(one.text, one.language) for one in segments])
+        first = segments[0]
+        return [
+            replace(
+                first,
+                text=whole,
+                end_seconds=slot.chunk.end_seconds,
+                tokens=tuple(itertools.chain.from_iterable(one.tokens for one in segments)),
+                token_logprobs=tuple(itertools.chain.from_iterable(one.token_logprobs for one in segments)),
+            )
+        ]
+
+    def _take(self, segment: Segment) -> None:
+        if segment.notice:
+            self._notices.append(segment.notice)
+        if self.live is not None:
+            text = self.live.finish(segment.text, segment.language, segment.token_logprobs)
+            if text != segment.text:
+                segment = replace(segment, text=text, compression_ratio=compression_ratio(text))
+        if segment.text:
+            segment = replace(segment, index=len(self._segments))
+            self._segments.append(segment)
+            if self.listener.on_segment is not None:
+                self.listener.on_segment(segment)
+
+    def _transcript(self, model_id: str) -> Transcript:
+        assert self.recording is not None
+        segments = tuple(self._segments)
+        return Transcript(
+            text=join_texts([(segment.text, segment.language) for segment in segments]),
+            language=main_language(segments),
+            languages=tuple(dict.fromkeys(segment.language for segment in segments if segment.language)),
+            duration_seconds=self.recording.seconds_read,
+            segments=segments,
+            model_id=model_id,
+            usage=self._usage,
+            warnings=(*self.recording.warnings, *self._notices),
+            timings=self.clock.timings(self.decode_audio_seconds),
+        )
+
+
+class PhaseClock:
+    """Seconds that one recording took part in each phase; phases of different chunks may overlap in time."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    def add(self, phase: str, seconds: float) -> None:
+        """Count time."""
+        self._spent[phase] = self._spent.get(phase, 0.0) + seconds
+
+    def timings(self, decode_audio_seconds: float) -> Timings:
+        """What was counted so far."""
+        return Timings(
+            decode_audio_seconds=decode_audio_seconds,
+            encode_seconds=self._spent.get("encode", 0.0),
+            prefill_seconds=self._spent.get("prefill", 0.0),
+            generate_seconds=self._spent.get("generate", 0.0),
+            total_seconds=time.perf_counter() - self._started,
+        )
+
+
+@contextlib.contextmanager
+def timed(phase: str, works: list[RecordingWork]) -> Iterator[None]:
+    """Count the block's time for every recording that takes part in it."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = time.perf_counter() - started
+        for work in dict.fromkeys(works):
+            work.clock.add(phase, seconds)

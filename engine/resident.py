@@ -1,0 +1,164 @@
+"""The resident model: weights, tokenizer, device and type, and what one chunk's sequence looks like to it.
+
+Everything here touches MLX and belongs to one thread. It decodes nothing by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from engine.audio.mel import HOP_SAMPLES
+from engine.batching.forcing import forced_token_count
+from engine.batching.sequence import Sequence
+from engine.checkpoint.fetch import resolve_model
+from engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
+from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
+from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
+from engine.protocol.errors import CheckpointMismatch, LanguageUnknown, LanguageUnsupported, PromptTooLong
+from engine.reading import recognition_marks
+from engine.text.languages import LANGUAGES, iso_code, resolve_language
+from engine.text.prompt import build_context, build_prompt
+from engine.text.repetition import LONGEST_LOOP_PERIOD, LOOP_REPEATS, LoopGuard, max_tokens_for_audio
+from engine.text.tokenizer import Tokenizer
+
+_LEAST_ROOM = 32
+"""Tokens of answer below which a prompt counts as too long."""
+
+_ROOM_TO_SEE_A_LOOP = 2 * LONGEST_LOOP_PERIOD
+"""A budget ends this far past the most that the audio can hold, so that a loop is seen as one before it is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one recording asks of decoding, made ready for the model.
+
+    language: canonical English name when forced. context: the system turn's text. head_choices: see Sequence.
+    """
+
+    options: TranscribeOptions
+    language: str | None
+    context: str | None
+    head_choices: tuple[int, ...] | None
+    context_tokens: int
+
+
+class ResidentModel:
+    """A loaded model. raises: ModelError subtypes, each naming what is wrong and what to do."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        started = time.perf_counter()
+        self._config = config
+        self.device = choose_device(config.device)
+        mx.set_default_device(self.device)
+        dtype = choose_dtype(config.dtype, self.device)
+        resolved = resolve_model(config.model, offline=config.offline, download=not config.offline)
+        checkpoint = read_checkpoint(resolved.folder)
+        self.tokenizer = Tokenizer.from_folder(resolved.folder)
+        if self.tokenizer.largest_id >= checkpoint.config.text.vocab_size:
+            raise CheckpointMismatch(
+                f"the tokenizer knows id {self.tokenizer.largest_id}, the weights only "
+                f"{checkpoint.config.text.vocab_size} rows: they are not of one model"
+            )
+        self.network = build_model(checkpoint, dtype=dtype, device=self.device)
+        self.marks = recognition_marks(self.tokenizer)
+        self.host_products = HostProducts(self.device)
+        known = tuple(language.name for language in LANGUAGES)
+        # A name that the table lacks could be neither asked for nor answered with a code.
+        self._languages = tuple(name for name in checkpoint.config.languages if name in known) or known
+        self.info = ModelInfo(
+            model_id=resolved.model_id,
+            is_demo=resolved.is_demo,
+            languages=self._languages,
+            language_codes=tuple(iso_code(name) for name in self._languages),
+            device=device_name(self.device),
+            dtype=dtype_name(dtype),
+            weight_bits=checkpoint.decoder_bits,
+            parameter_count=checkpoint.parameter_count,
+            resident_bytes=sum(array.nbytes for array in resident_arrays(self.network)),
+            load_seconds=time.perf_counter() - started,
+        )
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of keys and values that one token takes."""
+        text = self.network.config.text
+        return 2 * text.layer_count * text.kv_head_count * text.head_dim * self.network.dtype.size
+
+    def wish(self, options: TranscribeOptions) -> Wish:
+        """Check what a recording asks for against this model; raises LanguageUnknown, LanguageUnsupported."""
+        language = self._spoken(options.language, "language")
+        choices = dict.fromkeys(self._spoken(one, "languages") for one in options.languages)
+        names = [name for name in choices if name is not None]
+        head_choices = None
+        if language is None and len(names) == 1:
+            language = names[0]
+        elif language is None and names:
+            head_choices = self._head_choices(names)
+        context = build_context(options.prompt, options.keywords)
+        context_tokens = len(self.tokenizer.encode_text(context)) if context else 0
+        return Wish(options, language, context, head_choices, context_tokens)
+
+    def prompt_ids(self, wish: Wish, samples: int) -> list[int]:
+        """The prompt of a chunk of so many samples."""
+        audio_tokens = self.network.config.audio.token_count(samples // HOP_SAMPLES)
+        return build_prompt(
+            self.tokenizer, audio_tokens=audio_tokens, context=wish.context, language=wish.language
+        )
+
+    def sequence(
+        self, wish: Wish, prompt_ids: list[int], *, samples: int, start_sample: int, seed: int
+    ) -> Sequence:
+        """A sequence for a chunk, its audio still to come; raises PromptTooLong."""
+        options = wish.options
+        seconds = samples / SAMPLE_RATE_HZ
+        audio_holds = max_tokens_for_audio(seconds)
+        budget = (
+            options.max_tokens or max(audio_holds, LOOP_REPEATS * LONGEST_LOOP_PERIOD) + _ROOM_TO_SEE_A_LOOP
+        )
+        positions = self.network.config.text.max_positions
+        room = positions - len(prompt_ids)
+        if room < min(budget, _LEAST_ROOM):
+            raise PromptTooLong(
+                f"the prompt is too long: with the audio it takes {len(prompt_ids)} of the model's {positions} "
+                "positions; shorten the prompt",
+                parameter="prompt",
+            )
+        forced_rate = self._config.forced_tokens_per_second
+        forced_count = forced_token_count(seconds, start_sample, forced_rate) if forced_rate else None
+        return Sequence(
+            prompt_ids=prompt_ids,
+            audio=None,
+            token_budget=forced_count or min(budget, room),
+            temperature=options.temperature,
+            seed=seed,
+            wants_logprobs=options.logprobs,
+            repetition_penalty=options.repetition_penalty,
+            head_choices=wish.head_choices,
+            guard=None if forced_count else LoopGuard(audio_holds),
+            forced_count=forced_count,
+        )
+
+    def _spoken(self, wanted: str | None, parameter: str) -> str | None:
+        try:
+            language = None if wanted is None else resolve_language(wanted)
+        except LanguageUnknown as error:
+            raise LanguageUnknown(error.message, parameter=parameter) from None
+        if language is None:
+            return None
+        if language.name not in self._languages:
+            raise LanguageUnsupported(
+                f"the loaded model does not speak {language.name}; it speaks {', '.join(self._languages)}",
+                parameter=parameter,
+            )
+        return language.name
+
+    def _head_choices(self, names: list[str]) -> tuple[int, ...]:
+        """The tokens that begin these names, and the one for no speech, behind `Marks.none_prefix`."""
+        place = len(self.marks.none_prefix)
+        choices = [self.tokenizer.encode_text(f"language {name}")[place] for name in names]
+        if self.marks.none_token is not None:
+            choices.append(self.marks.none_token)
+        return tuple(dict.fromkeys(choices))

@@ -1,0 +1,324 @@
+"""Who runs next, in numbers alone: budgets, turns between owners, and what a long recording may cost a short one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from engine.batching.scheduler import URGENT_CHUNKS, BatchLimits, Move, Scheduler, Ticket
+
+ROOMY = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000)
+
+
+class Desk:
+    """A scheduler with recordings of equal chunks, moved by hand."""
+
+    def __init__(self, limits: BatchLimits = ROOMY) -> None:
+        self.scheduler = Scheduler(limits)
+        self.offered = 0
+
+    def recording(
+        self, name: str, chunks: int, *, owner: str = "", interactive: bool = True, prompt: int = 100
+    ) -> None:
+        self.scheduler.open(name, owner=owner or name, is_interactive=interactive)
+        for index in range(chunks):
+            self.chunk(name, index, prompt=prompt)
+
+    def chunk(self, name: str, index: int, *, prompt: int = 100, reserve: int | None = None) -> Ticket:
+        ticket = Ticket(self.offered, name, index, prompt, 2 * prompt if reserve is None else reserve)
+        self.offered += 1
+        self.scheduler.offer(ticket)
+        return ticket
+
+    def next_prefill(self) -> list[Ticket]:
+        """Step until the next prefill, and let it join at once."""
+        while (move := self.scheduler.next_move()) is Move.STEP:
+            self.scheduler.stepped()
+        if move is Move.IDLE:
+            return []
+        group = self.scheduler.admit()
+        self.scheduler.joined()
+        return group
+
+    def end(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            self.scheduler.release(ticket.ticket_id)
+
+
+def names(group: Iterable[Ticket]) -> list[str]:
+    return [ticket.recording_id for ticket in group]
+
+
+def test_nothing_to_do_is_idle() -> None:
+    desk = Desk()
+    assert desk.scheduler.next_move() is Move.IDLE
+    desk.scheduler.open("a", owner="a", is_interactive=True)
+    assert desk.scheduler.next_move() is Move.IDLE
+
+
+def test_everything_that_fits_is_admitted_in_one_prefill() -> None:
+    desk = Desk()
+    for name in "abcde":
+        desk.recording(name, 1)
+    assert sorted(names(desk.next_prefill())) == list("abcde")
+    assert desk.scheduler.next_move() is Move.STEP
+
+
+def test_admitted_tokens_never_exceed_the_budget() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1000, prefill_tokens=100_000))
+    for name in "abcdefgh":
+        desk.recording(name, 1)
+    first = desk.next_prefill()
+    assert len(first) == 5
+    assert desk.scheduler.reserved_tokens == 1000
+    assert desk.scheduler.next_move() is Move.STEP
+    desk.end(first[:2])
+    assert len(desk.next_prefill()) == 2
+
+
+def test_admitted_rows_never_exceed_their_number() -> None:
+    desk = Desk(BatchLimits(max_rows=3, token_budget=1_000_000, prefill_tokens=100_000))
+    for name in "abcde":
+        desk.recording(name, 1)
+    assert len(desk.next_prefill()) == 3
+    assert desk.scheduler.row_count == 3
+
+
+def test_chunk_larger_than_the_budget_runs_alone() -> None:
+    desk = Desk(BatchLimits(max_rows=8, token_budget=100, prefill_tokens=100_000))
+    desk.recording("large", 0)
+    desk.chunk("large", 0, prompt=90, reserve=500)
+    desk.recording("small", 1, prompt=10)
+    assert names(desk.next_prefill()) == ["large"]
+    assert desk.scheduler.next_move() is Move.STEP
+
+
+def test_what_comes_first_is_not_overtaken_by_what_is_smaller() -> None:
+    desk = Desk(BatchLimits(max_rows=8, token_budget=400, prefill_tokens=100_000))
+    desk.recording("running", 1)
+    running = desk.next_prefill()
+    desk.recording("large", 1, prompt=150)
+    desk.recording("small", 1, prompt=50)
+    assert desk.scheduler.next_move() is Move.STEP
+    desk.scheduler.stepped()
+    assert desk.scheduler.next_move() is Move.STEP
+    desk.end(running)
+    assert names(desk.next_prefill()) == ["large", "small"]
+
+
+def test_short_recording_waits_for_one_prefill_of_a_long_one_at_most() -> None:
+    desk = Desk(BatchLimits(max_rows=8, token_budget=1_000_000, prefill_tokens=400))
+    desk.recording("long", 50, owner="ada")
+    for _ in range(3):
+        desk.next_prefill()
+    desk.recording("short", 1, owner="grace")
+    desk.end(list(desk.scheduler._admitted.values()))
+    groups = [names(desk.next_prefill()) for _ in range(2)]
+    assert any("short" in group for group in groups)
+
+
+def test_rows_and_tokens_are_kept_free_for_urgent_work() -> None:
+    desk = Desk(BatchLimits(max_rows=8, token_budget=1_000_000, prefill_tokens=100_000))
+    desk.recording("long", 50)
+    taken = desk.next_prefill() + desk.next_prefill()
+    assert len(taken) == 7
+    desk.recording("short", 1)
+    assert names(desk.next_prefill()) == ["short"]
+
+
+def test_job_is_never_urgent_but_the_first_minute_of_a_waited_for_recording_is() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    desk.recording("job", 3, interactive=False)
+    desk.recording("waited", 4, owner="other")
+    order = []
+    for _ in range(6):
+        [ticket] = desk.next_prefill()
+        order.append((ticket.recording_id, ticket.index))
+    assert order[:URGENT_CHUNKS] == [("waited", 0), ("waited", 1)]
+    assert {name for name, _ in order[URGENT_CHUNKS:]} == {"job", "waited"}
+
+
+def test_long_work_gets_every_fourth_prefill_under_unending_urgent_work() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    desk.recording("long", 30, interactive=False)
+    for number in range(40):
+        desk.recording(f"urgent {number}", 1)
+    groups = []
+    for _ in range(24):
+        group = desk.next_prefill()
+        groups.append(names(group))
+        desk.end(group)
+    long_places = [place for place, group in enumerate(groups) if "long" in group]
+    assert long_places == [3, 7, 11, 15, 19, 23]
+
+
+def test_owners_take_turns_however_much_one_of_them_asks() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=200))
+    for number in range(20):
+        desk.recording(f"many {number}", 1, owner="many")
+    desk.recording("one", 1, owner="few")
+    desk.recording("two", 1, owner="few")
+    first, second = desk.next_prefill(), desk.next_prefill()
+    assert {"one"} <= set(names(first))
+    assert {"two"} <= set(names(second))
+
+
+def test_owner_who_comes_back_has_saved_no_credit() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=200))
+    for number in range(30):
+        desk.recording(f"steady {number}", 1, owner="steady")
+    for _ in range(5):
+        desk.end(desk.next_prefill())
+    for number in range(30):
+        desk.recording(f"new {number}", 1, owner="new")
+    owners = [name.split()[0] for _ in range(5) for name in names(desk.next_prefill())]
+    assert 4 <= owners.count("new") <= 6
+
+
+def test_within_one_owner_the_older_recording_and_the_earlier_chunk_go_first() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    desk.recording("first", 0, owner="ada", interactive=False)
+    desk.recording("second", 2, owner="ada", interactive=False)
+    desk.chunk("first", 1)
+    desk.chunk("first", 0)
+    order = [(t.recording_id, t.index) for _ in range(4) for t in desk.next_prefill()]
+    assert order == [("first", 0), ("first", 1), ("second", 0), ("second", 1)]
+
+
+def test_prompts_prefilled_together_are_of_similar_length_and_nobody_starves() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=4000))
+    for number in range(6):
+        desk.recording(f"{number}", 1, prompt=400 if number % 2 else 20)
+    groups = [desk.next_prefill() for _ in range(2)]
+    assert sorted(len(group) for group in groups) == [3, 3]
+    for group in groups:
+        lengths = [ticket.prompt_tokens for ticket in group]
+        assert max(lengths) * len(lengths) <= 1.5 * sum(lengths)
+
+
+def test_running_rows_step_between_prefills_and_the_more_rows_the_more_steps() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    steps_between = []
+    for number in range(33):
+        desk.recording(f"{number}", 1)
+        steps = 0
+        while desk.scheduler.next_move() is Move.STEP:
+            desk.scheduler.stepped()
+            steps += 1
+        desk.scheduler.admit()
+        desk.scheduler.joined()
+        steps_between.append(steps)
+    assert steps_between[0] == 0
+    assert steps_between[1] == 1
+    assert steps_between[32] == 5
+
+
+def test_slices_of_a_long_prefill_alternate_with_steps_of_those_who_run() -> None:
+    desk = Desk()
+    desk.recording("running", 1)
+    desk.next_prefill()
+    desk.recording("long prompt", 1, prompt=9_000)
+    moves = []
+    while (move := desk.scheduler.next_move()) is not Move.ADMIT:
+        assert move is Move.STEP
+        desk.scheduler.stepped()
+    desk.scheduler.admit()
+    for _ in range(6):
+        move = desk.scheduler.next_move()
+        moves.append(move)
+        if move is Move.STEP:
+            desk.scheduler.stepped()
+        else:
+            desk.scheduler.fed()
+    assert moves == [Move.FEED, Move.STEP] * 3
+
+
+def test_closed_recording_leaves_nothing_behind() -> None:
+    desk = Desk(BatchLimits(max_rows=1, token_budget=1000, prefill_tokens=1000))
+    desk.recording("a", 3)
+    [running] = desk.next_prefill()
+    desk.scheduler.close("a")
+    desk.scheduler.release(running.ticket_id)
+    assert (desk.scheduler.waiting_count, desk.scheduler.row_count, desk.scheduler.reserved_tokens) == (
+        0,
+        0,
+        0,
+    )
+    assert desk.scheduler.next_move() is Move.IDLE
+
+
+def test_reading_ahead_is_bounded_and_shared_between_owners() -> None:
+    scheduler = Scheduler(BatchLimits(max_rows=4, token_budget=1000, prefill_tokens=1000))
+    for number in range(40):
+        scheduler.open(f"many {number}", owner="many", is_interactive=False)
+    scheduler.open("one", owner="few", is_interactive=False)
+    wanted = scheduler.to_read()
+    assert "one" in wanted
+    assert len(wanted) == 5
+    for name in wanted:
+        scheduler.reading(name)
+    assert scheduler.to_read() == []
+
+
+def test_long_recording_read_ahead_does_not_keep_a_short_one_of_the_same_owner_waiting() -> None:
+    scheduler = Scheduler(BatchLimits(max_rows=2, token_budget=1000, prefill_tokens=1000))
+    scheduler.open("long", owner="ada", is_interactive=True)
+    for index in range(4):
+        assert scheduler.to_read() == ["long"]
+        scheduler.reading("long")
+        scheduler.has_read("long", is_last=False)
+        scheduler.offer(Ticket(index, "long", index, 10, 20))
+    assert scheduler.to_read() == []
+    scheduler.open("short", owner="ada", is_interactive=True)
+    assert scheduler.to_read() == ["short"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_chunk_is_admitted_once_and_no_limit_is_ever_passed(seed: int) -> None:
+    chance = random.Random(seed)
+    limits = BatchLimits(max_rows=chance.randint(1, 9), token_budget=900, prefill_tokens=300)
+    desk = Desk(limits)
+    admitted: list[int] = []
+    running: list[Ticket] = []
+    closed: set[str] = set()
+    for number in range(60):
+        name = f"r{number}"
+        desk.recording(
+            name, chance.randint(1, 5), owner=f"o{chance.randint(0, 3)}", prompt=chance.randint(1, 120)
+        )
+        for _ in range(chance.randint(0, 6)):
+            move = desk.scheduler.next_move()
+            if move is Move.ADMIT:
+                group = desk.scheduler.admit()
+                assert group
+                admitted += [ticket.ticket_id for ticket in group]
+                running += group
+                desk.scheduler.joined()
+            elif move is Move.STEP:
+                desk.scheduler.stepped()
+                ending = chance.sample(running, chance.randint(0, min(2, len(running))))
+                desk.end(ending)
+                running = [ticket for ticket in running if ticket not in ending]
+            assert desk.scheduler.row_count <= limits.max_rows
+            assert desk.scheduler.reserved_tokens <= limits.token_budget or len(running) == 1
+        if chance.random() < 0.2:
+            closed.add(name)
+            desk.scheduler.close(name)
+            desk.end([ticket for ticket in running if ticket.recording_id == name])
+            running = [ticket for ticket in running if ticket.recording_id != name]
+    while (move := desk.scheduler.next_move()) is not Move.IDLE:
+        if move is Move.ADMIT:
+            group = desk.scheduler.admit()
+            admitted += [ticket.ticket_id for ticket in group]
+            desk.scheduler.joined()
+            desk.end(running)
+            running = group
+        else:
+            desk.scheduler.stepped()
+            desk.end(running)
+            running = []
+    assert len(admitted) == len(set(admitted))
+    assert desk.scheduler.waiting_count == 0
+    assert desk.offered - len(admitted) <= 5 * len(closed)
