@@ -14,13 +14,17 @@ recording is answered with its size and SHA-256, so that a test can see that it 
 
     stderr: text        write to standard error           delay_seconds: n     work for so long, open to Cancel
     partials: [texts]   one segment each, as Partial too  partial_delay_seconds: n between two of them
+    deltas: [texts]     as TextDelta where wanted         delta_delay_seconds: n   before every one but the first
     exit: n             leave with os._exit(n)            abort: true          abort() as a failing C++ library does
     half_message: true  die in the middle of a message    hang: true           never answer, whatever comes
     fail: code          answer Failed with this code      message: text        its message
     text: text          the answer                        language: name       its language, null for none
+    token_logprobs: [numbers]  of the answer's words in turn, where the options ask for them; -0.25 when used up
     echo_options: true  answer with the options as JSON   duration_seconds: n  the recording's length
     warnings: [texts]   the transcript's warnings
 
+The answer's text is `text`, else the deltas joined, else the partials with spaces between. Where deltas are wanted and
+none are scripted, it is sent as one. A `text` that is not its deltas joined is what no real worker would send.
 Languages are those of the table; English and Spanish are spoken. An empty recording is `audio_empty`.
 """
 
@@ -30,10 +34,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -62,14 +68,16 @@ from engine.protocol.messages import (
     Ready,
     Shutdown,
     Started,
+    TextDelta,
     Transcribe,
 )
-from engine.protocol.transcript import Segment, TokenUsage, Transcript
+from engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript
 from engine.text.languages import resolve_language
 
 LANGUAGES = ("English", "Spanish")
 LANGUAGE_CODES = ("en", "es")
 HEARTBEAT_SECONDS = 1.0
+DEFAULT_LOGPROB = -0.25
 MAX_SCRIPT_BYTES = 1 << 20
 
 
@@ -192,38 +200,42 @@ class _FakeWorker:
         if not recording:
             raise AudioEmpty("the recording is empty (0 bytes)", parameter="file")
         forced = _forced_language(request.options.language)
+        _check_languages(request.options.languages)
         script = _answer_script(recording)
         if "stderr" in script:
             print(script["stderr"], file=sys.stderr, flush=True)
         cancelled = self._cancelled[request.request_id]
         _work(float(script.get("delay_seconds", 0)), cancelled)
-        duration_seconds = float(script.get("duration_seconds", 1.0))
-        texts = [str(text) for text in script.get("partials", [])]
         language = script.get("language", forced or LANGUAGES[0])
-        segments = []
-        for index, text in enumerate(texts):
-            segments.append(_segment(index, text, duration_seconds, len(texts), language, request))
+        answer = _Answer(script, request, language)
+        for segment in answer.partials():
             if request.wants_partials:
-                self.send(Partial(request.request_id, segments[-1]))
-            done_seconds = duration_seconds * (index + 1) / len(texts)
-            self.send(Progress(request.request_id, done_seconds, duration_seconds))
+                self.send(Partial(request.request_id, segment))
+            self.send(Progress(request.request_id, segment.end_seconds, answer.duration_seconds))
             _work(float(script.get("partial_delay_seconds", 0)), cancelled)
+        deltas = [str(text) for text in script.get("deltas", [])]
+        for index, delta in enumerate(deltas):
+            _work(float(script.get("delta_delay_seconds", 0)) if index else 0.0, cancelled)
+            if request.wants_deltas:
+                self.send(TextDelta(request.request_id, delta, answer.logprobs_of(delta)))
         self._break(script)
         if "fail" in script:
             raise error_from_code(str(script["fail"]), str(script.get("message", "fails as it was told to")))
-        text = str(script.get("text", " ".join(texts)))
+        text = str(script.get("text", "".join(deltas) or " ".join(answer.texts)))
         if script.get("echo_options"):
             text = json.dumps(dataclasses.asdict(request.options), sort_keys=True)
         elif not script:
             text = f"{len(recording)} bytes, SHA-256 {hashlib.sha256(recording).hexdigest()}"
-        if not segments and text:
-            segments = [_segment(0, text, duration_seconds, 1, language, request)]
+        segments = answer.segments(text)
+        if request.wants_deltas and text and not deltas:
+            logprobs = tuple(one for segment in segments for one in segment.token_logprobs)
+            self.send(TextDelta(request.request_id, text, logprobs))
         return Transcript(
             text=text,
             language=language,
             languages=(language,) if language else (),
-            duration_seconds=duration_seconds,
-            segments=tuple(segments),
+            duration_seconds=answer.duration_seconds,
+            segments=segments,
             model_id=self.info.model_id,
             usage=TokenUsage(audio_tokens=13, text_tokens=9, output_tokens=len(text.split())),
             warnings=tuple(str(warning) for warning in script.get("warnings", [])),
@@ -270,18 +282,63 @@ def _forced_language(wanted: str | None) -> str | None:
     return language.name
 
 
-def _segment(
-    index: int, text: str, duration_seconds: float, count: int, language: str | None, request: Transcribe
-) -> Segment:
-    return Segment(
-        index=index,
-        start_seconds=duration_seconds * index / count,
-        end_seconds=duration_seconds * (index + 1) / count,
-        text=text,
-        language=language,
-        tokens=tuple(range(1, len(text.split()) + 1)),
-        temperature=request.options.temperature,
-        avg_logprob=-0.25 if request.options.logprobs else None,
-        compression_ratio=1.0,
-        no_speech_prob=0.01 if request.options.logprobs else None,
-    )
+def _check_languages(wanted: tuple[str, ...]) -> None:
+    for one in wanted:
+        try:
+            _forced_language(one)
+        except EngineError as error:
+            raise type(error)(error.message, parameter="languages") from None
+
+
+class _Answer:
+    """The segments of one answer, and the log-probabilities of their words, as the script has them."""
+
+    def __init__(self, script: dict[str, Any], request: Transcribe, language: str | None) -> None:
+        self._options = request.options
+        self._language = language
+        self._logprobs = [float(number) for number in script.get("token_logprobs", [])]
+        self.duration_seconds = float(script.get("duration_seconds", 1.0))
+        self.texts = [str(text) for text in script.get("partials", [])]
+        self._told = 0
+
+    def partials(self) -> Iterator[Segment]:
+        """The scripted segments, in order."""
+        for index in range(len(self.texts)):
+            yield self._segment(index, self.texts)
+        self._told = 0
+
+    def segments(self, text: str) -> tuple[Segment, ...]:
+        """The scripted segments, or the one that holds the text."""
+        self._told = 0
+        texts = self.texts or ([text] if text else [])
+        return tuple(self._segment(index, texts) for index in range(len(texts)))
+
+    def logprobs_of(self, text: str) -> tuple[TokenLogprob, ...]:
+        """Of the words of a text that follows those asked for before; none unless the options ask for them.
+
+        Joined, the tokens are the text.
+        """
+        if not self._options.token_logprobs:
+            return ()
+        words = re.findall(r"\s*\S+(?:\s+\Z)?", text)
+        first, self._told = self._told, self._told + len(words)
+        numbers = [*self._logprobs[first : self._told], *[DEFAULT_LOGPROB] * len(words)]
+        return tuple(
+            TokenLogprob(word, word.encode(), number) for word, number in zip(words, numbers, strict=False)
+        )
+
+    def _segment(self, index: int, texts: list[str]) -> Segment:
+        text = texts[index]
+        return Segment(
+            index=index,
+            start_seconds=self.duration_seconds * index / len(texts),
+            end_seconds=self.duration_seconds * (index + 1) / len(texts),
+            text=text,
+            language=self._language,
+            tokens=tuple(range(1, len(text.split()) + 1)),
+            temperature=self._options.temperature,
+            avg_logprob=DEFAULT_LOGPROB if self._options.logprobs else None,
+            compression_ratio=1.0,
+            no_speech_prob=0.01 if self._options.logprobs else None,
+            token_logprobs=self.logprobs_of(text),
+        )

@@ -334,7 +334,8 @@ class Pipeline:
             return
         logprobs: tuple[TokenLogprob, ...] = ()
         if work.options.token_logprobs:
-            start = head_length(piece.sequence.tokens, tokenizer) + work.live.logprobs_taken
+            head = head_length(piece.sequence.tokens, tokenizer, work.wish.language)
+            start = head + work.live.logprobs_taken
             logprobs = read_logprobs(piece.sequence, tokenizer, start, spoken.token_count)
         work.live.grow(spoken.text, spoken.language, logprobs)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from engine.batching.sequence import Ending, Marks, Sequence
 from engine.protocol.transcript import Segment, TokenLogprob
 from engine.text.languages import LANGUAGES
-from engine.text.prompt import parse_output
+from engine.text.prompt import is_head, parse_output
 from engine.text.repetition import drop_repeats
 from engine.text.tokenizer import ASR_TEXT, Tokenizer
 
@@ -46,7 +46,7 @@ def read_sequence(
     tokens = sequence.tokens if loop is None else drop_repeats(sequence.tokens, loop)
     was_watched = sequence.guard is not None
     parsed = parse_output(tokenizer.decode(tokens), forced_language, keeps_repeats=was_watched)
-    head = head_length(tokens, tokenizer)
+    head = head_length(tokens, tokenizer, forced_language)
     text = parsed.text
     if (
         sequence.ending is not Ending.END_MARK
@@ -91,10 +91,15 @@ def read_logprobs(
     return tuple(found)
 
 
-def head_length(tokens: list[int], tokenizer: Tokenizer) -> int:
-    """Tokens of `language X<asr_text>` at the beginning, 0 where they are not."""
+def head_length(tokens: list[int], tokenizer: Tokenizer, forced_language: str | None) -> int:
+    """Tokens of `language X<asr_text>` at the beginning, 0 where they are not; as parse_output sees it."""
     tag = tokenizer.token_id(ASR_TEXT)
-    return tokens.index(tag) + 1 if tag in tokens else 0
+    if tag not in tokens:
+        return 0
+    length = tokens.index(tag) + 1
+    if forced_language is not None and not is_head(tokenizer.decode(tokens[:length])):
+        return 0
+    return length
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: st
     """The text of all tokens that no loop can take back; None while nobody can tell where the text begins."""
     held = 0 if sequence.guard is None else sequence.guard.held_count
     tokens = sequence.tokens[: len(sequence.tokens) - held]
-    head = head_length(tokens, tokenizer)
+    head = head_length(tokens, tokenizer, forced_language)
     text = tokenizer.decode(tokens[head:])
     if head:
         parsed = parse_output(tokenizer.decode(tokens[:head]), forced_language)

@@ -97,6 +97,11 @@ class Transcriber:
         assert self._info is not None
         return self._info
 
+    @property
+    def is_resident(self) -> bool:
+        """Whether the model is in memory now; an idle one may have been unloaded."""
+        return self._resident is not None
+
     def submit(
         self,
         item: TranscribeItem,

@@ -63,7 +63,7 @@ def parse_output(
         return ParsedOutput("", "")
     if forced_language is not None:
         head, tag, rest = text.partition(ASR_TEXT)
-        if tag and "\n" not in head.strip() and _language_of(head) is not None:
+        if is_head(head + tag):
             text = rest.strip()
         return ParsedOutput(forced_language, text)
     head, tag, rest = text.partition(ASR_TEXT)
@@ -72,6 +72,12 @@ def parse_output(
     if "language none" in head.lower():
         return ParsedOutput("", rest.strip())
     return ParsedOutput(_language_of(head) or "", rest.strip())
+
+
+def is_head(text: str) -> bool:
+    """Whether this is `language X<asr_text>`, which a model may write although it was written for it."""
+    head, tag, rest = text.partition(ASR_TEXT)
+    return bool(tag) and not rest and "\n" not in head.strip() and _language_of(head) is not None
 
 
 def _language_of(head: str) -> str | None:

@@ -22,12 +22,12 @@ from engine.model.cache import KVCache
 from engine.protocol.config import EngineConfig, ModelInfo
 from engine.reading import recognition_marks
 from engine.resident import ResidentModel
-from engine.text.tokenizer import IM_END, Tokenizer
+from engine.text.tokenizer import ASR_TEXT, IM_END, Tokenizer
 from tests.unit.tiny_model import write_tokenizer
 
 VOCABULARY = 512
 Script = Callable[[int], list[int] | str]
-"""Audio tokens of a chunk -> what is said of it, as text or as tokens; the end mark is added."""
+"""Audio tokens of a chunk -> what is said of it, as text (with its head, if any) or tokens; the end mark is added."""
 
 
 class ScriptedModel(ResidentModel):
@@ -63,9 +63,16 @@ class ScriptedModel(ResidentModel):
 
         def answer(audio_tokens: int) -> list[int]:
             said = script(audio_tokens)
-            return [*(self.tokenizer.encode_text(said) if isinstance(said, str) else said), end]
+            return [*(self._spelled(said) if isinstance(said, str) else said), end]
 
         return answer
+
+    def _spelled(self, text: str) -> list[int]:
+        head, tag, rest = text.partition(ASR_TEXT)
+        tokens = self.tokenizer.encode_text(head)
+        return (
+            [*tokens, self.tokenizer.token_id(ASR_TEXT), *self.tokenizer.encode_text(rest)] if tag else tokens
+        )
 
 
 class _Network:

@@ -1,0 +1,301 @@
+"""The decode child: opens files from strangers, one after another, and writes their samples where it is told.
+
+Started by `engine.protocol.launch`. It lives within hard limits (processor time, memory, file size, descriptors), loads
+no MLX, and opens no file but the two that it is told of and no connection at all. Every recording is answered by one
+end, or by the death of this process, which the front takes as the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import math
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import av.logging
+
+from engine.audio.decode import AudioStream, open_audio
+from engine.audio.pcm import Samples, check_duration
+from engine.protocol.config import SAMPLE_RATE_HZ
+from engine.protocol.decoding import (
+    DISK_FULL_CODE,
+    MAX_TEXT_CHARACTERS,
+    MAX_WARNINGS,
+    AudioBegun,
+    Decode,
+    Decoded,
+    DecodeFailed,
+    DecodeLimits,
+    DecoderReady,
+    DecodeTaken,
+    FromDecoder,
+    StopDecoding,
+    ToDecoder,
+    parse_to_decoder,
+    to_line,
+)
+from engine.protocol.errors import AudioUndecodable, AudioUnreadable, EngineError, RequestCancelled
+from engine.protocol.launch import EXIT_PARENT_GONE
+
+EXIT_OVER_MEMORY = 71
+SAMPLE_BYTES = 4
+
+_IS_LINUX: bool = sys.platform == "linux"
+_MAX_OPEN_FILES = 32
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MEMORY_WATCH_SECONDS = 0.05
+
+
+def main(limits: DecodeLimits, pipe: Connection, liveness: Connection) -> int:
+    """Decode until the front closes the pipe or this process has served its time; returns the exit code."""
+    av.logging.set_level(None)
+    # What the decoding library may still say goes to the front's log, with the death it explains.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
+    threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
+    bounds = _Bounds(limits)
+    bounds.apply()
+    channel = _Channel(pipe)
+    channel.send(DecoderReady(os.getpid()))
+    return _Decoder(limits, bounds, channel).run()
+
+
+def _die_with_parent(liveness: Connection) -> None:
+    """Block until the front's end closes, however it died."""
+    with contextlib.suppress(EOFError, OSError):
+        liveness.recv_bytes()
+    os._exit(EXIT_PARENT_GONE)
+
+
+class _Stopped(Exception):
+    """The front wants no more of this recording."""
+
+
+class _Channel:
+    """Lines over the pipe; only the main thread uses it."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe  # kept, or its descriptor would be closed
+        self._descriptor = pipe.fileno()
+        self._received = b""
+
+    def send(self, message: FromDecoder) -> None:
+        """Send, or end the process when the front is gone."""
+        line = to_line(message)
+        try:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+        except OSError:
+            os._exit(EXIT_PARENT_GONE)
+
+    def receive(self) -> ToDecoder | None:
+        """The next message, waiting for it; None when the front has closed the pipe."""
+        while b"\n" not in self._received:
+            try:
+                data = os.read(self._descriptor, 1 << 16)
+            except OSError:
+                return None
+            if not data:
+                return None
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return parse_to_decoder(line)
+
+    def stop_if_told(self, task_id: int) -> None:
+        """Raise _Stopped when the front said so meanwhile, or is gone."""
+        while b"\n" in self._received or select.select([self._descriptor], [], [], 0)[0]:
+            message = self.receive()
+            if message is None or (isinstance(message, StopDecoding) and message.task_id == task_id):
+                raise _Stopped
+
+
+class _Decoder:
+    """One recording after another."""
+
+    def __init__(self, limits: DecodeLimits, bounds: _Bounds, channel: _Channel) -> None:
+        self._limits = limits
+        self._bounds = bounds
+        self._channel = channel
+
+    def run(self) -> int:
+        served = 0
+        while (message := self._channel.receive()) is not None:
+            if not isinstance(message, Decode):
+                continue  # a stop that came after the end
+            self._channel.send(DecodeTaken(message.task_id))
+            self._bounds.allow_cpu_for_one_more()
+            end, is_sound = self._answer(message)
+            served += 1
+            is_last = (
+                not is_sound or served >= self._limits.recordings or self._bounds.has_grown_beyond_measure()
+            )
+            self._channel.send(dataclasses.replace(end, is_last=is_last))
+            if is_last:
+                return 0
+        return EXIT_PARENT_GONE
+
+    def _answer(self, task: Decode) -> tuple[Decoded | DecodeFailed, bool]:
+        """The end of one recording, and whether this process is fit for another."""
+        try:
+            return self._decode(task), True
+        except _Stopped:
+            return _failure(task, RequestCancelled("the decoding was stopped")), True
+        except EngineError as error:
+            return _failure(task, error), True
+        except OSError as error:
+            if error.errno in _DISK_FULL:
+                return DecodeFailed(task.task_id, DISK_FULL_CODE, "no room on the disk", None), True
+            shown = error.strerror or type(error).__name__
+            return _failure(task, AudioUnreadable(f"the recording cannot be read: {shown}")), True
+        except MemoryError:
+            return _failure(
+                task,
+                AudioUndecodable(
+                    "the recording could not be decoded within the limit of memory: convert it to wav or flac"
+                ),
+            ), False
+        except Exception as error:
+            refusal = AudioUndecodable("the recording could not be decoded: convert it to wav or flac")
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            detail = f"{type(error).__name__}: {error} in {where.name}, line {where.lineno}"
+            return dataclasses.replace(_failure(task, refusal), detail=_cut(detail)), False
+
+    def _decode(self, task: Decode) -> Decoded:
+        started = time.monotonic()
+        # The file is opened here, so that no message can name its path.
+        with (
+            Path(task.input_path).open("rb") as recording,
+            _SamplesFile(task.output_path) as samples,
+            open_audio(recording, limits=task.limits) as stream,
+        ):
+            expected_seconds = _claimed_seconds(stream)
+            if expected_seconds is not None:
+                # What claims to be too long is not decoded to see whether that is so.
+                check_duration(expected_seconds, task.limits)
+                samples.check_room_for(expected_seconds)
+            has_begun = False
+            for block in stream.blocks():
+                # Told before more is written, or a recording of just so many samples would begin when it ends.
+                if not has_begun and samples.count >= task.begins_after_samples:
+                    has_begun = True
+                    self._channel.send(AudioBegun(task.task_id, time.monotonic() - started, expected_seconds))
+                samples.append(block)
+                self._channel.stop_if_told(task.task_id)
+            warnings = tuple(_cut(warning) for warning in stream.warnings[:MAX_WARNINGS])
+            return Decoded(task.task_id, time.monotonic() - started, samples.count, warnings)
+
+
+def _failure(task: Decode, error: EngineError) -> DecodeFailed:
+    return DecodeFailed(task.task_id, error.code, _cut(error.message), error.parameter)
+
+
+def _cut(text: str) -> str:
+    return " ".join(text.split())[:MAX_TEXT_CHARACTERS]
+
+
+def _claimed_seconds(stream: AudioStream) -> float | None:
+    claimed = stream.declared_duration_seconds
+    return float(claimed) if claimed is not None and math.isfinite(claimed) and claimed > 0 else None
+
+
+class _SamplesFile:
+    """The samples on their way to the disk; the file is there already, so that a removed one stays removed."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        self.count = 0
+
+    def __enter__(self) -> _SamplesFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def check_room_for(self, seconds: float) -> None:
+        """Raise OSError(ENOSPC) when so much audio would not fit on the disk."""
+        disk = os.fstatvfs(self._descriptor)
+        if seconds * SAMPLE_RATE_HZ * SAMPLE_BYTES > disk.f_bavail * disk.f_frsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def append(self, block: Samples) -> None:
+        """Write (n,) samples, all of them."""
+        data = memoryview(block.astype("<f4", copy=False).tobytes())
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        self.count += len(block)
+
+
+class _Bounds:
+    """What this process may use, held by the system: the front's own watch is a second one."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._resident_at_start = _resident_bytes()
+
+    def apply(self) -> None:
+        """Set every limit but that on processor time, which is each recording's own."""
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _lower(resource.RLIMIT_NOFILE, _MAX_OPEN_FILES)
+        _lower(resource.RLIMIT_FSIZE, self._limits.file_bytes)
+        # With this signal ignored, a write beyond the limit is an error like that of a full disk.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        if _IS_LINUX:
+            # Addresses that libraries take and never touch are not memory that was used.
+            spare_bytes = max(0, self._limits.memory_bytes - self._resident_at_start)
+            _lower(resource.RLIMIT_AS, _address_space_bytes() + spare_bytes)
+        else:
+            # Elsewhere the limit on the address space does not bind.
+            threading.Thread(target=self._watch_memory, name="memory", daemon=True).start()
+
+    def allow_cpu_for_one_more(self) -> None:
+        """End this process by SIGXCPU when the next recording takes more processor time than one may."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _lower_soft(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + self._limits.cpu_seconds)
+
+    def has_grown_beyond_measure(self) -> bool:
+        """Whether so much memory has stayed behind that a fresh process is better."""
+        return _resident_bytes() - self._resident_at_start > self._limits.growth_bytes
+
+    def _watch_memory(self) -> None:
+        while _peak_resident_bytes() <= self._limits.memory_bytes:
+            time.sleep(_MEMORY_WATCH_SECONDS)
+        os._exit(EXIT_OVER_MEMORY)
+
+
+def _lower(kind: int, value: int) -> None:
+    """Set a limit for good, or leave it where it is lower already."""
+    _, hard = resource.getrlimit(kind)
+    if hard == resource.RLIM_INFINITY or value < hard:
+        resource.setrlimit(kind, (value, value))
+
+
+def _lower_soft(kind: int, value: int) -> None:
+    """Set a limit that can be moved again, within the hard one."""
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _address_space_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _resident_bytes() -> int:
+    """What this process holds now on Linux, and the most it ever held elsewhere."""
+    if _IS_LINUX:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return _peak_resident_bytes()
+
+
+def _peak_resident_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
