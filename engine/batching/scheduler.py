@@ -98,6 +98,7 @@ class Scheduler:
         self._steps_since_prefill = 0
         self._urgent_in_a_row = 0
         self._may_read_more = False
+        self._may_admit_more = False
 
     # ---- recordings and their chunks -------------------------------------------------------------------------
 
@@ -115,18 +116,20 @@ class Scheduler:
     def close(self, recording_id: str) -> None:
         """Forget a recording with its waiting chunks; admitted ones are released apart."""
         self._recordings.pop(recording_id, None)
-        self._may_read_more = True
+        self._may_read_more = self._may_admit_more = True
         if not self._recordings:
             self._served.clear()
 
     def offer(self, ticket: Ticket) -> None:
         """A chunk of an open recording is ready to be decoded."""
         self._recordings[ticket.recording_id].waiting[ticket.ticket_id] = ticket
+        self._may_admit_more = True
 
     def release(self, ticket_id: int) -> None:
         """An admitted chunk has left the batch."""
         self._admitted.pop(ticket_id, None)
         self._prefilling.discard(ticket_id)
+        self._may_admit_more = True
 
     # ---- reading ahead ---------------------------------------------------------------------------------------
 
@@ -193,6 +196,8 @@ class Scheduler:
         patience = 1 + joined_rows // _ROWS_PER_FURTHER_STEP
         if not (joined_rows and self._steps_since_prefill < patience):
             self._group = self._next_group()
+            # Where nothing fits now, nothing will until something changes.
+            self._may_admit_more = bool(self._group)
             if self._group:
                 return Move.ADMIT
         return Move.STEP if joined_rows else Move.IDLE
@@ -230,7 +235,7 @@ class Scheduler:
         self._steps_since_prefill += 1
 
     def _next_group(self) -> list[Ticket]:
-        if self.row_count >= self.limits.max_rows:
+        if self.row_count >= self.limits.max_rows or not self._may_admit_more:
             return []
         urgent: list[Ticket] = []
         others: list[Ticket] = []
