@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.protocol.config import EngineConfig
+from engine.audio.decode import decode_audio
+from engine.demo import demo_model_path
+from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
 from engine.recording_work import Listener, TranscribeItem
 from engine.transcriber import Transcriber
 from tests.parity.clips import uniform
@@ -115,4 +117,17 @@ def test_guard_is_off_where_a_benchmark_forces_the_count(tmp_path: Path) -> None
     ) as engine:
         result = engine.transcribe(noise(20.0), language="English")
     assert 0.69 * 800 <= result.usage.output_tokens <= 1.31 * 800
+    assert result.warnings == ()
+
+
+def test_synthetic_speech_that_truly_repeats_is_transcribed_as_often_as_it_is_said() -> None:
+    recording = demo_model_path().parent / "recordings" / "english.wav"
+    samples = decode_audio(recording, limits=AudioLimits()).samples
+    pause = np.zeros(int(0.35 * SAMPLE_RATE_HZ), dtype=np.float32)
+    # "please bring your ti(cket)", said 18 times in one chunk.
+    phrase = np.concatenate([samples[int(3.38 * SAMPLE_RATE_HZ) : int(4.43 * SAMPLE_RATE_HZ)], pause])
+    with Transcriber("demo", device="cpu") as engine:
+        result = engine.transcribe(np.tile(phrase, 18), language="English")
+    assert len(result.segments) == 1
+    assert result.text.lower().count("please bring your") >= 16
     assert result.warnings == ()
