@@ -12,6 +12,7 @@ import pytest
 from engine.protocol.config import EngineConfig, TranscribeOptions
 from engine.protocol.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
 from engine.protocol.messages import (
+    AudioEnded,
     AudioSource,
     Cancel,
     Completed,
@@ -24,6 +25,7 @@ from engine.protocol.messages import (
     Ready,
     Shutdown,
     Started,
+    TextDelta,
     Transcribe,
 )
 from tests.parity.clips import uniform
@@ -129,6 +131,59 @@ def test_cancel_reaches_running_and_waiting_work(worker: WorkerHandle, tmp_path:
     assert {end.request_id for end in ends} == {*started, "waiting"}
     assert {end.code for end in ends if isinstance(end, Failed)} == {"cancelled"}
     assert len(started) == rows
+
+
+def test_growing_audio_is_read_until_the_front_says_that_it_is_over(
+    worker: WorkerHandle, tmp_path: Path
+) -> None:
+    assert isinstance(receive(worker), Ready)
+    whole = pcm_file(tmp_path, 40.0)
+    data = Path(whole.path).read_bytes()
+    path = tmp_path / "growing.pcm"
+    path.write_bytes(data[: len(data) // 2])
+    source = AudioSource(str(path), kind="pcm_float32", is_growing=True, expected_seconds=40.0)
+    options = TranscribeOptions(language="English", max_tokens=5)
+    worker.pipe.send(Transcribe("growing", source, options))
+    worker.pipe.send(Transcribe("whole", whole, options))
+    # The other one ends first, because nobody has said yet that this one is over.
+    end = receive_end(worker)
+    assert isinstance(end, Completed)
+    assert end.request_id == "whole"
+    with path.open("ab") as file:
+        file.write(data[len(data) // 2 :])
+    worker.pipe.send(AudioEnded("growing", len(data) // 4))
+    grown = receive_end(worker)
+    assert isinstance(grown, Completed)
+    assert grown.transcript.duration_seconds == 40.0
+    assert grown.transcript.text == end.transcript.text
+
+
+def test_failure_while_audio_grows_is_the_requests_end(worker: WorkerHandle, tmp_path: Path) -> None:
+    assert isinstance(receive(worker), Ready)
+    source = AudioSource(pcm_file(tmp_path, 2.0).path, kind="pcm_float32", is_growing=True)
+    worker.pipe.send(Transcribe("broken", source))
+    worker.pipe.send(AudioEnded("broken", 0, ("audio_undecodable", "damaged from here on", "file")))
+    worker.pipe.send(AudioEnded("unknown", 0))
+    failed = receive_end(worker)
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.message, failed.parameter) == (
+        "audio_undecodable",
+        "damaged from here on",
+        "file",
+    )
+
+
+def test_deltas_over_the_pipe_are_the_text(worker: WorkerHandle, tmp_path: Path) -> None:
+    assert isinstance(receive(worker), Ready)
+    options = TranscribeOptions(language="English", max_tokens=40, temperature=0.8, seed=7)
+    worker.pipe.send(Transcribe("live", pcm_file(tmp_path, 35.0), options, wants_deltas=True))
+    deltas = []
+    while not isinstance(message := receive(worker), Completed | Failed):
+        if isinstance(message, TextDelta):
+            deltas.append(message.delta)
+    assert isinstance(message, Completed)
+    assert len(deltas) > 3
+    assert "".join(deltas) == message.transcript.text
 
 
 def test_shutdown_cancels_what_outlasts_the_drain_and_refuses_new_work(
