@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -133,8 +134,8 @@ class _Decoder:
             if not isinstance(message, Decode):
                 continue  # a stop that came after the end
             self._channel.send(DecodeTaken(message.task_id))
-            self._bounds.allow_cpu_for_one_more()
-            end, is_sound = self._answer(message)
+            with self._bounds.for_one_recording():
+                end, is_sound = self._answer(message)
             served += 1
             is_last = (
                 not is_sound or served >= self._limits.recordings or self._bounds.has_grown_beyond_measure()
@@ -241,6 +242,7 @@ class _Bounds:
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
         self._resident_at_start = _resident_bytes()
+        self._is_working = threading.Event()
 
     def apply(self) -> None:
         """Set every limit but that on processor time, which is each recording's own."""
@@ -254,13 +256,19 @@ class _Bounds:
             spare_bytes = max(0, self._limits.memory_bytes - self._resident_at_start)
             _lower(resource.RLIMIT_AS, _address_space_bytes() + spare_bytes)
         else:
-            # Elsewhere the limit on the address space does not bind.
+            # On macOS the limit on the address space does not bind.
             threading.Thread(target=self._watch_memory, name="memory", daemon=True).start()
 
-    def allow_cpu_for_one_more(self) -> None:
-        """End this process by SIGXCPU when the next recording takes more processor time than one may."""
+    @contextlib.contextmanager
+    def for_one_recording(self) -> Iterator[None]:
+        """End this process by SIGXCPU when the recording takes more processor time than one may."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         _lower_soft(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + self._limits.cpu_seconds)
+        self._is_working.set()
+        try:
+            yield
+        finally:
+            self._is_working.clear()
 
     def has_grown_beyond_measure(self) -> bool:
         """Whether so much memory has stayed behind that a fresh process is better."""
@@ -268,6 +276,7 @@ class _Bounds:
 
     def _watch_memory(self) -> None:
         while _peak_resident_bytes() <= self._limits.memory_bytes:
+            self._is_working.wait()
             time.sleep(_MEMORY_WATCH_SECONDS)
         os._exit(EXIT_OVER_MEMORY)
 

@@ -10,53 +10,60 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.auth import Gate
+from server.decode_pool import DecodePool, Decoder
 from server.engine_client import EngineClient
 from server.errors import install_error_handlers
 from server.jobs.memory_store import MemoryJobStore
 from server.jobs.runner import JobRunner
 from server.keys import KeyStore
 from server.parts import Parts
+from server.recognition import Recognizer
 from server.request_scope import CLIENT_GONE_STATUS, RequestScope
 from server.routes import jobs, openai, ops
 from server.settings import Settings
+from server.shared_work import SharedWork
 from server.unread_body import UnreadBody
 from server.uploads import UploadStore
 
 
-def create_app(settings: Settings, engine: EngineClient, key_store: KeyStore) -> FastAPI:
-    """The application over an engine that it starts and stops with its lifespan."""
-    uploads = UploadStore(
-        settings.data,
-        max_upload_bytes=settings.max_upload_bytes,
-        max_concurrent_uploads=settings.max_concurrent_uploads,
-        idle_seconds=settings.upload_idle_seconds,
-    )
+def create_app(
+    settings: Settings, engine: EngineClient, key_store: KeyStore, *, decoder: Decoder | None = None
+) -> FastAPI:
+    """The application over an engine and a decoder (None for the pool) that it starts and stops with its lifespan."""
+    uploads = UploadStore.from_settings(settings)
     store = MemoryJobStore(max_jobs=settings.max_jobs, retention_seconds=settings.job_retention_seconds)
-    runner = JobRunner(engine, store)
+    decoder = decoder or DecodePool.from_settings(settings)
+    recognizer = Recognizer(engine, decoder)
+    shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
+    runner = JobRunner(engine, recognizer, store)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         uploads.open()
         try:
             engine.start()
+            await decoder.start()
             yield
         finally:
             await runner.stop()
+            await shared.stop()
+            await decoder.stop()
             await engine.stop()
             uploads.close()
 
     app = FastAPI(
         title="scribewire",
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs else None,
-        openapi_url="/openapi.json" if settings.docs else None,
-        redoc_url=None,
+        # The description is written by hand and has a route of its own.
+        openapi_url=None,
     )
-    app.state.parts = Parts(settings, engine, uploads, store, runner)
+    app.state.parts = Parts(settings, engine, uploads, store, runner, recognizer, shared)
     install_error_handlers(app)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     for router in (openai.router, jobs.router, ops.router):
         app.include_router(router)
+    if settings.docs:
+        app.include_router(ops.docs_router)
     # The last one added is the outermost.
     app.add_middleware(Gate, settings=settings, key_store=key_store)
     app.add_middleware(UnreadBody)

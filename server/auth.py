@@ -13,6 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import ApiError, bad_request, error_response
+from server.http_protocol import MAX_HEADER_BYTES, OVER_CAPACITY, headers_too_large
 from server.keys import KeyStore, is_loopback
 from server.settings import Settings
 
@@ -21,11 +22,14 @@ LOCAL_OWNER = "local"
 """The owner of everything submitted while no key is asked for."""
 
 FORM_ALLOWANCE_BYTES = 4 << 20
-"""What a form may hold beside its recording; a declared size above both together is refused unread."""
+"""What a form or a JSON body may hold beside its recording; a declared size above both is refused unread."""
 
 
 class Gate:
-    """ASGI middleware answering 401, 403 and 413 by the headers alone; sets `state.owner` and `state.key_id`."""
+    """ASGI middleware answering 401, 403, 413, 431 and 503 by the headers alone.
+
+    Sets `state.owner` and `state.key_id`.
+    """
 
     def __init__(self, app: ASGIApp, *, settings: Settings, key_store: KeyStore) -> None:
         self._app = app
@@ -50,10 +54,20 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
+        # What came in one piece was never incomplete, so that the protocol did not measure it.
+        if _header_bytes(scope) > MAX_HEADER_BYTES:
+            raise headers_too_large()
         if "content-length" in headers and "transfer-encoding" in headers:
             # Two lengths for one body: a proxy in front might go by the other one (request smuggling).
             raise bad_request("bad_request", "Content-Length and Transfer-Encoding exclude each other.")
         if scope["path"] not in OPEN_PATHS:
+            if scope["state"].get(OVER_CAPACITY):
+                raise ApiError(
+                    503,
+                    "too_many_connections",
+                    "Too many connections are open; try again shortly.",
+                    retry_after_seconds=2,
+                )
             if not self._is_loopback or self._key_store.is_key_required():
                 self._check_key(scope, headers)
             else:
@@ -121,8 +135,27 @@ class Gate:
     def _check_size(self, headers: Headers) -> None:
         declared = headers.get("content-length", "")
         limit = self._settings.max_upload_bytes
-        if declared.isdigit() and int(declared) > limit + FORM_ALLOWANCE_BYTES:
+        if declared.isdigit() and int(declared) > largest_body_bytes(limit, is_json=declares_json(headers)):
             raise upload_too_large(limit)
+
+
+def declares_json(headers: Headers) -> bool:
+    """Whether the body says of itself that it is JSON."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+
+
+def largest_body_bytes(max_upload_bytes: int, *, is_json: bool) -> int:
+    """How long a body may be that holds a recording of the largest size; in JSON it is base64, a third longer."""
+    return (
+        (max_upload_bytes + 2) // 3 * 4 + FORM_ALLOWANCE_BYTES
+        if is_json
+        else max_upload_bytes + FORM_ALLOWANCE_BYTES
+    )
+
+
+def _header_bytes(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) for name, value in scope["headers"])
+    return fields + len(scope["raw_path"]) + len(scope["query_string"])
 
 
 def upload_too_large(limit_bytes: int) -> ApiError:

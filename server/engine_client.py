@@ -8,8 +8,9 @@ It does not hand work out again after a death; that comes with the durable job s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -147,6 +148,16 @@ class EngineClient:
         if self._admitted >= self._max_queued_requests:
             raise EngineBusy(f"{self._max_queued_requests} recordings wait already; try again shortly.")
 
+    @contextlib.contextmanager
+    def admission(self) -> Iterator[None]:
+        """Hold a place among the recordings that wait, while this one is made ready; raises as check_admission."""
+        self.check_admission()
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
     async def transcribe(
         self,
         source: AudioSource,
@@ -159,16 +170,16 @@ class EngineClient:
         on_partial: Callable[[Segment], None] | None = None,
         on_delta: Callable[[TextDelta], None] | None = None,
         audio_ended: asyncio.Future[AudioOutcome] | None = None,
+        is_admitted: bool = False,
     ) -> Transcript:
         """Transcribe one recording; cancelling the awaiting task cancels the work at its next step.
 
         audio_ended: of a growing source, what becomes of it; it must not end in an exception.
+        is_admitted: the caller holds an `admission` already.
         Callbacks run on the event loop and must not block.
         raises: EngineBusy, EngineUnavailable, EngineCrashed, and whatever the engine answers.
         """
-        self.check_admission()
-        self._admitted += 1
-        try:
+        with contextlib.nullcontext() if is_admitted else self.admission():
             await self.wait_ready()
             return await self._exchange(
                 Transcribe(
@@ -185,8 +196,6 @@ class EngineClient:
                 ),
                 audio_ended,
             )
-        finally:
-            self._admitted -= 1
 
     async def _exchange(
         self, message: Transcribe, pending: _Pending, audio_ended: asyncio.Future[AudioOutcome] | None

@@ -1,7 +1,9 @@
 """Every failure as HTTP: one status per engine error code, one JSON shape for all of them.
 
 The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`, with `x-request-id`. SDKs retry 408, 409,
-429 and every 5xx, so what a retry cannot mend is a 4xx or carries `x-should-retry: false`.
+429 and every 5xx, each time with the whole upload, so what a retry cannot mend is a 4xx or carries
+`x-should-retry: false`. Every 429 and 503 says when to come back: `Retry-After` for everybody, `retry-after-ms`, which
+the SDKs read first.
 """
 
 from __future__ import annotations
@@ -16,10 +18,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from engine.protocol.errors import EngineError
+from engine.protocol.errors import AudioError, EngineError
 from server.logs import log_event
 
 REQUEST_ID_HEADER = "x-request-id"
+DEFAULT_RETRY_AFTER_SECONDS = 5
+MAX_RETRY_AFTER_SECONDS = 120
+"""Told to wait longer, the SDKs do not wait at all."""
 
 logger = logging.getLogger("scribewire.errors")
 
@@ -34,10 +39,12 @@ class Rule:
 
 
 _BAD_REQUEST = Rule(400)
-_MODEL_BROKEN = Rule(503, should_retry=False)
+# For proxies and scripts that know Retry-After only; the SDKs heed x-should-retry.
+_MODEL_BROKEN = Rule(503, retry_after_seconds=60, should_retry=False)
 
 ENGINE_ERROR_RULES: Mapping[str, Rule] = {
-    "engine_error": Rule(500),
+    # Not foreseen, so nothing says that it would pass.
+    "engine_error": Rule(500, should_retry=False),
     # The recording: the same bytes fail again.
     "audio_invalid": _BAD_REQUEST,
     "audio_undecodable": _BAD_REQUEST,
@@ -65,7 +72,8 @@ ENGINE_ERROR_RULES: Mapping[str, Rule] = {
     "engine_crashed": Rule(503, retry_after_seconds=1),
     "engine_unavailable": Rule(503, retry_after_seconds=5),
     "engine_busy": Rule(429, retry_after_seconds=5),
-    "engine_fault": Rule(500),
+    # The worker is replaced, and most such faults are of the moment (another program's GPU fault).
+    "engine_fault": Rule(500, retry_after_seconds=1),
 }
 """Status and retry advice per engine error code; a test holds that every code has one."""
 
@@ -97,14 +105,18 @@ def bad_request(code: str, message: str, param: str | None = None) -> ApiError:
     return ApiError(400, code, message, param=param)
 
 
-def as_api_error(error: EngineError) -> ApiError:
-    """An engine error with the status of its code."""
+def as_api_error(error: EngineError, *, recording_param: str | None = None) -> ApiError:
+    """An engine error with the status of its code.
+
+    recording_param: the field that held the recording, for what is wrong with the recording itself.
+    """
     rule = ENGINE_ERROR_RULES.get(error.code, ENGINE_ERROR_RULES["engine_error"])
+    param = error.parameter or (recording_param if isinstance(error, AudioError) else None)
     return ApiError(
         rule.status,
         error.code,
         error.message,
-        param=error.parameter,
+        param=param,
         retry_after_seconds=rule.retry_after_seconds,
         should_retry=rule.should_retry,
     )
@@ -133,9 +145,14 @@ def error_fields(error: ApiError) -> dict[str, Any]:
 
 def error_response(error: ApiError) -> JSONResponse:
     """The answer for an error; the request id is added by the outermost middleware."""
-    headers = dict(error.headers)
-    if error.rule.retry_after_seconds is not None:
-        headers["retry-after"] = str(error.rule.retry_after_seconds)
+    headers = {name.lower(): value for name, value in error.headers.items()}
+    retry_after_seconds = error.rule.retry_after_seconds
+    if retry_after_seconds is None and error.rule.status in (429, 503) and "retry-after" not in headers:
+        retry_after_seconds = DEFAULT_RETRY_AFTER_SECONDS
+    if retry_after_seconds is not None:
+        seconds = min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)
+        headers["retry-after"] = str(seconds)
+        headers["retry-after-ms"] = str(seconds * 1000)
     if error.rule.should_retry is not None:
         headers["x-should-retry"] = "true" if error.rule.should_retry else "false"
     return JSONResponse({"error": error_fields(error)}, status_code=error.rule.status, headers=headers)
@@ -173,9 +190,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_engine_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, EngineError)
-        if as_api_error(error).rule.status >= 500:
+        # Jobs fail later and elsewhere: what ends here was sent as `file`.
+        refusal = as_api_error(error, recording_param="file")
+        if refusal.rule.status >= 500:
             log_event(logger, logging.WARNING, "engine_error", code=error.code, message=error.message)
-        return await on_api_error(request, as_api_error(error))
+        return await on_api_error(request, refusal)
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

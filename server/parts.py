@@ -9,7 +9,9 @@ from fastapi import Request
 from server.engine_client import EngineClient
 from server.jobs.runner import JobRunner
 from server.jobs.store import JobStore
+from server.recognition import Recognizer
 from server.settings import Settings
+from server.shared_work import SharedWork
 from server.uploads import UploadStore
 
 
@@ -22,6 +24,11 @@ class Parts:
     uploads: UploadStore
     jobs: JobStore
     runner: JobRunner
+    recognizer: Recognizer
+    shared: SharedWork
+    # How long a stream's status may wait for the first text, and how long a stream may say nothing.
+    stream_first_wait_seconds: float = 2.0
+    stream_keep_alive_seconds: float = 10.0
 
 
 def parts_of(request: Request) -> Parts:

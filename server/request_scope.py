@@ -22,6 +22,11 @@ CLIENT_GONE_STATUS = 499
 logger = logging.getLogger("scribewire.requests")
 
 
+def new_request_id() -> str:
+    """A fresh id for one request, or for a connection that never came to one."""
+    return "req_" + secrets.token_hex(12)
+
+
 class RequestScope:
     """ASGI middleware; routes and other middleware may set `request.state.key_id`, `.error_code`, `.client_gone`."""
 
@@ -34,7 +39,7 @@ class RequestScope:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        request_id = "req_" + secrets.token_hex(12)
+        request_id = new_request_id()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status: int | None = None
@@ -61,7 +66,10 @@ class RequestScope:
             if status is not None:
                 raise  # half an answer is out; breaking the connection is the only honest end
             failure = ApiError(
-                500, "internal_error", f"The server failed; its log has more under {request_id}."
+                500,
+                "internal_error",
+                f"The server failed; its log has more under {request_id}.",
+                should_retry=False,
             )
             await error_response(failure)(scope, receive, send_with_id)
         finally:

@@ -17,15 +17,25 @@ import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TextIO
 
 import uvicorn
 from fastapi import FastAPI
 
 from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
-from engine.protocol.launch import WORKER_MODULE
+from engine.protocol.launch import FAKE_WORKER_MODULE, WORKER_MODULE
 from server.app import create_app
+from server.decode_pool import PassThrough
+from server.descriptors import (
+    ACCEPTED_AT_ONCE,
+    SPARE_CONNECTIONS,
+    connection_cap,
+    descriptor_limit,
+    raise_descriptor_limit,
+)
 from server.engine_client import EngineClient
+from server.http_protocol import ConnectionLimits, GuardedConfig
 from server.keys import (
     KeyStore,
     KeysUnreadable,
@@ -64,10 +74,12 @@ def serve(
     out = stdout if stdout is not None else sys.stdout
     err = stderr if stderr is not None else sys.stderr
     configure_logging(settings.log_level, err)
+    raise_descriptor_limit(settings.max_connections, settings.max_concurrent_uploads)
     try:
         key_store = KeyStore(settings.data)
         check_bind_is_safe(settings, key_store)
         _check_data_folder(settings)
+        _check_local_folders(settings)
         listener = bind(settings.host, settings.port)
     except (StartFailed, UnsafeBind, KeysUnreadable) as error:
         print(f"scribewire: {error}", file=err)
@@ -95,16 +107,34 @@ def _check_data_folder(settings: Settings) -> None:
         ) from None
 
 
+def _check_local_folders(settings: Settings) -> None:
+    for folder in settings.allow_local_files:
+        if not Path(folder).expanduser().is_dir():
+            raise StartFailed(f"{folder} is not a folder; see --allow-local-files")
+
+
+class _Listener(socket.socket):
+    """A listening socket with a long queue, whatever the event loop asks for.
+
+    asyncio has one number for the queue and for how many connections it takes out of it before it looks at any; so
+    many at once would use up the descriptors before the first one can be turned away.
+    """
+
+    def listen(self, backlog: int = BACKLOG, /) -> None:
+        """Listen, or go on listening, with a queue of BACKLOG."""
+        super().listen(BACKLOG)
+
+
 def bind(host: str, port: int) -> socket.socket:
     """A listening address of our own; raises StartFailed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's delay off (40 ms an answer) only on sockets that say they are TCP.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))
         # Listening here, and not later, is what finds a second server that bound the port but does not listen yet.
-        listener.listen(BACKLOG)
+        listener.listen()
     except OSError as error:
         listener.close()
         raise StartFailed(_bind_failure(host, port, error)) from None
@@ -121,17 +151,23 @@ def _bind_failure(host: str, port: int, error: OSError) -> str:
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn runs the application; logs, address and signals are not its business."""
-    return uvicorn.Config(
+    limits = ConnectionLimits(
+        max_connections=connection_cap(
+            settings.max_connections, settings.max_concurrent_uploads, descriptor_limit()
+        ),
+        spare_connections=SPARE_CONNECTIONS,
+        header_timeout_seconds=settings.header_timeout_seconds,
+    )
+    return GuardedConfig(
         app,
-        # h11 refuses what httptools takes: two Hosts, a Content-Length beside a Transfer-Encoding.
-        http="h11",
+        limits=limits,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=BACKLOG,
+        backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
@@ -178,9 +214,10 @@ class _Run:
 
     async def _serve(self) -> None:
         engine = EngineClient.from_settings(self._settings, module=self._engine_module)
-        server = uvicorn.Server(
-            uvicorn_config(create_app(self._settings, engine, self._key_store), self._settings)
-        )
+        # The fake engine is sent scripts, which no decoder reads.
+        decoder = PassThrough() if self._engine_module == FAKE_WORKER_MODULE else None
+        app = create_app(self._settings, engine, self._key_store, decoder=decoder)
+        server = uvicorn.Server(uvicorn_config(app, self._settings))
         self._server = server
         server.should_exit = self.was_signalled
         announcing = asyncio.create_task(self._announce(server, engine))

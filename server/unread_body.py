@@ -13,6 +13,8 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.http_protocol import OVER_CAPACITY
+
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 << 20
 
@@ -49,7 +51,8 @@ class UnreadBody:
                 await send(message)
                 return
             await send({**message, "more_body": True})
-            if "expect" not in headers:  # a client that waited for leave to send sends nothing more
+            # A client that waited for leave to send sends nothing more; and a full house has no place to linger.
+            if "expect" not in headers and not scope.get("state", {}).get(OVER_CAPACITY):
                 await _discard(receive)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

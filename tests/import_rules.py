@@ -60,6 +60,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine.text": {"tokenizers", "numpy"},
     "engine.audio": {"av", "numpy", "mlx"},
     "engine.batching.scheduler": set(),
+    "engine.decode_child": {"av"},
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
 SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}

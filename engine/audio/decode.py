@@ -39,6 +39,7 @@ from engine.audio.pcm import (
 )
 from engine.audio.resample import Resampler
 from engine.audio.source import ACCEPTED, first_bytes, open_source, reason
+from engine.audio.sparse import SparseWatch, check_counted_duration
 from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from engine.protocol.errors import (
     AudioError,
@@ -131,6 +132,7 @@ class AudioStream:
         self._warnings: list[str] = []
         self._sample_count = 0
         self._decoded_seconds = 0.0
+        self._sparse_watch = SparseWatch()
         self._skipped_packets = 0
         self._over_full_scale = False
         self._last_packet_damaged = False
@@ -212,6 +214,8 @@ class AudioStream:
             check_channels(frame.layout.nb_channels, self._limits)
             self._decoded_seconds += frame.samples / frame.sample_rate
             check_duration(self._decoded_seconds, self._limits)
+            if self._sparse_watch.finds_sparse(self._decoded_seconds):
+                self._count_to_the_end()
             mono = _mono_samples(frame)
             peak = peak_of(mono)
             if not peak <= ABSURD_PEAK:
@@ -245,7 +249,22 @@ class AudioStream:
                 continue
             if packet.size:  # the last, empty one only flushes the decoder
                 self._last_packet_damaged = packet.is_corrupt
+                self._sparse_watch.add_packet(packet.size)
             yield from frames
+
+    def _count_to_the_end(self) -> None:
+        """Raise AudioTooLong now for a file that will pass the limit; the place being decoded is kept."""
+        position = self._file.tell()
+        self._file.seek(0)
+        try:
+            with _open_container(self._file, first_bytes(self._file)) as container:
+                check_counted_duration(
+                    container, _audio_track(container, self._file, self._limits), self._limits
+                )
+        except Exception as error:  # as above; damage is judged by the decoding itself
+            _raise_if_no_damage(error)
+        finally:
+            self._file.seek(position)
 
     def _conclude(self) -> None:
         """Warnings, or the error that too few samples deserve."""

@@ -1,7 +1,7 @@
 """How the engine's processes are started: by module name, in a spawned child only.
 
-The front calls `start_worker` and never imports what runs in the child; the child imports it by name. Nothing of
-the engine but `engine.protocol` is loaded on this side.
+The front calls `start_worker` and `start_decode_child` and never imports what runs in the child, which imports it by
+name. Nothing of the engine but `engine.protocol` is loaded on this side.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from engine.protocol.config import EngineConfig
+from engine.protocol.decoding import DecodeLimits
 
 WORKER_MODULE = "engine.worker"
 FAKE_WORKER_MODULE = "engine.fake_worker"
 """Speaks the same protocol with no model and no MLX, for tests and for breaking things on cue."""
+
+DECODE_CHILD_MODULE = "engine.decode_child"
 
 _starting = threading.Lock()
 
@@ -31,9 +34,9 @@ EXIT_ENGINE_FAULT = 75
 
 @dataclass(frozen=True, slots=True)
 class WorkerHandle:
-    """A started worker: its process and the ends that the front holds.
+    """A started engine worker or decode child: its process and the ends that the front holds.
 
-    pipe: duplex, carries messages. liveness: never written to; its closing tells the worker that the front is gone.
+    pipe: duplex, carries messages. liveness: never written to; its closing tells the child that the front is gone.
     stderr: read end of the child's standard error, raw bytes (read its `fileno()`); the front must keep it drained.
     """
 
@@ -43,7 +46,7 @@ class WorkerHandle:
     stderr: Connection
 
     def close(self) -> None:
-        """Close the front's ends; the worker then exits by itself."""
+        """Close the front's ends; the child then exits by itself."""
         self.pipe.close()
         self.liveness.close()
         self.stderr.close()
@@ -54,21 +57,33 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
 
     The child's first message is `Ready` or `LoadFailed`.
     """
+    return _start(module, config, name="scribewire-engine")
+
+
+def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODULE) -> WorkerHandle:
+    """Spawn a decode child, which runs `module.main(limits, pipe, liveness)`.
+
+    The pipe carries lines of `engine.protocol.decoding`, of which the child's first is DecoderReady.
+    """
+    return _start(module, limits, name="scribewire-decode")
+
+
+def _start(module: str, setup: EngineConfig | DecodeLimits, *, name: str) -> WorkerHandle:
     context = multiprocessing.get_context("spawn")
-    front_pipe, worker_pipe = context.Pipe(duplex=True)
-    worker_liveness, front_liveness = context.Pipe(duplex=False)
-    front_stderr, worker_stderr = context.Pipe(duplex=False)
+    front_pipe, child_pipe = context.Pipe(duplex=True)
+    child_liveness, front_liveness = context.Pipe(duplex=False)
+    front_stderr, child_stderr = context.Pipe(duplex=False)
     process = context.Process(
         target=_run_in_child,
-        args=(module, config, worker_pipe, worker_liveness, worker_stderr),
-        name="scribewire-engine",
+        args=(module, setup, child_pipe, child_liveness, child_stderr),
+        name=name,
         daemon=True,
     )
     _start_without_main(process)
     # The front must not hold the child's ends, or it would never see them close.
-    worker_pipe.close()
-    worker_liveness.close()
-    worker_stderr.close()
+    child_pipe.close()
+    child_liveness.close()
+    child_stderr.close()
     return WorkerHandle(process=process, pipe=front_pipe, liveness=front_liveness, stderr=front_stderr)
 
 
@@ -85,11 +100,15 @@ def _start_without_main(process: BaseProcess) -> None:
 
 
 def _run_in_child(
-    module: str, config: EngineConfig, pipe: Connection, liveness: Connection, stderr: Connection
+    module: str,
+    setup: EngineConfig | DecodeLimits,
+    pipe: Connection,
+    liveness: Connection,
+    stderr: Connection,
 ) -> None:
     os.dup2(stderr.fileno(), 2)
     stderr.close()
     # Ctrl-C reaches the whole foreground process group; only the front decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     main = importlib.import_module(module).main
-    sys.exit(main(config, pipe, liveness))
+    sys.exit(main(setup, pipe, liveness))

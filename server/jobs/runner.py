@@ -1,4 +1,4 @@
-"""Works on jobs: takes each recording to the engine and writes its one end into the store.
+"""Works on jobs: has each recording decoded and transcribed and writes its one end into the store.
 
 A few jobs are with the engine at a time; the others wait here, where they cost nothing. The recording is deleted as
 soon as the job ends, however it ends.
@@ -13,12 +13,13 @@ from typing import Any
 
 from engine.protocol.config import TranscribeOptions
 from engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
-from engine.protocol.messages import AudioSource, Progress
+from engine.protocol.messages import Progress
 from server.engine_client import EngineClient
 from server.errors import ApiError, as_api_error, error_type
 from server.jobs.job import Job, JobFailure
 from server.jobs.store import JobStore, JobStoreFull
 from server.logs import log_event
+from server.recognition import Recognizer
 from server.transcript_log import log_transcript
 from server.uploads import Upload
 
@@ -32,9 +33,15 @@ class JobRunner:
     """Submits jobs and runs each in a task of its own."""
 
     def __init__(
-        self, engine: EngineClient, store: JobStore, *, concurrent_jobs: int = CONCURRENT_JOBS
+        self,
+        engine: EngineClient,
+        recognizer: Recognizer,
+        store: JobStore,
+        *,
+        concurrent_jobs: int = CONCURRENT_JOBS,
     ) -> None:
         self._engine = engine
+        self._recognizer = recognizer
         self._store = store
         self._slots = asyncio.Semaphore(concurrent_jobs)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,8 +74,8 @@ class JobRunner:
             try:
                 async with self._slots:
                     await self._transcribe(job, upload, options)
-            except EngineError as error:
-                refusal = as_api_error(error)
+            except (EngineError, ApiError) as error:
+                refusal = error if isinstance(error, ApiError) else as_api_error(error)
                 await self._fail(job, refusal.code, refusal.message, refusal.rule.status, refusal.param)
             except asyncio.CancelledError:
                 await self._fail(job, "server_stopping", "The server stopped before the job was done.", 503)
@@ -89,8 +96,8 @@ class JobRunner:
 
         while True:
             try:
-                transcript = await self._engine.transcribe(
-                    AudioSource(str(upload.path)),
+                transcript = await self._recognizer.transcribe(
+                    upload.path,
                     options,
                     owner=job.owner,
                     priority="background",

@@ -1,13 +1,18 @@
-"""Transcripts as answers: the JSON bodies of the OpenAI formats and of jobs, and the headers that go with them."""
+"""Transcripts as answers: the bodies of the OpenAI formats and of jobs, and the headers that go with them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
+from starlette.responses import JSONResponse, Response
+
 from engine.protocol.config import ModelInfo
-from engine.protocol.transcript import Segment, Transcript
+from engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from engine.subtitles import cues_from_segments, render_srt, render_vtt
 from server.logs import cut
+from server.routes.form import TranscriptionForm
 
 MODEL_HEADER = "x-scribewire-model"
 WARNING_HEADER = "x-scribewire-warning"
@@ -19,7 +24,15 @@ DEMO_WARNING = (
     "answered by the bundled demo model, a small model for trying things out, not for real transcription"
 )
 
+LEAST_LOGPROB = -9999.0
+"""Stands for a probability of zero, whose logarithm JSON cannot hold. Source: OpenAI's API reference, `logprob`."""
+
 _FRAMES_PER_SECOND = 100
+_MEDIA_TYPES = {
+    "text": "text/plain; charset=utf-8",
+    "srt": "application/x-subrip; charset=utf-8",
+    "vtt": "text/vtt; charset=utf-8",
+}
 
 
 def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str, str]:
@@ -31,8 +44,29 @@ def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str,
     return headers
 
 
+def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> Response:
+    """A whole transcript in the format that was asked for."""
+    headers = answer_headers(info, transcript.warnings)
+    match form.response_format:
+        case "json":
+            body = json_body(transcript, info)
+            if form.wants_logprobs:
+                body["logprobs"] = logprobs_body(transcript_logprobs(transcript))
+            return JSONResponse(body, headers=headers)
+        case "verbose_json":
+            return JSONResponse(verbose_json_body(transcript), headers=headers)
+        case "text":
+            text = transcript.text + "\n"
+        case "srt":
+            text = render_srt(cues_from_segments(transcript.segments))
+        case "vtt":
+            text = render_vtt(cues_from_segments(transcript.segments))
+    # Given as a header, because Starlette names the charset of text/* only.
+    return Response(text, headers={**headers, "content-type": _MEDIA_TYPES[form.response_format]})
+
+
 def json_body(transcript: Transcript, info: ModelInfo) -> dict[str, Any]:
-    """response_format=json."""
+    """response_format=json, log-probabilities aside."""
     usage = transcript.usage
     body = {
         "text": transcript.text,
@@ -46,6 +80,23 @@ def json_body(transcript: Transcript, info: ModelInfo) -> dict[str, Any]:
         },
     }
     return _with_warnings(body, transcript)
+
+
+def transcript_logprobs(transcript: Transcript) -> tuple[TokenLogprob, ...]:
+    """Those of all segments, in order."""
+    return tuple(one for segment in transcript.segments for one in segment.token_logprobs)
+
+
+def logprobs_body(logprobs: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """`logprobs` as json and the events of a stream have it."""
+    return [
+        {
+            "token": one.text,
+            "bytes": list(one.data),
+            "logprob": round(one.logprob, 6) if math.isfinite(one.logprob) else LEAST_LOGPROB,
+        }
+        for one in logprobs
+    ]
 
 
 def verbose_json_body(transcript: Transcript) -> dict[str, Any]:

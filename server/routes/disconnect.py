@@ -14,11 +14,11 @@ Result = TypeVar("Result")
 
 
 async def while_connected(
-    request: Request, work: Coroutine[Any, Any, Result], *, timeout_seconds: float
+    request: Request, work: Coroutine[Any, Any, Result], *, timeout_seconds: float | None
 ) -> Result:
     """The work's result; the work is cancelled when the client disconnects or the time is over.
 
-    The request's body must have been read to its end.
+    The request's body must have been read to its end. timeout_seconds None leaves the time to the work.
     raises: ClientDisconnect, ApiError 504, and whatever the work raises.
     """
     task = asyncio.ensure_future(work)
@@ -29,17 +29,22 @@ async def while_connected(
             return task.result()
         if watch.done():
             raise ClientDisconnect()
-        raise ApiError(
-            504,
-            "request_timeout",
-            f"No transcript within {timeout_seconds:g} s (--request-timeout-seconds); "
-            "submit long recordings to /transcribe instead.",
-            should_retry=False,
-        )
+        raise took_too_long(timeout_seconds or 0.0)
     finally:
         watch.cancel()
         task.cancel()
         await asyncio.gather(task, watch, return_exceptions=True)
+
+
+def took_too_long(timeout_seconds: float) -> ApiError:
+    """The 504 of a request whose time is over; the same recording would take as long again."""
+    return ApiError(
+        504,
+        "request_timeout",
+        f"No transcript within {timeout_seconds:g} s (--request-timeout-seconds); "
+        "submit long recordings to /transcribe instead.",
+        should_retry=False,
+    )
 
 
 async def _disconnected(request: Request) -> None:

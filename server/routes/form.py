@@ -1,12 +1,14 @@
 """Form fields as options: parsed, bounded, and refused with the field's name when they make no sense.
 
 Fields that nobody here knows are ignored, as OpenAI's API does; fields that ask for something not built yet are
-refused, because an answer without it would be wrong.
+refused, because an answer without it would be wrong. `chunking_strategy` is checked and accepted: recordings are cut
+at their quietest moments, whatever it says, until voice detection is built.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,33 +16,62 @@ from engine.protocol.config import DEMO_MODEL, ModelInfo, TranscribeOptions
 from server.errors import ApiError, bad_request
 from server.uploads import FormFields
 
-MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe")
-MAX_LANGUAGE_CHARACTERS = 64
+MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+"""Names that clients have built in; the resident model answers to each."""
 
-ResponseFormat = Literal["json", "text", "verbose_json"]
-_FORMATS: dict[str, ResponseFormat] = {"json": "json", "text": "text", "verbose_json": "verbose_json"}
-_FORMATS_TO_COME = ("srt", "vtt", "diarized_json")
+MAX_LANGUAGE_CHARACTERS = 64
+MAX_LANGUAGES = 64
+MAX_KEYWORDS = 500
+MAX_KEYWORD_CHARACTERS = 200
+MAX_SPEAKERS = 16
+MAX_SPEAKER_NAME_CHARACTERS = 200
+MAX_PADDING_MILLISECONDS = 60_000
+
+ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+_FORMATS: dict[str, ResponseFormat] = {
+    "json": "json",
+    "text": "text",
+    "srt": "srt",
+    "verbose_json": "verbose_json",
+    "vtt": "vtt",
+}
+_USABLE_FORMATS = "use json, text, srt, verbose_json or vtt"
+
+# A data URL holds a comma, at which FormFields takes lists apart; a new one begins only at `data:`.
+_BETWEEN_DATA_URLS = re.compile(r",(?=data:)", re.IGNORECASE)
+_AUDIO_DATA_URL = re.compile(r"data:(?:audio|video|application)/[^,]{1,200};base64,[A-Za-z0-9+/_=-]+\Z", re.I)
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionForm:
-    """What one call of /v1/audio/transcriptions asks for."""
+    """What one call of /v1/audio/transcriptions asks for.
+
+    wants_logprobs: put each token's log-probability into the answer.
+    """
 
     model: str | None
     response_format: ResponseFormat
     options: TranscribeOptions
+    stream: bool = False
+    wants_logprobs: bool = False
 
 
-def read_options(fields: FormFields, *, logprobs: bool = False) -> TranscribeOptions:
-    """Language, prompt and temperature; raises ApiError 400."""
-    language = (fields.text("language") or "").strip()
-    if len(language) > MAX_LANGUAGE_CHARACTERS:
-        raise bad_request("language_unknown", "language is too long to be one.", "language")
+def read_options(
+    fields: FormFields, *, logprobs: bool = False, token_logprobs: bool = False
+) -> TranscribeOptions:
+    """Everything that the engine is told; raises ApiError 400."""
+    language = _bounded("language", (fields.text("language") or "").strip())
     return TranscribeOptions(
         language=language or None,
         prompt=fields.text("prompt") or None,
-        temperature=_temperature(fields),
-        logprobs=logprobs,
+        temperature=_number(fields, "temperature", 0.0, 1.0) or 0.0,
+        seed=_whole_number(fields, "seed", 0, 2**63 - 1),
+        max_tokens=_whole_number(fields, "max_tokens", 1, 65_536),
+        logprobs=logprobs or token_logprobs,
+        token_logprobs=token_logprobs,
+        languages=_languages(fields),
+        keywords=_keywords(fields),
+        repetition_penalty=_number(fields, "repetition_penalty", 1.0, 2.0) or 1.0,
     )
 
 
@@ -48,42 +79,47 @@ def read_transcription_form(fields: FormFields) -> TranscriptionForm:
     """Every field of /v1/audio/transcriptions that means something here; raises ApiError 400."""
     response_format = _response_format(fields)
     _check_granularities(fields, response_format)
-    if _boolean(fields, "stream"):
+    _check_chunking_strategy(fields)
+    _check_speakers(fields)
+    wants_logprobs = _wants_logprobs(fields, response_format)
+    stream = _boolean(fields, "stream")
+    if stream and response_format not in ("json", "text"):
         raise bad_request(
-            "unsupported_parameter", "stream=true is not supported yet; leave stream out.", "stream"
-        )
-    if wanted := fields.texts("include"):
-        raise bad_request(
-            "unsupported_parameter",
-            f"include={wanted[0][:40]} is not supported yet; leave include out.",
-            "include",
+            "invalid_parameter",
+            f"stream=true sends events in place of a {response_format} body; "
+            "use response_format=json, or leave stream out.",
+            "stream",
         )
     return TranscriptionForm(
         model=fields.text("model") or None,
         response_format=response_format,
-        options=read_options(fields, logprobs=response_format == "verbose_json"),
+        options=read_options(
+            fields, logprobs=response_format == "verbose_json", token_logprobs=wants_logprobs
+        ),
+        stream=stream,
+        wants_logprobs=wants_logprobs,
     )
 
 
 def check_model(wanted: str | None, info: ModelInfo) -> None:
     """Accept the resident model under its id and its aliases, or no name at all; raises ApiError 404."""
-    if wanted is None or is_name_of(wanted, info):
+    if wanted is None or wanted in names_of(info):
         return
     raise model_not_found(wanted, info)
 
 
-def is_name_of(wanted: str, info: ModelInfo) -> bool:
-    """Whether the resident model answers to this name; `demo` is a name of the demo model only."""
-    return wanted in (info.model_id, *MODEL_ALIASES) or (info.is_demo and wanted == DEMO_MODEL)
+def names_of(info: ModelInfo) -> tuple[str, ...]:
+    """Every name the resident model answers to, its own first; `demo` is a name of the demo model only."""
+    own = (info.model_id, DEMO_MODEL) if info.is_demo else (info.model_id,)
+    return tuple(dict.fromkeys((*own, *MODEL_ALIASES)))
 
 
 def model_not_found(wanted: str, info: ModelInfo) -> ApiError:
     """The 404 that names what is there."""
-    names = ", ".join(dict.fromkeys((info.model_id, *MODEL_ALIASES)))
     return ApiError(
         404,
         "model_not_found",
-        f"The model {wanted[:100]!r} is not served here; these are: {names}.",
+        f"The model {_shown(wanted, 100)} is not served here; these are: {', '.join(names_of(info))}.",
         param="model",
     )
 
@@ -92,53 +128,188 @@ def _response_format(fields: FormFields) -> ResponseFormat:
     wanted = (fields.text("response_format") or "json").strip()
     if wanted in _FORMATS:
         return _FORMATS[wanted]
-    usable = "use json, text or verbose_json"
-    if wanted in _FORMATS_TO_COME:
+    if wanted == "diarized_json":
         raise bad_request(
             "unsupported_parameter",
-            f"response_format {wanted} is not supported yet; {usable}.",
+            "response_format diarized_json needs speakers to be told apart, which this server cannot do yet; "
+            f"{_USABLE_FORMATS}.",
             "response_format",
         )
     raise bad_request(
-        "invalid_parameter", f"response_format {wanted[:40]!r} is unknown; {usable}.", "response_format"
+        "invalid_parameter",
+        f"response_format {_shown(wanted)} is unknown; {_USABLE_FORMATS}.",
+        "response_format",
     )
 
 
 def _check_granularities(fields: FormFields, response_format: ResponseFormat) -> None:
     name = "timestamp_granularities"
-    wanted = fields.texts(name)
-    for granularity in wanted:
+    for granularity in fields.texts(name):
+        if granularity not in ("segment", "word"):
+            raise bad_request(
+                "invalid_parameter", f"{name} {_shown(granularity)} is unknown; use segment.", name
+            )
         if granularity == "word":
+            # Some SDKs send `segment` with every format, where it changes nothing; `word` is always meant.
+            if response_format != "verbose_json":
+                raise bad_request(
+                    "invalid_parameter", f"{name} word needs response_format=verbose_json.", name
+                )
             raise bad_request(
-                "unsupported_parameter", "Word timestamps are not supported yet; ask for segment.", name
+                "unsupported_parameter",
+                "Word timestamps are not supported yet; ask for segment, whose times are in verbose_json.",
+                name,
             )
-        if granularity != "segment":
-            raise bad_request(
-                "invalid_parameter", f"{name} {granularity[:40]!r} is unknown; use segment.", name
-            )
-    if wanted and response_format != "verbose_json":
-        raise bad_request("invalid_parameter", f"{name} needs response_format=verbose_json.", name)
 
 
-def _temperature(fields: FormFields) -> float:
-    text = (fields.text("temperature") or "0").strip()
-    try:
-        temperature = float(text)
-    except ValueError:
-        temperature = math.nan
-    if not 0.0 <= temperature <= 1.0:  # false for NaN too
+def _wants_logprobs(fields: FormFields, response_format: ResponseFormat) -> bool:
+    wanted = fields.texts("include")
+    for item in wanted:
+        if item != "logprobs":
+            raise bad_request(
+                "invalid_parameter", f"include {_shown(item)} is unknown; use logprobs.", "include"
+            )
+    if wanted and response_format != "json":
+        raise bad_request("invalid_parameter", "include=logprobs needs response_format=json.", "include")
+    return bool(wanted)
+
+
+def _check_chunking_strategy(fields: FormFields) -> None:
+    name = "chunking_strategy"
+    kind = (fields.text(f"{name}[type]") or "").strip()
+    simple = (fields.text(name) or "").strip()
+    if simple not in ("", "auto", "null", "none"):
         raise bad_request(
             "invalid_parameter",
-            f"temperature must be a number from 0 to 1, not {text[:40]!r}.",
-            "temperature",
+            f"{name} must be auto, or an object sent as {name}[type]=server_vad and so on, "
+            f"not {_shown(simple)}.",
+            name,
         )
-    return temperature
+    if kind not in ("", "auto", "server_vad"):
+        raise bad_request(
+            "invalid_parameter", f"{name}[type] must be server_vad, not {_shown(kind)}.", f"{name}[type]"
+        )
+    details = [
+        _whole_number(fields, f"{name}[prefix_padding_ms]", 0, MAX_PADDING_MILLISECONDS),
+        _whole_number(fields, f"{name}[silence_duration_ms]", 0, MAX_PADDING_MILLISECONDS),
+        _number(fields, f"{name}[threshold]", 0.0, 1.0),
+    ]
+    if kind != "server_vad" and any(value is not None for value in details):
+        raise bad_request(
+            "invalid_parameter", f"{name} has details that need {name}[type]=server_vad.", f"{name}[type]"
+        )
+
+
+def _check_speakers(fields: FormFields) -> None:
+    """Speakers matter only to diarized_json; what is sent for it must still be what it claims to be."""
+    names = fields.texts("known_speaker_names")
+    joined = ",".join(fields.texts("known_speaker_references"))
+    references = _BETWEEN_DATA_URLS.split(joined) if joined else []
+    for name, values in (("known_speaker_names", names), ("known_speaker_references", references)):
+        if len(values) > MAX_SPEAKERS:
+            raise bad_request(
+                "invalid_parameter", f"{name} has more than {MAX_SPEAKERS} entries: {len(values)}.", name
+            )
+    if any(len(name) > MAX_SPEAKER_NAME_CHARACTERS for name in names):
+        raise bad_request(
+            "invalid_parameter",
+            f"known_speaker_names holds a name of more than {MAX_SPEAKER_NAME_CHARACTERS} characters.",
+            "known_speaker_names",
+        )
+    if not all(_AUDIO_DATA_URL.match(reference) for reference in references):
+        raise bad_request(
+            "invalid_parameter",
+            "known_speaker_references must be data URLs of recordings (data:audio/wav;base64,...).",
+            "known_speaker_references",
+        )
+    if len(references) > len(names):
+        raise bad_request(
+            "invalid_parameter",
+            f"known_speaker_references has {len(references)} entries for {len(names)} known_speaker_names.",
+            "known_speaker_references",
+        )
+
+
+def _languages(fields: FormFields) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(fields.texts("languages")))
+    if len(wanted) > MAX_LANGUAGES:
+        raise bad_request(
+            "invalid_parameter",
+            f"languages has more than {MAX_LANGUAGES} entries: {len(wanted)}.",
+            "languages",
+        )
+    return tuple(_bounded("languages", language) for language in wanted)
+
+
+def _bounded(name: str, language: str) -> str:
+    if len(language) > MAX_LANGUAGE_CHARACTERS:
+        raise bad_request("language_unknown", f"{name} {_shown(language)} is too long to be one.", name)
+    return language
+
+
+def _keywords(fields: FormFields) -> tuple[str, ...]:
+    keywords = tuple(dict.fromkeys(fields.texts("keywords")))
+    if len(keywords) > MAX_KEYWORDS:
+        raise bad_request(
+            "invalid_parameter",
+            f"keywords has more than {MAX_KEYWORDS} entries: {len(keywords)}.",
+            "keywords",
+        )
+    for keyword in keywords:
+        if len(keyword) > MAX_KEYWORD_CHARACTERS:
+            raise bad_request(
+                "invalid_parameter",
+                f"keywords holds one of more than {MAX_KEYWORD_CHARACTERS} characters: {_shown(keyword)}.",
+                "keywords",
+            )
+    return keywords
+
+
+def _number(fields: FormFields, name: str, minimum: float, maximum: float) -> float | None:
+    text = _given(fields, name)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not minimum <= number <= maximum:  # false for NaN too
+        raise bad_request(
+            "invalid_parameter",
+            f"{name} must be a number from {minimum:g} to {maximum:g}, not {_shown(text)}.",
+            name,
+        )
+    return number
+
+
+def _whole_number(fields: FormFields, name: str, minimum: int, maximum: int) -> int | None:
+    text = _given(fields, name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,19}", text) or not minimum <= int(text) <= maximum:
+        raise bad_request(
+            "invalid_parameter",
+            f"{name} must be a whole number from {minimum} to {maximum}, not {_shown(text)}.",
+            name,
+        )
+    return int(text)
 
 
 def _boolean(fields: FormFields, name: str) -> bool:
-    text = (fields.text(name) or "false").strip().lower()
+    text = (_given(fields, name) or "false").lower()
     if text in ("true", "1"):
         return True
-    if text in ("false", "0", "null", "none"):
+    if text in ("false", "0"):
         return False
-    raise bad_request("invalid_parameter", f"{name} must be true or false, not {text[:40]!r}.", name)
+    raise bad_request("invalid_parameter", f"{name} must be true or false, not {_shown(text)}.", name)
+
+
+def _given(fields: FormFields, name: str) -> str | None:
+    """A field's text; None when it is absent, empty or a null that was made a text of."""
+    text = (fields.text(name) or "").strip()
+    return None if text.lower() in ("", "null", "none") else text
+
+
+def _shown(text: str, characters: int = 40) -> str:
+    """What the client sent, on one line and cut."""
+    return repr(text[:characters])

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
-from engine.protocol.config import ModelInfo
-from engine.protocol.messages import AudioSource
+from engine.protocol.config import ModelInfo, TranscribeOptions
+from engine.protocol.messages import TextDelta
 from engine.protocol.transcript import Transcript
 from server.errors import ApiError
 from server.parts import owner_of, parts_of
-from server.routes.bodies import answer_headers, json_body, verbose_json_body
+from server.routes.bodies import answer, answer_headers
 from server.routes.disconnect import while_connected
-from server.routes.form import (
-    ResponseFormat,
-    check_model,
-    is_name_of,
-    model_not_found,
-    read_transcription_form,
-)
+from server.routes.form import check_model, model_not_found, names_of, read_transcription_form
+from server.routes.streaming import TranscriptStream
+from server.shared_work import RETRY_HEADER
 from server.transcript_log import log_transcript
+from server.uploads import Upload
 
 router = APIRouter()
 
@@ -31,32 +30,60 @@ _STARTED_AT = int(time.time())
 
 @router.post("/v1/audio/transcriptions")
 async def create_transcription(request: Request) -> Response:
-    """Transcribe one recording and wait for it."""
+    """Transcribe one recording: wait for all of it, or with `stream` send its text as events while it is decoded."""
     parts = parts_of(request)
     parts.engine.check_admission()
+    timeout_seconds = parts.settings.request_timeout_seconds
     upload = await parts.uploads.receive(request, file_fields=("file",))
-    with upload:
+    with ExitStack() as held:
+        held.enter_context(upload)
         form = read_transcription_form(upload.fields)
-        info = await parts.engine.wait_ready()
+        info = await while_connected(request, parts.engine.wait_ready(), timeout_seconds=timeout_seconds)
         check_model(form.model, info)
+        headers: dict[str, str] = {}
+        if form.stream:
+            return TranscriptStream(
+                request,
+                lambda on_delta: _transcribe(request, upload, form.options, headers, on_delta=on_delta),
+                info,
+                held=held.pop_all(),
+                more_headers=headers,
+                wants_logprobs=form.wants_logprobs,
+                timeout_seconds=timeout_seconds,
+                first_wait_seconds=parts.stream_first_wait_seconds,
+                keep_alive_seconds=parts.stream_keep_alive_seconds,
+            )
         transcript = await while_connected(
             request,
-            parts.engine.transcribe(
-                AudioSource(str(upload.path)), form.options, owner=owner_of(request), priority="interactive"
-            ),
-            timeout_seconds=parts.settings.request_timeout_seconds,
+            _transcribe(request, upload, form.options, headers),
+            timeout_seconds=timeout_seconds,
         )
-    log_transcript(transcript, is_demo=info.is_demo, request_id=request.state.request_id)
-    return _answer(transcript, info, form.response_format)
+    response = answer(transcript, info, form)
+    response.headers.update(headers)
+    return response
 
 
-def _answer(transcript: Transcript, info: ModelInfo, response_format: ResponseFormat) -> Response:
-    headers = answer_headers(info, transcript.warnings)
-    if response_format == "text":
-        return PlainTextResponse(transcript.text + "\n", headers=headers)
-    if response_format == "verbose_json":
-        return JSONResponse(verbose_json_body(transcript), headers=headers)
-    return JSONResponse(json_body(transcript, info), headers=headers)
+async def _transcribe(
+    request: Request,
+    upload: Upload,
+    options: TranscribeOptions,
+    headers: dict[str, str],
+    *,
+    on_delta: Callable[[TextDelta], None] | None = None,
+) -> Transcript:
+    """The one place where a transcript is obtained; `headers` takes what the answer shall say of how it came about."""
+    parts = parts_of(request)
+    transcript = await parts.shared.transcribe(
+        upload,
+        options,
+        owner=owner_of(request),
+        on_retry=lambda retry: headers.__setitem__(RETRY_HEADER, retry),
+        on_delta=on_delta,
+    )
+    info = parts.engine.info
+    is_demo = info is not None and info.is_demo
+    log_transcript(transcript, is_demo=is_demo, request_id=request.state.request_id)
+    return transcript
 
 
 @router.post("/v1/audio/translations")
@@ -71,10 +98,11 @@ async def create_translation() -> Response:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    """The resident model."""
+    """The resident model under its own id and under each of its aliases."""
     info = await parts_of(request).engine.wait_ready()
     return JSONResponse(
-        {"object": "list", "data": [_model_body(info, info.model_id)]}, headers=answer_headers(info)
+        {"object": "list", "data": [_model_body(info, name) for name in names_of(info)]},
+        headers=answer_headers(info),
     )
 
 
@@ -82,7 +110,7 @@ async def list_models(request: Request) -> Response:
 async def get_model(request: Request, model_id: str) -> Response:
     """The resident model by its id or an alias; ids hold slashes."""
     info = await parts_of(request).engine.wait_ready()
-    if not is_name_of(model_id, info):
+    if model_id not in names_of(info):
         raise model_not_found(model_id, info)
     return JSONResponse(_model_body(info, model_id), headers=answer_headers(info))
 

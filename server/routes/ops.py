@@ -1,15 +1,21 @@
-"""For those who run the server: is the process alive, and can it transcribe."""
+"""For those who run the server or write to it: is the process alive, can it transcribe, what does it take.
+
+/docs has a router of its own, because it is served only where the operator asked for it.
+"""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import JSONResponse, Response
 
 from server.errors import ENGINE_ERROR_RULES, ApiError
 from server.parts import parts_of
 from server.routes.bodies import answer_headers
+from server.routes.openapi.document import openapi_document
 
 router = APIRouter()
+docs_router = APIRouter()
 
 
 @router.get("/health/live")
@@ -36,3 +42,20 @@ async def ready(request: Request) -> Response:
             should_retry=False,
         )
     raise ApiError(503, "engine_unavailable", f"The engine is {engine.state}.", retry_after_seconds=5)
+
+
+@router.get("/openapi.json")
+async def describe(request: Request) -> Response:
+    """The description of every address here."""
+    parts = parts_of(request)
+    # The gate notes a key only where it asked for one.
+    needs_key = hasattr(request.state, "key_id")
+    return JSONResponse(
+        openapi_document(parts.engine.info, needs_key=needs_key, has_docs=parts.settings.docs)
+    )
+
+
+@docs_router.get("/docs")
+async def docs() -> Response:
+    """A page to read the description with; its script comes from a public host, not from here."""
+    return get_swagger_ui_html(openapi_url="/openapi.json", title="scribewire")

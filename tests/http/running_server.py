@@ -16,6 +16,7 @@ import uvicorn
 
 from engine.protocol.launch import FAKE_WORKER_MODULE
 from server.app import create_app
+from server.decode_pool import Decoder, PassThrough
 from server.engine_client import EngineClient
 from server.keys import KeyStore
 from server.serve import bind, uvicorn_config
@@ -43,8 +44,15 @@ class RunningServer:
     """Use as a context manager; keyword arguments are settings."""
 
     def __init__(
-        self, data: Path, *, wait_ready: bool = True, engine_module: str = FAKE_WORKER_MODULE, **settings: Any
+        self,
+        data: Path,
+        *,
+        wait_ready: bool = True,
+        engine_module: str = FAKE_WORKER_MODULE,
+        decoder: Decoder | None = None,
+        **settings: Any,
     ) -> None:
+        """decoder: by default the real one with a real engine, and with the fake none, which is sent scripts."""
         self.settings = Settings(data=data, **{"model": "fake", "drain_seconds": 0.5, **settings})
         self.key_store = KeyStore(data)
         self.engine = EngineClient.from_settings(self.settings, module=engine_module)
@@ -52,7 +60,9 @@ class RunningServer:
         self._listener = bind("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        app = create_app(self.settings, self.engine, self.key_store)
+        if decoder is None and engine_module == FAKE_WORKER_MODULE:
+            decoder = PassThrough()
+        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder)
         self._server = uvicorn.Server(uvicorn_config(app, self.settings))
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._server.serve(sockets=[self._listener])), daemon=True

@@ -138,6 +138,20 @@ def test_foreign_host_is_refused_where_no_key_is_asked_for(server: RunningServer
     assert_openai_error(response, 403, "host_not_allowed")
 
 
+@pytest.mark.parametrize(
+    "header", ["Host: evil.example", "Host: 127.0.0.1:PORT\r\nOrigin: https://evil.example"]
+)
+def test_foreign_host_and_origin_are_refused_before_a_byte_of_the_body(server: RunningServer, header: str):
+    head = (
+        f"POST /v1/audio/transcriptions HTTP/1.1\r\n{header.replace('PORT', str(server.port))}\r\n"
+        "Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 403 ")
+    assert server.leftovers() == []
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
 def test_local_host_is_answered(server: RunningServer, host: str):
     assert server.client.get("/v1/models", headers={"host": f"{host}:{server.port}"}).status_code == 200
@@ -186,11 +200,18 @@ def test_key_is_required_beyond_loopback_even_if_the_keys_vanish(tmp_path: Path)
     assert sent[0]["status"] == 401
 
 
-def test_docs_are_off_unless_asked_for(server: RunningServer, tmp_path: Path):
-    for path in ("/docs", "/openapi.json", "/redoc"):
+def test_pages_of_the_description_are_off_unless_asked_for(server: RunningServer, tmp_path: Path):
+    for path in ("/docs", "/redoc"):
         assert_openai_error(server.client.get(path), 404, "not_found")
     with RunningServer(tmp_path, docs=True, wait_ready=False) as running:
-        assert running.client.get("/openapi.json").status_code == 200
+        assert running.client.get("/docs").status_code == 200
+
+
+def test_description_is_behind_the_key(server: RunningServer, locked):
+    assert server.client.get("/openapi.json").status_code == 200
+    running, secret = locked
+    assert_openai_error(running.client.get("/openapi.json"), 401, "invalid_api_key")
+    assert running.client.get("/openapi.json", headers=bearer(secret)).status_code == 200
 
 
 def test_keys_are_checked_again_within_a_second(tmp_path: Path):

@@ -12,7 +12,9 @@ from fastapi import FastAPI
 
 from engine.protocol.errors import error_from_code, error_types
 from server.errors import (
+    DEFAULT_RETRY_AFTER_SECONDS,
     ENGINE_ERROR_RULES,
+    MAX_RETRY_AFTER_SECONDS,
     ApiError,
     as_api_error,
     error_response,
@@ -33,7 +35,8 @@ def test_every_engine_error_has_a_status_and_no_rule_is_left_over():
 @pytest.mark.parametrize("code", sorted(error_types()))
 def test_engine_error_crosses_the_wire_with_its_status(server: RunningServer, code: str):
     response = server.transcribe(script(fail=code, message=f"says {code}"))
-    error = assert_openai_error(response, ENGINE_ERROR_RULES[code].status, code)
+    param = "file" if code.startswith("audio_") else None
+    error = assert_openai_error(response, ENGINE_ERROR_RULES[code].status, code, param=param)
     assert error["message"] == f"says {code}"
     assert server.transcribe(SPEECH).status_code == 200
 
@@ -43,12 +46,16 @@ def test_retry_advice_fits_the_error(code: str):
     error = as_api_error(error_from_code(code, "x"))
     headers = error_response(error).headers
     if code in TRANSIENT:
-        assert 0 < int(headers["retry-after"]) <= 120
+        assert 0 < int(headers["retry-after"]) <= MAX_RETRY_AFTER_SECONDS
+        assert int(headers["retry-after-ms"]) == 1000 * int(headers["retry-after"])
         assert error.rule.status in (429, 503)
+        assert "x-should-retry" not in headers
     elif code.startswith(("audio_", "language_", "option_", "prompt_")):
         assert error.rule.status == 400
-    elif code not in ("engine_fault", "engine_error"):
+    elif code != "engine_fault":
         assert error.rule.status not in RETRIED_STATUSES or headers["x-should-retry"] == "false"
+    if error.rule.status in (429, 503):
+        assert int(headers["retry-after"]) > 0
 
 
 def test_unknown_path_and_wrong_method_have_the_shape(server: RunningServer):
@@ -154,3 +161,16 @@ def test_parameter_of_the_wrong_type_is_422_in_the_shape():
 def test_api_error_keeps_its_headers():
     response = error_response(ApiError(401, "x", "y", headers={"www-authenticate": "Bearer"}))
     assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_every_429_and_503_says_when_to_come_back(status: int):
+    headers = error_response(ApiError(status, "x", "y")).headers
+    assert headers["retry-after"] == str(DEFAULT_RETRY_AFTER_SECONDS)
+    own = error_response(ApiError(status, "x", "y", headers={"Retry-After": "7"})).headers
+    assert own["retry-after"] == "7"
+
+
+def test_no_wait_is_longer_than_the_sdks_accept():
+    headers = error_response(ApiError(429, "x", "y", retry_after_seconds=3600)).headers
+    assert (headers["retry-after"], headers["retry-after-ms"]) == ("120", "120000")

@@ -1,0 +1,68 @@
+"""Notices a file that holds next to no bytes for its audio, and counts such a file to its end before it is decoded.
+
+Speech needs 700 bytes a second even at a codec's lowest rate. What needs less than 100 is silence, or a bomb: a few
+kilobytes that hold days. Decoding it up to the limit would take minutes; counting it takes about a second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import av
+import av.audio.stream
+import av.container
+
+from engine.audio.pcm import check_duration
+from engine.protocol.config import AudioLimits
+
+SPARSE_BYTES_PER_SECOND = 100.0
+FIRST_LOOK_SECONDS = 60.0
+
+
+class SparseWatch:
+    """Looks at the rate since the last look after a minute, two, four and so on, until it found it sparse once."""
+
+    def __init__(self) -> None:
+        self._packet_bytes = 0
+        self._last_look = (0.0, 0)
+        self._next_look_seconds = FIRST_LOOK_SECONDS
+
+    def add_packet(self, size_bytes: int) -> None:
+        """Count a packet that was decoded."""
+        self._packet_bytes += size_bytes
+
+    def finds_sparse(self, decoded_seconds: float) -> bool:
+        """Whether the file should be counted to its end now; true once at most."""
+        if decoded_seconds <= self._next_look_seconds:
+            return False
+        seconds, size_bytes = decoded_seconds - self._last_look[0], self._packet_bytes - self._last_look[1]
+        is_sparse = size_bytes < SPARSE_BYTES_PER_SECOND * seconds
+        self._last_look = (decoded_seconds, self._packet_bytes)
+        self._next_look_seconds = math.inf if is_sparse else 2.0 * decoded_seconds
+        return is_sparse
+
+
+def check_counted_duration(
+    container: av.container.InputContainer, track: av.audio.stream.AudioStream, limits: AudioLimits
+) -> None:
+    """Raise AudioTooLong as soon as the packets of a track last longer than the limit.
+
+    container: freshly opened. Lets what the library raises for a damaged container out.
+    """
+    seconds = 0.0
+    tick_seconds = float(track.time_base or 0)
+    for packet in container.demux(track):
+        if packet.duration:
+            seconds += packet.duration * tick_seconds
+        else:  # nothing tells but the samples
+            seconds += _decoded_seconds(packet)
+        check_duration(seconds - 1.0, limits)  # a second of slack, for what a decoder leaves out at its start
+
+
+def _decoded_seconds(packet: av.Packet[av.audio.stream.AudioStream]) -> float:
+    try:
+        return sum(frame.samples / (frame.sample_rate or 1) for frame in packet.decode())
+    except (
+        Exception
+    ):  # of many types; a damaged packet is left out here as it is when the recording is decoded
+        return 0.0

@@ -1,0 +1,315 @@
+"""What a transcription may be asked for, as the properties of its form and of its JSON body.
+
+The two take the same parameters: a list is sent as `name[]` in a form and as an array in JSON, an object by bracketed
+fields in a form. Names that the resident model answers to and speaks are listed once it is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from engine.protocol.config import ModelInfo
+from server.form_fields import MAX_FIELD_BYTES, MAX_FIELDS
+from server.routes.form import (
+    MAX_KEYWORD_CHARACTERS,
+    MAX_KEYWORDS,
+    MAX_LANGUAGE_CHARACTERS,
+    MAX_LANGUAGES,
+    MAX_PADDING_MILLISECONDS,
+    MAX_SPEAKER_NAME_CHARACTERS,
+    MAX_SPEAKERS,
+    ResponseFormat,
+    names_of,
+)
+from server.routes.openapi.schemas import Schema, or_null
+
+RECORDING_TYPES = (
+    "audio/wav, audio/mpeg, audio/mp4, audio/aac, audio/flac, audio/ogg, audio/aiff, video/mp4, video/webm, "
+    "application/octet-stream"
+)
+_UNSET = (None, "", "null", "none")
+"""What clients write where they mean nothing; it is as if left out."""
+
+
+def _number_or_unset(kind: str, minimum: int, maximum: int) -> Schema:
+    return {
+        "type": [kind, "string", "null"],
+        "minimum": minimum,
+        "maximum": maximum,
+        "pattern": "^(null|none)?$",
+    }
+
+
+_MILLISECONDS = _number_or_unset("integer", 0, MAX_PADDING_MILLISECONDS)
+_NOT_STREAMED = (False, 0, "false", "0", *_UNSET)
+_SHARE = _number_or_unset("number", 0, 1)
+_VAD_DETAILS: dict[str, Schema] = {
+    "prefix_padding_ms": _MILLISECONDS,
+    "silence_duration_ms": _MILLISECONDS,
+    "threshold": _SHARE,
+}
+
+
+def recording() -> Schema:
+    """The file itself."""
+    return {
+        "type": "string",
+        "format": "binary",
+        "description": "The recording: wav, mp3, m4a, mp4, aac, flac, ogg, opus, webm, mkv, aiff and their like. Its "
+        "bytes decide; file name and declared type are ignored.",
+    }
+
+
+def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema]:
+    """The parameters that every way of asking for a transcription takes, as they are written in a form.
+
+    is_job: languages are looked up when the job runs, so that submitting it takes any text for one.
+    """
+    language = _language(None if is_job else info)
+    return {
+        "model": _model(info),
+        "language": {
+            **language,
+            "description": "The language spoken, by English name or ISO 639-1 code, with or without a region; native "
+            "names and ISO 639-2 and -3 codes are understood too. Detected when left out."
+            + (" An unknown one fails the job." if is_job else ""),
+        },
+        "prompt": {
+            "type": "string",
+            "maxLength": MAX_FIELD_BYTES,
+            "description": "Context for the model: names, spellings, the subject. Plain text, never control tokens. "
+            "Refused when it leaves no room for the recording in the model's context.",
+        },
+        "temperature": {
+            **_SHARE,
+            "default": 0,
+            "description": "0 takes the likeliest token; above it tokens are drawn.",
+        },
+        "languages[]": {
+            "type": "array",
+            "maxItems": MAX_LANGUAGES,
+            "items": language,
+            "description": "Detection chooses among these only.",
+        },
+        "keywords[]": {
+            "type": "array",
+            "maxItems": MAX_KEYWORDS,
+            "items": {"type": "string", "maxLength": MAX_KEYWORD_CHARACTERS},
+            "description": "Names and terms that the recording may contain. A comma separates two of them.",
+        },
+        "repetition_penalty": {
+            **_number_or_unset("number", 1, 2),
+            "default": 1,
+            "description": "Above 1, what the text holds already becomes less likely.",
+        },
+        "max_tokens": {
+            **_number_or_unset("integer", 1, 65_536),
+            "description": "Most tokens of one chunk of the recording (chunks are at most 30 s long).",
+        },
+        "seed": {
+            **_number_or_unset("integer", 0, 2**63 - 1),
+            "description": "Makes the same request draw the same tokens.",
+        },
+    }
+
+
+def transcription_form(info: ModelInfo | None) -> Schema:
+    """The multipart form of /v1/audio/transcriptions."""
+    properties: dict[str, Schema] = {
+        "file": recording(),
+        **options(info),
+        **_answer_options(),
+        "chunking_strategy": {
+            "enum": ["auto", *_UNSET],
+            "description": "Accepted and checked; recordings are cut at their quietest moments whatever it says.",
+        },
+        "chunking_strategy[type]": {"type": "string", "enum": ["server_vad"]},
+        **{f"chunking_strategy[{name}]": schema for name, schema in _VAD_DETAILS.items()},
+        "known_speaker_names[]": _speaker_names(),
+        "known_speaker_references[]": _speaker_references(),
+    }
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": ["file"],
+        "allOf": [_which_go_together(), _vad_details_need_their_type("chunking_strategy[type]", properties)],
+        "description": "Lists may also be sent without the brackets, comma-joined. Fields unknown here are ignored; "
+        f"{MAX_FIELDS} fields are read at most.",
+    }
+
+
+def transcription_json(info: ModelInfo | None) -> Schema:
+    """The JSON body of /v1/audio/transcriptions, as some gateways send it."""
+    fields: dict[str, Schema] = {
+        **options(info),
+        **_answer_options(),
+        "known_speaker_names[]": _speaker_names(),
+        "known_speaker_references[]": _speaker_references(),
+    }
+    schema = _json_body(fields)
+    schema["properties"]["chunking_strategy"] = {"anyOf": [{"enum": ["auto", *_UNSET]}, _vad()]}
+    schema["allOf"].append(_which_go_together(list_mark=""))
+    return schema
+
+
+def job_form(info: ModelInfo | None) -> Schema:
+    """The multipart form of /transcribe."""
+    return {
+        "type": "object",
+        "properties": {"audio": recording(), "file": recording(), **options(info, is_job=True)},
+        "oneOf": [{"required": ["audio"]}, {"required": ["file"]}],
+        "description": "The recording is in the part `audio` or `file`. Fields unknown here are ignored.",
+    }
+
+
+def job_json(info: ModelInfo | None) -> Schema:
+    """The JSON body of /transcribe."""
+    return _json_body(options(info, is_job=True))
+
+
+def _json_body(fields: dict[str, Schema]) -> Schema:
+    audio = {
+        "type": "object",
+        "properties": {
+            "data": {
+                "type": "string",
+                "format": "byte",
+                "contentEncoding": "base64",
+                "description": "The recording in base64, without a data: prefix.",
+            },
+            "format": {"description": "Ignored: the bytes decide.", "examples": ["wav", "mp3"]},
+        },
+        "required": ["data"],
+    }
+    path = {
+        "type": "string",
+        "minLength": 1,
+        "description": "In place of input_audio: the absolute path of a file on the server, inside a folder that it "
+        "was started with (--allow-local-files); 403 otherwise.",
+    }
+    return {
+        "type": "object",
+        "properties": {
+            "input_audio": audio,
+            "file_path": path,
+            **{name.removesuffix("[]"): _typed(schema) for name, schema in fields.items()},
+        },
+        "allOf": [{"oneOf": [{"required": ["input_audio"]}, {"required": ["file_path"]}]}],
+        "description": "The parameters of the form, with JSON's types. null is as if left out; fields unknown here are "
+        "ignored.",
+    }
+
+
+def encoding(form: Schema) -> dict[str, Schema]:
+    """How the parts of a form are written."""
+    return {
+        name: {"contentType": RECORDING_TYPES} for name in ("file", "audio") if name in form["properties"]
+    }
+
+
+def _answer_options() -> dict[str, Schema]:
+    return {
+        "response_format": {
+            "type": "string",
+            "enum": [*get_args(ResponseFormat), ""],
+            "default": "json",
+        },
+        "timestamp_granularities[]": {
+            "type": "array",
+            "items": {"type": "string", "enum": ["segment", ""]},
+            "description": "Segment times are in verbose_json always; word times are not offered yet.",
+        },
+        "include[]": {
+            "type": "array",
+            "items": {"type": "string", "enum": ["logprobs"]},
+            "description": "logprobs adds each token's log-probability to json and to the events.",
+        },
+        "stream": {
+            "enum": [True, 1, "true", "1", *_NOT_STREAMED],
+            "default": False,
+            "description": "Answer with server-sent events (json and text only).",
+        },
+    }
+
+
+def _vad() -> Schema:
+    details = {name: _typed(schema) for name, schema in _VAD_DETAILS.items()}
+    properties: dict[str, Schema] = {"type": {"enum": ["server_vad"]}, **details}
+    return {
+        "type": "object",
+        "properties": properties,
+        **_vad_details_need_their_type("type", properties),
+    }
+
+
+def _vad_details_need_their_type(kind: str, properties: dict[str, Schema]) -> Schema:
+    details = [name for name in properties if any(detail in name for detail in _VAD_DETAILS)]
+    return {
+        "anyOf": [{"required": [kind]}, {"properties": {name: {"enum": list(_UNSET)} for name in details}}],
+    }
+
+
+def _typed(schema: Schema) -> Schema:
+    """A form's field as JSON has it: of its own type, or null."""
+    if isinstance(schema.get("type"), list):
+        kept = {keyword: value for keyword, value in schema.items() if keyword != "pattern"}
+        return {**kept, "type": [kind for kind in schema["type"] if kind != "string"]}
+    if True in schema.get("enum", ()):
+        return {**schema, "enum": [True, False, None]}
+    return or_null(schema)
+
+
+def _which_go_together(*, list_mark: str = "[]") -> Schema:
+    """Which answers go with which format; null, where it may be sent, is as if left out."""
+    no_logprobs = {f"include{list_mark}": {"maxItems": 0}}
+    return {
+        "anyOf": [
+            {"properties": {"response_format": {"enum": ["json", "", None]}}},
+            {"properties": {"response_format": {"enum": ["text"]}, **no_logprobs}},
+            {
+                "properties": {
+                    "response_format": {"enum": ["srt", "verbose_json", "vtt"]},
+                    "stream": {"enum": list(_NOT_STREAMED)},
+                    **no_logprobs,
+                }
+            },
+        ]
+    }
+
+
+def _speaker_names() -> Schema:
+    return {
+        "type": "array",
+        "maxItems": MAX_SPEAKERS,
+        "items": {"type": "string", "maxLength": MAX_SPEAKER_NAME_CHARACTERS},
+        "description": "Checked and otherwise without effect: speakers are not told apart yet.",
+    }
+
+
+def _speaker_references() -> Schema:
+    return {
+        "type": "array",
+        "maxItems": MAX_SPEAKERS,
+        "items": {"type": "string", "pattern": "^(data:audio/[a-z0-9]{1,10};base64,[A-Za-z0-9+/]+)?$"},
+        "description": "Data URLs, as many as there are known_speaker_names. Checked and otherwise without effect.",
+    }
+
+
+def _model(info: ModelInfo | None) -> Schema:
+    schema: Schema = {
+        "type": "string",
+        "description": "The resident model by its id or one of its aliases; 404 for any other. May be left out.",
+    }
+    return schema if info is None else {**schema, "enum": [*names_of(info), ""]}
+
+
+def _language(info: ModelInfo | None) -> Schema:
+    if info is None:
+        return {"type": "string", "maxLength": MAX_LANGUAGE_CHARACTERS}
+    codes = "|".join(info.language_codes)
+    return {
+        "anyOf": [
+            {"type": "string", "enum": [*info.languages, *info.language_codes, "auto", ""]},
+            {"type": "string", "pattern": f"^({codes})[-_][A-Z][A-Z]$"},
+        ]
+    }

@@ -1,0 +1,204 @@
+"""stream=true: one transcription as server-sent events.
+
+    data: {"type": "transcript.text.delta", "delta": ...}     text that follows what was sent before
+    data: {"type": "transcript.text.done", "text": ...}       the last event of a transcription that went well
+    data: {"error": {...}}                                    the last event of one that did not
+    : keep-alive                                              a comment, while nothing else is to be said
+
+The answer begins with the first text, with the end of the work, or after a short wait, so that what fails at once (a
+recording that cannot be decoded, a queue that is full) is an ordinary HTTP status. A stream never ends quietly: its
+last event is `done` or `error`, or its connection breaks. The deltas, joined, are the text of `done`, always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from engine.protocol.config import ModelInfo
+from engine.protocol.errors import EngineError
+from engine.protocol.messages import TextDelta
+from engine.protocol.transcript import TokenLogprob, Transcript
+from server.errors import ApiError, as_api_error, error_fields
+from server.logs import log_event
+from server.routes.bodies import answer_headers, json_body, logprobs_body, transcript_logprobs
+from server.routes.disconnect import took_too_long, while_connected
+
+STALLED_CLIENT_SECONDS = 30.0
+"""A client that takes nothing for so long is treated as gone."""
+
+KEEP_ALIVE = b": keep-alive\n\n"
+UNSETTLED_WARNING = (
+    "the transcript was settled differently after its text was streamed; ask again without stream for it"
+)
+
+OnDelta = Callable[[TextDelta], None]
+_Heard = TextDelta | Literal["silence", "end"]
+
+logger = logging.getLogger("scribewire.streams")
+
+
+class TranscriptStream(Response):
+    """The response that does the work: started, watched, told and ended within one call of it."""
+
+    def __init__(
+        self,
+        request: Request,
+        work: Callable[[OnDelta], Coroutine[Any, Any, Transcript]],
+        info: ModelInfo,
+        *,
+        held: AbstractContextManager[Any],
+        more_headers: Mapping[str, str],
+        wants_logprobs: bool,
+        timeout_seconds: float,
+        first_wait_seconds: float,
+        keep_alive_seconds: float,
+        stalled_client_seconds: float = STALLED_CLIENT_SECONDS,
+    ) -> None:
+        """Take over what `held` releases when the stream is over.
+
+        work: starts the transcription; it calls back with each piece of text.
+        more_headers: read when the answer begins, so the work may still fill them before its first text.
+        first_wait_seconds: how long the status may wait for the first text.
+        """
+        # As StreamingResponse does it: no body is set, so no length is sent.
+        self.status_code = 200
+        self.media_type = "text/event-stream"
+        self.background = None
+        self.init_headers(
+            {**answer_headers(info), "cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx's
+        )
+        self._request = request
+        self._work = work
+        self._info = info
+        self._held = held
+        self._more_headers = more_headers
+        self._wants_logprobs = wants_logprobs
+        self._timeout_seconds = timeout_seconds
+        self._first_wait_seconds = first_wait_seconds
+        self._keep_alive_seconds = keep_alive_seconds
+        self._stalled_client_seconds = stalled_client_seconds
+        self._is_begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; raises what goes wrong before its first byte, for the ordinary error answers."""
+        with self._held:
+            try:
+                await while_connected(self._request, self._told(send), timeout_seconds=None)
+            except ClientDisconnect:
+                if not self._is_begun:
+                    raise
+                self._request.state.client_gone = True
+
+    async def _told(self, send: Send) -> None:
+        heard: asyncio.Queue[_Heard] = asyncio.Queue()
+        work = asyncio.ensure_future(self._work(heard.put_nowait))
+        work.add_done_callback(lambda _: heard.put_nowait("end"))
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._tell(work, heard, send)
+        except ClientDisconnect:
+            raise
+        except asyncio.CancelledError:
+            # The client left, or the server stops under one that listens; a client that left hears nothing.
+            work.cancel()
+            if self._is_begun:
+                await self._fail(send, ApiError(503, "server_stopping", "The server is stopping."))
+            raise
+        except TimeoutError:
+            await self._fail(send, took_too_long(self._timeout_seconds))
+        except EngineError as error:
+            await self._fail(send, as_api_error(error, recording_param="file"))
+        except ApiError as error:
+            await self._fail(send, error)
+        except Exception:
+            if not self._is_begun:
+                raise
+            logger.exception("internal_error")
+            request_id = self._request.state.request_id
+            message = f"The server failed; its log has more under {request_id}."
+            await self._fail(send, ApiError(500, "internal_error", message))
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _tell(self, work: asyncio.Future[Transcript], heard: asyncio.Queue[_Heard], send: Send) -> None:
+        item = await _next(heard, self._first_wait_seconds)
+        if item == "end":
+            work.result()  # what failed by now is raised while its status can still be sent
+        self.headers.update(self._more_headers)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._is_begun = True
+        sent = ""
+        sent_logprobs: list[TokenLogprob] = []
+        while item != "end":
+            if item == "silence":
+                await self._send(send, KEEP_ALIVE)
+            else:
+                sent += item.delta
+                sent_logprobs += item.logprobs
+                await self._send_delta(send, item.delta, item.logprobs)
+            item = await _next(heard, self._keep_alive_seconds)
+        transcript = work.result()
+        if transcript.text.startswith(sent):
+            # Work whose text was ready at once sends all of it here.
+            rest = transcript_logprobs(transcript)[len(sent_logprobs) :]
+            await self._send_delta(send, transcript.text[len(sent) :], rest)
+            sent = transcript.text
+            sent_logprobs += rest
+        await self._send(send, _event(self._done(transcript, sent, sent_logprobs)))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _done(self, transcript: Transcript, sent: str, sent_logprobs: list[TokenLogprob]) -> dict[str, Any]:
+        body = {"type": "transcript.text.done", **json_body(transcript, self._info)}
+        if self._wants_logprobs:
+            body["logprobs"] = logprobs_body(sent_logprobs)
+        if sent != transcript.text:
+            # A fault of ours. What was sent stands, and the client is told that it is not the last word.
+            log_event(logger, logging.ERROR, "stream_differs", request_id=self._request.state.request_id)
+            body["text"] = sent
+            body["warnings"] = [*transcript.warnings, UNSETTLED_WARNING]
+        return body
+
+    async def _send_delta(self, send: Send, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        body: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
+        if self._wants_logprobs:
+            body["logprobs"] = logprobs_body(logprobs)
+        if delta or body.get("logprobs"):
+            await self._send(send, _event(body))
+
+    async def _fail(self, send: Send, error: ApiError) -> None:
+        """Before the first byte an error is a status; after it, the last event."""
+        if not self._is_begun:
+            raise error
+        self._request.state.error_code = error.code
+        await self._send(send, _event({"error": error_fields(error)}))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._stalled_client_seconds):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            raise ClientDisconnect() from None
+
+
+async def _next(heard: asyncio.Queue[_Heard], seconds: float) -> _Heard:
+    try:
+        async with asyncio.timeout(seconds):
+            return await heard.get()
+    except TimeoutError:
+        return "silence"
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    # ASCII only: some clients end lines at U+2028 and its like, which JSON would let through.
+    return f"data: {json.dumps(body, separators=(',', ':'))}\n\n".encode("ascii")

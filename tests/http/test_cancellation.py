@@ -1,0 +1,264 @@
+"""Clients that go away, and clients that come again: what becomes of their work, their file and their place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from engine.protocol.launch import FAKE_WORKER_MODULE
+from engine.protocol.messages import Failed, FromWorker, Started
+from server.app import create_app
+from server.decode_pool import DecodedRecording, Decoder, PassThrough
+from server.engine_client import EngineClient
+from server.keys import KeyStore
+from server.serve import uvicorn_config
+from server.shared_work import RETRY_HEADER
+from tests.http.running_server import RunningServer, assert_openai_error, script, until
+
+LONG = script(text="late", delay_seconds=600)
+BOUNDARY = "b0undary"
+BOTH_WAYS = pytest.mark.parametrize("stream", ["false", "true"], ids=["plain", "stream"])
+
+
+class WatchedEngine(EngineClient):
+    """An engine client that notes what the worker says."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.heard: list[FromWorker] = []
+
+    def on_message(self, message: FromWorker) -> None:
+        self.heard.append(message)
+        super().on_message(message)
+
+    @property
+    def pending_count(self) -> int:
+        return len(self._pending)
+
+    def started_count(self) -> int:
+        return sum(isinstance(message, Started) for message in self.heard)
+
+    def cancelled_count(self) -> int:
+        """Requests of which the worker said that it had been told to stop."""
+        return sum(isinstance(message, Failed) and message.code == "cancelled" for message in self.heard)
+
+
+class WatchedServer(RunningServer):
+    """A running server over a watched engine."""
+
+    def __init__(self, data: Path, *, decoder: Decoder | None = None, **settings: Any) -> None:
+        super().__init__(data, **settings)
+        self.engine: WatchedEngine = WatchedEngine.from_settings(self.settings, module=FAKE_WORKER_MODULE)
+        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder or PassThrough())
+        self._server = uvicorn.Server(uvicorn_config(app, self.settings))
+
+    def is_clean(self) -> bool:
+        return self.engine.pending_count == 0 and self.leftovers() == []
+
+
+class StuckDecoder(PassThrough):
+    """Never gets round to a recording, as one that waits for a free child."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.given_up = 0
+
+    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
+        self.waiting += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.waiting -= 1
+            self.given_up += 1
+        raise AssertionError("never set")
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedServer]:
+    with WatchedServer(tmp_path_factory.mktemp("data")) as running:
+        yield running
+        assert running.is_clean()
+
+
+def send(server: RunningServer, recording: bytes, **fields: str) -> socket.socket:
+    """A whole request whose answer nobody reads yet."""
+    body = b"".join(
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
+        for name, value in {
+            "file": recording,
+            **{name: text.encode() for name, text in fields.items()},
+        }.items()
+    )
+    body += f"--{BOUNDARY}--\r\n".encode()
+    head = (
+        f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    """What comes, up to the end of a piece in which the wanted words end."""
+    answer = b""
+    while wanted not in answer or not answer.endswith(b"\n"):
+        piece = connection.recv(65536)
+        assert piece, f"the connection ended after {answer!r}"
+        answer += piece
+    return answer
+
+
+def deltas_of(events: str) -> tuple[list[str], str]:
+    """The deltas of a stream and the text of its last event."""
+    bodies = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: ")]
+    assert bodies[-1]["type"] == "transcript.text.done"
+    return [body["delta"] for body in bodies[:-1]], bodies[-1]["text"]
+
+
+@BOTH_WAYS
+def test_client_that_leaves_stops_its_work_in_the_worker(tmp_path: Path, stream: str):
+    with WatchedServer(tmp_path, max_queued_requests=1) as running:
+        connection = send(running, LONG, stream=stream)
+        until(lambda: running.engine.started_count() == 1)
+        assert_openai_error(running.transcribe(script(text="x")), 429, "engine_busy")
+        connection.close()
+        until(lambda: running.engine.cancelled_count() == 1)
+        until(running.is_clean)
+        assert running.transcribe(script(text="x")).status_code == 200, "its place is free again"
+
+
+def test_client_that_leaves_its_stream_half_way_stops_its_work(watched: WatchedServer):
+    cancelled = watched.engine.cancelled_count()
+    connection = send(watched, script(deltas=["Hello", " there"], delta_delay_seconds=600), stream="true")
+    read_until(connection, b"Hello")
+    connection.close()
+    until(lambda: watched.engine.cancelled_count() == cancelled + 1)
+    until(watched.is_clean)
+
+
+@BOTH_WAYS
+def test_client_that_leaves_while_queued_is_never_begun(tmp_path: Path, stream: str):
+    decoder = StuckDecoder()
+    with WatchedServer(tmp_path, decoder=decoder) as running:
+        connection = send(running, LONG, stream=stream)
+        until(lambda: decoder.waiting == 1)
+        connection.close()
+        until(lambda: decoder.given_up == 1)
+        until(running.is_clean)
+        assert running.engine.started_count() == 0
+
+
+@BOTH_WAYS
+def test_client_that_leaves_while_the_model_loads_leaves_nothing(tmp_path: Path, stream: str):
+    slow = {"model": "fake:load_seconds=600", "restart_wait_seconds": 600}
+    with WatchedServer(tmp_path, wait_ready=False, **slow) as running:
+        connection = send(running, LONG, stream=stream)
+        until(running.leftovers)
+        connection.close()
+        until(running.is_clean)
+
+
+def test_many_that_leave_at_once_leave_nothing(watched: WatchedServer):
+    started, cancelled = watched.engine.started_count(), watched.engine.cancelled_count()
+    connections = [
+        send(watched, script(text=str(number), delay_seconds=600), stream=("false", "true")[number % 2])
+        for number in range(20)
+    ]
+    until(lambda: watched.engine.started_count() == started + 20)
+    for connection in connections:
+        connection.close()
+    until(lambda: watched.engine.cancelled_count() == cancelled + 20)
+    until(watched.is_clean)
+
+
+def test_retry_takes_the_finished_result_in_any_format(watched: WatchedServer):
+    recording = script(text="Once only.", partials=["Once", "only."])
+    first = watched.transcribe(recording, response_format="verbose_json", model="whisper-1")
+    assert RETRY_HEADER not in first.headers
+    started = watched.engine.started_count()
+    for fields in ({"response_format": "verbose_json"}, {"model": "fake"}, {"response_format": "text"}):
+        retried = watched.transcribe(recording, **fields)
+        assert retried.headers[RETRY_HEADER] == "finished"
+        assert "Once only." in retried.text
+    assert watched.transcribe(recording, response_format="verbose_json").json() == first.json()
+    streamed = watched.transcribe(recording, stream="true")
+    assert streamed.headers[RETRY_HEADER] == "finished"
+    assert deltas_of(streamed.text) == (["Once only."], "Once only.")
+    assert watched.engine.started_count() == started
+
+
+def test_other_parameters_are_decoded_anew(watched: WatchedServer):
+    recording = script(echo_options=True)
+    prompts = [
+        json.loads(watched.transcribe(recording, prompt=prompt).json()["text"])["prompt"] for prompt in "ab"
+    ]
+    assert prompts == ["a", "b"]
+
+
+def test_failed_work_is_tried_again(watched: WatchedServer):
+    recording = script(fail="engine_crashed")
+    for _ in range(2):
+        started = watched.engine.started_count()
+        assert_openai_error(watched.transcribe(recording), 503, "engine_crashed")
+        assert watched.engine.started_count() == started + 1
+
+
+def test_retry_joins_running_work_that_outlives_the_first_connection(watched: WatchedServer):
+    started, cancelled = watched.engine.started_count(), watched.engine.cancelled_count()
+    recording = script(deltas=["One", " two"], delta_delay_seconds=3)
+    first = send(watched, recording, stream="true")
+    read_until(first, b"One")
+    second = send(watched, recording, stream="true")
+    begun = read_until(second, b"One")
+    first.close()
+    answer = begun + read_until(second, b"transcript.text.done")
+    assert f"{RETRY_HEADER}: joined".encode() in answer.lower()
+    deltas, text = deltas_of(answer.decode())
+    assert (deltas, text) == (["One", " two"], "One two")
+    assert watched.engine.started_count() == started + 1
+    assert watched.engine.cancelled_count() == cancelled
+    second.close()
+
+
+def test_result_is_not_shown_to_another_key(tmp_path: Path):
+    keys = KeyStore(tmp_path)
+    ann, bob = ({"authorization": f"Bearer {keys.create(name)[1]}"} for name in ("ann", "bob"))
+    recording = script(text="Private.")
+    with WatchedServer(tmp_path) as running:
+        retries = [
+            running.transcribe(recording, headers=key).headers.get(RETRY_HEADER)
+            for key in (ann, bob, ann, bob)
+        ]
+        assert retries == [None, None, "finished", "finished"]
+        assert running.engine.started_count() == 2
+
+
+def test_window_of_zero_decodes_every_upload(tmp_path: Path):
+    with WatchedServer(tmp_path, retry_window_seconds=0) as running:
+        for _ in range(2):
+            assert RETRY_HEADER not in running.transcribe(script(text="x")).headers
+        assert running.engine.started_count() == 2
+
+
+def test_stop_tells_those_who_share_a_stream(tmp_path: Path):
+    recording = script(deltas=["One", " two"], delta_delay_seconds=600)
+    with WatchedServer(tmp_path, drain_seconds=0) as running:
+        connections = [send(running, recording, stream="true") for _ in range(2)]
+        for connection in connections:
+            read_until(connection, b"One")
+        stopping = threading.Thread(target=running.__exit__, args=(None, None, None))
+        stopping.start()
+        for connection in connections:
+            assert b'"error"' in read_until(connection, b"data: ")
+            connection.close()
+        stopping.join(30)
+        assert running.engine.started_count() == 1

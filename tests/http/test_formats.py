@@ -1,0 +1,140 @@
+"""Answers of /v1/audio/transcriptions in every format, checked as strictly as a typed client would."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.routes.bodies import LEAST_LOGPROB, WARNING_HEADER
+from tests.http.openai_shapes import check_transcription, check_verbose_transcription
+from tests.http.running_server import RunningServer, assert_openai_error, script
+from tests.unit.test_subtitles import parse_srt, parse_vtt
+
+SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)
+
+
+def test_json_is_the_default_and_carries_token_usage(server: RunningServer):
+    response = server.transcribe(SPEECH, model="whisper-1")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"].startswith("req_")
+    check_transcription(response.json())
+    assert response.json() == {
+        "text": "Hello there.",
+        "languages": [{"code": "en"}],
+        "usage": {
+            "type": "tokens",
+            "input_tokens": 22,
+            "input_token_details": {"audio_tokens": 13, "text_tokens": 9},
+            "output_tokens": 2,
+            "total_tokens": 24,
+        },
+    }
+
+
+def test_text_is_plain_and_ends_with_a_newline(server: RunningServer):
+    response = server.transcribe(script(text="Zoë said 你好."), response_format="text")
+    assert response.content.decode("utf-8") == "Zoë said 你好.\n"
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_verbose_json_has_every_field_that_strict_clients_want(server: RunningServer):
+    body = server.transcribe(SPEECH, response_format="verbose_json").json()
+    check_verbose_transcription(body)
+    assert body["language"] == "english"
+    assert body["duration"] == 2.5
+    assert body["usage"] == {"type": "duration", "seconds": 2.5}
+    assert [segment["text"] for segment in body["segments"]] == ["Hello", "there."]
+    for segment in body["segments"]:
+        # The fake fills these in only when log-probabilities were asked for.
+        assert segment["avg_logprob"] == -0.25
+        assert segment["no_speech_prob"] == 0.01
+    assert body["segments"][1]["start"] == 1.25
+    assert body["segments"][1]["seek"] == 125
+
+
+@pytest.mark.parametrize(
+    ("response_format", "content_type", "parse"),
+    [
+        ("srt", "application/x-subrip; charset=utf-8", parse_srt),
+        ("vtt", "text/vtt; charset=utf-8", parse_vtt),
+    ],
+)
+def test_subtitles_go_by_segment_times_and_have_their_own_content_type(
+    server: RunningServer, response_format: str, content_type: str, parse
+):
+    speech = script(partials=["Hallo Zoë,", "a --> b & <c>"], duration_seconds=2.5)
+    response = server.transcribe(speech, response_format=response_format)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == content_type
+    cues = parse(response.content.decode("utf-8"))
+    assert [cue[:2] for cue in cues] == [(0, 1250), (1250, 2500)]
+    assert cues[0][2] == "Hallo Zoë,"
+    assert "".join(cues[1][2].split()) == "a-->b&<c>"
+
+
+def test_long_segments_become_several_cues_of_two_short_lines(server: RunningServer):
+    words = [f"word{number}" for number in range(60)]
+    speech = script(text=" ".join(words), duration_seconds=30)
+    for parse, response_format in ((parse_srt, "srt"), (parse_vtt, "vtt")):
+        cues = parse(server.transcribe(speech, response_format=response_format).text)
+        assert len(cues) > 4
+        assert all(len(line) <= 42 for _, _, text in cues for line in text.split("\n"))
+        assert all(text.count("\n") <= 1 for _, _, text in cues)
+        assert " ".join(text for _, _, text in cues).split() == words
+        assert (cues[0][0], cues[-1][1]) == (0, 30_000)
+        assert [cue[0] for cue in cues[1:]] == [cue[1] for cue in cues[:-1]]
+
+
+def test_no_speech_is_an_empty_text_and_no_language_in_every_format(server: RunningServer):
+    silence = script(text="", language=None)
+    plain = server.transcribe(silence).json()
+    check_transcription(plain)
+    assert (plain["text"], plain["languages"]) == ("", [])
+    verbose = server.transcribe(silence, response_format="verbose_json").json()
+    check_verbose_transcription(verbose)
+    assert (verbose["text"], verbose["language"], verbose["segments"]) == ("", "unknown", [])
+    assert server.transcribe(silence, response_format="text").text == "\n"
+    assert server.transcribe(silence, response_format="srt").text == ""
+    assert server.transcribe(silence, response_format="vtt").text == "WEBVTT\n"
+
+
+def test_logprobs_are_in_json_when_included(server: RunningServer):
+    speech = script(text="Ein Bär", token_logprobs=[-0.5, -1.25])
+    body = server.transcribe(speech, **{"include[]": "logprobs"}).json()
+    check_transcription(body, has_logprobs=True)
+    assert body["logprobs"] == [
+        {"token": "Ein", "bytes": [69, 105, 110], "logprob": -0.5},
+        {"token": " Bär", "bytes": [32, 66, 195, 164, 114], "logprob": -1.25},
+    ]
+    assert "logprobs" not in server.transcribe(speech).json()
+
+
+def test_logprob_of_the_impossible_is_a_number(server: RunningServer):
+    speech = b'{"text": "never", "token_logprobs": [-Infinity]}'
+    body = server.transcribe(speech, **{"include[]": "logprobs"}).json()
+    check_transcription(body, has_logprobs=True)
+    assert body["logprobs"][0]["logprob"] == LEAST_LOGPROB
+
+
+@pytest.mark.parametrize("response_format", ["text", "srt", "vtt", "verbose_json"])
+def test_logprobs_are_for_json_only(server: RunningServer, response_format: str):
+    fields = {"include[]": "logprobs", "response_format": response_format}
+    assert_openai_error(server.transcribe(SPEECH, **fields), 400, "invalid_parameter", param="include")
+
+
+@pytest.mark.parametrize("response_format", ["json", "verbose_json", "text", "srt", "vtt"])
+def test_warnings_are_in_a_header_and_where_there_is_a_body_for_them(
+    server: RunningServer, response_format: str
+):
+    warning = "the file is cut off; transcribed up to 3.2 s"
+    response = server.transcribe(script(text="Hello", warnings=[warning]), response_format=response_format)
+    assert response.headers[WARNING_HEADER] == warning
+    if response_format.endswith("json"):
+        assert response.json()["warnings"] == [warning]
+    assert WARNING_HEADER not in server.transcribe(SPEECH, response_format=response_format).headers
+
+
+def test_diarized_json_is_refused_with_what_is_missing(server: RunningServer):
+    response = server.transcribe(SPEECH, response_format="diarized_json")
+    error = assert_openai_error(response, 400, "unsupported_parameter", param="response_format")
+    assert "speakers" in error["message"]

@@ -1,0 +1,344 @@
+"""Recordings inside JSON and recordings named by their path: whatever cut, escaped, malformed or out of bounds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from server.errors import ApiError
+from server.form_fields import MAX_FIELDS, FormFields
+from server.json_body import MAX_MARKS, JsonBody
+from server.local_files import open_without_links
+from server.recording_file import RecordingFile
+from tests.http.running_server import RunningServer, assert_openai_error, script
+
+PATH = "/v1/audio/transcriptions"
+SPEECH = script(text="Hello.")
+JSON = {"content-type": "application/json"}
+
+
+def encoded(recording: bytes = SPEECH) -> dict[str, str]:
+    return {"data": base64.b64encode(recording).decode(), "format": "wav"}
+
+
+def post(server: RunningServer, body: Any, *, path: str = PATH, headers: dict[str, str] | None = None):
+    content = body if isinstance(body, bytes | Iterator) else json.dumps(body).encode()
+    return server.client.post(path, content=content, headers={**JSON, **(headers or {})})
+
+
+class Parsed:
+    """What a body came to when fed in given pieces, with no server around it."""
+
+    def __init__(
+        self, folder: Path, body: bytes, cuts: list[int], *, max_upload_bytes: int = 1 << 20
+    ) -> None:
+        with ThreadPoolExecutor(1) as executor:
+            file = RecordingFile(folder / os.urandom(8).hex(), max_bytes=max_upload_bytes, executor=executor)
+            try:
+                reader = JsonBody(file, max_upload_bytes=max_upload_bytes)
+                for start, end in zip([0, *cuts], [*cuts, len(body)], strict=True):
+                    reader.feed(body[start:end])
+                self.fields: FormFields = reader.finish()
+                self.path = reader.file_path
+                self.recording = bytes(file._pending)
+            finally:
+                file.close()
+
+
+def refusal(folder: Path, body: bytes, *, max_upload_bytes: int = 1 << 20) -> ApiError:
+    with pytest.raises(ApiError) as refused:
+        Parsed(folder, body, [], max_upload_bytes=max_upload_bytes)
+    return refused.value
+
+
+def test_recording_in_json_is_transcribed(server: RunningServer):
+    response = post(server, {"model": "whisper-1", "language": "en", "input_audio": encoded()})
+    assert response.json()["text"] == "Hello."
+
+
+def test_recording_in_json_arrives_byte_for_byte(server: RunningServer):
+    recording = random.Random(1).randbytes(3_000_001)
+    body = json.dumps({"input_audio": encoded(recording)}).encode()
+    for content in (body, (body[at : at + 65_537] for at in range(0, len(body), 65_537))):
+        text = post(server, content).json()["text"]
+        assert hashlib.sha256(recording).hexdigest() in text
+    assert server.leftovers() == []
+
+
+def test_json_is_taken_for_jobs_too(server: RunningServer):
+    response = post(server, {"input_audio": encoded()}, path="/transcribe")
+    assert response.status_code == 202
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_content_type_may_say_more(server: RunningServer, content_type: str):
+    response = post(server, {"input_audio": encoded()}, headers={"content-type": content_type})
+    assert response.json()["text"] == "Hello."
+
+
+def test_body_means_the_same_however_it_is_cut(tmp_path: Path):
+    recording = bytes(range(256)) + b"\xff\xef\xbe" * 20
+    audio = base64.b64encode(recording).decode()
+    # As PHP (escaped slashes), .NET (escaped plus signs) and encoders that wrap lines write it.
+    audio = audio.replace("/", "\\/", 9).replace("+", "\\u002B", 5)
+    audio = audio[:40] + "\\n" + audio[40:80] + "\\r\\n" + audio[80:]
+    body = (
+        '{"prompt": "a \\"quoted\\" {[,:]} \\\\ \\u00e9\\ud83d\\ude00", "other": {"data": "no", "input_audio": '
+        '{"data": "nor this"}}, "input_\\u0061udio" : {"format":"wav", "data" : "'
+        + audio
+        + '"}, "n": [1, 2]}'
+    ).encode()
+    random_cuts = random.Random(5)
+    for size in [1, 2, 3, 7, 64, len(body)]:
+        parsed = Parsed(tmp_path, body, list(range(size, len(body), size)))
+        assert parsed.recording == recording
+        assert parsed.fields.text("prompt") == 'a "quoted" {[,:]} \\ é😀'
+    for _ in range(100):
+        cuts = sorted(random_cuts.sample(range(1, len(body)), 5))
+        assert Parsed(tmp_path, body, cuts).recording == recording
+
+
+def test_values_become_the_fields_a_form_would_have_sent(tmp_path: Path):
+    body = {
+        "model": "whisper-1",
+        "temperature": 0.2,
+        "seed": 7,
+        "stream": False,
+        "prompt": None,
+        "keywords": ["Ada", "Bob"],
+        "chunking_strategy": {"type": "server_vad", "threshold": 0.5, "inner": {"deep": True}},
+        "timestamp_granularities[]": ["segment"],
+        "input_audio": encoded(),
+    }
+    fields = Parsed(tmp_path, json.dumps(body).encode(), []).fields
+    assert fields.text("model") == "whisper-1"
+    assert fields.text("temperature") == "0.2"
+    assert fields.text("seed") == "7"
+    assert fields.text("stream") == "false"
+    assert fields.text("prompt") is None
+    assert fields.texts("keywords") == ["Ada", "Bob"]
+    assert fields.text("chunking_strategy[type]") == "server_vad"
+    assert fields.text("chunking_strategy[threshold]") == "0.5"
+    assert fields.text("chunking_strategy[inner][deep]") == "true"
+    assert fields.text("input_audio") is fields.text("input_audio[format]") is None
+
+
+def test_unknown_keys_are_ignored(server: RunningServer):
+    deep: Any = 1
+    for _ in range(30):
+        deep = [deep]
+    body = {"provider": {"order": ["x"], "deep": deep}, "user": "u", "input_audio": {**encoded(), "more": 1}}
+    assert post(server, body).json()["text"] == "Hello."
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (b"", "json_invalid", None),
+        (b"RIFF", "json_invalid", None),
+        (b"[]", "json_invalid", None),
+        (b'"text"', "json_invalid", None),
+        (b"{", "json_invalid", None),
+        (b"}", "json_invalid", None),
+        (b'{"input_audio": {"data": "QUJD"}', "json_invalid", None),
+        (b'{"input_audio": {"data": "QUJD', "json_invalid", None),
+        (b'{"input_audio": {"data": "QUJD"}} more', "json_invalid", None),
+        (b'{"input_audio": {"data": "QUJD"}, "temperature": NaN}', "json_invalid", None),
+        (b'{"input_audio": {"data": "QUJD"}, "prompt": "\xff"}', "json_invalid", None),
+        (b'{"bad\\x": 1, "input_audio": {"data": "QUJD"}}', "json_invalid", None),
+        (b"[" * 65, "json_too_complex", None),
+        (b"{" + b"," * MAX_MARKS, "json_too_complex", None),
+        (b"{}", "file_missing", "input_audio"),
+        (b'{"model": "whisper-1"}', "file_missing", "input_audio"),
+        (b'{"input_audio": "QUJD"}', "invalid_parameter", "input_audio"),
+        (b'{"input_audio": {"format": "wav"}}', "file_missing", "input_audio.data"),
+        (b'{"input_audio": {"data": 5}}', "file_missing", "input_audio.data"),
+        (b'{"input_audio": {"data": ["QUJD"]}}', "file_missing", "input_audio.data"),
+        (b'{"input_audio": {"data": "QUJ"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "QUJD\nQUJD"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "QQ==QUJD"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "Q=JD"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "QU-_"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "QUJ\\u00e9"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "QUJ\\\\"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "data:audio/wav;base64,QUJD"}}', "base64_invalid", "input_audio.data"),
+        (b'{"input_audio": {"data": "QUJD", "data": "QUJD"}}', "duplicate_field", "input_audio"),
+        (b'{"input_audio": {"data": "QUJD"}, "file_path": "/a"}', "duplicate_field", "file_path"),
+        (b'{"input_audio": {"data": "QUJD"}, "model": "a", "model": "b"}', "duplicate_field", "model"),
+        (b'{"input_audio": {"data": "QUJD"}, "prompt": "\\ud800"}', "field_not_text", None),
+        (b'{"file_path": 5}', "invalid_parameter", "file_path"),
+        (b'{"file_path": ""}', "invalid_parameter", "file_path"),
+    ],
+)
+def test_damaged_json_is_refused_with_its_field_and_leaves_nothing(
+    server: RunningServer, body: bytes, code: str, param: str | None
+):
+    assert_openai_error(post(server, body), 400, code, param=param)
+    assert server.leftovers() == []
+
+
+def test_fields_of_json_are_bounded_as_those_of_a_form(tmp_path: Path):
+    audio = {"input_audio": encoded()}
+    many = json.dumps({**{f"f{i}": 1 for i in range(MAX_FIELDS + 1)}, **audio}).encode()
+    assert refusal(tmp_path, many).code == "too_many_fields"
+    large = json.dumps({"prompt": "x" * ((1 << 20) + 1), **audio}).encode()
+    assert (refusal(tmp_path, large).code, refusal(tmp_path, large).param) == ("field_too_large", "prompt")
+    larger = json.dumps({f"f{i}": "x" * (1 << 20) for i in range(5)}).encode()
+    assert refusal(tmp_path, larger, max_upload_bytes=1 << 30).rule.status == 413
+    numbers = b'{"n": ' + b"1" * 5000 + b"}"
+    assert refusal(tmp_path, numbers).code == "file_missing"
+
+
+def test_size_cap_holds_for_json_with_and_without_a_declared_length(tmp_path: Path):
+    with RunningServer(tmp_path, max_upload_bytes=100_000) as running:
+        assert post(running, {"input_audio": encoded(b"x" * 100_000)}).status_code == 200
+        body = json.dumps({"input_audio": encoded(b"x" * 100_001)}).encode()
+        for content in (body, iter([body[:70_000], body[70_000:]])):
+            assert_openai_error(post(running, content), 413, "upload_too_large", param="file")
+        assert running.leftovers() == []
+
+
+def test_declared_json_body_over_the_cap_is_refused_by_its_length_alone(tmp_path: Path):
+    with RunningServer(tmp_path, max_upload_bytes=3_000_000) as running:
+        head = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % running.port
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            connection.sendall(
+                head
+                + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (4_000_001 + (4 << 20))
+            )
+            assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
+# ---- file_path -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory):
+    """A server with one opened folder, which the test fills, and a secret beside it."""
+    root = tmp_path_factory.mktemp("local")
+    opened, data = root / "opened", root / "data"
+    (opened / "inner").mkdir(parents=True)
+    (opened / "inner" / "speech.wav").write_bytes(SPEECH)
+    (root / "secret.wav").write_bytes(script(text="secret"))
+    (root / "opened-not").mkdir()
+    (root / "opened-not" / "secret.wav").write_bytes(script(text="secret"))
+    (opened / "out.wav").symlink_to(root / "secret.wav")
+    (opened / "outside").symlink_to(root)
+    (opened / "in.wav").symlink_to(opened / "inner" / "speech.wav")
+    (opened / "loop.wav").symlink_to(opened / "loop.wav")
+    os.mkfifo(opened / "pipe.wav")
+    (root / "link").symlink_to(opened)
+    with RunningServer(data, allow_local_files=(str(root / "link"),), max_upload_bytes=1_000_000) as running:
+        yield running, opened
+
+
+def test_file_in_an_opened_folder_is_transcribed_and_kept(folders: tuple[RunningServer, Path]):
+    running, opened = folders
+    for name in ("inner/speech.wav", "in.wav", "inner/../inner/speech.wav"):
+        response = post(running, {"file_path": f"{opened}/{name}", "model": "whisper-1"})
+        assert response.json() == {**response.json(), "text": "Hello."}
+    assert (opened / "inner" / "speech.wav").read_bytes() == SPEECH
+    assert running.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENED/out.wav",
+        "OPENED/outside/secret.wav",
+        "OPENED/../secret.wav",
+        "OPENED-not/secret.wav",
+        "OPENED/pipe.wav",
+        "OPENED/loop.wav",
+        "OPENED/inner",
+        "OPENED",
+        "OPENED/missing.wav",
+        "OPENED/inner/speech.wav/more",
+        "OPENED/a\x00b",
+        "OPENED/" + "x" * 300,
+        "inner/speech.wav",
+        "~/speech.wav",
+        "file:///etc/passwd",
+        "/etc/passwd",
+        "/dev/zero",
+        "/proc/self/environ",
+    ],
+)
+def test_everything_else_is_403_and_says_the_same(folders: tuple[RunningServer, Path], name: str):
+    running, opened = folders
+    response = post(running, {"file_path": name.replace("OPENED", str(opened))})
+    error = assert_openai_error(response, 403, "file_path_not_allowed", param="file_path")
+    elsewhere = post(running, {"file_path": "/nowhere/at/all"}).json()["error"]
+    assert error == elsewhere
+    assert running.leftovers() == []
+
+
+def test_link_put_in_place_after_the_check_is_not_followed(tmp_path: Path):
+    (tmp_path / "opened" / "inner").mkdir(parents=True)
+    (tmp_path / "opened" / "inner" / "a.wav").write_bytes(SPEECH)
+    os.close(open_without_links(tmp_path / "opened", ("inner", "a.wav")))
+    # What was checked as a plain path is swapped before it is opened.
+    (tmp_path / "opened" / "inner").rename(tmp_path / "moved")
+    (tmp_path / "opened" / "inner").symlink_to(tmp_path / "moved")
+    with pytest.raises(OSError):
+        open_without_links(tmp_path / "opened", ("inner", "a.wav"))
+    (tmp_path / "opened" / "a.wav").symlink_to(tmp_path / "moved" / "a.wav")
+    with pytest.raises(OSError):
+        open_without_links(tmp_path / "opened", ("a.wav",))
+
+
+def test_servers_own_files_are_never_opened(tmp_path: Path):
+    data = tmp_path / "data"
+    with RunningServer(data, allow_local_files=(str(tmp_path),)) as running:
+        (tmp_path / "speech.wav").write_bytes(SPEECH)
+        assert post(running, {"file_path": f"{tmp_path}/speech.wav"}).status_code == 200
+        (data / "private.wav").write_bytes(SPEECH)
+        response = post(running, {"file_path": f"{data}/private.wav"})
+        assert_openai_error(response, 403, "file_path_not_allowed", param="file_path")
+
+
+def test_size_cap_holds_for_files_named_by_path(folders: tuple[RunningServer, Path]):
+    running, opened = folders
+    (opened / "large.wav").write_bytes(b"x" * 1_000_001)
+    assert_openai_error(
+        post(running, {"file_path": f"{opened}/large.wav"}), 413, "upload_too_large", param="file"
+    )
+    (opened / "fits.wav").write_bytes(b"x" * 1_000_000)
+    digest = hashlib.sha256(b"x" * 1_000_000).hexdigest()
+    assert digest in post(running, {"file_path": f"{opened}/fits.wav"}).json()["text"]
+    assert running.leftovers() == []
+
+
+def test_no_path_is_taken_where_no_folder_is_open(server: RunningServer, tmp_path: Path):
+    (tmp_path / "speech.wav").write_bytes(SPEECH)
+    response: httpx.Response = post(server, {"file_path": f"{tmp_path}/speech.wav"})
+    assert_openai_error(response, 403, "file_path_not_allowed", param="file_path")
+
+
+@pytest.mark.process
+def test_folder_that_does_not_exist_is_one_line_and_exit_1(tmp_path: Path):
+    missing = tmp_path / "missing"
+    command = [sys.executable, "-m", "server.cli", "serve", "--model", "demo", "--port", "0"]
+    done = subprocess.run(
+        [*command, "--data", str(tmp_path / "data"), "--allow-local-files", str(missing)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"scribewire: {missing} is not a folder; see --allow-local-files"]

@@ -1,0 +1,529 @@
+"""Retried uploads: what may be shared, with whom, for how long, and what ends when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.protocol.config import TranscribeOptions
+from engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
+from engine.protocol.messages import Progress, TextDelta
+from engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from server.shared_work import Retry, SharedWork, held_bytes
+from server.uploads import FormFields, Upload
+
+PLAIN = TranscribeOptions()
+PATIENCE_SECONDS = 30.0
+
+
+def transcript(text: str = "Hello there.", *, logprobs: bool = False) -> Transcript:
+    entries = tuple(TokenLogprob(word, word.encode(), -0.5) for word in text.split()) if logprobs else ()
+    segment = Segment(0, 0.0, 1.0, text, "English", tokens=(1, 2), token_logprobs=entries)
+    return Transcript(text, "English", ("English",), 1.0, (segment,), "fake")
+
+
+class Recognizer:
+    """Stands where the engine is: work begins, speaks and ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun: list[Running] = []
+
+    async def __call__(
+        self,
+        upload_path: Path,
+        options: TranscribeOptions,
+        *,
+        owner: str,
+        on_started: Callable[[], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_partial: Callable[[Segment], None] | None = None,
+        on_delta: Callable[[TextDelta], None] | None = None,
+    ) -> Transcript:
+        running = Running(upload_path, options, owner, on_started, on_progress, on_partial, on_delta)
+        self.begun.append(running)
+        try:
+            return await running.end
+        except asyncio.CancelledError:
+            running.is_cancelled = True
+            raise
+
+
+class Running:
+    """One call of the recognizer."""
+
+    def __init__(self, path: Path, options: TranscribeOptions, owner: str, *callbacks) -> None:
+        self.path = path
+        self.options = options
+        self.owner = owner
+        self.on_started, self.on_progress, self.on_partial, self.on_delta = callbacks
+        self.end: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        self.is_cancelled = False
+
+
+class Story:
+    """A SharedWork with its recognizer, a clock of its own and a folder of uploads."""
+
+    def __init__(self, folder: Path, *, window_seconds: float = 600.0, **bounds: int) -> None:
+        self.now = 1000.0
+        self.folder = folder
+        self.recognizer = Recognizer()
+        self.shared = SharedWork(
+            self.recognizer, window_seconds=window_seconds, monotonic=lambda: self.now, **bounds
+        )
+
+    def upload(self, content: str = "a") -> Upload:
+        place = self.folder / f"request-{len(list(self.folder.iterdir()))}-{id(object())}"
+        place.mkdir()
+        (place / "recording").write_text(content)
+        return Upload(
+            path=place / "recording", size_bytes=len(content), sha256=content, fields=FormFields({})
+        )
+
+    def ask(
+        self,
+        content: str = "a",
+        options: TranscribeOptions = PLAIN,
+        *,
+        owner: str = "ann",
+        retries: list[Retry] | None = None,
+        **callbacks: Callable,
+    ) -> asyncio.Task[Transcript]:
+        on_retry = None if retries is None else retries.append
+        return asyncio.create_task(
+            self.shared.transcribe(self.upload(content), options, owner=owner, on_retry=on_retry, **callbacks)
+        )
+
+    async def work(self, count: int = 1) -> Running:
+        """The newest running work, once so many were begun."""
+        await self.true(lambda: len(self.recognizer.begun) >= count)
+        assert len(self.recognizer.begun) == count
+        return self.recognizer.begun[-1]
+
+    async def true(self, claim: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not claim():
+                await asyncio.sleep(0)
+
+    async def settled(self) -> None:
+        """Let everything that is ready run."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+    def files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def tell(tmp_path: Path):
+    """Run one coroutine over a Story; whatever it did, no upload is left when all has ended."""
+
+    def run(story, **settings) -> None:
+        async def whole() -> None:
+            stage = Story(tmp_path, **settings)
+            await story(stage)
+            await stage.shared.stop()
+            await stage.settled()
+            assert stage.files() == []
+
+        asyncio.run(whole())
+
+    return run
+
+
+def test_twins_share_one_work_and_its_transcript(tell):
+    async def story(stage: Story):
+        retries: list[Retry] = []
+        first = stage.ask()
+        work = await stage.work()
+        second = stage.ask(retries=retries)
+        await stage.true(lambda: retries)
+        assert len(stage.files()) == 1, "the joiner's copy is not needed"
+        work.end.set_result(transcript())
+        assert (await first) is (await second)
+        assert retries == ["joined"]
+        assert len(stage.recognizer.begun) == 1
+
+    tell(story)
+
+
+def test_retry_after_the_end_takes_the_result(tell):
+    async def story(stage: Story):
+        first = stage.ask()
+        (await stage.work()).end.set_result(transcript())
+        await first
+        retries: list[Retry] = []
+        stage.now += 599
+        assert (await stage.ask(retries=retries)).text == "Hello there."
+        assert retries == ["finished"]
+        assert len(stage.recognizer.begun) == 1
+
+    tell(story)
+
+
+@pytest.mark.parametrize("jump", [600, 7200])
+def test_result_is_decoded_again_after_the_window(tell, jump: float):
+    async def story(stage: Story):
+        first = stage.ask()
+        (await stage.work()).end.set_result(transcript("first"))
+        await first
+        stage.now += jump
+        second = stage.ask()
+        (await stage.work(2)).end.set_result(transcript("second"))
+        assert (await second).text == "second"
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"owner": "bob"},
+        {"content": "b"},
+        {"options": replace(PLAIN, language="es")},
+        {"options": replace(PLAIN, prompt="Zoë")},
+        {"options": replace(PLAIN, temperature=0.5)},
+        {"options": replace(PLAIN, seed=1)},
+        {"options": replace(PLAIN, max_tokens=10)},
+        {"options": replace(PLAIN, languages=("en", "es"))},
+        {"options": replace(PLAIN, keywords=("Zoë",))},
+        {"options": replace(PLAIN, repetition_penalty=1.1)},
+        {"options": replace(PLAIN, logprobs=True)},
+        {"options": replace(PLAIN, logprobs=True, token_logprobs=True)},
+    ],
+    ids=str,
+)
+def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
+    async def story(stage: Story):
+        retries: list[Retry] = []
+        first = stage.ask()
+        mine = await stage.work()
+        second = stage.ask(**other, retries=retries)
+        (await stage.work(2)).end.set_result(transcript("other"))
+        mine.end.set_result(transcript("mine"))
+        assert ((await first).text, (await second).text) == ("mine", "other")
+        assert (await stage.ask()).text == "mine"
+        assert (await stage.ask(**other)).text == "other"
+        assert retries == []
+        assert len(stage.recognizer.begun) == 2
+
+    tell(story)
+
+
+def test_every_option_is_part_of_what_must_agree():
+    tested = {
+        "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
+        "repetition_penalty", "logprobs", "token_logprobs",
+    }  # fmt: skip
+    assert set(TranscribeOptions.__dataclass_fields__) == tested
+
+
+def test_log_probabilities_serve_those_who_want_none(tell):
+    async def story(stage: Story):
+        rich = TranscribeOptions(logprobs=True, token_logprobs=True)
+        first = stage.ask(options=rich)
+        work = await stage.work()
+        retries: list[Retry] = []
+        second = stage.ask(retries=retries)
+        await stage.true(lambda: retries)
+        work.end.set_result(transcript(logprobs=True))
+        assert (await second) is (await first)
+        deltas: list[TextDelta] = []
+        await stage.ask(options=replace(rich, token_logprobs=False), on_delta=deltas.append, retries=retries)
+        assert [(delta.delta, delta.logprobs) for delta in deltas] == [("Hello there.", ())]
+        deltas.clear()
+        await stage.ask(options=rich, on_delta=deltas.append, retries=retries)
+        assert [entry.text for entry in deltas[0].logprobs] == ["Hello", "there."]
+        assert retries == ["joined", "finished", "finished"]
+
+    tell(story)
+
+
+def test_sampling_without_a_seed_is_shared_too(tell):
+    async def story(stage: Story):
+        warm = replace(PLAIN, temperature=0.8)
+        first = stage.ask(options=warm)
+        (await stage.work()).end.set_result(transcript("sampled"))
+        assert (await first).text == (await stage.ask(options=warm)).text == "sampled"
+
+    tell(story)
+
+
+def test_window_of_zero_shares_nothing(tell):
+    async def story(stage: Story):
+        first, second = stage.ask(), stage.ask()
+        await stage.work(2)
+        for running in stage.recognizer.begun:
+            running.end.set_result(transcript())
+        await first
+        await second
+        third = stage.ask()
+        (await stage.work(3)).end.set_result(transcript("third"))
+        assert (await third).text == "third"
+
+    tell(story, window_seconds=0)
+
+
+def test_failure_reaches_everyone_who_waits_and_is_not_remembered(tell):
+    async def story(stage: Story):
+        first = stage.ask()
+        work = await stage.work()
+        retries: list[Retry] = []
+        second = stage.ask(retries=retries)
+        await stage.true(lambda: retries)
+        work.end.set_exception(AudioUndecodable("not audio", parameter="file"))
+        for asked in (first, second):
+            with pytest.raises(AudioUndecodable):
+                await asked
+        third = stage.ask()
+        (await stage.work(2)).end.set_result(transcript("well"))
+        assert (await third).text == "well"
+
+    tell(story)
+
+
+def test_last_to_leave_cancels_the_work_at_once(tell):
+    async def story(stage: Story):
+        first = stage.ask()
+        work = await stage.work()
+        retries: list[Retry] = []
+        second = stage.ask(retries=retries)
+        await stage.true(lambda: retries)
+        first.cancel()
+        await stage.settled()
+        assert not work.is_cancelled, "another request waits for it"
+        assert work.path.exists()
+        second.cancel()
+        await stage.true(lambda: work.is_cancelled)
+        assert first.cancelled()
+        assert second.cancelled()
+        await stage.true(lambda: not stage.files())
+
+    tell(story)
+
+
+def test_who_stays_gets_the_work_that_another_one_began(tell):
+    async def story(stage: Story):
+        first = stage.ask()
+        work = await stage.work()
+        retries: list[Retry] = []
+        second = stage.ask(retries=retries)
+        await stage.true(lambda: retries)
+        first.cancel()
+        await stage.settled()
+        work.end.set_result(transcript("for the second"))
+        assert (await second).text == "for the second"
+
+    tell(story)
+
+
+def test_cancelled_work_is_not_joined(tell):
+    async def story(stage: Story):
+        first = stage.ask()
+        abandoned = await stage.work()
+        first.cancel()
+        second = stage.ask()  # in the same moment, before the cancelled task has ended
+        work = await stage.work(2)
+        work.end.set_result(transcript("anew"))
+        assert (await second).text == "anew"
+        assert abandoned.is_cancelled
+
+    tell(story)
+
+
+def test_work_cancelled_before_its_first_step_leaves_no_file(tell):
+    async def story(stage: Story):
+        asked = stage.ask()
+        await asyncio.sleep(0)  # the request has begun its work; the work's task has not run yet
+        await stage.shared.stop()
+        with pytest.raises(EngineUnavailable):
+            await asked
+        assert stage.recognizer.begun == []
+        assert stage.files() == []
+
+    tell(story)
+
+
+def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(tell):
+    async def story(stage: Story):
+        early: list[str] = []
+        late: list[str] = []
+        started: list[str] = []
+        first = stage.ask(on_delta=lambda delta: early.append(delta.delta))
+        work = await stage.work()
+        work.on_started()
+        work.on_delta(TextDelta("r", "Hello"))
+        work.on_delta(TextDelta("r", " there"))
+        second = stage.ask(
+            on_delta=lambda delta: late.append(delta.delta), on_started=lambda: started.append("late")
+        )
+        await stage.true(lambda: late)
+        assert started == ["late"]
+        work.on_delta(TextDelta("r", "."))
+        work.end.set_result(transcript())
+        assert (await first).text == (await second).text == "".join(early) == "".join(late)
+        assert (early, late) == (["Hello", " there", "."], ["Hello there", "."])
+
+    tell(story)
+
+
+def test_plain_retry_joins_a_stream_but_a_stream_stays_live(tell):
+    async def story(stage: Story):
+        retries: list[Retry] = []
+        heard: list[TextDelta] = []
+        first = stage.ask(on_delta=heard.append)
+        streamed = await stage.work()
+        second = stage.ask(retries=retries)
+        await stage.true(lambda: retries == ["joined"])
+        streamed.end.set_result(transcript())
+        await first
+        await second
+
+        plain = stage.ask("b")
+        silent = await stage.work(2)
+        assert silent.on_delta is None, "nobody asked for deltas"
+        live = stage.ask("b", on_delta=heard.append, retries=retries)
+        (await stage.work(3)).end.set_result(transcript())
+        silent.end.set_result(transcript())
+        await plain
+        await live
+        assert retries == ["joined"]
+
+    tell(story)
+
+
+def test_finished_result_streams_at_once_and_silence_streams_nothing(tell):
+    async def story(stage: Story):
+        for content, text in (("a", "Hello."), ("b", "")):
+            first = stage.ask(content)
+            (await stage.work(len(stage.recognizer.begun) + 1)).end.set_result(transcript(text))
+            await first
+        deltas: list[str] = []
+        segments: list[Segment] = []
+        await stage.ask(on_delta=lambda delta: deltas.append(delta.delta), on_partial=segments.append)
+        await stage.ask("b", on_delta=lambda delta: deltas.append(delta.delta))
+        assert deltas == ["Hello."]
+        assert [segment.text for segment in segments] == ["Hello."]
+
+    tell(story)
+
+
+def test_joiner_hears_progress_and_segments_said_before(tell):
+    async def story(stage: Story):
+        segment = transcript().segments[0]
+        first = stage.ask(on_partial=lambda _: None)
+        work = await stage.work()
+        work.on_progress(Progress("r", 1.0, 4.0))
+        work.on_progress(Progress("r", 2.0, 4.0))
+        work.on_partial(segment)
+        progress: list[float] = []
+        segments: list[Segment] = []
+        second = stage.ask(
+            on_progress=lambda said: progress.append(said.audio_seconds_done), on_partial=segments.append
+        )
+        await stage.true(lambda: segments)
+        work.on_progress(Progress("r", 4.0, 4.0))
+        work.end.set_result(transcript())
+        await first
+        await second
+        assert progress == [2.0, 4.0]
+        assert segments == [segment]
+
+    tell(story)
+
+
+def test_results_are_bounded_in_number_oldest_out(tell):
+    async def story(stage: Story):
+        for count, content in enumerate("abc", start=1):
+            asked = stage.ask(content)
+            (await stage.work(count)).end.set_result(transcript(content))
+            await asked
+        retries: list[Retry] = []
+        for content in "bc":
+            await stage.ask(content, retries=retries)
+        assert retries == ["finished", "finished"]
+        again = stage.ask("a", retries=retries)
+        (await stage.work(4)).end.set_result(transcript("anew"))
+        assert (await again).text == "anew"
+
+    tell(story, max_results=2)
+
+
+def test_results_are_bounded_in_bytes_and_a_huge_one_is_not_kept(tell):
+    async def story(stage: Story):
+        for count, (content, text) in enumerate((("a", "x"), ("huge", "x" * 50_000)), start=1):
+            asked = stage.ask(content)
+            (await stage.work(count)).end.set_result(transcript(text))
+            await asked
+        again = stage.ask("huge")
+        (await stage.work(3)).end.set_result(transcript("again"))
+        assert (await again).text == "again"
+
+    tell(story, max_result_bytes=100_000)
+
+
+def test_size_of_a_result_is_not_underestimated():
+    text = "été " * 500
+    entries = tuple(TokenLogprob(f"tok{i} é", f"tok{i} é".encode(), -0.123 * i) for i in range(400))
+    segment = Segment(0, 0.5, 1.25, text, "French", tokens=tuple(range(1000, 1400)), token_logprobs=entries)
+    value = Transcript(text[:-1], "French", ("French",), 1.25, (segment,) * 1, "fake")
+    assert _reachable_bytes(value) <= held_bytes(value) <= 4 * _reachable_bytes(value)
+
+
+def _reachable_bytes(value: object) -> int:
+    """What is reachable from a value, classes left out."""
+    seen: dict[int, object] = {}
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in seen and not isinstance(one, type):
+            seen[id(one)] = one
+            waiting += gc.get_referents(one)
+    return sum(sys.getsizeof(one) for one in seen.values())
+
+
+def test_results_are_forgotten_in_time_without_another_request(tmp_path: Path):
+    async def story():
+        recognizer = Recognizer()
+        stage = Story(tmp_path)
+        shared = SharedWork(recognizer, window_seconds=0.05)
+        asked = asyncio.create_task(shared.transcribe(stage.upload(), PLAIN, owner="ann"))
+        await stage.true(lambda: recognizer.begun)
+        result = transcript("private words")
+        recognizer.begun[0].end.set_result(result)
+        await asked
+        recognizer.begun.clear()
+        del asked
+        await stage.true(lambda: sys.getrefcount(result) <= baseline)
+
+    baseline = 2  # the local name, and getrefcount's own argument
+    asyncio.run(story())
+
+
+def test_stop_ends_running_work_with_an_error(tell):
+    async def story(stage: Story):
+        asked = stage.ask()
+        work = await stage.work()
+        await stage.shared.stop()
+        with pytest.raises(EngineUnavailable):
+            await asked
+        assert work.is_cancelled
+
+    tell(story)
+
+
+def test_an_error_is_the_engines_own(tell):
+    async def story(stage: Story):
+        asked = stage.ask()
+        error = EngineUnavailable("between two workers")
+        (await stage.work()).end.set_exception(error)
+        with pytest.raises(EngineError) as raised:
+            await asked
+        assert raised.value is error
+
+    tell(story)

@@ -1,0 +1,235 @@
+"""The upload store by itself: full disks, slow clients, places, digests, and what is left when a server is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from server.errors import ApiError
+from server.limits import KeyLimits
+from server.upload_pace import UploadPace
+from server.uploads import UploadStore
+from tests.http.running_server import script
+from tests.http.test_uploads import BOUNDARY, form, in_pieces, part
+
+SPEECH = script(text="Hello.")
+
+
+def test_full_disk_is_507_and_leaves_nothing(tmp_path: Path):
+    written = 0
+
+    def write_until_full(descriptor: int, data: bytes) -> int:
+        nonlocal written
+        if written + len(data) > 1_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += len(data)
+        return os.write(descriptor, data)
+
+    body = form(part("file", b"x" * 5_000_000, "a"))
+    refusal = asyncio.run(receive_directly(tmp_path, body, write_until_full))
+    assert (refusal.rule.status, refusal.code) == (507, "disk_full")
+    assert refusal.rule.should_retry is False
+    assert [path for path in tmp_path.rglob("*") if path.name == "recording"] == []
+
+
+def test_disk_that_is_full_is_507_before_a_byte_of_an_upload_of_unknown_length(tmp_path: Path):
+    free = (1 << 20) - 1
+    store = UploadStore(
+        tmp_path,
+        max_upload_bytes=1 << 30,
+        max_concurrent_uploads=1,
+        idle_seconds=30,
+        free_bytes=lambda _: free,
+    )
+    store.open()
+
+    async def never_receive():
+        raise AssertionError("the body was read")
+
+    content_type = f"multipart/form-data; boundary={BOUNDARY}".encode()
+    unread = Request({"type": "http", "headers": [(b"content-type", content_type)]}, never_receive)
+    with pytest.raises(ApiError) as refused:
+        asyncio.run(store.receive(unread, file_fields=("file",)))
+    assert (refused.value.rule.status, refused.value.code) == (507, "disk_full")
+    # The next one comes when there is room again.
+    free = 1 << 30
+    upload = asyncio.run(store.receive(whole_request(form(part("file", SPEECH))), file_fields=("file",)))
+    assert upload.path.read_bytes() == SPEECH
+    store.close()
+
+
+def test_place_goes_along_with_a_recording_that_is_handed_on(tmp_path: Path):
+    limits = KeyLimits(queued_recordings=1)
+    store = UploadStore(
+        tmp_path, max_upload_bytes=1000, max_concurrent_uploads=1, idle_seconds=30, limits=limits
+    )
+    store.open()
+    receive = partial(store.receive, file_fields=("file",))
+    upload = asyncio.run(receive(whole_request(form(part("file", SPEECH)))))
+    moved = upload.path.parent.with_name("moved")
+    upload.path.parent.rename(moved)
+    upload.delete()
+    with pytest.raises(ApiError, match="unfinished"):
+        asyncio.run(receive(whole_request(form(part("file", SPEECH)))))
+    replace(upload, path=moved / upload.path.name).delete()
+    with asyncio.run(receive(whole_request(form(part("file", SPEECH))))):
+        pass
+    store.close()
+
+
+async def receive_directly(data: Path, body: bytes, write) -> ApiError:
+    store = UploadStore(data, max_upload_bytes=1 << 30, max_concurrent_uploads=4, idle_seconds=5, write=write)
+    store.open()
+    with pytest.raises(ApiError) as refused:
+        await store.receive(whole_request(body), file_fields=("file",))
+    store.close()
+    return refused.value
+
+
+class Trickle:
+    """A client as `receive` sees it: so many bytes after so many seconds, and never the last one."""
+
+    def __init__(self, piece: bytes, pause_seconds: float) -> None:
+        self._pieces = [part("file", b"x" * 10)[:-2], piece]
+        self._pause_seconds = pause_seconds
+
+    async def __call__(self) -> dict[str, object]:
+        await asyncio.sleep(self._pause_seconds)
+        piece = self._pieces.pop(0) if len(self._pieces) > 1 else self._pieces[0]
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    def request(self) -> Request:
+        content_type = f"multipart/form-data; boundary={BOUNDARY}".encode()
+        return Request({"type": "http", "method": "POST", "headers": [(b"content-type", content_type)]}, self)
+
+
+def test_upload_that_trickles_is_dropped_though_it_never_falls_silent(tmp_path: Path):
+    store = UploadStore(
+        tmp_path,
+        max_upload_bytes=1 << 30,
+        max_concurrent_uploads=1,
+        idle_seconds=30,
+        min_bytes_per_second=1000,
+        rate_window_seconds=0.3,
+    )
+    store.open()
+    with pytest.raises(ApiError) as refused:
+        asyncio.run(store.receive(Trickle(b"y", 0.02).request(), file_fields=("file",)))
+    assert (refused.value.rule.status, refused.value.code) == (408, "upload_stalled")
+    store.close()
+
+
+def test_speed_is_measured_over_every_window_and_silence_since_the_last_piece():
+    def pace() -> UploadPace:
+        return UploadPace(idle_seconds=4, min_bytes_per_second=100, window_seconds=10)
+
+    steady = pace()
+    for _ in range(100):
+        steady.count(1.0, 100)
+    slow = pace()
+    for _ in range(9):
+        slow.count(1.0, 99)
+    with pytest.raises(ApiError, match="fewer than 100 bytes"):
+        slow.count(1.0, 99)
+    # A fast beginning buys nothing later.
+    tired = pace()
+    tired.count(10.0, 1_000_000)
+    with pytest.raises(ApiError, match="fewer than 100 bytes"):
+        tired.count(10.0, 999)
+    # Waiting is counted whether or not it ended with a piece, and never longer than either bound.
+    silent = pace()
+    silent.count(9.0, 1_000_000)
+    assert silent.patience_seconds() == 1.0
+    silent.count(1.0, None)
+    assert silent.patience_seconds() == 3.0
+    with pytest.raises(ApiError, match="nothing for 4 s"):
+        silent.count(3.0, None)
+    # Half of one window and half of the next may be uneven.
+    bursty = pace()
+    for _ in range(5):
+        bursty.count(3.9, 2000)
+        bursty.count(3.9, 1)
+
+
+def test_sha256_is_that_of_the_recording(tmp_path: Path):
+    recording = os.urandom(2_500_000)
+    store = upload_store(tmp_path, max_upload_bytes=3_000_000)
+    store.open()
+    upload = asyncio.run(store.receive(whole_request(form(part("file", recording))), file_fields=("file",)))
+    assert upload.sha256 == hashlib.sha256(recording).hexdigest()
+    assert upload.path.read_bytes() == recording
+    assert upload.size_bytes == len(recording)
+    store.close()
+
+
+def test_stop_in_the_middle_of_a_write_closes_the_file_only_after_the_write(tmp_path: Path):
+    """A descriptor closed under a writing thread may be another upload's by the time it is written to."""
+    is_writing, may_go_on = threading.Event(), threading.Event()
+    written_to = []
+
+    def slow_write(descriptor: int, data: bytes) -> int:
+        is_writing.set()
+        may_go_on.wait(30)
+        written_to.append(os.fstat(descriptor).st_mode)
+        return os.write(descriptor, data)
+
+    async def cancel_while_writing() -> None:
+        store = UploadStore(
+            tmp_path, max_upload_bytes=1 << 30, max_concurrent_uploads=1, idle_seconds=30, write=slow_write
+        )
+        store.open()
+        request = whole_request(form(part("file", b"x" * 5_000_000)))
+        receiving = asyncio.create_task(store.receive(request, file_fields=("file",)))
+        await asyncio.to_thread(is_writing.wait, 30)
+        receiving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        before = len(os.listdir("/dev/fd"))
+        may_go_on.set()
+        while len(os.listdir("/dev/fd")) >= before:
+            await asyncio.sleep(0.01)
+        store.close()
+
+    asyncio.run(asyncio.wait_for(cancel_while_writing(), 60))
+    assert written_to
+    assert list(tmp_path.rglob("recording")) == []
+
+
+def whole_request(body: bytes) -> Request:
+    pieces = list(in_pieces(body, 65536))
+
+    async def receive():
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    content_type = f"multipart/form-data; boundary={BOUNDARY}".encode()
+    return Request({"type": "http", "method": "POST", "headers": [(b"content-type", content_type)]}, receive)
+
+
+def upload_store(data: Path, *, max_upload_bytes: int = 1000) -> UploadStore:
+    return UploadStore(data, max_upload_bytes=max_upload_bytes, max_concurrent_uploads=4, idle_seconds=5)
+
+
+def test_leftovers_of_a_killed_server_are_swept_and_those_of_a_living_one_are_not(tmp_path: Path):
+    killed = tmp_path / "uploads" / "server-killed" / "request"
+    killed.mkdir(parents=True)
+    (killed / "recording").write_bytes(b"private")
+    living = upload_store(tmp_path)
+    assert living.open() == 1
+    assert not killed.exists()
+    (own,) = (tmp_path / "uploads").glob("server-*")
+    (own / "request").mkdir()
+    second = upload_store(tmp_path)
+    assert second.open() == 0
+    assert (own / "request").is_dir()
+    living.close()
+    assert not own.exists()
+    second.close()

@@ -1,0 +1,56 @@
+"""Pools of decode children for tests, and waiting for what becomes of them without fixed sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from server.decode_pool import DecodePool
+from tests.http.running_server import PATIENCE_SECONDS
+from tests.unit.media import riff
+
+SHORT = riff(bytes(32_000))
+RATE = 16_000
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
+            await work()
+
+    asyncio.run(bounded())
+
+
+async def becomes(claim: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not claim():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def pool_of(**options: Any) -> AsyncIterator[DecodePool]:
+    pool = DecodePool(**{"processes": 1, **options})
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.stop()
+        assert pool.process_ids == []
+
+
+def upload(folder: Path, recording: bytes | Path, name: str = "a") -> Path:
+    """A recording in a folder of its own, as uploads lie."""
+    (folder / name).mkdir()
+    path = folder / name / "recording"
+    if isinstance(recording, Path):
+        path.hardlink_to(recording)
+    else:
+        path.write_bytes(recording)
+    return path
+
+
+def samples_beside(path: Path) -> list[Path]:
+    return [one for one in path.parent.iterdir() if one != path]

@@ -1,0 +1,93 @@
+"""The lines between the front and a decode child: all arrive as they were sent, and nothing else is taken."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from engine.protocol.config import AudioLimits
+from engine.protocol.decoding import (
+    AudioBegun,
+    Decode,
+    Decoded,
+    DecodeFailed,
+    DecoderReady,
+    DecodeTaken,
+    FromDecoder,
+    MessageInvalid,
+    StopDecoding,
+    ToDecoder,
+    parse_from_decoder,
+    parse_to_decoder,
+    to_line,
+)
+
+MESSAGES: list[ToDecoder | FromDecoder] = [
+    Decode(1, "/a/\udcff recording", "/a/samples", 640_000, AudioLimits()),
+    StopDecoding(2),
+    DecoderReady(3),
+    DecodeTaken(4),
+    AudioBegun(4, 0.25, None),
+    AudioBegun(4, 0.25, 12.5),
+    Decoded(5, 1.5, 6, ("cut off\nthere", "")),
+    DecodeFailed(6, "audio_empty", "empty: send more", None, detail="x", is_last=True),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda one: type(one).__name__)
+def test_every_message_arrives_as_it_was_sent(message: ToDecoder | FromDecoder) -> None:
+    line = to_line(message)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    parse = parse_to_decoder if isinstance(message, Decode | StopDecoding) else parse_from_decoder
+    assert parse(line) == message
+
+
+GOOD = {
+    "type": "Decoded",
+    "task_id": 1,
+    "decode_seconds": 0.5,
+    "sample_count": 5,
+    "warnings": [],
+    "is_last": False,
+}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        {},
+        {"type": "Decode"},
+        {"type": ["Decoded"]},
+        {key: value for key, value in GOOD.items() if key != "is_last"},
+        GOOD | {"more": 1},
+        GOOD | {"task_id": -1},
+        GOOD | {"task_id": True},
+        GOOD | {"sample_count": 1 << 60},
+        GOOD | {"sample_count": 5.0},
+        GOOD | {"decode_seconds": math.nan},
+        GOOD | {"decode_seconds": "1"},
+        GOOD | {"warnings": "abc"},
+        GOOD | {"warnings": [1]},
+        GOOD | {"warnings": ["a"] * 17},
+        GOOD | {"warnings": ["a" * 501]},
+        {"type": "AudioBegun", "task_id": 1, "decode_seconds": 0.1, "expected_seconds": math.inf},
+        {"type": "DecoderReady", "process_id": None},
+    ],
+    ids=lambda values: json.dumps(values)[:60],
+)
+def test_front_takes_nothing_else_from_a_child(values: object) -> None:
+    assert parse_from_decoder(json.dumps(GOOD).encode())
+    with pytest.raises(MessageInvalid):
+        parse_from_decoder(json.dumps(values).encode())
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"\x80\x04.", b"not json", b"[" * 60_000, b'"' + b"a" * (1 << 16) + b'"']
+)
+def test_front_takes_no_line_that_is_no_message(line: bytes) -> None:
+    with pytest.raises(MessageInvalid):
+        parse_from_decoder(line)
