@@ -74,6 +74,14 @@ eval: setup ## Measure the demo model's error rates on held-out synthetic speech
 parity: setup ## Plant porting bugs one at a time and see that the parity tests catch each
 	$(BIN)/python tests/parity/plant_bugs.py
 
+.PHONY: hostile
+hostile: setup ## Run the whole hostile-input suite: 20,000 mutants, bombs, slow and leaving clients (about 15 minutes)
+	$(BIN)/python -m tests.hostile.run_hostile $(HOSTILE_FLAGS)
+
+.PHONY: compat
+compat: setup ## Run the real clients against a live server (CLIENTS=a,b picks some; asks the package registries)
+	$(BIN)/python -m tests.compat.run_compat --clients "$(CLIENTS)"
+
 .PHONY: demo-model
 demo-model: setup ## Train the bundled demo model anew (needs torch and one GPU; see its model card)
 	$(BIN)/python -m engine.demo.recipe

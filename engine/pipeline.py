@@ -21,6 +21,7 @@ import mlx.core as mx
 from engine.audio.mel import log_mel_batch
 from engine.audio.recording import OpenRecording
 from engine.audio.split import MIN_CHUNK_SAMPLES, Chunk, is_silent, quietest_sample
+from engine.batching.gauging import Gauge
 from engine.batching.scheduler import BatchLimits, Move, Scheduler, Ticket
 from engine.batching.sequence import Ending, Sequence
 from engine.batching.step import Prefill, RunningBatch
@@ -78,6 +79,7 @@ class Pipeline:
         counters: WorkCounters,
         wake: Callable[[], None],
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
+        gauge: Gauge | None = None,
     ) -> None:
         """wake: called from other threads when a turn may find something to do. raises: ModelError, OptionInvalid"""
         self._config = config
@@ -88,6 +90,7 @@ class Pipeline:
         # Before the weights are loaded, or MLX's cache would have grown already.
         apply_limits(limits)
         self._model = load(config)
+        self._speculator = self._model.speculator(gauge or Gauge())
         self._scheduler = Scheduler(self._batch_limits(limits))
         self._batch = RunningBatch(self._model.network, self._model.marks)
         self._works: dict[str, RecordingWork] = {}
@@ -162,7 +165,7 @@ class Pipeline:
             self._drop(work)
         self.rest()
         self._readers.shutdown(wait=True)
-        del self._model, self._batch
+        del self._model, self._batch, self._speculator
         mx.clear_cache()
 
     def fail_all(self, error: BaseException) -> None:
@@ -188,14 +191,14 @@ class Pipeline:
         for work in works:
             work.begin()
         with timed("encode", works):
-            embeddings = self._model.network.encode(
-                log_mel_batch([mx.array(piece.chunk.samples) for piece in pieces])
-            )
+            mels = log_mel_batch([mx.array(piece.chunk.samples) for piece in pieces])
+            embeddings = self._model.network.encode(mels)
             mx.eval(embeddings)
         with timed("prefill", works):
-            for piece, embedding in zip(pieces, embeddings, strict=True):
+            for piece, mel, embedding in zip(pieces, mels, embeddings, strict=True):
                 assert piece.sequence is not None
                 piece.sequence.audio = embedding
+                piece.sequence.mel = None if self._speculator is None else mel
             sequences = [piece.sequence for piece in pieces if piece.sequence is not None]
             self._prefill_pieces = pieces
             self._prefill = Prefill(
@@ -227,13 +230,19 @@ class Pipeline:
         with timed("prefill", beginning), timed("generate", works):
             self._counters.row_slots_done += self._batch.slot_count
             self._counters.steps_done += 1
-            self._counters.tokens_done += len(sequences)
-            ended = self._batch.step()
+            ended = self._batch.step(self._speculator if self._is_left_alone() else None)
+            self._counters.tokens_done += self._batch.tokens_of_last_step
         self._scheduler.stepped()
         for work in dict.fromkeys(beginning + works):
             self._let_speak(work)
         for sequence in ended:
             self._collect(self._piece_of(sequence))
+
+    def _is_left_alone(self) -> bool:
+        """Whether nobody is about to join the batch's one row."""
+        if self._batch.row_count != 1 or self._prefill is not None or self._scheduler.waiting_count:
+            return False
+        return all(work.is_read or work.work_id in self._waits_for_audio for work in self._works.values())
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -422,7 +431,7 @@ class Pipeline:
         is_cpu = self.info.device == "cpu"
         return BatchLimits(
             max_rows=self._config.max_batch_rows or (_ROWS_ON_CPU if is_cpu else _ROWS_ON_GPU),
-            token_budget=kv_token_budget(limits, self.info.resident_bytes, self._model.token_bytes),
+            token_budget=kv_token_budget(limits, self._model.held_bytes, self._model.token_bytes),
             prefill_tokens=_PREFILL_TOKENS_ON_CPU if is_cpu else _PREFILL_TOKENS_ON_GPU,
         )
 

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from engine.audio.mel import HOP_SAMPLES
+from engine.batching.drafting import DRAFT_TOKENS, check_pair
 from engine.batching.forcing import forced_token_count
+from engine.batching.gauging import Gauge
 from engine.batching.sequence import Sequence
+from engine.batching.speculation import Speculator
 from engine.checkpoint.fetch import resolve_model
 from engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
 from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
+from engine.model.asr import SpeechModel
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
 from engine.protocol.errors import CheckpointMismatch, LanguageUnknown, LanguageUnsupported, PromptTooLong
 from engine.reading import recognition_marks
@@ -46,7 +50,12 @@ class Wish:
 
 
 class ResidentModel:
-    """A loaded model. raises: ModelError subtypes, each naming what is wrong and what to do."""
+    """A loaded model, and the draft model that guesses ahead for it, if one was asked for.
+
+    raises: ModelError subtypes, each naming what is wrong and what to do; OptionInvalid for a draft that does not fit
+    """
+
+    draft: SpeechModel | None = None
 
     def __init__(self, config: EngineConfig) -> None:
         started = time.perf_counter()
@@ -63,6 +72,8 @@ class ResidentModel:
                 f"{checkpoint.config.text.vocab_size} rows: they are not of one model"
             )
         self.network = build_model(checkpoint, dtype=dtype, device=self.device)
+        if config.draft_model is not None:
+            self.draft = self._load_draft(config.draft_model, dtype)
         self.marks = recognition_marks(self.tokenizer)
         self.host_products = HostProducts(self.device)
         known = tuple(language.name for language in LANGUAGES)
@@ -84,8 +95,27 @@ class ResidentModel:
     @property
     def token_bytes(self) -> int:
         """Bytes of keys and values that one token takes."""
-        text = self.network.config.text
-        return 2 * text.layer_count * text.kv_head_count * text.head_dim * self.network.dtype.size
+        return _token_bytes(self.network)
+
+    @property
+    def held_bytes(self) -> int:
+        """Weights, and for a draft keys and values of the one sequence that it guesses for."""
+        if self.draft is None:
+            return self.info.resident_bytes
+        draft_weights = sum(array.nbytes for array in resident_arrays(self.draft))
+        return self.info.resident_bytes + draft_weights + DRAFT_TOKENS * _token_bytes(self.draft)
+
+    def speculator(self, gauge: Gauge) -> Speculator | None:
+        """The way to guess ahead with the draft; None without one, or where it does not gain: it is then let go."""
+        if self.draft is None:
+            return None
+        with self.host_products.on_one_thread():
+            plan = gauge.plan(self.network, self.draft)
+        if plan is None:
+            self.draft = None
+            mx.clear_cache()
+            return None
+        return Speculator.with_draft(self.network, self.draft, self.marks, plan)
 
     def wish(self, options: TranscribeOptions) -> Wish:
         """Check what a recording asks for against this model; raises LanguageUnknown, LanguageUnsupported."""
@@ -141,6 +171,13 @@ class ResidentModel:
             forced_count=forced_count,
         )
 
+    def _load_draft(self, model: str, dtype: mx.Dtype) -> SpeechModel:
+        offline = self._config.offline
+        folder = resolve_model(model, offline=offline, download=not offline).folder
+        checkpoint = read_checkpoint(folder)
+        check_pair(self.network.config, self.tokenizer, checkpoint.config, Tokenizer.from_folder(folder))
+        return build_model(checkpoint, dtype=dtype, device=self.device)
+
     def _spoken(self, wanted: str | None, parameter: str) -> str | None:
         try:
             language = None if wanted is None else resolve_language(wanted)
@@ -162,3 +199,8 @@ class ResidentModel:
         if self.marks.none_token is not None:
             choices.append(self.marks.none_token)
         return tuple(dict.fromkeys(choices))
+
+
+def _token_bytes(network: SpeechModel) -> int:
+    text = network.config.text
+    return 2 * text.layer_count * text.kv_head_count * text.head_dim * network.dtype.size

@@ -22,6 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from engine.audio.recording import Recording
+from engine.batching.gauging import Gauge
 from engine.pipeline import Pipeline, WorkCounters
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo
 from engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
@@ -59,6 +60,7 @@ class Transcriber:
     on_fault: told, on the engine's thread, of an error that is not the recording's: the device or our own code failed
     and everything in hand has failed with it. Without it, only `is_broken` says so.
     load: makes the resident model, on the engine's thread; a test may give one that says what it is told to.
+    gauge: measures whether a draft model gains; a test may give one that knows already.
     raises: ModelError subtypes, each naming what is wrong and what to do.
     """
 
@@ -72,6 +74,7 @@ class Transcriber:
         config: EngineConfig | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
+        gauge: Gauge | None = None,
     ) -> None:
         config = config or EngineConfig(dtype=dtype, device=device, offline=offline)
         self.config = config if model is None else replace(config, model=str(model))
@@ -79,6 +82,7 @@ class Transcriber:
         self.is_broken = False
         self._on_fault = on_fault
         self._load_model = load
+        self._gauge = gauge or Gauge()
         self._inbox: queue.SimpleQueue[RecordingWork | None] = queue.SimpleQueue()
         self._is_closing = False
         self._info: ModelInfo | None = None
@@ -281,7 +285,11 @@ class Transcriber:
             self._break(error)
 
     def _load(self) -> Pipeline:
-        self._resident = Pipeline(self.config, self.counters, lambda: self._inbox.put(None), self._load_model)
+        # A draft that was measured not to gain is not loaded again.
+        config = self.config if self._gauge.may_gain else replace(self.config, draft_model=None)
+        self._resident = Pipeline(
+            config, self.counters, lambda: self._inbox.put(None), self._load_model, self._gauge
+        )
         self._info = self._resident.info
         return self._resident
 

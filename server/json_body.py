@@ -25,6 +25,7 @@ from server.form_fields import (
     second_recording,
     too_many_fields,
 )
+from server.json_types import NumberText, check_types
 from server.recording_file import RecordingFile
 
 AUDIO_FIELD = "input_audio"
@@ -40,10 +41,6 @@ _ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _HALF_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 # PHP escapes the slash, .NET the plus sign; line breaks come from encoders that wrap their lines.
 _ESCAPES_IN_BASE64 = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
-
-
-class _Number(str):
-    """A number as it was written."""
 
 
 class JsonBody:
@@ -83,8 +80,8 @@ class JsonBody:
         try:
             content = json.loads(
                 self._around.decode("utf-8"),
-                parse_int=_Number,
-                parse_float=_Number,
+                parse_int=NumberText,
+                parse_float=NumberText,
                 parse_constant=_no_such_constant,
                 object_pairs_hook=_unique,
             )
@@ -93,6 +90,7 @@ class JsonBody:
         if not isinstance(content, dict):
             raise _not_json("it is no object")
         self._check_recording(content)
+        check_types(content)
         return FormFields(_as_form(content))
 
     def _check_recording(self, content: dict[str, Any]) -> None:
@@ -100,7 +98,7 @@ class JsonBody:
         if audio is not None and path is not None:
             raise second_recording(PATH_FIELD)
         if path is not None:
-            if not isinstance(path, str) or isinstance(path, _Number) or not path:
+            if not isinstance(path, str) or isinstance(path, NumberText) or not path:
                 raise bad_request("invalid_parameter", f"{PATH_FIELD} must be a text.", PATH_FIELD)
             self.file_path = path
             return

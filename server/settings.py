@@ -289,7 +289,7 @@ class Settings:
         86_400.0, _seconds(1, 366 * 86400), "How long a finished job's result is kept."
     )
     log_level: str = _setting("info", _choice(*LOG_LEVELS), "debug, info, warning or error.")
-    docs: bool = _setting(False, _boolean, "Serve /docs and /openapi.json.")
+    docs: bool = _setting(False, _boolean, "Serve /docs, a page to try the API with.")
 
     def engine_config(self) -> EngineConfig:
         """What the engine worker is started with."""

@@ -8,7 +8,8 @@ its row and its tokens until it is released. The rules:
   kept for them, so a long recording delays them by one prefill at most. Where both wait, every fourth prefill is the
   others' nevertheless.
 * Among equals, the owner who was served least goes first, then the older recording, then the earlier chunk.
-* Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still.
+* Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still, and
+  enough for a first word where recordings have just begun and nobody else waits to begin.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
 """
 
@@ -23,6 +24,10 @@ URGENT_CHUNKS = 2
 
 _OTHERS_EVERY = 4
 _ROWS_PER_FURTHER_STEP = 8
+_STEPS_TO_SPEAK = 16
+"""Who has just joined with a first chunk says a first word in so many steps: up to ten tokens of language head in a
+small vocabulary, a word, the step that is read one step late, and some that may be held back."""
+
 _PADDING_ALLOWED = 1.5
 _KEPT_PART = 8
 _READ_AHEAD_OF_ONE_OWNER = 2
@@ -95,6 +100,7 @@ class Scheduler:
         self._opened = 0
         self._is_prefilling = False
         self._group: list[Ticket] = []
+        self._has_beginners = False
         self._steps_since_prefill = 0
         self._urgent_in_a_row = 0
         self._may_read_more = False
@@ -194,6 +200,8 @@ class Scheduler:
         if self._is_prefilling:
             return Move.STEP if joined_rows and not self._steps_since_prefill else Move.FEED
         patience = 1 + joined_rows // _ROWS_PER_FURTHER_STEP
+        if self._has_beginners and not self._is_beginner_waiting():
+            patience = max(patience, _STEPS_TO_SPEAK)
         if not (joined_rows and self._steps_since_prefill < patience):
             self._group = self._next_group()
             # Where nothing fits now, nothing will until something changes.
@@ -212,6 +220,7 @@ class Scheduler:
             self._prefilling.add(ticket.ticket_id)
             self._served[recording.owner] += ticket.reserve_tokens
             is_urgent = recording.is_urgent(ticket)
+        self._has_beginners = any(ticket.index == 0 for ticket in group)
         if group:
             self._urgent_in_a_row = self._urgent_in_a_row + 1 if is_urgent else 0
             self._may_read_more = True
@@ -242,12 +251,21 @@ class Scheduler:
         for recording in self._recordings.values():
             for ticket in recording.waiting.values():
                 (urgent if recording.is_urgent(ticket) else others).append(ticket)
+        # Encoding a second chunk along would delay the first word of all.
+        urgent = [ticket for ticket in urgent if ticket.index == 0] or urgent
         limits = self.limits
         if others and (not urgent or self._urgent_in_a_row >= _OTHERS_EVERY - 1):
             group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
             if group or not urgent:
                 return group
         return self._fitting(urgent, limits.max_rows, limits.token_budget)
+
+    def _is_beginner_waiting(self) -> bool:
+        return any(
+            ticket.index == 0 and recording.is_urgent(ticket)
+            for recording in self._recordings.values()
+            for ticket in recording.waiting.values()
+        )
 
     def _fitting(self, candidates: Iterable[Ticket], max_rows: int, token_budget: int) -> list[Ticket]:
         """The next of these in order, and with it what fits beside it."""

@@ -35,6 +35,18 @@ class Marks:
     none_token: int | None = None
 
 
+@dataclass(slots=True)
+class Replay:
+    """A sequence hears again what it has accepted already, now from plain steps.
+
+    start: tokens accepted before the doubtful ones. place: the next to be heard. guard: as it was at `start`.
+    """
+
+    start: int
+    place: int
+    guard: LoopGuard | None
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A prompt, its audio, and the tokens generated so far.
@@ -46,6 +58,8 @@ class Sequence:
     follow; None leaves the choice to the model.
     guard: watches for degenerate loops; None lets them run to the budget.
     forced_count: for benchmarks: end marks are ignored and exactly so many tokens are generated; None for the truth.
+    mel: (frames, mel_bins), kept only while a draft may have to hear it (engine.batching.speculation).
+    replay: while it lasts, `tokens` are ahead of the decoder; None usually.
     logprobs: natural log-probability of every token and of the end mark (one more than tokens then), under the model
     itself: before temperature, penalty and choices.
     no_speech_prob: see Marks; None when not asked for or when the prefix never came.
@@ -61,6 +75,8 @@ class Sequence:
     head_choices: tuple[int, ...] | None = None
     guard: LoopGuard | None = None
     forced_count: int | None = None
+    mel: mx.array | None = None
+    replay: Replay | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     no_speech_prob: float | None = None
@@ -68,6 +84,8 @@ class Sequence:
 
     def accept(self, token: int, logprob: float | None, none_prob: float | None, marks: Marks) -> None:
         """Take the next token; sets `ending` when this was the last one."""
+        if self.replay is not None and self._was_accepted(token, logprob):
+            return
         if logprob is not None and self.wants_logprobs:
             self.logprobs.append(logprob)
         if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == marks.none_prefix:
@@ -86,3 +104,21 @@ class Sequence:
                 return
         if len(self.tokens) >= self.token_budget:
             self.ending = Ending.BUDGET
+
+    def _was_accepted(self, token: int, logprob: float | None) -> bool:
+        """Whether a replayed token is the one that is here; with the first that is not, all from there on go."""
+        replay = self.replay
+        assert replay is not None
+        if replay.place < len(self.tokens) and self.tokens[replay.place] == token:
+            if logprob is not None and self.wants_logprobs:
+                self.logprobs[replay.place] = logprob
+            replay.place += 1
+            return True
+        self.replay = None
+        if replay.place < len(self.tokens):
+            del self.tokens[replay.place :], self.logprobs[replay.place :]
+            self.guard = replay.guard
+            for kept in self.tokens[replay.start :]:
+                if self.guard is not None:
+                    self.guard.push(kept)
+        return False

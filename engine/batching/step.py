@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -34,6 +35,45 @@ class Choice:
     def arrays(self) -> list[mx.array]:
         """What there is to evaluate."""
         return [array for array in (self.tokens, self.logprobs, self.none_probs) if array is not None]
+
+    def values(self) -> tuple[list[float | None], list[float | None]]:
+        """logprobs and none_probs as numbers; waits for them."""
+        count = self.tokens.size
+        return _values(self.logprobs, count), _values(self.none_probs, count)
+
+
+class LoneRounds(Protocol):
+    """Steps of a lone sequence that yield several tokens (engine.batching.speculation)."""
+
+    @property
+    def sequence(self) -> Sequence:
+        """The one."""
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether plain steps should go on from here."""
+        ...
+
+    def round(self) -> int:
+        """Let the sequence accept one token or more; returns how many, an end mark included."""
+        ...
+
+    def stop(self) -> int:
+        """Leave the cache to plain steps; returns the token that they feed first."""
+        ...
+
+
+class GuessesAhead(Protocol):
+    """Says when rounds are worth it, and begins them."""
+
+    def suits(self, sequence: Sequence) -> bool:
+        """Whether to begin with this sequence, which is alone."""
+        ...
+
+    def start(self, sequence: Sequence, cache: KVCache) -> LoneRounds:
+        """Begin; the cache holds this row alone, and of it all but the newest token."""
+        ...
 
 
 class Prefill:
@@ -86,6 +126,9 @@ class RunningBatch:
         self._slots: list[Sequence | None] = []
         self._cache = model.decoder.new_cache()
         self._pending: Choice | None = None
+        # While a lone row goes in rounds, nothing is pending.
+        self._rounds: LoneRounds | None = None
+        self.tokens_of_last_step = 0
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -110,6 +153,7 @@ class RunningBatch:
 
     def adopt(self, prefill: Prefill) -> None:
         """Let sequences whose prompts have been fed join; their first token is being chosen."""
+        self._end_rounds()
         choice = self._choose(list(prefill.sequences), prefill.logits())
         mx.async_eval(choice.arrays())
         slots = self._cache.adopt(prefill.cache)
@@ -128,18 +172,29 @@ class RunningBatch:
                 _merged(self._pending.none_probs, choice.none_probs, slots, size),
             )
 
-    def step(self) -> list[Sequence]:
-        """Decode one token of every sequence; returns those that have ended by it, which have left."""
+    def step(self, ahead: GuessesAhead | None = None) -> list[Sequence]:
+        """Decode one token of every sequence; returns those that have ended by it, which have left.
+
+        ahead: given when nobody is about to join: a lone row that suits it goes on in rounds of one or more tokens.
+        """
         pending = self._pending
-        if pending is None:
+        self.tokens_of_last_step = self.row_count
+        if self._rounds is not None:
+            self.tokens_of_last_step = self._rounds.round()
+            ended = [self._rounds.sequence] if self._rounds.sequence.ending else []
+        elif pending is None:
             return []
-        embeddings = self._model.decoder.embed(pending.tokens)[:, None]
-        hidden = self._model.decoder(embeddings, self._cache)
-        following = self._choose(self._slots, self._model.decoder.head(hidden[:, -1]))
-        mx.async_eval(following.arrays())
-        self._pending = following
-        ended = self._read(pending)
+        elif ahead is not None and self.row_count == 1 and ahead.suits(self.sequences[0]):
+            self._pending = None
+            ended = self._read(pending)
+            if not ended:
+                self._rounds = ahead.start(self.sequences[0], self._cache)
+        else:
+            self._pending = self._start(pending.tokens)
+            ended = self._read(pending)
         self._leave([slot for slot, one in enumerate(self._slots) if one is not None and one.ending])
+        if self._rounds is not None and self._rounds.is_over:
+            self._end_rounds()
         return ended
 
     def remove(self, sequences: Several[Sequence]) -> None:
@@ -147,10 +202,21 @@ class RunningBatch:
         leaving = {id(sequence) for sequence in sequences}
         self._leave([slot for slot, one in enumerate(self._slots) if id(one) in leaving])
 
+    def _start(self, tokens: mx.array) -> Choice:
+        """Start a step that feeds these tokens, (slots,)."""
+        hidden = self._model.decoder(self._model.decoder.embed(tokens)[:, None], self._cache)
+        following = self._choose(self._slots, self._model.decoder.head(hidden[:, -1]))
+        mx.async_eval(following.arrays())
+        return following
+
+    def _end_rounds(self) -> None:
+        if self._rounds is not None:
+            self._pending = self._start(mx.array([self._rounds.stop()], dtype=mx.int32))
+            self._rounds = None
+
     def _read(self, choice: Choice) -> list[Sequence]:
         tokens = np.array(choice.tokens)
-        logprobs = _values(choice.logprobs, tokens.size)
-        none_probs = _values(choice.none_probs, tokens.size)
+        logprobs, none_probs = choice.values()
         ended = []
         for slot, sequence in enumerate(self._slots):
             if sequence is not None:
@@ -162,6 +228,7 @@ class RunningBatch:
     def _leave(self, slots: list[int]) -> None:
         if not slots:
             return
+        self._rounds = None
         for slot in slots:
             sequence = self._slots[slot]
             assert sequence is not None
@@ -185,15 +252,21 @@ class RunningBatch:
         )
 
     def _choose(self, slots: list[Sequence | None] | list[Sequence], logits: mx.array) -> Choice:
-        tokens = self._chooser.choose(slots, logits)
-        if not any(sequence is not None and sequence.wants_logprobs for sequence in slots):
-            return Choice(tokens, None, None)
-        logits = logits.astype(mx.float32)
-        normalizer = mx.logsumexp(logits, axis=-1)
-        logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - normalizer
-        none_token = self._marks.none_token
-        none_probs = None if none_token is None else mx.exp(logits[:, none_token] - normalizer)
-        return Choice(tokens, logprobs, none_probs)
+        wants_logprobs = any(sequence is not None and sequence.wants_logprobs for sequence in slots)
+        return described(
+            self._chooser.choose(slots, logits), logits, self._marks, with_logprobs=wants_logprobs
+        )
+
+
+def described(tokens: mx.array, logits: mx.array, marks: Marks, *, with_logprobs: bool) -> Choice:
+    """Tokens (rows,) chosen from logits (rows, vocab), with their log-probabilities where wanted."""
+    if not with_logprobs:
+        return Choice(tokens, None, None)
+    logits = logits.astype(mx.float32)
+    normalizer = mx.logsumexp(logits, axis=-1)
+    logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - normalizer
+    none_probs = None if marks.none_token is None else mx.exp(logits[:, marks.none_token] - normalizer)
+    return Choice(tokens, logprobs, none_probs)
 
 
 def generate(model: SpeechModel, sequences: Several[Sequence], marks: Marks) -> Iterator[list[Sequence]]:

@@ -1,7 +1,7 @@
-"""The engine's subcommands: transcribe, models, pull, languages, doctor.
+"""The engine's subcommands: transcribe, models, pull, languages, doctor, bench.
 
-Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`. The `scribewire` command
-itself is the server's (server/cli.py), which hands these subcommands over.
+Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`, and by the child processes
+of `bench`. The `scribewire` command itself is the server's (server/cli.py), which hands these subcommands over.
 Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted.
 """
 
@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import engine
+from engine.bench.plan import PlanInvalid
 from engine.checkpoint.fetch import HubAccess, pull, resolve_model
+from engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
 from engine.cli.console import PROGRAM, Console, shown_bytes
 from engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
 from engine.cli.listings import show_languages, show_models
@@ -34,6 +36,7 @@ COMMANDS = {
     "pull": "download a model, or go on with a download",
     "languages": "list the languages and their codes",
     "doctor": "check this machine by transcribing a shipped recording",
+    "bench": "measure a model on this machine, alone or beside peers",
 }
 
 Load = Callable[[str, Console], AbstractContextManager[Engine]]
@@ -56,11 +59,17 @@ def main(
     """
     console = console or Console.of_this_process()
     parser = build_parser()
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        arguments = parser.parse_args(argv)
+        arguments = parser.parse_args(words)
+        if arguments.command == "bench":
+            return run_bench(arguments, words, console)
         return _run(arguments, console, load or load_transcriber, run_child, hub, data_folder, port)
     except UsageError as error:
         console.warn(f"{error} (see `{PROGRAM} {error.command} --help`)")
+        return EXIT_USAGE
+    except PlanInvalid as error:
+        console.warn(f"{error} (see `{PROGRAM} bench --help`)")
         return EXIT_USAGE
     except EngineError as error:
         console.warn(str(error))
@@ -127,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
     doctor.add_argument("--port", type=int, metavar="PORT", help="the port that serve would use")
     doctor.add_argument("--data", type=Path, metavar="DIR", help="the data folder that serve would use")
+    add_bench_arguments(add["bench"](description=BENCH_HELP, epilog=BENCH_EXAMPLES))
     return parser
 
 

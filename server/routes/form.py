@@ -286,6 +286,8 @@ def _whole_number(fields: FormFields, name: str, minimum: int, maximum: int) -> 
     text = _given(fields, name)
     if text is None:
         return None
+    # JSON has one kind of number: 7.0 is as whole as 7.
+    text = re.sub(r"\.0+\Z", "", text)
     if not re.fullmatch(r"[0-9]{1,19}", text) or not minimum <= int(text) <= maximum:
         raise bad_request(
             "invalid_parameter",

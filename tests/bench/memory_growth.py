@@ -65,7 +65,9 @@ def main() -> None:
     before = max(one["resident_bytes"] for one in points if one["clips"] <= WINDOW_CLIPS)
     after = max(one["resident_bytes"] for one in points if one["clips"] > count - WINDOW_CLIPS)
     ratio = after / before
-    print(f"first {WINDOW_CLIPS}: {before / 1e6:.0f} MB, last {WINDOW_CLIPS}: {after / 1e6:.0f} MB: {ratio:.3f} x")
+    print(
+        f"first {WINDOW_CLIPS}: {before / 1e6:.0f} MB, last {WINDOW_CLIPS}: {after / 1e6:.0f} MB: {ratio:.3f} x"
+    )
     content = {
         "machine": machine(),
         "model": arguments.model,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,107 +15,7 @@ from engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavaila
 from engine.protocol.messages import Progress, TextDelta
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from server.shared_work import Retry, SharedWork, held_bytes
-from server.uploads import FormFields, Upload
-
-PLAIN = TranscribeOptions()
-PATIENCE_SECONDS = 30.0
-
-
-def transcript(text: str = "Hello there.", *, logprobs: bool = False) -> Transcript:
-    entries = tuple(TokenLogprob(word, word.encode(), -0.5) for word in text.split()) if logprobs else ()
-    segment = Segment(0, 0.0, 1.0, text, "English", tokens=(1, 2), token_logprobs=entries)
-    return Transcript(text, "English", ("English",), 1.0, (segment,), "fake")
-
-
-class Recognizer:
-    """Stands where the engine is: work begins, speaks and ends when the test says so."""
-
-    def __init__(self) -> None:
-        self.begun: list[Running] = []
-
-    async def __call__(
-        self,
-        upload_path: Path,
-        options: TranscribeOptions,
-        *,
-        owner: str,
-        on_started: Callable[[], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_partial: Callable[[Segment], None] | None = None,
-        on_delta: Callable[[TextDelta], None] | None = None,
-    ) -> Transcript:
-        running = Running(upload_path, options, owner, on_started, on_progress, on_partial, on_delta)
-        self.begun.append(running)
-        try:
-            return await running.end
-        except asyncio.CancelledError:
-            running.is_cancelled = True
-            raise
-
-
-class Running:
-    """One call of the recognizer."""
-
-    def __init__(self, path: Path, options: TranscribeOptions, owner: str, *callbacks) -> None:
-        self.path = path
-        self.options = options
-        self.owner = owner
-        self.on_started, self.on_progress, self.on_partial, self.on_delta = callbacks
-        self.end: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
-        self.is_cancelled = False
-
-
-class Story:
-    """A SharedWork with its recognizer, a clock of its own and a folder of uploads."""
-
-    def __init__(self, folder: Path, *, window_seconds: float = 600.0, **bounds: int) -> None:
-        self.now = 1000.0
-        self.folder = folder
-        self.recognizer = Recognizer()
-        self.shared = SharedWork(
-            self.recognizer, window_seconds=window_seconds, monotonic=lambda: self.now, **bounds
-        )
-
-    def upload(self, content: str = "a") -> Upload:
-        place = self.folder / f"request-{len(list(self.folder.iterdir()))}-{id(object())}"
-        place.mkdir()
-        (place / "recording").write_text(content)
-        return Upload(
-            path=place / "recording", size_bytes=len(content), sha256=content, fields=FormFields({})
-        )
-
-    def ask(
-        self,
-        content: str = "a",
-        options: TranscribeOptions = PLAIN,
-        *,
-        owner: str = "ann",
-        retries: list[Retry] | None = None,
-        **callbacks: Callable,
-    ) -> asyncio.Task[Transcript]:
-        on_retry = None if retries is None else retries.append
-        return asyncio.create_task(
-            self.shared.transcribe(self.upload(content), options, owner=owner, on_retry=on_retry, **callbacks)
-        )
-
-    async def work(self, count: int = 1) -> Running:
-        """The newest running work, once so many were begun."""
-        await self.true(lambda: len(self.recognizer.begun) >= count)
-        assert len(self.recognizer.begun) == count
-        return self.recognizer.begun[-1]
-
-    async def true(self, claim: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not claim():
-                await asyncio.sleep(0)
-
-    async def settled(self) -> None:
-        """Let everything that is ready run."""
-        for _ in range(20):
-            await asyncio.sleep(0)
-
-    def files(self) -> list[Path]:
-        return [path for path in self.folder.rglob("*") if path.is_file()]
+from tests.http.shared_work_story import PATIENCE_SECONDS, PLAIN, Recognizer, Story, transcript
 
 
 @pytest.fixture
@@ -126,8 +25,9 @@ def tell(tmp_path: Path):
     def run(story, **settings) -> None:
         async def whole() -> None:
             stage = Story(tmp_path, **settings)
-            await story(stage)
-            await stage.shared.stop()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await story(stage)
+                await stage.shared.stop()
             await stage.settled()
             assert stage.files() == []
 

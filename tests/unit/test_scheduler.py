@@ -122,7 +122,7 @@ def test_short_recording_waits_for_one_prefill_of_a_long_one_at_most() -> None:
 def test_rows_and_tokens_are_kept_free_for_urgent_work() -> None:
     desk = Desk(BatchLimits(max_rows=8, token_budget=1_000_000, prefill_tokens=100_000))
     desk.recording("long", 50)
-    taken = desk.next_prefill() + desk.next_prefill()
+    taken = [ticket for _ in range(3) for ticket in desk.next_prefill()]
     assert len(taken) == 7
     desk.recording("short", 1)
     assert names(desk.next_prefill()) == ["short"]
@@ -213,6 +213,30 @@ def test_running_rows_step_between_prefills_and_the_more_rows_the_more_steps() -
     assert steps_between[0] == 0
     assert steps_between[1] == 1
     assert steps_between[32] == 5
+
+
+def test_first_chunk_is_admitted_before_the_second_and_speaks_before_it_joins() -> None:
+    desk = Desk()
+    desk.recording("a", 3, interactive=True)
+    desk.recording("b", 3, interactive=True)
+    first = desk.next_prefill()
+    assert [(ticket.recording_id, ticket.index) for ticket in first] == [("a", 0), ("b", 0)]
+    steps = 0
+    while desk.scheduler.next_move() is Move.STEP:
+        desk.scheduler.stepped()
+        steps += 1
+    assert steps == 16
+    assert {ticket.index for ticket in desk.scheduler.admit()} == {1}
+
+
+def test_who_waits_to_begin_does_not_wait_for_the_first_words_of_others() -> None:
+    desk = Desk()
+    desk.recording("a", 3)
+    desk.next_prefill()
+    desk.recording("b", 1)
+    assert desk.scheduler.next_move() is Move.STEP
+    desk.scheduler.stepped()
+    assert desk.scheduler.next_move() is Move.ADMIT
 
 
 def test_slices_of_a_long_prefill_alternate_with_steps_of_those_who_run() -> None:

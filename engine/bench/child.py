@@ -1,0 +1,111 @@
+"""A process that is measured: started, asked one thing at a time by lines of JSON, and ended with the block.
+
+Children share the terminal's process group, so that whatever ends the whole group ends them too; Ctrl-C they ignore
+and leave to their parent.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+"""Where `engine` and `server` lie, so that children import the same ones."""
+
+START_TIMEOUT_SECONDS = 900.0
+_LAST_WORDS_CHARACTERS = 300
+
+
+class ChildFailed(RuntimeError):
+    """The process ended, said nothing in time, or answered with an error; the message is its last words."""
+
+
+class Child:
+    """A running process that answers each line of JSON with one.
+
+    started: its first line, sent by itself once it is ready.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], name: str, stderr: IO[bytes]) -> None:
+        self._process = process
+        self._stderr = stderr
+        self.name = name
+        self.started = self._answer(START_TIMEOUT_SECONDS)
+
+    def ask(self, timeout_seconds: float = 600.0, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer; raises ChildFailed."""
+        assert self._process.stdin is not None
+        try:
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise ChildFailed(f"{self.name} ended: {last_words(self._stderr)}") from None
+        return self._answer(timeout_seconds)
+
+    def _answer(self, timeout_seconds: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        readable, _, _ = select.select([self._process.stdout], [], [], timeout_seconds)
+        if not readable:
+            raise ChildFailed(f"{self.name} said nothing within {timeout_seconds:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise ChildFailed(f"{self.name} ended: {last_words(self._stderr)}")
+        answer = json.loads(line)
+        assert isinstance(answer, dict)
+        if "error" in answer:
+            raise ChildFailed(f"{self.name}: {answer['error']}")
+        return answer
+
+
+@contextmanager
+def child(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> Iterator[Child]:
+    """Start a process and wait until it is ready; it is killed at the end. Raises ChildFailed."""
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            list(command),
+            cwd=runs_in,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield Child(process, name, stderr)
+        finally:
+            process.kill()
+
+
+def run_to_end(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> str:
+    """What a process writes on stdout; raises ChildFailed when it fails."""
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(
+            list(command),
+            cwd=runs_in,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+        try:
+            output, _ = process.communicate()
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            raise ChildFailed(f"{name} failed: {last_words(stderr)}")
+        return output
+
+
+def last_words(stderr: IO[bytes]) -> str:
+    """The last line that a process wrote on stderr."""
+    stderr.seek(0)
+    lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][-_LAST_WORDS_CHARACTERS:] if lines else "without a word"

@@ -1,0 +1,68 @@
+"""The whole engine in a process of its own: `python -m engine.bench.engine_side JSON` (see `engine.bench.child`).
+
+Recordings are named by path: a WAV file is decoded by the engine, an .npy array of 16 kHz samples goes in as it is.
+"""
+
+from __future__ import annotations
+
+import time
+
+STARTED = time.perf_counter()  # before MLX is imported: that is part of what a user waits for
+
+import json  # noqa: E402 - the clock has to start first
+import sys  # noqa: E402 - the clock has to start first
+from pathlib import Path  # noqa: E402 - the clock has to start first
+from typing import Any  # noqa: E402 - the clock has to start first
+
+import mlx.core as mx  # noqa: E402 - the clock has to start first
+import numpy as np  # noqa: E402 - the clock has to start first
+
+from engine.bench.answering import answer_requests, peak_resident_bytes  # noqa: E402 - the clock has to start first
+from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig  # noqa: E402 - the clock has to start first
+from engine.transcriber import Transcriber  # noqa: E402 - the clock has to start first
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """Load, then answer until the input ends."""
+    config = EngineConfig(
+        model=arguments["folder"],
+        device=arguments["device"],
+        dtype=arguments["dtype"],
+        offline=True,
+        forced_tokens_per_second=arguments["tokens_per_second"],
+    )
+    with Transcriber(config=config) as transcriber:
+        info = transcriber.info
+
+        def transcribe(path: str) -> dict[str, Any]:
+            recording = Path(path)
+            audio = (np.load(recording), SAMPLE_RATE_HZ) if recording.suffix == ".npy" else recording
+            mx.reset_peak_memory()
+            started = time.perf_counter()
+            transcript = transcriber.transcribe(audio)
+            return {
+                "seconds": time.perf_counter() - started,
+                "text": transcript.text,
+                "output_tokens": transcript.usage.output_tokens,
+                "encode_seconds": transcript.timings.encode_seconds,
+                "prefill_seconds": transcript.timings.prefill_seconds,
+                "generate_seconds": transcript.timings.generate_seconds,
+                "peak_mlx_bytes": mx.get_peak_memory(),
+                "peak_resident_bytes": peak_resident_bytes(),
+            }
+
+        answer_requests(
+            {"transcribe": transcribe},
+            ready_seconds=time.perf_counter() - STARTED,
+            load_seconds=info.load_seconds,
+            dtype=info.dtype,
+            device=info.device,
+            weight_bits=info.weight_bits,
+            parameter_count=info.parameter_count,
+            resident_bytes=info.resident_bytes,
+            peak_resident_bytes=peak_resident_bytes(),
+        )
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,39 @@
+"""The real server, started for a benchmark: `python -m engine.bench.forced_serve RATE --port 0 ...` (flags of `serve`).
+
+Two things differ from `scribewire serve`: the environment's settings do not count, so that everyone measures the
+same, and with a RATE above 0 the engine is told to end every chunk by a token count of that rate instead of by its
+end mark. It must look for no more: whatever else changed would be measured instead of the server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from engine.protocol.config import EngineConfig
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until a signal; returns the exit code."""
+    rate = float(argv[0])
+    # The engine knows nothing of the server; this script alone stands above both, and only in a process of its own.
+    cli, settings, serve = (
+        importlib.import_module(f"server.{name}") for name in ("cli", "settings", "serve")
+    )
+    parsed = cli.build_parser().parse_args(["serve", *argv[1:]])
+    chosen = settings.Settings.from_sources(parsed, {}, parsed.config)
+    true_config = settings.Settings.engine_config
+
+    def forced_config(own: Any) -> EngineConfig:
+        config: EngineConfig = true_config(own)
+        return dataclasses.replace(config, forced_tokens_per_second=rate)
+
+    settings.Settings.engine_config = forced_config
+    return int(serve.serve(chosen))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,297 @@
+"""The parts that run the whole engine or its server, alone or with peers in turn.
+
+Everything compared is started before anything is measured, takes turns in an order that turns round every round, and
+nothing else runs meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.bench.audio import distinct_clips, speech, wav_seconds, write_long_wav
+from engine.bench.child import Child, ChildFailed, child
+from engine.bench.clients import Load, closed_loop, short_in_the_middle
+from engine.bench.measuring import ratio, summary
+from engine.bench.peer_programs import Note, Peer
+from engine.bench.plan import Plan
+from engine.bench.serving import Caller, RequestFailed, scribewire_server
+
+OURS = "scribewire"
+_LONG_TIMEOUT_SECONDS = 6 * 3600.0
+_IDLE_REQUESTS = 5
+_FIRST_ANSWER_SECONDS = 180.0
+"""A peer's server that has not answered one short clip by then, loading included, is taken to be stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is measured: a model folder, how it runs, and the peers beside it. scratch: a folder for recordings."""
+
+    plan: Plan
+    folder: Path
+    scratch: Path
+    peers: Sequence[Peer]
+    note: Note
+
+    def engine_command(self) -> list[str]:
+        """Our engine in a process of its own."""
+        plan = self.plan
+        arguments = {
+            "folder": str(self.folder),
+            "device": plan.device,
+            "dtype": plan.dtype,
+            "tokens_per_second": plan.tokens_per_second,
+        }
+        return [sys.executable, "-m", "engine.bench.engine_side", json.dumps(arguments)]
+
+    def long_file(self) -> Path:
+        """The given long file, or one made up."""
+        if self.plan.long_file is not None:
+            return self.plan.long_file
+        path = self.scratch / f"long-{self.plan.long_seconds:g}.wav"
+        return path if path.exists() else write_long_wav(path, self.plan.long_seconds)
+
+
+def measure_load(subject: Subject) -> dict[str, Any]:
+    """Fresh processes, one after another."""
+    started = []
+    for number in range(subject.plan.loads):
+        subject.note(f"load {number + 1} of {subject.plan.loads}")
+        with child(OURS, subject.engine_command()) as engine:
+            started.append(engine.started)
+    about = ("weight_bits", "parameter_count", "resident_bytes", "dtype", "device")
+    return {
+        "ready": summary([one["ready_seconds"] for one in started]),
+        "load": summary([one["load_seconds"] for one in started]),
+        "peak_resident_bytes": max(one["peak_resident_bytes"] for one in started),
+        **{name: started[-1][name] for name in about},
+    }
+
+
+def measure_clip(subject: Subject) -> dict[str, Any]:
+    """Clips of each length, samples in to text out."""
+    clips: dict[str, Any] = {}
+    with ExitStack() as running:
+        sides, failures = _sides(subject, running)
+        for seconds in subject.plan.clip_seconds:
+            path = subject.scratch / f"clip-{seconds:g}.npy"
+            np.save(path, speech(seconds))
+            subject.note(f"clip of {seconds:g} s, {subject.plan.rounds} rounds of {', '.join(sides)}")
+            _in_turn(sides, 1, path, failures)
+            answers = _in_turn(sides, subject.plan.rounds, path, failures)
+            clips[f"{seconds:g}"] = _compared(answers, "time_over_peer")
+        ran = _how_it_ran(sides[OURS])
+    return {"by_seconds": clips, "failed_peers": failures, "ran": ran}
+
+
+def measure_long(subject: Subject) -> dict[str, Any]:
+    """The long file, read from disk; mlx-audio by its batched path, at each batch size first."""
+    path = subject.long_file()
+    with ExitStack() as running:
+        sides, failures = _sides(subject, running)
+        short = subject.scratch / "warm-up.npy"
+        np.save(short, speech(10.0))
+        _in_turn(sides, 1, short, failures)
+        options: dict[str, dict[str, Any]] = {}
+        tries: dict[str, float] = {}
+        if "mlx-audio" in sides:
+            try:
+                for size in subject.plan.peer_batches:
+                    subject.note(f"mlx-audio: long file in batches of {size}")
+                    answer = sides["mlx-audio"].ask(
+                        _LONG_TIMEOUT_SECONDS, do="transcribe", path=str(path), batch_size=size
+                    )
+                    tries[str(size)] = round(answer["seconds"], 4)
+            except ChildFailed as error:
+                # A batch that does not fit ends the search; what was tried before it counts.
+                subject.note(str(error))
+            if tries:
+                options["mlx-audio"] = {"batch_size": int(min(tries, key=tries.__getitem__))}
+        subject.note(f"long file of {wav_seconds(path):g} s: {', '.join(sides)}")
+        answers = _in_turn(sides, subject.plan.long_rounds, path, failures, options)
+        ran = _how_it_ran(sides[OURS])
+    found = _compared(answers, "time_over_peer")
+    median = found["times"][OURS]["median"]
+    return found | {
+        "audio_seconds": wav_seconds(path),
+        "times_real_time": round(wav_seconds(path) / median, 2),
+        "mlx_audio_seconds_by_batch": tries,
+        "ran": ran,
+        "failed_peers": failures,
+    }
+
+
+def measure_clients(subject: Subject) -> dict[str, Any]:
+    """Clients in closed loops over HTTP, each number of them on every server in turn."""
+    plan = subject.plan
+    counts = sorted({1, *plan.clients})
+    clips = distinct_clips(subject.scratch, plan.client_seconds, max(counts))
+    by_clients: dict[str, Any] = {}
+    with ExitStack() as running:
+        servers = {OURS: running.enter_context(_server(subject))}
+        failures: dict[str, str] = {}
+        for peer in subject.peers:
+            subject.note(f"starting the server of {peer.name}")
+            try:
+                servers[peer.name] = running.enter_context(peer.server(subject.scratch))
+                first = Caller(servers[peer.name], timeout_seconds=_FIRST_ANSWER_SECONDS)
+                with closing(first):
+                    first.transcribe(clips[0])
+            except (ChildFailed, RequestFailed) as error:
+                servers.pop(peer.name, None)
+                failures[peer.name] = str(error)
+                subject.note(f"without {peer.name}: {error}")
+        for clients in counts:
+            loads: dict[str, list[Load]] = {name: [] for name in servers}
+            requests = clients * plan.requests_per_client
+            for number in range(plan.client_rounds):
+                names = list(servers) if number % 2 == 0 else list(reversed(servers))
+                for name in names:
+                    subject.note(f"{clients} clients of {name}, round {number + 1} of {plan.client_rounds}")
+                    try:
+                        load = closed_loop(servers[name], clips, clients, requests, warm_up=number == 0)
+                    except RequestFailed as error:
+                        if name == OURS:
+                            raise
+                        del servers[name], loads[name]
+                        failures[name] = str(error)
+                        subject.note(f"without {name}: {error}")
+                        continue
+                    loads[name].append(load)
+            by_clients[str(clients)] = _compared_loads(loads)
+    idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
+    for each in by_clients.values():
+        each["p95_over_idle"] = round(each["loads"][OURS]["p95"]["median"] / idle, 3)
+    return {"by_clients": by_clients, "idle_seconds": idle, "failed_peers": failures}
+
+
+def measure_middle(subject: Subject) -> dict[str, Any]:
+    """Short requests alone, the long file alone, and then both."""
+    plan = subject.plan
+    long = subject.long_file()
+    shorts = distinct_clips(subject.scratch, plan.short_seconds, max(plan.short_requests, 2))
+    with _server(subject) as server:
+        subject.note("short requests while idle")
+        idle = closed_loop(server, shorts, 1, _IDLE_REQUESTS)
+        subject.note("the long file alone")
+        alone = [
+            closed_loop(server, [long], 1, 1, warm_up=False).wall_seconds for _ in range(plan.long_rounds)
+        ]
+        expected = statistics.median(alone)
+        subject.note(f"{plan.short_requests} short requests in the middle of the long file")
+        both = [
+            short_in_the_middle(server, long, shorts[: plan.short_requests], expected)
+            for _ in range(plan.long_rounds)
+        ]
+    taken = [seconds for one in both for seconds in one.short_seconds]
+    found: dict[str, Any] = {
+        "idle": summary(idle.latencies),
+        "file_alone": summary(alone),
+        "file_with_short_requests": summary([one.file_seconds for one in both]),
+        "short_requests": len(taken),
+        "file_slower_by": round(statistics.median(one.file_seconds for one in both) / expected - 1.0, 4),
+    }
+    if taken:
+        found["short"] = summary(taken)
+        found["short_over_idle"] = ratio(taken, idle.latencies)
+    return found
+
+
+def _server(subject: Subject) -> Any:
+    plan = subject.plan
+    data = subject.scratch / "server-data"
+    subject.note("starting the server")
+    return scribewire_server(
+        subject.folder,
+        data,
+        device=plan.device,
+        dtype=plan.dtype,
+        tokens_per_second=plan.tokens_per_second,
+    )
+
+
+def _sides(subject: Subject, running: ExitStack) -> tuple[dict[str, Child], dict[str, str]]:
+    """Everyone, loaded; and of the peers that failed, why. Those that fail later leave the one for the other."""
+    subject.note("loading the model")
+    sides = {OURS: running.enter_context(child(OURS, subject.engine_command()))}
+    failures: dict[str, str] = {}
+    for peer in subject.peers:
+        subject.note(f"loading {peer.name}")
+        try:
+            sides[peer.name] = running.enter_context(peer.side(subject.scratch))
+        except ChildFailed as error:
+            failures[peer.name] = str(error)
+            subject.note(f"without {peer.name}: {error}")
+    return sides, failures
+
+
+def _how_it_ran(engine: Child) -> dict[str, Any]:
+    return {name: engine.started[name] for name in ("device", "dtype", "weight_bits", "resident_bytes")}
+
+
+def _in_turn(
+    sides: dict[str, Child],
+    rounds: int,
+    recording: Path,
+    failures: dict[str, str],
+    options: dict[str, dict[str, Any]] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides) if number % 2 == 0 else list(reversed(sides)):
+            more = (options or {}).get(name, {})
+            try:
+                answer = sides[name].ask(_LONG_TIMEOUT_SECONDS, do="transcribe", path=str(recording), **more)
+            except ChildFailed as error:
+                if name == OURS:
+                    raise
+                del sides[name], answers[name]
+                failures[name] = str(error)
+                continue
+            answers[name].append(answer)
+    return answers
+
+
+def _compared(answers: dict[str, list[dict[str, Any]]], ratio_name: str) -> dict[str, Any]:
+    """Times of everyone, what our time was spent on, and our time over each peer's."""
+    seconds = {name: [one["seconds"] for one in given] for name, given in answers.items()}
+    ours = answers[OURS]
+    phases = ("encode_seconds", "prefill_seconds", "generate_seconds")
+    return {
+        "times": {name: summary(values) for name, values in seconds.items()},
+        "output_tokens": {name: given[-1]["output_tokens"] for name, given in answers.items()},
+        "texts_agree": len({given[-1]["text"] for given in answers.values()}) == 1,
+        "phases": {phase: round(statistics.median(one[phase] for one in ours), 5) for phase in phases},
+        "peak_mlx_bytes": max(one["peak_mlx_bytes"] for one in ours),
+        "peak_resident_bytes": {
+            name: max(one["peak_resident_bytes"] for one in given) for name, given in answers.items()
+        },
+        ratio_name: {name: ratio(seconds[OURS], values) for name, values in seconds.items() if name != OURS},
+    }
+
+
+def _compared_loads(loads: dict[str, list[Load]]) -> dict[str, Any]:
+    rates = {name: [one.requests_per_second for one in given] for name, given in loads.items()}
+    return {
+        "loads": {
+            name: {
+                "requests_per_second": summary(rates[name], unit="requests/s"),
+                "p50": summary([one.values()["p50_seconds"] for one in given]),
+                "p95": summary([one.values()["p95_seconds"] for one in given]),
+                "rounds": [one.values() for one in given],
+            }
+            for name, given in loads.items()
+        },
+        "throughput_over_peer": {
+            name: ratio(rates[OURS], values) for name, values in rates.items() if name != OURS
+        },
+    }

@@ -1,0 +1,192 @@
+"""A real decode child, driven as the front drives it, with everything noted that it must not do."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from engine.protocol.config import AudioLimits
+from engine.protocol.decoding import (
+    Decode,
+    Decoded,
+    DecodeFailed,
+    DecodeLimits,
+    DecoderReady,
+    FromDecoder,
+    parse_from_decoder,
+    to_line,
+)
+from engine.protocol.launch import WorkerHandle, start_decode_child
+
+HANG_SECONDS = 10.0
+START_SECONDS = 60.0
+CRASH, HANG, SUCCESS = "crash", "hang", "success"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file: SUCCESS, an error code, CRASH or HANG."""
+
+    name: str
+    seconds: float
+    sample_count: int = 0
+    message: str = ""
+    exit_code: int | None = None
+
+
+@dataclass(slots=True)
+class ChildRecord:
+    """What was seen over all children."""
+
+    children: int = 0
+    peak_resident_bytes: int = 0
+    idle_resident_bytes: int = 0
+    last_words: list[str] = field(default_factory=list)
+
+
+class ChildUnderTest:
+    """Decodes one file after another in one child, which is replaced when it dies, hangs or leaves."""
+
+    def __init__(
+        self, folder: Path, *, limits: DecodeLimits | None = None, hang_seconds: float = HANG_SECONDS
+    ) -> None:
+        """folder: for the input and the samples of the file in hand. limits: the product's own when None."""
+        self.record = ChildRecord()
+        self._limits = limits or DecodeLimits()
+        self._hang_seconds = hang_seconds
+        self._input, self._output = folder / "recording", folder / "samples"
+        self._handle: WorkerHandle | None = None
+        self._received = b""
+        self._task_id = 0
+
+    def __enter__(self) -> ChildUnderTest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    @property
+    def output(self) -> Path:
+        """The samples of the last file: raw float32, 16 kHz."""
+        return self._output
+
+    def start(self) -> int:
+        """Make sure that a child is ready; returns its process id."""
+        if self._handle is None:
+            self._handle = start_decode_child(self._limits)
+            self._received = b""
+            threading.Thread(target=self._drain, args=(self._handle,), daemon=True).start()
+            ready = self._next_message(self._handle, START_SECONDS)
+            assert isinstance(ready, DecoderReady), f"the child did not start: {self.record.last_words}"
+            self.record.children += 1
+            self.record.idle_resident_bytes = peak_resident_bytes(_process_id(self._handle))
+        return _process_id(self._handle)
+
+    def decode(self, content: bytes | Path, *, limits: AudioLimits | None = None) -> Outcome:
+        """Hand one file to the child and wait for its end; memory is noted."""
+        process_id = self.start()
+        handle = self._handle
+        assert handle is not None
+        path = self._input
+        if isinstance(content, Path):
+            path = content
+        else:
+            path.write_bytes(content)
+        self._output.write_bytes(b"")
+        self._task_id += 1
+        task = Decode(self._task_id, str(path), str(self._output), 1 << 40, limits or AudioLimits())
+        started = time.monotonic()
+        try:
+            os.write(handle.pipe.fileno(), to_line(task))
+            end = self._end_of_task(handle)
+        except (EOFError, BrokenPipeError):
+            handle.process.join(START_SECONDS)
+            exit_code = handle.process.exitcode
+            self._end()
+            return Outcome(CRASH, time.monotonic() - started, exit_code=exit_code)
+        seconds = time.monotonic() - started
+        if end is None:
+            self._end()
+            return Outcome(HANG, seconds)
+        self.record.peak_resident_bytes = max(
+            self.record.peak_resident_bytes, peak_resident_bytes(process_id)
+        )
+        assert end.task_id == self._task_id
+        if end.is_last:
+            self._end()
+        if isinstance(end, Decoded):
+            return Outcome(SUCCESS, seconds, sample_count=end.sample_count)
+        return Outcome(end.code, seconds, message=end.message)
+
+    def _end_of_task(self, handle: WorkerHandle) -> Decoded | DecodeFailed | None:
+        """Notes on the way (taken, begun) are passed over; None after the time."""
+        deadline = time.monotonic() + self._hang_seconds
+        while True:
+            message = self._next_message(handle, deadline - time.monotonic())
+            if message is None or isinstance(message, Decoded | DecodeFailed):
+                return message
+
+    def _next_message(self, handle: WorkerHandle, seconds: float) -> FromDecoder | None:
+        """None after the time; raises EOFError when the child is gone."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._received:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([handle.pipe.fileno()], [], [], left)[0]:
+                return None
+            try:
+                data = os.read(handle.pipe.fileno(), 1 << 16)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise EOFError
+            self._received += data
+        line, _, self._received = self._received.partition(b"\n")
+        return parse_from_decoder(line)
+
+    def _drain(self, handle: WorkerHandle) -> None:
+        while True:
+            try:
+                data = os.read(handle.stderr.fileno(), 1 << 16)
+            except (OSError, ValueError):
+                return
+            if not data:
+                return
+            self.record.last_words = [
+                *self.record.last_words,
+                *data.decode("utf-8", "replace").splitlines(),
+            ][-20:]
+
+    def _end(self) -> None:
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        handle.process.kill()
+        handle.process.join(START_SECONDS)
+        handle.close()
+
+
+def _process_id(handle: WorkerHandle) -> int:
+    process_id = handle.process.pid
+    assert process_id is not None
+    return process_id
+
+
+def peak_resident_bytes(process_id: int) -> int:
+    """The most memory that a process ever held on Linux; what it holds now elsewhere."""
+    if sys.platform == "linux":
+        for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    memory: Any = psutil.Process(process_id).memory_info()
+    return int(memory.rss)

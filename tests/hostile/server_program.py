@@ -1,0 +1,25 @@
+"""A real server as a program of its own: arguments are its settings (JSON), its data folder, the worker's module and
+the soft and hard limit on descriptors (JSON; 0 leaves one)."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+from server.serve import serve
+from server.settings import Settings
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until a signal."""
+    settings, data, engine_module, descriptors = arguments
+    soft, hard = json.loads(descriptors)
+    now_soft, now_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft or now_soft, hard or now_hard))
+    return serve(Settings(**{**json.loads(settings), "data": Path(data)}), engine_module=engine_module)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,160 @@
+"""A benchmark's run: parts are written as they end, kept by the next run, and one that fails leaves the others."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.bench.child import ChildFailed, child, run_to_end
+from engine.bench.peer_programs import absent, python_with
+from engine.bench.plan import Plan, PlanInvalid
+from engine.bench.runner import failed_parts, run
+from engine.bench.serving import Caller, scribewire_server
+from engine.demo import demo_model_path, sample_recordings
+from tests.unit.tiny_model import write_tiny_model
+
+SMALL = replace(
+    Plan(model="demo").quick(), device="cpu", rounds=1, row_seconds=2.0, rows=(1, 2), steps=3, loads=1
+)
+
+
+class Noted(list[str]):
+    """What a run tells of its progress."""
+
+    def __call__(self, text: str) -> None:
+        self.append(text)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_model(tmp_path / "tiny")
+
+
+def test_parts_are_measured_written_and_kept_by_the_next_run(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    plan = replace(SMALL, model=str(tiny), parts=("limits", "step"))
+    document = run(plan, "scribewire bench", out, Noted())
+    assert json.loads(out.read_text()) == document
+    assert failed_parts(document, plan) == []
+    step = document["parts"]["step"]["by_rows"]
+    assert step["1"]["step"]["count"] == step["2"]["step"]["count"] == 3
+    assert step["2"]["tokens_held"] > step["1"]["tokens_held"]
+    assert step["1"]["share_of_bandwidth"] > 0.0
+    assert step["1"]["estimated_launches"] > 20
+    # Where numpy multiplies, the graph of several rows is cut, and no number is better than a wrong one.
+    assert (step["2"]["estimated_launches"] is None) == (sys.platform == "linux")
+    assert document["parts"]["step"]["memory"]["peak_resident_bytes"] > 10**7
+    assert str(tmp_path) not in out.read_text()
+
+    told = Noted()
+    again = run(replace(plan, parts=("limits", "step", "encoder")), "scribewire bench", out, told)
+    assert again["parts"]["step"] == document["parts"]["step"]
+    assert again["parts"]["encoder"]["by_rows"]["2"]["encode"]["count"] == 1
+    assert sum("kept" in line for line in told) == 2
+
+    fewer = run(replace(plan, parts=("step",), rows=(1,)), "scribewire bench", out, Noted())
+    assert set(fewer["parts"]["step"]["by_rows"]) == {"1"}
+    assert set(fewer["parts"]) == {"limits", "step", "encoder"}
+
+
+def test_results_of_another_subject_are_not_mixed_in(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    subject = replace(SMALL, dtype="float16").subject()
+    out.write_text(json.dumps({"document_version": 1, "subject": subject, "parts": {}}))
+    with pytest.raises(PlanInvalid, match="give another --out"):
+        run(SMALL, "scribewire bench", out, Noted())
+    out.write_text('{"something": "else"}')
+    with pytest.raises(PlanInvalid, match="no result of this benchmark"):
+        run(SMALL, "scribewire bench", out, Noted())
+    assert out.read_text() == '{"something": "else"}'
+
+
+def test_a_part_that_fails_is_noted_and_measured_by_the_next_run(tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    (tiny / "vocab.json").write_text("{")  # the networks do not need it, the engine does
+    plan = replace(SMALL, model=str(tiny), parts=("load", "prefill"))
+    told = Noted()
+    document = run(plan, "scribewire bench", out, told)
+    assert failed_parts(document, plan) == ["load"]
+    assert "damaged" in document["parts"]["load"]["error"]
+    assert "prefill" in document["parts"]["prefill"]["by_rows"]["1"]
+    assert any(line.startswith("load failed") for line in told)
+
+    write_tiny_model(tiny)
+    mended = run(plan, "scribewire bench", out, Noted())
+    assert failed_parts(mended, plan) == []
+    assert mended["parts"]["load"]["ready"]["median"] > mended["parts"]["load"]["load"]["median"]
+    assert mended["parts"]["prefill"] == document["parts"]["prefill"]
+
+
+def test_forced_counts_reach_the_whole_engine(tiny: Path) -> None:
+    from_engine: dict[str, Any] = {}
+    for rate in (2.0, 8.0):
+        plan = replace(SMALL, model=str(tiny), parts=("clip",), tokens_per_second=rate, clip_seconds=(4.0,))
+        found = run(plan, "scribewire bench", None, Noted())["parts"]["clip"]["by_seconds"]["4"]
+        from_engine[str(rate)] = found["output_tokens"]["scribewire"]
+    assert 2.0 * 4 * 0.7 - 1 <= from_engine["2.0"] <= 2.0 * 4 * 1.3 + 1
+    assert 8.0 * 4 * 0.7 - 1 <= from_engine["8.0"] <= 8.0 * 4 * 1.3 + 1
+
+
+def test_a_peer_that_is_not_installed_is_said_so_with_the_way_to_get_it(tiny: Path) -> None:
+    plan = replace(
+        SMALL,
+        model=str(tiny),
+        parts=("clip",),
+        clip_seconds=(2.0,),
+        peers=("mlx-audio",),
+        peer_pythons=("/nowhere/python",),
+    )
+    told = Noted()
+    document = run(plan, "scribewire bench", None, told)
+    assert document["peers"]["mlx-audio"] == absent("mlx-audio")
+    assert "pip install" in document["peers"]["mlx-audio"]["how_to_install"]
+    assert any("mlx-audio is not installed" in line for line in told)
+    assert list(document["parts"]["clip"]["by_seconds"]["2"]["times"]) == ["scribewire"]
+
+
+def test_only_an_interpreter_that_has_the_peer_is_taken() -> None:
+    assert python_with("mlx-audio", ("/nowhere/python",)) is None
+
+
+def test_the_server_of_a_benchmark_wants_its_key_and_decodes_the_same_recording_each_time(
+    tmp_path: Path,
+) -> None:
+    with scribewire_server(
+        demo_model_path(), tmp_path / "data", device="cpu", dtype="auto", tokens_per_second=0.0
+    ) as server:
+        assert server.address.startswith("127.0.0.1:")
+        caller = Caller(server)
+        texts = {caller.transcribe(sample_recordings()[0].path) for _ in range(2)}
+        caller.close()
+        assert texts == {sample_recordings()[0].reference}
+        assert server.key.startswith("sk-scribewire-")
+
+
+def test_a_childs_last_words_are_its_failure(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ChildFailed, match="the child ended: this is why"),
+        child("the child", [sys.executable, "-c", "import sys; sys.exit('this is why')"], runs_in=tmp_path),
+    ):
+        raise AssertionError("it did not start")
+    with pytest.raises(ChildFailed, match="it failed: this is why"):
+        run_to_end("it", [sys.executable, "-c", "import sys; sys.exit('this is why')"], runs_in=tmp_path)
+
+
+def test_a_childs_error_is_an_answer_and_it_lives_on(tmp_path: Path) -> None:
+    code = (
+        "from engine.bench.answering import answer_requests\n"
+        "def halve(number):\n"
+        "    print('noise of a library')\n"
+        "    return {'half': 1 / number * number * number / 2}\n"
+        "answer_requests({'halve': halve}, ready=True)"
+    )
+    with child("the child", [sys.executable, "-c", code]) as running:
+        assert running.started == {"ready": True}
+        with pytest.raises(ChildFailed, match="ZeroDivisionError"):
+            running.ask(do="halve", number=0)
+        assert running.ask(do="halve", number=4) == {"half": 2.0}

@@ -1,0 +1,215 @@
+"""Speculative decoding says what plain decoding says, whatever the draft guesses and whoever comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from engine.batching.gain import (
+    Plan,
+)
+from engine.batching.sequence import Ending, Marks
+from engine.batching.speculation import Speculator
+from engine.batching.step import RunningBatch
+from engine.checkpoint.load import load_checkpoint
+from engine.device import HostProducts
+from engine.model.projection import Projection
+from engine.text.repetition import LoopGuard
+from tests.parity.random_model import prompt_ids
+from tests.unit.guessing import (
+    GAINING,
+    NEVER,
+    Setting,
+    assert_same,
+    load_setting,
+    run,
+    write_pair,
+)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def setting(pair: tuple[Path, Path]) -> Iterator[Setting]:
+    with HostProducts(mx.Device(mx.cpu)).on_one_thread():
+        yield load_setting(*pair)
+
+
+class Insistent:
+    """A head that always prefers one token."""
+
+    def __init__(self, head: Projection, token: int) -> None:
+        self._head, self._token = head, token
+
+    def __call__(self, x: mx.array) -> mx.array:
+        logits = self._head(x)
+        return mx.where(mx.arange(logits.shape[-1]) == self._token, 100.0, logits)
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("width", [1, 3, 6])
+def test_answer_is_the_plain_one_however_often_the_draft_is_right(
+    setting: Setting, acceptance: float, width: int
+) -> None:
+    expected = setting.plain()
+    speculator = setting.rigged(acceptance, width, known=expected)
+    found = setting.sequence()
+    steps = setting.ahead(speculator, found)
+    assert_same(found, expected)
+    tally = speculator.tally
+    assert tally.starts == 1
+    # The first token is the prefill's.
+    assert tally.tokens == len(expected.tokens) - 1
+    if acceptance == 1.0:
+        assert tally.rounds == -(-(len(expected.tokens) - 1) // (width + 1))
+        assert steps == tally.rounds + 1
+    if acceptance == 0.0:
+        assert tally.rounds == tally.tokens
+
+
+def test_second_model_as_draft_changes_no_token(setting: Setting) -> None:
+    expected = setting.plain()
+    for width in (2, 5):
+        speculator = Speculator.with_draft(setting.target, setting.draft, NEVER, Plan(width, 0.0, GAINING))
+        found = setting.sequence()
+        setting.ahead(speculator, found)
+        assert_same(found, expected)
+        assert speculator.tally.rounds > 0
+
+
+def test_model_that_is_its_own_draft_is_always_right(setting: Setting) -> None:
+    expected = setting.plain(61)
+    for width in (1, 2, 5):
+        speculator = Speculator.with_draft(setting.target, setting.target, NEVER, Plan(width, 0.0, GAINING))
+        found = setting.sequence(61)
+        setting.ahead(speculator, found)
+        assert_same(found, expected)
+        # The draft's own cache followed every round, or its guesses would have gone astray.
+        assert speculator.tally.rounds == 60 // (width + 1)
+
+
+def test_answer_that_outgrows_its_buffers_is_the_plain_one(setting: Setting) -> None:
+    length = len(prompt_ids(setting.audio.shape[0]))
+    budget = 2 * 256 - length + 20
+    assert length < 256 < length + budget
+    expected = setting.plain(budget)
+    found = setting.sequence(budget)
+    speculator = setting.rigged(0.8, 5, known=expected)
+    setting.ahead(speculator, found)
+    assert_same(found, expected)
+    assert speculator.tally.tokens > 256
+
+
+def test_budget_ends_an_answer_at_every_place_of_a_round(setting: Setting) -> None:
+    longest = setting.plain(20)
+    for budget in range(10, 17):
+        found = setting.sequence(budget)
+        setting.ahead(setting.rigged(1.0, 6, known=longest), found)
+        assert found.tokens == longest.tokens[:budget]
+        assert found.ending is Ending.BUDGET
+
+
+def test_end_mark_inside_a_round_ends_it_there(setting: Setting) -> None:
+    free = setting.plain(40)
+    late = [place for place in range(8, 40) if free.tokens[place] not in free.tokens[:place]][:5]
+    assert len({(place - 1) % 5 for place in late}) > 2
+    for place in late:
+        marks = Marks(frozenset({free.tokens[place]}))
+        expected = setting.plain(40, marks)
+        assert expected.ending is Ending.END_MARK
+        assert len(expected.tokens) == place
+        found = setting.sequence(40)
+        setting.ahead(setting.rigged(1.0, 4, known=expected, marks=marks), found, marks)
+        assert_same(found, expected)
+
+
+def test_loop_inside_a_round_is_seen_where_plain_decoding_sees_it(
+    setting: Setting, pair: tuple[Path, Path]
+) -> None:
+    looping = load_checkpoint(pair[0], dtype=mx.float32)
+    looping.decoder.head = Insistent(looping.decoder.head, token=77)
+    rigged = setting.with_target(looping)
+    expected = rigged.plain(200, guard=LoopGuard(40))
+    assert expected.ending is Ending.LOOP
+    for width in (3, 5):
+        found = rigged.sequence(200, guard=LoopGuard(40))
+        rigged.ahead(rigged.rigged(1.0, width, known=expected), found)
+        assert_same(found, expected)
+        assert found.guard is not None
+        assert expected.guard is not None
+        assert found.guard.loop == expected.guard.loop
+
+
+def test_forced_count_is_reached_in_rounds(setting: Setting) -> None:
+    expected = setting.plain(1, forced_count=33)
+    found = setting.sequence(1, forced_count=33)
+    # The budget plays no part where the count is forced; what remains is reckoned from the count.
+    found.token_budget = expected.token_budget = 33
+    setting.ahead(setting.rigged(0.8, known=expected), found)
+    assert_same(found, expected)
+
+
+def test_chance_of_silence_is_read_inside_a_round(setting: Setting) -> None:
+    free = setting.plain(8)
+    marks = Marks(frozenset(), none_prefix=tuple(free.tokens[:3]), none_token=free.tokens[3])
+    expected = setting.plain(30, marks)
+    assert expected.no_speech_prob is not None
+    found = setting.sequence(30)
+    setting.ahead(setting.rigged(1.0, known=expected, marks=marks), found, marks)
+    assert_same(found, expected)
+
+
+def test_others_join_between_rounds_and_leave_and_rounds_begin_again(setting: Setting) -> None:
+    expected, short = setting.plain(54), setting.plain(4)
+    speculator = setting.rigged(0.5, 3, known=expected)
+    batch = RunningBatch(setting.target, NEVER)
+    found, guest = setting.sequence(54), setting.sequence(4, mel=None)
+    batch.join([found])
+    for _ in range(4):
+        batch.step(speculator)
+    assert 4 <= len(found.tokens) < 18
+    batch.join([guest])
+    assert batch.row_count == 2
+    # The scheduler gives no speculator while others wait; here it must not matter.
+    while guest.ending is None:
+        batch.step(speculator)
+    assert speculator.tally.starts == 1
+    run(batch, speculator)
+    assert speculator.tally.starts == 2
+    assert found.tokens == expected.tokens
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)
+    assert guest.tokens == short.tokens
+
+
+def test_sequence_removed_between_rounds_leaves_an_empty_batch_that_works(setting: Setting) -> None:
+    expected = setting.plain(30)
+    speculator = setting.rigged(1.0, known=expected)
+    batch = RunningBatch(setting.target, NEVER)
+    leaving = setting.sequence(30)
+    batch.join([leaving])
+    for _ in range(3):
+        batch.step(speculator)
+    batch.remove([leaving])
+    assert (batch.row_count, batch.slot_count, leaving.ending) == (0, 0, None)
+    again = setting.sequence(30)
+    batch.join([again])
+    run(batch)
+    assert_same(again, expected)
+
+
+def test_step_tells_how_many_tokens_it_brought(setting: Setting) -> None:
+    expected = setting.plain(21)
+    batch = RunningBatch(setting.target, NEVER)
+    batch.join([setting.sequence(21)])
+    brought = []
+    while batch.row_count:
+        batch.step(setting.rigged(1.0, 4, known=expected))
+        brought.append(batch.tokens_of_last_step)
+    assert brought == [1, 5, 5, 5, 5]
