@@ -181,9 +181,10 @@ class _Decoder:
         ):
             expected_seconds = _claimed_seconds(stream)
             if expected_seconds is not None:
-                # What claims to be too long is not decoded to see whether that is so.
-                check_duration(expected_seconds, task.limits)
-                samples.check_room_for(expected_seconds)
+                # What claims to be too long is not decoded to see whether that is so; a guess is no claim.
+                if stream.states_its_duration:
+                    check_duration(expected_seconds, task.limits)
+                    samples.check_room_for(expected_seconds)
             has_begun = False
             for block in stream.blocks():
                 # Told before more is written, or a recording of just so many samples would begin when it ends.

@@ -28,6 +28,9 @@ from engine.text.prompt import build_context, build_prompt
 from engine.text.repetition import LONGEST_LOOP_PERIOD, LOOP_REPEATS, LoopGuard, max_tokens_for_audio
 from engine.text.tokenizer import Tokenizer
 
+MAX_CONTEXT_TOKENS = 4096
+"""Of a prompt with its keywords: every chunk pays for them again, and every neighbor waits meanwhile."""
+
 _LEAST_ROOM = 32
 """Tokens of answer below which a prompt counts as too long."""
 
@@ -129,6 +132,12 @@ class ResidentModel:
             head_choices = self._head_choices(names)
         context = build_context(options.prompt, options.keywords)
         context_tokens = len(self.tokenizer.encode_text(context)) if context else 0
+        if context_tokens > MAX_CONTEXT_TOKENS:
+            raise PromptTooLong(
+                f"the prompt and its keywords take {context_tokens} tokens, of which at most {MAX_CONTEXT_TOKENS} "
+                "are accepted; shorten them",
+                parameter="prompt",
+            )
         return Wish(options, language, context, head_choices, context_tokens)
 
     def prompt_ids(self, wish: Wish, samples: int) -> list[int]:

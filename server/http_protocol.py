@@ -222,7 +222,11 @@ class GuardedProtocol(H11Protocol):
             self.transport.close()
             return
         # Closed with bytes unread, the connection would be reset, and the answer with it.
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client is gone already
+            self.transport.abort()
+            return
         self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
 

@@ -24,6 +24,8 @@ from server.form_fields import (
 )
 from server.recording_file import RecordingFile
 
+MAX_PART_HEADER_BYTES = 64 << 10
+
 
 class MultipartBody:
     """The parser's callbacks: decides per part whether it is the recording, a text field, or to be dropped."""
@@ -57,6 +59,8 @@ class MultipartBody:
                     "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
+                # A file name of ten thousand characters is ignored like any other, not refused.
+                max_header_size=MAX_PART_HEADER_BYTES,
             )
         except FormParserError as error:
             raise _damaged(error) from None

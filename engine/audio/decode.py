@@ -161,6 +161,21 @@ class AudioStream:
             self._file.close()
 
     @property
+    def states_its_duration(self) -> bool:
+        """Whether `declared_duration_seconds` stands in the file, and is no guess from its bit rate."""
+        formats = set(self._container.format.name.split(","))
+        if formats & _LENGTH_IS_ESTIMATED - {"ogg"}:
+            return False
+        if "mp3" not in formats:
+            return True
+        # The demuxer reads on from where it was.
+        position = self._file.tell()
+        try:
+            return sniff.mp3_states_its_length(self._file)
+        finally:
+            self._file.seek(position)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the listener should know (cut off, damaged, over full scale), one line each; complete after the end."""
         return tuple(self._warnings)

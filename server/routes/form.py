@@ -7,6 +7,7 @@ at their quietest moments, whatever it says, until voice detection is built.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -175,7 +176,10 @@ def _wants_logprobs(fields: FormFields, response_format: ResponseFormat) -> bool
 
 
 def _check_chunking_strategy(fields: FormFields) -> None:
+    """The strategy as bracketed fields, or as one JSON text, which is how the Vercel AI SDK sends it."""
     name = "chunking_strategy"
+    if (fields.text(name) or "").lstrip().startswith("{"):
+        fields = _with_chunking_json(fields, name)
     kind = (fields.text(f"{name}[type]") or "").strip()
     simple = (fields.text(name) or "").strip()
     if simple not in ("", "auto", "null", "none"):
@@ -198,6 +202,29 @@ def _check_chunking_strategy(fields: FormFields) -> None:
         raise bad_request(
             "invalid_parameter", f"{name} has details that need {name}[type]=server_vad.", f"{name}[type]"
         )
+
+
+def _with_chunking_json(fields: FormFields, name: str) -> FormFields:
+    """The strategy's fields, those of its JSON object among them."""
+    text = fields.text(name) or ""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or any(isinstance(value, (dict, list)) for value in content.values()):
+        raise bad_request(
+            "invalid_parameter", f"{name} is no JSON object of plain values: {_shown(text)}.", name
+        )
+    keys = ("type", "prefix_padding_ms", "silence_duration_ms", "threshold")
+    values: dict[str, list[str]] = {}
+    for key in keys:
+        field, value = f"{name}[{key}]", content.get(key)
+        given = fields.text(field)
+        if value is not None:
+            values[field] = [value if isinstance(value, str) else json.dumps(value)]
+        elif given is not None:
+            values[field] = [given]
+    return FormFields(values)
 
 
 def _check_speakers(fields: FormFields) -> None:

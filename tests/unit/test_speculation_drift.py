@@ -11,6 +11,7 @@ import pytest
 
 from engine.batching.gain import (
     DOUBT_PER_DRIFT,
+    Measured,
     Plan,
 )
 from engine.batching.gauging import wide_drift

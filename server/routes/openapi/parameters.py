@@ -113,6 +113,13 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
     }
 
 
+_STRATEGY_AS_JSON = (
+    r'^\{"type":"server_vad"(,"threshold":0\.[0-9])?'
+    r'(,"prefix_padding_ms":[0-9]{1,4})?(,"silence_duration_ms":[0-9]{1,4})?\}$'
+)
+"""What clients write; the server reads any JSON of the same meaning."""
+
+
 def transcription_form(info: ModelInfo | None) -> Schema:
     """The multipart form of /v1/audio/transcriptions."""
     properties: dict[str, Schema] = {
@@ -120,8 +127,9 @@ def transcription_form(info: ModelInfo | None) -> Schema:
         **options(info),
         **_answer_options(),
         "chunking_strategy": {
-            "enum": ["auto", *_UNSET],
-            "description": "Accepted and checked; recordings are cut at their quietest moments whatever it says.",
+            "anyOf": [{"enum": ["auto", *_UNSET]}, {"type": "string", "pattern": _STRATEGY_AS_JSON}],
+            "description": "Accepted and checked; recordings are cut at their quietest moments whatever it says. "
+            "An object comes as bracketed fields or as one JSON text.",
         },
         "chunking_strategy[type]": {"type": "string", "enum": ["server_vad"]},
         **{f"chunking_strategy[{name}]": schema for name, schema in _VAD_DETAILS.items()},
