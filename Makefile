@@ -79,8 +79,9 @@ hostile: setup ## Run the whole hostile-input suite: 20,000 mutants, bombs, slow
 	$(BIN)/python -m tests.hostile.run_hostile $(HOSTILE_FLAGS)
 
 .PHONY: compat
-compat: setup ## Run the real clients against a live server (CLIENTS=a,b picks some; asks the package registries)
+compat: setup ## Run real clients and Schemathesis against a live server (CLIENTS=a,b picks some; asks the registries)
 	$(BIN)/python -m tests.compat.run_compat --clients "$(CLIENTS)"
+	@test -n "$(CLIENTS)" || $(BIN)/python -m tests.compat.schemathesis_run
 
 .PHONY: demo-model
 demo-model: setup ## Train the bundled demo model anew (needs torch and one GPU; see its model card)

@@ -178,17 +178,21 @@ def _wants_logprobs(fields: FormFields, response_format: ResponseFormat) -> bool
 def _check_chunking_strategy(fields: FormFields) -> None:
     """The strategy as bracketed fields, or as one JSON text, which is how the Vercel AI SDK sends it."""
     name = "chunking_strategy"
-    if (fields.text(name) or "").lstrip().startswith("{"):
-        fields = _with_chunking_json(fields, name)
-    kind = (fields.text(f"{name}[type]") or "").strip()
     simple = (fields.text(name) or "").strip()
-    if simple not in ("", "auto", "null", "none"):
+    if simple.startswith("{"):
+        _check_strategy_object(_bracketed(simple, name), name)
+    elif simple not in ("", "auto", "null", "none"):
         raise bad_request(
             "invalid_parameter",
             f"{name} must be auto, or an object sent as {name}[type]=server_vad and so on, "
             f"not {_shown(simple)}.",
             name,
         )
+    _check_strategy_object(fields, name)
+
+
+def _check_strategy_object(fields: FormFields, name: str) -> None:
+    kind = (fields.text(f"{name}[type]") or "").strip()
     if kind not in ("", "auto", "server_vad"):
         raise bad_request(
             "invalid_parameter", f"{name}[type] must be server_vad, not {_shown(kind)}.", f"{name}[type]"
@@ -204,9 +208,8 @@ def _check_chunking_strategy(fields: FormFields) -> None:
         )
 
 
-def _with_chunking_json(fields: FormFields, name: str) -> FormFields:
-    """The strategy's fields, those of its JSON object among them."""
-    text = fields.text(name) or ""
+def _bracketed(text: str, name: str) -> FormFields:
+    """The bracketed fields that say the same as this JSON object."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -215,16 +218,13 @@ def _with_chunking_json(fields: FormFields, name: str) -> FormFields:
         raise bad_request(
             "invalid_parameter", f"{name} is no JSON object of plain values: {_shown(text)}.", name
         )
-    keys = ("type", "prefix_padding_ms", "silence_duration_ms", "threshold")
-    values: dict[str, list[str]] = {}
-    for key in keys:
-        field, value = f"{name}[{key}]", content.get(key)
-        given = fields.text(field)
-        if value is not None:
-            values[field] = [value if isinstance(value, str) else json.dumps(value)]
-        elif given is not None:
-            values[field] = [given]
-    return FormFields(values)
+    return FormFields(
+        {
+            f"{name}[{key}]": [value if isinstance(value, str) else json.dumps(value)]
+            for key, value in content.items()
+            if value is not None
+        }
+    )
 
 
 def _check_speakers(fields: FormFields) -> None:

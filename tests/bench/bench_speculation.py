@@ -51,7 +51,7 @@ ACCEPTANCES = (0.0, 0.5, 0.8, 0.95)
 ALWAYS = Measured(1.0, 0.0, dict.fromkeys(GUESS_COUNTS, 1e-9), 0.0)
 
 # Random weights with the demo's vocabulary: decoder hidden, layers, MLP; encoder width, layers.
-OWN_SIZES = {"tiny": (64, 1, 128, 64, 1), "small": (256, 4, 768, 256, 6), "large": (768, 16, 2304, 512, 12)}
+OWN_SIZES = {"tiny": (64, 1, 128, 64, 1), "small": (256, 4, 768, 256, 6), "large": (512, 10, 1536, 384, 8)}
 
 
 def main() -> None:

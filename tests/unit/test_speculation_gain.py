@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_answer_that_is_nearly_over_does_not_pay_for_a_draft(setting: Setting) -
 
 def test_draft_that_is_seldom_right_is_left_and_tried_again_later(setting: Setting) -> None:
     expected = setting.plain(25)
-    # Two guesses a round of 16: worth it from an acceptance of about a quarter on.
+    # A round of two guesses takes 1.31 plain steps: worth it from an acceptance of about a quarter on.
     measured = Measured(10.0, 2.0, {2: 13.1}, 0.0)
     plan = Plan(2, 0.0, measured)
     assert plan.break_even == pytest.approx(0.25, abs=0.02)
@@ -222,6 +223,36 @@ def test_engine_takes_fewer_steps_than_tokens_when_guesses_are_right(pair: tuple
     with engine(pair[0], pair[0], knowing(GAINING), loaded) as guessing:
         guessing.transcribe(noise(9.0), max_tokens=40)
         assert guessing.counters.steps_done < 0.5 * guessing.counters.tokens_done
+
+
+@pytest.mark.parametrize("measured", [GAINING, LOSING], ids=["gaining", "losing"])
+def test_engine_that_was_unloaded_while_idle_measures_no_second_time(
+    pair: tuple[Path, Path], measured: Measured
+) -> None:
+    asked = []
+    loaded: list[ResidentModel] = []
+
+    def measure(target: SpeechModel, draft: SpeechModel) -> Measured:
+        asked.append(target)
+        return measured
+
+    def load(config: EngineConfig) -> ResidentModel:
+        # What is loaded again for a draft that does not gain is the model alone.
+        assert not loaded or (config.draft_model is None) == (measured is LOSING)
+        loaded.append(ResidentModel(config))
+        return loaded[-1]
+
+    config = EngineConfig(
+        model=str(pair[0]), device="cpu", draft_model=str(pair[1]), idle_unload_seconds=0.05
+    )
+    gauge = Gauge(measure, lambda target, guesses: 0.0)
+    with Transcriber(config=config, load=load, gauge=gauge) as engine:
+        deadline = time.monotonic() + 60.0
+        while len(loaded) < 2 and time.monotonic() < deadline:
+            engine.transcribe(noise(1.0), max_tokens=4)
+            time.sleep(0.1)
+    assert len(loaded) >= 2
+    assert len(asked) == 1
 
 
 def test_engine_lets_a_draft_go_that_does_not_gain(pair: tuple[Path, Path]) -> None:
