@@ -20,7 +20,7 @@ import mlx.core as mx
 
 from engine.audio.mel import log_mel_batch
 from engine.audio.recording import OpenRecording
-from engine.audio.split import MIN_CHUNK_SAMPLES, Chunk, is_silent, quietest_sample
+from engine.audio.split import Chunk, can_be_halved, halved, is_silent
 from engine.batching.gauging import Gauge
 from engine.batching.scheduler import BatchLimits, Move, Scheduler, Ticket
 from engine.batching.sequence import Ending, Sequence
@@ -35,9 +35,6 @@ from engine.recording_work import Piece, RecordingWork, timed
 from engine.resident import ResidentModel
 
 _READERS = 2
-_LEAST_RETRY_SAMPLES = 4 * MIN_CHUNK_SAMPLES
-"""A shorter chunk is not cut when it falls into a loop."""
-
 _ROWS_ON_CPU = 8
 _ROWS_ON_GPU = 32
 _PREFILL_TOKENS_ON_CPU = 1024
@@ -356,7 +353,7 @@ class Pipeline:
         self._scheduler.release(self._forget(piece))
         self._counters.chunks_done += 1
         work.count(piece)
-        if sequence.ending is Ending.LOOP and not piece.is_retry and _can_be_cut(piece.chunk):
+        if sequence.ending is Ending.LOOP and not piece.is_retry and can_be_halved(piece.chunk):
             self._try_in_parts(piece)
             return
         piece.segment = read_sequence(
@@ -379,7 +376,7 @@ class Pipeline:
             f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
             "the stretch was cut in two and decoded again"
         )
-        slot.pieces = [Piece(piece.work, part, piece.index, is_retry=True) for part in _parts(chunk)]
+        slot.pieces = [Piece(piece.work, part, piece.index, is_retry=True) for part in halved(chunk)]
         for part in slot.pieces:
             if not piece.work.is_over:
                 self._offer(part)
@@ -434,17 +431,3 @@ class Pipeline:
             token_budget=kv_token_budget(limits, self._model.held_bytes, self._model.token_bytes),
             prefill_tokens=_PREFILL_TOKENS_ON_CPU if is_cpu else _PREFILL_TOKENS_ON_GPU,
         )
-
-
-def _can_be_cut(chunk: Chunk) -> bool:
-    return chunk.sample_count >= _LEAST_RETRY_SAMPLES
-
-
-def _parts(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """Two parts, cut at the quietest place in the middle half."""
-    quarter = chunk.sample_count // 4
-    cut = quarter + quietest_sample(chunk.samples[quarter : chunk.sample_count - quarter])
-    return (
-        Chunk(chunk.start_sample, chunk.samples[:cut]),
-        Chunk(chunk.start_sample + cut, chunk.samples[cut:], chunk.padding_samples),
-    )

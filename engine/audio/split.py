@@ -133,6 +133,21 @@ class StreamingSplitter:
         return left + quietest_sample(held[left : self._max_samples])
 
 
+def can_be_halved(chunk: Chunk) -> bool:
+    """Whether both halves would still be long enough to be decoded."""
+    return chunk.sample_count >= 4 * MIN_CHUNK_SAMPLES
+
+
+def halved(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """Two chunks that tile this one, cut at the quietest place of its middle half; see `can_be_halved`."""
+    quarter = chunk.sample_count // 4
+    cut = quarter + quietest_sample(chunk.samples[quarter : chunk.sample_count - quarter])
+    return (
+        Chunk(chunk.start_sample, chunk.samples[:cut]),
+        Chunk(chunk.start_sample + cut, chunk.samples[cut:], chunk.padding_samples),
+    )
+
+
 def quietest_sample(window: Samples) -> int:
     """Index of the smallest |x| inside the 100 ms of `window` with the smallest sum of |x|.
 

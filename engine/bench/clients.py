@@ -72,6 +72,9 @@ def closed_loop(
         try:
             if warm_up:
                 caller.transcribe(recordings[index % len(recordings)])
+                # Servers drop connections that stand idle, as this one may until the last client is warm.
+                caller.close()
+                caller = Caller(server)
             barrier.wait()
             while (number := next_number()) is not None:
                 sent = time.perf_counter()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.protocol.config import DEMO_MODEL, ModelInfo, TranscribeOptions
@@ -100,6 +100,27 @@ def read_transcription_form(fields: FormFields) -> TranscriptionForm:
         stream=stream,
         wants_logprobs=wants_logprobs,
     )
+
+
+def read_job_form(fields: FormFields) -> TranscriptionForm:
+    """The same for a job, whose result can be asked for in every format later; raises ApiError 400."""
+    form = read_transcription_form(fields)
+    if form.stream:
+        raise bad_request(
+            "invalid_parameter",
+            "A job cannot be streamed into its answer; follow it at /jobs/JOB_ID/events, and leave stream out.",
+            "stream",
+        )
+    return replace(form, options=replace(form.options, logprobs=True))
+
+
+def read_result_format(wanted: str) -> ResponseFormat:
+    """The format of a job's result; raises ApiError 400 naming `format`."""
+    if wanted not in _FORMATS:
+        raise bad_request(
+            "invalid_parameter", f"format {_shown(wanted)} is unknown; {_USABLE_FORMATS}.", "format"
+        )
+    return _FORMATS[wanted]
 
 
 def check_model(wanted: str | None, info: ModelInfo) -> None:

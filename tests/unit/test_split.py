@@ -10,6 +10,8 @@ from engine.audio.split import (
     MIN_CHUNK_SAMPLES,
     Chunk,
     StreamingSplitter,
+    can_be_halved,
+    halved,
     is_silent,
     quietest_sample,
     split_recording,
@@ -176,3 +178,22 @@ def test_a_single_step_of_16_bit_audio_is_not_silent(step: int) -> None:
 
 def test_nan_is_not_taken_for_silence() -> None:
     assert not is_silent(np.array([0.0, np.nan, 0.0], dtype=np.float32))
+
+
+@pytest.mark.parametrize("padding", [0, 3000])
+def test_halves_tile_the_chunk_and_meet_where_it_is_quietest(padding: int) -> None:
+    samples = np.full(64_000, 0.5, dtype=np.float32)
+    samples[36_000:38_000] = 0.001
+    whole = Chunk(16_000, np.concatenate([samples, np.zeros(padding, dtype=np.float32)]), padding)
+    assert can_be_halved(whole)
+    first, second = halved(whole)
+    assert first.start_sample == 16_000
+    assert 36_000 <= first.sample_count <= 38_000
+    assert second.start_sample == 16_000 + first.sample_count
+    assert first.sample_count + second.sample_count == whole.sample_count
+    assert second.padding_samples == padding
+
+
+def test_chunk_under_two_seconds_is_not_halved() -> None:
+    assert not can_be_halved(Chunk(0, np.zeros(31_999, dtype=np.float32)))
+    assert can_be_halved(Chunk(0, np.zeros(32_000, dtype=np.float32)))
