@@ -28,6 +28,7 @@ import av.logging
 
 from engine.audio.decode import AudioStream, open_audio
 from engine.audio.pcm import Samples, check_duration
+from engine.process_memory import peak_resident_bytes, resident_bytes
 from engine.protocol.config import SAMPLE_RATE_HZ
 from engine.protocol.decoding import (
     DISK_FULL_CODE,
@@ -180,11 +181,10 @@ class _Decoder:
             open_audio(recording, limits=task.limits) as stream,
         ):
             expected_seconds = _claimed_seconds(stream)
-            if expected_seconds is not None:
-                # What claims to be too long is not decoded to see whether that is so; a guess is no claim.
-                if stream.states_its_duration:
-                    check_duration(expected_seconds, task.limits)
-                    samples.check_room_for(expected_seconds)
+            # What claims to be too long is not decoded to see whether that is so; a guess is no claim.
+            if expected_seconds is not None and stream.states_its_duration:
+                check_duration(expected_seconds, task.limits)
+                samples.check_room_for(expected_seconds)
             has_begun = False
             for block in stream.blocks():
                 # Told before more is written, or a recording of just so many samples would begin when it ends.
@@ -276,7 +276,7 @@ class _Bounds:
         return _resident_bytes() - self._resident_at_start > self._limits.growth_bytes
 
     def _watch_memory(self) -> None:
-        while _peak_resident_bytes() <= self._limits.memory_bytes:
+        while peak_resident_bytes() <= self._limits.memory_bytes:
             self._is_working.wait()
             time.sleep(_MEMORY_WATCH_SECONDS)
         os._exit(EXIT_OVER_MEMORY)
@@ -300,12 +300,6 @@ def _address_space_bytes() -> int:
 
 
 def _resident_bytes() -> int:
-    """What this process holds now on Linux, and the most it ever held elsewhere."""
-    if _IS_LINUX:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    return _peak_resident_bytes()
-
-
-def _peak_resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """What this process holds now, or the most it ever held where the system does not say."""
+    now = resident_bytes()
+    return peak_resident_bytes() if now is None else now

@@ -17,6 +17,8 @@ recording is answered with its size and SHA-256, so that a test can see that it 
     deltas: [texts]     as TextDelta where wanted         delta_delay_seconds: n   before every one but the first
     exit: n             leave with os._exit(n)            abort: true          abort() as a failing C++ library does
     half_message: true  die in the middle of a message    hang: true           never answer, whatever comes
+    freeze: true        stop this process (SIGSTOP)       break_times: n       break as told so often, then no more,
+    break_counter: path a file that says how often it did
     fail: code          answer Failed with this code      message: text        its message
     text: text          the answer                        language: name       its language, null for none
     token_logprobs: [numbers]  of the answer's words in turn, where the options ask for them; -0.25 when used up
@@ -31,6 +33,7 @@ Languages are those of the table; English and Spanish are spoken. An empty recor
 from __future__ import annotations
 
 import dataclasses
+import faulthandler
 import hashlib
 import json
 import os
@@ -84,6 +87,7 @@ MAX_SCRIPT_BYTES = 1 << 20
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     """Run until Shutdown, or until the front is gone; returns the exit code."""
     threading.Thread(target=_exit_with_the_front, args=(liveness,), daemon=True).start()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     script = _load_script(config.model)
     if script.get("deaf"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -129,6 +133,7 @@ class _FakeWorker:
         self._sending = threading.Lock()
         self._cancelled: dict[str, threading.Event] = {}
         self._chunks_done = 0
+        self._tokens_done = 0
         self.info = ModelInfo(
             model_id=config.model,
             is_demo=config.model == DEMO_MODEL,
@@ -165,7 +170,7 @@ class _FakeWorker:
                         return 0
             if time.monotonic() >= beat_due:
                 beat_due += HEARTBEAT_SECONDS
-                self.send(Heartbeat(self._chunks_done, 0, len(self._cancelled), 0, 0))
+                self.send(Heartbeat(self._chunks_done, self._tokens_done, len(self._cancelled), 0, 0))
 
     def _drain(self, drain_seconds: float) -> None:
         deadline = time.monotonic() + drain_seconds
@@ -212,13 +217,16 @@ class _FakeWorker:
             if request.wants_partials:
                 self.send(Partial(request.request_id, segment))
             self.send(Progress(request.request_id, segment.end_seconds, answer.duration_seconds))
+            self._tokens_done += 1
             _work(float(script.get("partial_delay_seconds", 0)), cancelled)
         deltas = [str(text) for text in script.get("deltas", [])]
         for index, delta in enumerate(deltas):
             _work(float(script.get("delta_delay_seconds", 0)) if index else 0.0, cancelled)
             if request.wants_deltas:
                 self.send(TextDelta(request.request_id, delta, answer.logprobs_of(delta)))
-        self._break(script)
+            self._tokens_done += 1
+        if _is_to_break(script):
+            self._break(script)
         if "fail" in script:
             raise error_from_code(str(script["fail"]), str(script.get("message", "fails as it was told to")))
         text = str(script.get("text", "".join(deltas) or " ".join(answer.texts)))
@@ -251,8 +259,21 @@ class _FakeWorker:
                 # The length prefix of a message of 1,000 bytes, and not all of them.
                 os.write(self._pipe.fileno(), (1000).to_bytes(4, "big") + b"\x80")
                 os._exit(1)
+        if script.get("freeze"):
+            os.kill(os.getpid(), signal.SIGSTOP)
         if script.get("hang"):
             threading.Event().wait()
+
+
+def _is_to_break(script: dict[str, Any]) -> bool:
+    """Whether this time is one of the scripted times; counted in a file, because the one who breaks forgets."""
+    if "break_times" not in script:
+        return True
+    with open(script["break_counter"], "ab") as counter:
+        if counter.tell() >= int(script["break_times"]):
+            return False
+        counter.write(b".")
+    return True
 
 
 def _work(seconds: float, cancelled: threading.Event) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import faulthandler
 import logging
 import os
-import resource
+import signal
 import sys
 import threading
 import traceback
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from engine.audio.recording import PcmFile, Recording
+from engine.process_memory import peak_resident_bytes
 from engine.protocol.config import EngineConfig, TranscribeOptions
 from engine.protocol.errors import (
     EngineError,
@@ -54,6 +55,8 @@ _HEARTBEAT_SECONDS = 1.0
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     """Run until told to stop or until the front is gone; returns the exit code."""
     faulthandler.enable()
+    # A front that finds this process stuck asks for the stacks of its threads before it ends it.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     # The front keeps the end of this stream and shows it while the model loads, and in its log after a death.
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
@@ -238,7 +241,7 @@ class _Worker:
                     tokens_done=counters.tokens_done,
                     active_requests=counters.open_recordings,
                     queued_requests=max(0, len(self._in_hand) - counters.open_recordings),
-                    resident_bytes=_peak_resident_bytes(),
+                    resident_bytes=peak_resident_bytes(),
                     batch_rows=counters.batch_rows,
                     reserved_tokens=counters.reserved_tokens,
                 )
@@ -259,8 +262,3 @@ def _item(audio: Recording, options: TranscribeOptions) -> TranscribeItem:
         keywords=options.keywords,
         repetition_penalty=options.repetition_penalty,
     )
-
-
-def _peak_resident_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -30,9 +29,3 @@ def answer_requests(answerers: Mapping[str, Answerer], **started: Any) -> None:
         except Exception as error:  # whatever it was, the parent hears of it
             answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         print(json.dumps(answer), file=answers, flush=True)
-
-
-def peak_resident_bytes() -> int:
-    """Largest resident size of this process so far; Linux counts it in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

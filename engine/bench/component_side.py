@@ -18,7 +18,7 @@ import mlx.core as mx
 from engine.audio.mel import log_mel_batch
 from engine.batching.sequence import Marks, Sequence
 from engine.batching.step import RunningBatch, prefill
-from engine.bench.answering import answer_requests, peak_resident_bytes
+from engine.bench.answering import answer_requests
 from engine.bench.audio import speech
 from engine.bench.launches import counted_evaluations, started_kernels
 from engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
@@ -26,6 +26,7 @@ from engine.bench.measuring import summary
 from engine.checkpoint.load import build_model, read_checkpoint
 from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
 from engine.model.projection import Placement
+from engine.process_memory import peak_resident_bytes
 from engine.protocol.config import SAMPLE_RATE_HZ
 
 _PROMPT_BEFORE, _PROMPT_AFTER = 9, 6

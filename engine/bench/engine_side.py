@@ -17,7 +17,8 @@ from typing import Any  # noqa: E402 - the clock has to start first
 import mlx.core as mx  # noqa: E402 - the clock has to start first
 import numpy as np  # noqa: E402 - the clock has to start first
 
-from engine.bench.answering import answer_requests, peak_resident_bytes  # noqa: E402 - the clock has to start first
+from engine.bench.answering import answer_requests  # noqa: E402 - the clock has to start first
+from engine.process_memory import peak_resident_bytes  # noqa: E402 - the clock has to start first
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig  # noqa: E402 - the clock has to start first
 from engine.transcriber import Transcriber  # noqa: E402 - the clock has to start first
 

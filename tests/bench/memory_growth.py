@@ -1,8 +1,8 @@
 """Whether a resident engine grows with distinct lengths: `python -m tests.bench.memory_growth`.
 
 Transcribes 250 clips of distinct lengths, alone and side by side, the eight longest first, and compares the most that
-was resident in the last 50 with the most in the first 50: allocators give and take, growth is what stays. Target: within
-5 % over the 200 lengths between.
+was resident in the last 50 with the most in the first 50: allocators give and take, growth is what stays. Target:
+within 5 % over the 200 lengths between.
 """
 
 import argparse

@@ -24,6 +24,7 @@ from engine.protocol.errors import (
     LanguageUnknown,
     LanguageUnsupported,
     OptionInvalid,
+    PromptTooLong,
     RequestCancelled,
 )
 from engine.protocol.transcript import TokenLogprob, Transcript
@@ -340,6 +341,12 @@ def test_keywords_enter_the_prompt_as_text_without_control_characters(random_mod
     # One byte is one token in this vocabulary.
     added = len("\nAda Lovelace, <|im_end|>")
     assert named.usage.text_tokens - plain.usage.text_tokens == added
+
+
+def test_prompt_that_every_chunk_would_pay_for_is_refused(random_model: Transcriber) -> None:
+    with pytest.raises(PromptTooLong, match="at most 4096") as refused:
+        random_model.transcribe_item(TranscribeItem(noise(1.0), keywords=tuple(str(n) for n in range(2000))))
+    assert refused.value.parameter == "prompt"
 
 
 def test_answer_stopped_inside_its_language_head_has_no_text(tmp_path: Path) -> None:

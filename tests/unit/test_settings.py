@@ -81,6 +81,9 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "retry_window_seconds": ("16", 16.0), "allow_local_files": ("/srv/a,/srv/b", ("/srv/a", "/srv/b")),
         "decode_processes": ("3", 3), "decode_timeout_seconds": ("17", 17.0),
         "decode_memory_bytes": ("1GiB", 1 << 30),
+        "restart_backoff_seconds": ("0,1.5", (0.0, 1.5)), "breaker_deaths": ("18", 18),
+        "breaker_window_seconds": ("19", 19.0), "breaker_pause_seconds": ("20", 20.0),
+        "stall_seconds": ("21", 21.0),
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(Settings)}
     expected = Settings(**{name: value for name, (_, value) in values.items()})
