@@ -15,9 +15,11 @@ its row and its tokens until it is released. The rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from heapq import heapify, heappop, heapreplace
+from itertools import islice
 
 URGENT_CHUNKS = 2
 """So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""
@@ -272,7 +274,7 @@ class Scheduler:
         rows, tokens = self.row_count, self.reserved_tokens
         group: list[Ticket] = []
         longest = prompt_sum = 0
-        for ticket in self._in_order(candidates):
+        for ticket in islice(self._in_order(candidates), 2 * self.limits.max_rows):
             is_alone = not group and not self._admitted
             if not is_alone and (rows + 1 > max_rows or tokens + ticket.reserve_tokens > token_budget):
                 # What comes first is waited for: smaller ones that overtook it could keep it waiting for ever.
@@ -287,23 +289,29 @@ class Scheduler:
             rows, tokens = rows + 1, tokens + ticket.reserve_tokens
         return group
 
-    def _in_order(self, tickets: Iterable[Ticket]) -> list[Ticket]:
-        """Owners take turns by what they were served, counting what this order gives them."""
-        lanes: dict[str, list[Ticket]] = {}
+    def _in_order(self, tickets: Iterable[Ticket]) -> Iterator[Ticket]:
+        """Owners take turns by what they were served, counting what this order gives them.
+
+        Heaps, because the first few of many are asked for.
+        """
+        lanes: dict[str, list[tuple[int, int, int, Ticket]]] = {}
         for ticket in tickets:
-            lanes.setdefault(self._recordings[ticket.recording_id].owner, []).append(ticket)
+            recording = self._recordings[ticket.recording_id]
+            lanes.setdefault(recording.owner, []).append(
+                (recording.order, ticket.index, ticket.ticket_id, ticket)
+            )
         for lane in lanes.values():
-            lane.sort(key=lambda one: (self._recordings[one.recording_id].order, one.index), reverse=True)
-        served = {owner: self._served[owner] for owner in lanes}
-        ordered = []
-        while lanes:
-            owner = min(lanes, key=lambda one: (served[one], one))
-            ticket = lanes[owner].pop()
-            ordered.append(ticket)
-            served[owner] += ticket.reserve_tokens
-            if not lanes[owner]:
-                del lanes[owner]
-        return ordered
+            heapify(lane)
+        turns = [(self._served[owner], owner) for owner in lanes]
+        heapify(turns)
+        while turns:
+            served, owner = turns[0]
+            *_, ticket = heappop(lanes[owner])
+            if lanes[owner]:
+                heapreplace(turns, (served + ticket.reserve_tokens, owner))
+            else:
+                heappop(turns)
+            yield ticket
 
 
 def _reading_order(item: tuple[str, _Recording]) -> tuple[bool, int, int]:
