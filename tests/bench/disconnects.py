@@ -1,0 +1,107 @@
+"""How soon a client that goes away frees its place, with the real engine: `python -m tests.bench.disconnects`.
+
+Twelve recordings of a minute are sent to a server with the demo model and eight rows, so that some run and some wait;
+then clients leave one after another. Timed is from closing the connection to the worker's word that it has stopped.
+Targets: waiting 1 s; running: the next decode step, so the time of a few steps and of the prefill that may be under way.
+"""
+
+import argparse
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import uvicorn
+
+from engine.protocol.launch import WORKER_MODULE
+from engine.protocol.messages import Failed, Started
+from server.app import create_app
+from server.serve import uvicorn_config
+from tests.bench.clips import write_wav
+from tests.bench.first_delta import minute_of_speech
+from tests.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
+from tests.http.running_server import RunningServer
+from tests.http.test_cancellation import WatchedEngine, send
+
+CLIENTS, ROUNDS, PATIENCE_SECONDS = 12, 3, 60.0
+
+
+class RealServer(RunningServer):
+    """A running server over the demo model."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(data, model="demo", retry_window_seconds=0.0)
+        self.engine: WatchedEngine = WatchedEngine.from_settings(self.settings, module=WORKER_MODULE)
+        app = create_app(self.settings, self.engine, self.key_store)
+        self._server = uvicorn.Server(uvicorn_config(app, self.settings))
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER)
+    arguments = parser.parse_args()
+    waiting: list[float] = []
+    running: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        recording = Path(scratch) / "minute.wav"
+        write_wav(recording, minute_of_speech())
+        content = recording.read_bytes()
+        with RealServer(Path(scratch) / "data") as server:
+            for _ in range(ROUNDS):
+                for was_started, seconds in leave_one_by_one(server, content):
+                    (running if was_started else waiting).append(seconds)
+    rows = [
+        ("waiting: stopped after", summary(waiting, target=1.0)),
+        ("running: stopped after", summary(running)),
+    ]
+    show(rows)
+    result = {"machine": machine(), "clients": CLIENTS, "results": dict(rows)}
+    write_result("disconnects", "python -m tests.bench.disconnects", result, arguments.out)
+
+
+def leave_one_by_one(server: RealServer, content: bytes) -> list[tuple[bool, float]]:
+    """Whether each client's recording had been taken up, and how long its stopping took."""
+    heard = server.engine.heard
+    heard.clear()
+    connections: list[socket.socket] = [
+        send(server, content, prompt=f"client {number}") for number in range(CLIENTS)
+    ]
+    wait_until(lambda: len(started(server)) >= 3)
+    found = []
+    # The last ones first: they are the likeliest to wait.
+    for connection in reversed(connections):
+        before = set(started(server))
+        ends = len(cancelled(server))
+        left = time.perf_counter()
+        connection.close()
+        wait_until(lambda ends=ends: len(cancelled(server)) > ends)
+        found.append((cancelled(server)[ends] in before, time.perf_counter() - left))
+    return found
+
+
+def started(server: RealServer) -> list[str]:
+    """Requests that the engine has taken up."""
+    return [message.request_id for message in server.engine.heard if isinstance(message, Started)]
+
+
+def cancelled(server: RealServer) -> list[str]:
+    """Requests of which the worker said that they were stopped."""
+    return [
+        message.request_id
+        for message in server.engine.heard
+        if isinstance(message, Failed) and message.code == "cancelled"
+    ]
+
+
+def wait_until(claim: object) -> None:
+    """Wait for it, looking often."""
+    deadline = time.perf_counter() + PATIENCE_SECONDS
+    assert callable(claim)
+    while not claim():
+        assert time.perf_counter() < deadline, "it never came true"
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    main()
