@@ -37,7 +37,7 @@ from engine.resident import ResidentModel
 _READERS = 2
 _ROWS_ON_CPU = 8
 _ROWS_ON_GPU = 32
-_PREFILL_TOKENS_ON_CPU = 1024
+_PREFILL_TOKENS_ON_CPU = 512
 _PREFILL_TOKENS_ON_GPU = 2048
 
 

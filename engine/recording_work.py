@@ -139,6 +139,8 @@ class RecordingWork:
         self.clock = PhaseClock()
         self._is_cancelled = is_cancelled
         self._was_cancelled = threading.Event()
+        # Held while it gets its one end. The future's callbacks run meanwhile and must not end it again.
+        self._ending = threading.Lock()
         self._has_started = False
         self._slots: deque[Slot] = deque()
         self._segments: list[Segment] = []
@@ -151,8 +153,11 @@ class RecordingWork:
     # ---- from any thread -------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Stop at the next decode step; `future` then ends in RequestCancelled."""
+        """Stop at the next decode step, or at once while it waits; `future` then ends in RequestCancelled."""
         self._was_cancelled.set()
+        if not self._has_started:
+            # Nothing of it is in the batch; the engine forgets it when it next looks.
+            self.fail_as_cancelled()
 
     # ---- on the engine's thread ------------------------------------------------------------------------------
 
@@ -167,7 +172,7 @@ class RecordingWork:
 
     def begin(self) -> None:
         """It is no longer queued behind others."""
-        if not self._has_started:
+        if not self._has_started and not self.is_over:
             self._has_started = True
             if self.listener.on_started is not None:
                 self.listener.on_started()
@@ -235,13 +240,16 @@ class RecordingWork:
             self.begin()
             transcript = self._transcript(model_id)
             self.close()
-            self.future.set_result(transcript)
+            with self._ending:
+                if not self.is_over:
+                    self.future.set_result(transcript)
         return self.is_over
 
     def fail(self, error: BaseException) -> None:
-        """Give it its end, when it has none."""
-        if not self.is_over:
-            self.future.set_exception(error)
+        """Give it its end, when it has none. Any thread may call this."""
+        with self._ending:
+            if not self.is_over:
+                self.future.set_exception(error)
 
     def fail_as_cancelled(self) -> None:
         """Give it the end that was asked for."""

@@ -2,7 +2,7 @@
 
 Twelve recordings of a minute are sent to a server with the demo model and eight rows, so that some run and some wait;
 then clients leave one after another. Timed is from closing the connection to the worker's word that it has stopped.
-Targets: waiting 1 s; running: the next decode step, so the time of a few steps and of the prefill that may be under way.
+Targets: waiting 1 s; running: the next decode step, so the time of a step or of the prefill that is under way.
 """
 
 import argparse
