@@ -261,7 +261,8 @@ class _FakeWorker:
                 os._exit(1)
         if script.get("freeze"):
             os.kill(os.getpid(), signal.SIGSTOP)
-        if script.get("hang"):
+        # Other threads are stopped a moment before this one may be.
+        if script.get("hang") or script.get("freeze"):
             threading.Event().wait()
 
 

@@ -12,9 +12,11 @@ from starlette.responses import Response
 from server.auth import Gate
 from server.decode_pool import DecodePool, Decoder
 from server.engine_client import EngineClient
-from server.errors import install_error_handlers
-from server.jobs.memory_store import MemoryJobStore
+from server.errors import error_response, install_error_handlers
+from server.jobs.chosen_store import store_from_settings
+from server.jobs.refusals import as_refusal
 from server.jobs.runner import JobRunner
+from server.jobs.store import JobStoreError
 from server.keys import KeyStore
 from server.parts import Parts
 from server.recognition import Recognizer
@@ -31,25 +33,34 @@ def create_app(
 ) -> FastAPI:
     """The application over an engine and a decoder (None for the pool) that it starts and stops with its lifespan."""
     uploads = UploadStore.from_settings(settings)
-    store = MemoryJobStore(max_jobs=settings.max_jobs, retention_seconds=settings.job_retention_seconds)
+    store = store_from_settings(settings)
     decoder = decoder or DecodePool.from_settings(settings)
     recognizer = Recognizer(engine, decoder)
     shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
     runner = JobRunner(engine, recognizer, store)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        uploads.open()
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # First, because it refuses a folder that another server works on.
         try:
+            await store.open()
+        except JobStoreError as error:
+            app.state.start_failure = str(error)
+            raise
+        try:
+            uploads.open()
             engine.start()
             await decoder.start()
+            runner.start()
             yield
         finally:
-            await runner.stop()
+            # Connections had their part of the time already.
+            await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
             await shared.stop()
             await decoder.stop()
             await engine.stop()
             uploads.close()
+            await store.close()
 
     app = FastAPI(
         title="scribewire",
@@ -60,6 +71,7 @@ def create_app(
     app.state.parts = Parts(settings, engine, uploads, store, runner, recognizer, shared)
     install_error_handlers(app)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
+    app.add_exception_handler(JobStoreError, _on_job_store_error)
     for router in (openai.router, jobs.router, ops.router):
         app.include_router(router)
     if settings.docs:
@@ -74,3 +86,9 @@ def create_app(
 async def _on_client_gone(request: Request, error: Exception) -> Response:
     request.state.client_gone = True
     return Response(status_code=CLIENT_GONE_STATUS)
+
+
+async def _on_job_store_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, JobStoreError)
+    request.state.error_code = error.code
+    return error_response(as_refusal(error))

@@ -1,83 +1,85 @@
 """The server's one way to the engine: `await client.transcribe(...)`.
 
 Every request gets exactly one end: a transcript, an engine error, or the cancellation of whoever awaits it. The
-client bounds how many are in hand, waits a while for an engine that is starting, and fails what a dead worker held.
-It does not hand work out again after a death; that comes with the durable job store.
+client bounds how many are in hand and waits a while for an engine that is starting. What a dead worker held is handed
+to the next one, as often as each request's attempts allow; it keeps no jobs and counts nothing beyond this process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.errors import (
-    EngineBusy,
-    EngineCrashed,
-    EngineError,
-    EngineUnavailable,
-    error_from_code,
-)
+from engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
 from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.messages import (
-    AudioEnded,
     AudioSource,
     Cancel,
     Completed,
     Failed,
     FromWorker,
-    Partial,
     Progress,
-    Started,
     TextDelta,
     Transcribe,
 )
 from engine.protocol.transcript import Segment, Transcript
+from server.engine_hands import Hands
+from server.engine_requests import AudioOutcome, Callbacks, EngineRequest
 from server.engine_supervisor import EngineState, EngineSupervisor
+from server.engine_watchdog import WatchLimits
+from server.errors import EngineResting
+from server.restart_policy import RestartPolicy
 from server.settings import Settings
 
+__all__ = ["AudioOutcome", "EngineClient"]
 
-@dataclass(frozen=True, slots=True)
-class AudioOutcome:
-    """What became of audio that was still being written when the engine got it: its samples, or why it ended."""
-
-    sample_count: int
-    failure: EngineError | None = None
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request in the worker's hands."""
-
-    future: asyncio.Future[Transcript]
-    on_started: Callable[[], None] | None
-    on_progress: Callable[[Progress], None] | None
-    on_partial: Callable[[Segment], None] | None
-    on_delta: Callable[[TextDelta], None] | None
+ATTEMPTS_WHILE_SOMEBODY_WAITS = 2
+ATTEMPTS_IN_THE_BACKGROUND = 1
+"""A job's store counts its worker deaths and hands it out again, which outlives this process."""
 
 
 class EngineClient:
     """Requests in, transcripts out; lives on one event loop."""
 
     def __init__(
-        self, supervisor: EngineSupervisor, *, max_queued_requests: int = 256, wait_seconds: float = 15.0
+        self,
+        supervisor: EngineSupervisor,
+        *,
+        max_queued_requests: int = 256,
+        wait_seconds: float = 15.0,
+        hands: Hands | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._max_queued_requests = max_queued_requests
         self._wait_seconds = wait_seconds
-        self._pending: dict[str, _Pending] = {}
+        self._hands = hands or Hands()
+        self._pending: dict[str, EngineRequest] = {}
+        """Requests that somebody awaits."""
         self._admitted = 0
+        self._is_closed = False
+        self._closed_at = 0.0
         self._state_changed = asyncio.Event()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, module: str = WORKER_MODULE) -> EngineClient:
         """A client with its supervisor; `module` replaces the worker's module (the fake)."""
         supervisor = EngineSupervisor(
-            settings.engine_config(), module=module, load_timeout_seconds=settings.load_timeout_seconds
+            settings.engine_config(),
+            module=module,
+            load_timeout_seconds=settings.load_timeout_seconds,
+            restarts=RestartPolicy(
+                backoff_seconds=settings.restart_backoff_seconds,
+                breaker_deaths=settings.breaker_deaths,
+                breaker_window_seconds=settings.breaker_window_seconds,
+                breaker_pause_seconds=settings.breaker_pause_seconds,
+            ),
+            watch=WatchLimits(stall_seconds=settings.stall_seconds),
         )
         return cls(
             supervisor,
@@ -91,8 +93,26 @@ class EngineClient:
         """Start the worker; returns at once."""
         self._supervisor.start(self)
 
+    def close_admission(self) -> None:
+        """Admit nothing more from now on, while what was admitted goes on: the first step of a stop.
+
+        Safe to call from a signal handler.
+        """
+        if not self._is_closed:
+            self._is_closed = True
+            self._closed_at = time.monotonic()
+
+    def drain_seconds_left(self, drain_seconds: float) -> float:
+        """What is left of the time for finishing, counted from when admission was closed."""
+        return (
+            max(0.0, drain_seconds - (time.monotonic() - self._closed_at))
+            if self._is_closed
+            else drain_seconds
+        )
+
     async def stop(self, drain_seconds: float = 0.0) -> None:
-        """Stop the worker; requests still in hand after the time fail with EngineCrashed."""
+        """Stop the worker; requests without an end after the time fail with EngineUnavailable."""
+        self.close_admission()
         await self._supervisor.stop(drain_seconds)
 
     @property
@@ -115,9 +135,21 @@ class EngineClient:
         """The living worker's process id."""
         return self._supervisor.process_id
 
+    @property
+    def worker_deaths(self) -> int:
+        """How many workers have died since the start."""
+        return self._supervisor.died_workers
+
     def last_words(self) -> list[str]:
         """The newest lines of the living worker's standard error, such as a download's progress."""
         return self._supervisor.last_words()
+
+    def unavailable(self) -> EngineUnavailable:
+        """Why nothing can be transcribed now, for an engine that is not ready, and when to ask again."""
+        if seconds := self._supervisor.resting_seconds:
+            seconds += self.info.load_seconds if self.info is not None else 0.0
+            return EngineResting(self._supervisor.why_not_ready(), retry_after_seconds=math.ceil(seconds))
+        return EngineUnavailable(self._supervisor.why_not_ready())
 
     async def wait_settled(self) -> EngineState:
         """Wait until the engine is ready, or never will be (`failed`, `stopping`, `stopped`)."""
@@ -128,14 +160,16 @@ class EngineClient:
     async def wait_ready(self) -> ModelInfo:
         """The loaded model, after a bounded wait for an engine that is starting.
 
-        raises: EngineUnavailable, or the model's own error when it cannot be loaded.
+        raises: EngineUnavailable, at once while the breaker is open, or the model's own error when it cannot be loaded.
         """
         try:
             async with asyncio.timeout(self._wait_seconds):
-                await self.wait_settled()
+                while self.state in ("starting", "restarting"):
+                    self._check_not_resting()
+                    await self._next_change()
         except TimeoutError:
-            raise EngineUnavailable("The model is still loading; try again shortly.") from None
-        self.check_usable()
+            raise self.unavailable() from None
+        self._check_not_over()
         if self.info is None:
             raise EngineUnavailable("The model is not loaded.")
         return self.info
@@ -145,6 +179,7 @@ class EngineClient:
     def check_admission(self) -> None:
         """Refuse early what would be refused anyway; raises EngineBusy, EngineUnavailable, a model error."""
         self.check_usable()
+        self._check_not_resting()
         if self._admitted >= self._max_queued_requests:
             raise EngineBusy(f"{self._max_queued_requests} recordings wait already; try again shortly.")
 
@@ -171,61 +206,87 @@ class EngineClient:
         on_delta: Callable[[TextDelta], None] | None = None,
         audio_ended: asyncio.Future[AudioOutcome] | None = None,
         is_admitted: bool = False,
+        attempts: int | None = None,
+        runs_alone: bool = False,
     ) -> Transcript:
         """Transcribe one recording; cancelling the awaiting task cancels the work at its next step.
 
         audio_ended: of a growing source, what becomes of it; it must not end in an exception.
         is_admitted: the caller holds an `admission` already.
-        Callbacks run on the event loop and must not block.
+        attempts: workers that may die with it before it fails: 2 for interactive work, unless said otherwise, and 1
+        for background work, whose deaths are counted by those who keep it. From the third attempt on it runs alone.
+        runs_alone: nothing else is in the worker's hands while this is, from the first attempt on.
+        Callbacks run on the event loop and must not block. They tell one story, also when two workers take part.
         raises: EngineBusy, EngineUnavailable, EngineCrashed, and whatever the engine answers.
         """
+        if attempts is None:
+            attempts = (
+                ATTEMPTS_WHILE_SOMEBODY_WAITS if priority == "interactive" else ATTEMPTS_IN_THE_BACKGROUND
+            )
         with contextlib.nullcontext() if is_admitted else self.admission():
             await self.wait_ready()
-            return await self._exchange(
-                Transcribe(
-                    request_id=secrets.token_hex(16),
-                    audio=source,
-                    options=options,
-                    owner=owner,
-                    priority=priority,
-                    wants_partials=on_partial is not None,
-                    wants_deltas=on_delta is not None,
-                ),
-                _Pending(
-                    asyncio.get_running_loop().create_future(), on_started, on_progress, on_partial, on_delta
-                ),
-                audio_ended,
+            message = Transcribe(
+                request_id=secrets.token_hex(16),
+                audio=source,
+                options=options,
+                owner=owner,
+                priority=priority,
+                wants_partials=on_partial is not None,
+                wants_deltas=on_delta is not None,
+            )
+            return await self._carry(
+                EngineRequest(
+                    message,
+                    Callbacks(on_started, on_progress, on_partial, on_delta),
+                    attempts=attempts,
+                    runs_alone=runs_alone,
+                    audio_ended=audio_ended,
+                )
             )
 
-    async def _exchange(
-        self, message: Transcribe, pending: _Pending, audio_ended: asyncio.Future[AudioOutcome] | None
-    ) -> Transcript:
-        if not self._supervisor.send(message):
-            raise EngineUnavailable("The engine is between two workers; try again shortly.")
-        self._pending[message.request_id] = pending
-        if audio_ended is not None:
-            audio_ended.add_done_callback(lambda ended: self._tell_audio_ended(message.request_id, ended))
+    async def _carry(self, request: EngineRequest) -> Transcript:
+        request_id = request.request_id
+        self._pending[request_id] = request
+        if request.audio_ended is not None:
+            request.audio_ended.add_done_callback(lambda _: self._tell_audio_end(request))
+        self._hands.add(request)
+        self._hand_over()
         try:
-            return await pending.future
+            return await request.future
         except asyncio.CancelledError:
-            self._supervisor.send(Cancel(message.request_id))
+            if self._hands.held(request_id) is not None:
+                self._supervisor.send(Cancel(request_id))
             raise
         finally:
-            self._pending.pop(message.request_id, None)
+            del self._pending[request_id]
+            self._hands.withdraw(request)
+            self._hand_over()
 
-    def _tell_audio_ended(self, request_id: str, ended: asyncio.Future[AudioOutcome]) -> None:
-        if request_id in self._pending and not ended.cancelled():
-            outcome = ended.result()
-            error = outcome.failure
-            failure = None if error is None else (error.code, error.message, error.parameter)
-            self._supervisor.send(AudioEnded(request_id, outcome.sample_count, failure))
+    def _hand_over(self) -> None:
+        """Give the worker what it may have now."""
+        while self.state == "ready" and (request := self._hands.take_next()) is not None:
+            self._supervisor.send(request.message)
+            self._tell_audio_end(request)
+
+    def _tell_audio_end(self, request: EngineRequest) -> None:
+        if self._hands.held(request.request_id) is not None and (ended := request.audio_end()) is not None:
+            self._supervisor.send(ended)
 
     def check_usable(self) -> None:
         """Refuse what could never be answered; raises EngineUnavailable, a model error."""
+        self._check_not_over()
+        if self._is_closed:
+            raise EngineUnavailable("The server is stopping.")
+
+    def _check_not_over(self) -> None:
         if self.state == "failed":
             raise self.failure or EngineUnavailable("The model cannot be loaded.")
         if self.state in ("stopping", "stopped"):
             raise EngineUnavailable("The server is stopping.")
+
+    def _check_not_resting(self) -> None:
+        if self.state != "ready" and self._supervisor.resting_seconds:
+            raise self.unavailable()
 
     async def _next_change(self) -> None:
         await self._state_changed.wait()
@@ -234,37 +295,47 @@ class EngineClient:
 
     def on_message(self, message: FromWorker) -> None:
         """Route a worker's message to its request; those of requests given up meanwhile are dropped."""
-        request_id = getattr(message, "request_id", None)
-        pending = self._pending.get(request_id) if request_id is not None else None
-        if pending is None or pending.future.done():
+        request = self._hands.held(getattr(message, "request_id", ""))
+        if request is None:
             return
-        match message:
-            case Completed():
-                pending.future.set_result(message.transcript)
-            case Failed():
-                pending.future.set_exception(
-                    error_from_code(message.code, message.message, message.parameter)
-                )
-            case Started() if pending.on_started is not None:
-                pending.on_started()
-            case Progress() if pending.on_progress is not None:
-                pending.on_progress(message)
-            case Partial() if pending.on_partial is not None:
-                pending.on_partial(message.segment)
-            case TextDelta() if pending.on_delta is not None:
-                pending.on_delta(message)
-            case _:
-                pass
+        is_end = isinstance(message, Completed | Failed)
+        if is_end:
+            self._hands.release(request.request_id)
+        was_done = request.future.done()
+        request.hear(message)
+        if is_end:
+            self._hand_over()
+        elif request.future.done() and not was_done:
+            # It cannot go on from what it has said already.
+            self._supervisor.send(Cancel(request.request_id))
 
     def on_state(self, state: EngineState) -> None:
-        """Wake whoever waits for the engine."""
+        """Wake whoever waits for the engine, and hand over or refuse what waits for a worker."""
         self._state_changed.set()
         self._state_changed = asyncio.Event()
+        if state == "failed":
+            self._refuse_waiting(self.failure or EngineUnavailable("The model cannot be loaded."))
+        elif state in ("stopping", "stopped"):
+            self._refuse_waiting(EngineUnavailable("The server is stopping."))
+        elif state == "ready":
+            self._hand_over()
+        elif self._supervisor.resting_seconds:
+            self._refuse_waiting(self.unavailable())
 
     def on_death(self, reason: str) -> None:
-        """Fail what the dead worker held; a new worker is on its way."""
-        for pending in self._pending.values():
-            if not pending.future.done():
-                pending.future.set_exception(
-                    EngineCrashed(f"The engine stopped while it worked on this ({reason}); try again.")
-                )
+        """Let what the dead worker held wait for the next one, or fail it."""
+        held = [request for request in self._hands.drop_all() if not request.future.done()]
+        if self.state in ("stopping", "stopped"):
+            for request in held:
+                request.fail(EngineUnavailable("The server stopped before this was done."))
+            return
+        for request in held:
+            request.lose_worker(reason)
+        self._hands.take_back(tuple(request for request in held if not request.future.done()))
+        if self.state == "failed":
+            self._refuse_waiting(self.failure or EngineUnavailable("The model cannot be loaded."))
+
+    def _refuse_waiting(self, error: EngineError) -> None:
+        for request in self._hands.waiting:
+            self._hands.withdraw(request)
+            request.fail(error)

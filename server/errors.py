@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from engine.protocol.errors import AudioError, EngineError
+from engine.protocol.errors import AudioError, EngineError, EngineUnavailable
 from server.logs import log_event
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -78,6 +78,16 @@ ENGINE_ERROR_RULES: Mapping[str, Rule] = {
 """Status and retry advice per engine error code; a test holds that every code has one."""
 
 
+class EngineResting(EngineUnavailable):
+    """No worker is started before the breaker's pause is over; retry_after_seconds: when to ask again, None unknown."""
+
+    def __init__(
+        self, message: str, *, parameter: str | None = None, retry_after_seconds: int | None = None
+    ) -> None:
+        super().__init__(message, parameter=parameter)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class ApiError(Exception):
     """A refusal decided on this side of the pipe; `kind` is OpenAI's `type`, guessed from the status if None."""
 
@@ -112,12 +122,15 @@ def as_api_error(error: EngineError, *, recording_param: str | None = None) -> A
     """
     rule = ENGINE_ERROR_RULES.get(error.code, ENGINE_ERROR_RULES["engine_error"])
     param = error.parameter or (recording_param if isinstance(error, AudioError) else None)
+    retry_after_seconds = rule.retry_after_seconds
+    if isinstance(error, EngineResting) and error.retry_after_seconds is not None:
+        retry_after_seconds = error.retry_after_seconds
     return ApiError(
         rule.status,
         error.code,
         error.message,
         param=param,
-        retry_after_seconds=rule.retry_after_seconds,
+        retry_after_seconds=retry_after_seconds,
         should_retry=rule.should_retry,
     )
 

@@ -36,10 +36,12 @@ class Recognizer:
         on_progress: Callable[[Progress], None] | None = None,
         on_partial: Callable[[Segment], None] | None = None,
         on_delta: Callable[[TextDelta], None] | None = None,
+        runs_alone: bool = False,
     ) -> Transcript:
         """Transcribe one upload; cancelling the awaiting task cancels decoding and the engine's work.
 
-        The callbacks and what is raised are the engine client's; warnings of decoding stand before the engine's.
+        The callbacks, `runs_alone` and what is raised are the engine client's; warnings of decoding stand before the
+        engine's.
         raises: further AudioError (the recording), ApiError 507 (no room for its samples)
         """
         with self._engine.admission():
@@ -58,6 +60,7 @@ class Recognizer:
                     on_delta=on_delta,
                     audio_ended=recording.ended,
                     is_admitted=True,
+                    runs_alone=runs_alone,
                 )
             except Exception:
                 if recording.failure is not None:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 import uvicorn
@@ -173,6 +174,19 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's server, which stops admitting work the moment it is told to end, and not when it gets round to it."""
+
+    def __init__(self, config: uvicorn.Config, engine: EngineClient) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        self._engine.close_admission()
+        super().handle_exit(sig, frame)
+
+
 class _Run:
     """One run of the server, from the bound socket to the exit."""
 
@@ -217,7 +231,7 @@ class _Run:
         # The fake engine is sent scripts, which no decoder reads.
         decoder = PassThrough() if self._engine_module == FAKE_WORKER_MODULE else None
         app = create_app(self._settings, engine, self._key_store, decoder=decoder)
-        server = uvicorn.Server(uvicorn_config(app, self._settings))
+        server = _Server(uvicorn_config(app, self._settings), engine)
         self._server = server
         server.should_exit = self.was_signalled
         announcing = asyncio.create_task(self._announce(server, engine))
@@ -226,7 +240,8 @@ class _Run:
         except SystemExit:
             # uvicorn's way of saying that the lifespan failed, which has been logged.
             raise StartFailed(
-                f"the server cannot start with the data folder {self._settings.data}; the log says why"
+                getattr(app.state, "start_failure", None)
+                or f"the server cannot start with the data folder {self._settings.data}; the log says why"
             ) from None
         finally:
             # A second Ctrl-C makes uvicorn skip the lifespan's end.

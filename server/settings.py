@@ -8,9 +8,7 @@ Refuses unknown names in the config file and values outside their range, naming 
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -20,6 +18,9 @@ from typing import Any
 import platformdirs
 
 from engine.protocol.config import DEFAULT_MODEL, AudioLimits, EngineConfig
+from server import setting_types
+from server.engine_watchdog import WatchLimits
+from server.restart_policy import RestartPolicy
 
 ENVIRONMENT_PREFIX = "SCRIBEWIRE_"
 CONFIG_FILE_NAME = "scribewire.toml"
@@ -27,103 +28,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "gpu")
 
-_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
 
 class SettingsError(Exception):
     """A setting that cannot be used; the message is one line and names the setting and its source."""
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text that is not empty")
-    return value.strip()
-
-
-def _folder(value: Any) -> Path:
-    return value if isinstance(value, Path) else Path(_text(value)).expanduser()
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    lowered = str(value).strip().lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off", ""):
-        return False
-    raise ValueError("must be true or false")
-
-
-def _integer(minimum: int, maximum: int) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if isinstance(value, (bool, float)):
-            raise ValueError("must be a whole number")
-        try:
-            number = int(value)
-        except (TypeError, ValueError):
-            raise ValueError("must be a whole number") from None
-        if not minimum <= number <= maximum:
-            raise ValueError(f"must be from {minimum} to {maximum}")
-        return number
-
-    return parse
-
-
-def _seconds(minimum: float, maximum: float) -> Callable[[Any], float]:
-    def parse(value: Any) -> float:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ValueError("must be a number of seconds") from None
-        if isinstance(value, bool) or not math.isfinite(number) or not minimum <= number <= maximum:
-            raise ValueError(f"must be from {minimum:g} to {maximum:g} seconds")
-        return number
-
-    return parse
-
-
-def _size(value: Any) -> int:
-    match = re.fullmatch(r"\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
-    if isinstance(value, bool) or match is None:
-        raise ValueError("must be a size in bytes, such as 500MiB or 2GiB")
-    size_bytes = int(match[1]) * _SIZE_UNITS[match[2]]
-    if size_bytes < 1:
-        raise ValueError("must be at least one byte")
-    return size_bytes
-
-
-def _size_or_zero(value: Any) -> int:
-    return 0 if str(value).strip() == "0" else _size(value)
-
-
-def _minutes(value: Any) -> float:
-    try:
-        return _seconds(0, 366 * 1440)(value)
-    except ValueError:
-        raise ValueError("must be a number of minutes, 0 or more") from None
-
-
-def _text_or_empty(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("must be a text")
-    return value.strip()
-
-
-def _choice(*names: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if str(value) not in names:
-            raise ValueError(f"must be one of {', '.join(names)}")
-        return str(value)
-
-    return parse
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("must be a list of texts")
-    return tuple(name.strip() for part in parts for name in part.split(",") if name.strip())
 
 
 def _setting(
@@ -139,7 +46,7 @@ def _setting(
 
 
 def default_data_folder() -> Path:
-    """Where keys and unfinished uploads lie unless `--data` says otherwise."""
+    """Where keys, jobs and unfinished uploads lie unless `--data` says otherwise."""
     return Path(platformdirs.user_data_dir("scribewire", appauthor=False))
 
 
@@ -153,143 +60,198 @@ class Settings:
     """Everything that can be set about the server; see each field's help."""
 
     host: str = _setting(
-        "127.0.0.1", _text, "Address to listen on. Any other than a loopback address needs an API key first."
+        "127.0.0.1",
+        setting_types.text,
+        "Address to listen on. Any other than a loopback address needs an API key first.",
     )
-    port: int = _setting(8765, _integer(0, 65535), "Port to listen on; 0 takes a free one.")
-    model: str = _setting(DEFAULT_MODEL, _text, "A folder, a Hugging Face id, or `demo`.")
-    device: str = _setting("auto", _choice(*DEVICES), "Where the model computes: auto, cpu or gpu.")
+    port: int = _setting(8765, setting_types.integer(0, 65535), "Port to listen on; 0 takes a free one.")
+    model: str = _setting(DEFAULT_MODEL, setting_types.text, "A folder, a Hugging Face id, or `demo`.")
+    device: str = _setting(
+        "auto", setting_types.choice(*DEVICES), "Where the model computes: auto, cpu or gpu."
+    )
     dtype: str = _setting(
         "auto",
-        _choice(*DTYPES),
+        setting_types.choice(*DTYPES),
         "Number type of the computation; auto is float32 on the CPU and bfloat16 on a GPU.",
     )
-    offline: bool = _setting(False, _boolean, "Never ask the Hugging Face hub, whatever is missing.")
+    offline: bool = _setting(
+        False, setting_types.boolean, "Never ask the Hugging Face hub, whatever is missing."
+    )
     max_batch_rows: int = _setting(
-        0, _integer(0, 1024), "Sequences decoded together at most; 0 chooses by the device."
+        0, setting_types.integer(0, 1024), "Sequences decoded together at most; 0 chooses by the device."
     )
     memory_limit_bytes: int = _setting(
         0,
-        _size_or_zero,
+        setting_types.size_or_zero,
         "Memory for weights, caches and buffers together (`6GiB`); 0 chooses by the machine.",
     )
     idle_unload_minutes: float = _setting(
         0.0,
-        _minutes,
+        setting_types.minutes,
         "Give the model's memory back after so many minutes without work; the next request loads it again. 0 keeps it.",
     )
     draft_model: str = _setting(
         "",
-        _text_or_empty,
+        setting_types.text_or_empty,
         "A smaller model that guesses ahead for a lone request (speculative decoding).",
         shown="none",
     )
     data: Path = field(
         default_factory=default_data_folder,
         metadata={
-            "parse": _folder,
-            "help": "Folder of the keys and of uploads being worked on.",
+            "parse": setting_types.folder,
+            "help": "Folder of the keys, the jobs and the uploads being worked on; one server uses it at a time.",
             "shown": "the platform's user data folder",
             "metavar": "DIR",
         },
     )
     allow_host: tuple[str, ...] = _setting(
         (),
-        _names,
+        setting_types.names,
         "A further Host name to answer to while no key is asked for (`name` or `name:port`); may be repeated.",
         shown="none",
     )
     allow_origin: tuple[str, ...] = _setting(
         (),
-        _names,
+        setting_types.names,
         "A further Origin to answer while no key is asked for (`https://name`); may be repeated.",
         shown="none",
     )
     max_upload_bytes: int = _setting(
         # Three hours of 16-bit stereo at 44.1 kHz are 1.9 GB: the largest recording that is still ordinary.
         2 << 30,
-        _size,
+        setting_types.size,
         "Largest recording accepted, in bytes (`500MiB` and `2GiB` are understood).",
         shown="2GiB",
     )
     max_concurrent_uploads: int = _setting(
-        64, _integer(1, 10_000), "Uploads received at once; further ones get 429."
+        64, setting_types.integer(1, 10_000), "Uploads received at once; further ones get 429."
     )
     upload_idle_seconds: float = _setting(
-        10.0, _seconds(0.1, 3600), "An upload that sends nothing for so long is dropped."
+        10.0, setting_types.seconds(0.1, 3600), "An upload that sends nothing for so long is dropped."
     )
     min_upload_bytes_per_second: int = _setting(
         16 << 10,
-        _integer(0, 1 << 40),
+        setting_types.integer(0, 1 << 40),
         "An upload slower than this over its first and every further 10 s is dropped; 0 allows any.",
     )
     header_timeout_seconds: float = _setting(
-        10.0, _seconds(0.1, 3600), "A connection whose request headers are not whole after so long is closed."
+        10.0,
+        setting_types.seconds(0.1, 3600),
+        "A connection whose request headers are not whole after so long is closed.",
     )
     max_connections: int = _setting(
-        1024, _integer(8, 100_000), "Connections open at once; further ones are closed at once."
+        1024, setting_types.integer(8, 100_000), "Connections open at once; further ones are closed at once."
     )
     key_requests_per_minute: int = _setting(
-        0, _integer(0, 1_000_000), "Recordings that one key may submit in a minute; 0 is unlimited."
+        0,
+        setting_types.integer(0, 1_000_000),
+        "Recordings that one key may submit in a minute; 0 is unlimited.",
     )
     key_concurrent_uploads: int = _setting(
-        0, _integer(0, 10_000), "Uploads that one key may have under way at once; 0 is unlimited."
+        0,
+        setting_types.integer(0, 10_000),
+        "Uploads that one key may have under way at once; 0 is unlimited.",
     )
     key_queued_recordings: int = _setting(
-        0, _integer(0, 1_000_000), "Recordings that one key may have unfinished at once; 0 is unlimited."
+        0,
+        setting_types.integer(0, 1_000_000),
+        "Recordings that one key may have unfinished at once; 0 is unlimited.",
     )
     retry_window_seconds: float = _setting(
         600.0,
-        _seconds(0, 86_400),
+        setting_types.seconds(0, 86_400),
         "The same recording with the same parameters from the same key within this time takes the first one's result; "
         "0 decodes it again.",
     )
     allow_local_files: tuple[str, ...] = _setting(
         (),
-        _names,
+        setting_types.names,
         "A folder whose files a JSON request may name by `file_path`; may be repeated.",
         shown="none",
         metavar="DIR",
     )
     decode_processes: int = _setting(
-        2, _integer(1, 64), "Child processes that turn uploads into samples, kept warm."
+        2, setting_types.integer(1, 64), "Child processes that turn uploads into samples, kept warm."
     )
     decode_timeout_seconds: float = _setting(
         600.0,
-        _seconds(1, 86_400),
+        setting_types.seconds(1, 86_400),
         "Longest time that decoding one recording may take, in CPU time and on the clock.",
     )
     decode_memory_bytes: int = _setting(
-        512 << 20, _size, "Memory that one decoding child may take.", shown="512MiB"
+        512 << 20, setting_types.size, "Memory that one decoding child may take.", shown="512MiB"
     )
     max_duration_seconds: float = _setting(
-        AudioLimits().max_duration_seconds, _seconds(1, 7 * 86400), "Longest recording accepted."
+        AudioLimits().max_duration_seconds, setting_types.seconds(1, 7 * 86400), "Longest recording accepted."
     )
     max_queued_requests: int = _setting(
-        256, _integer(1, 100_000), "Recordings waiting for the engine or in its hands; further ones get 429."
+        256,
+        setting_types.integer(1, 100_000),
+        "Recordings waiting for the engine or in its hands; further ones get 429.",
     )
     request_timeout_seconds: float = _setting(
         # OpenAI's SDKs give up after 600 s by themselves; others wait longer for long recordings.
         3600.0,
-        _seconds(1, 7 * 86400),
+        setting_types.seconds(1, 7 * 86400),
         "Longest time that one synchronous request may wait for its transcript.",
     )
     load_timeout_seconds: float = _setting(
-        1800.0, _seconds(1, 86400), "Longest time that the model may take to download and load."
+        1800.0, setting_types.seconds(1, 86400), "Longest time that the model may take to download and load."
     )
     restart_wait_seconds: float = _setting(
-        15.0, _seconds(0, 3600), "How long a request waits for an engine that is starting before it gets 503."
+        15.0,
+        setting_types.seconds(0, 3600),
+        "How long a request waits for an engine that is starting before it gets 503.",
+    )
+    restart_backoff_seconds: tuple[float, ...] = _setting(
+        RestartPolicy().backoff_seconds,
+        setting_types.several_seconds(0, 3600),
+        "Pauses before a dead engine is started again, after the first death, the second, and so on.",
+        shown="0,1,2,5,15,30",
+    )
+    breaker_deaths: int = _setting(
+        RestartPolicy().breaker_deaths,
+        setting_types.integer(1, 1_000_000),
+        "So many deaths of the engine within the window are too many: it rests, and requests get 503 meanwhile.",
+    )
+    breaker_window_seconds: float = _setting(
+        RestartPolicy().breaker_window_seconds,
+        setting_types.seconds(1, 86_400),
+        "Stretch of time within which deaths of the engine are counted.",
+    )
+    breaker_pause_seconds: float = _setting(
+        RestartPolicy().breaker_pause_seconds,
+        setting_types.seconds(0.1, 86_400),
+        "How long the engine rests after too many deaths before it is tried once more.",
+    )
+    stall_seconds: float = _setting(
+        WatchLimits().stall_seconds,
+        setting_types.seconds(1, 86_400),
+        "An engine that makes no progress for so long, and for ten times a chunk's usual time, is replaced.",
     )
     drain_seconds: float = _setting(
-        20.0, _seconds(0, 3600), "How long a stopping server lets requests in hand finish."
+        20.0, setting_types.seconds(0, 3600), "How long a stopping server lets requests in hand finish."
+    )
+    store: bool = _setting(
+        True,
+        setting_types.boolean,
+        "Keep jobs in the data folder, where they survive a restart; `--no-store` keeps them in memory.",
     )
     max_jobs: int = _setting(
-        1000, _integer(1, 1_000_000), "Jobs kept, unfinished and finished; further unfinished ones get 429."
+        10_000, setting_types.integer(1, 1_000_000), "Jobs unfinished at once; further ones get 429."
     )
-    job_retention_seconds: float = _setting(
-        86_400.0, _seconds(1, 366 * 86400), "How long a finished job's result is kept."
+    keep_results_days: float = _setting(
+        30.0, setting_types.days, "How long a finished job and its result are kept."
     )
-    log_level: str = _setting("info", _choice(*LOG_LEVELS), "debug, info, warning or error.")
-    docs: bool = _setting(False, _boolean, "Serve /docs, a page to try the API with.")
+    keep_failed_audio_days: float = _setting(
+        7.0, setting_types.days, "How long a failed job's recording is kept, so that it can be retried."
+    )
+    keep_audio: bool = _setting(
+        False, setting_types.boolean, "Keep the recordings of completed jobs as long as their results."
+    )
+    log_level: str = _setting("info", setting_types.choice(*LOG_LEVELS), "debug, info, warning or error.")
+    docs: bool = _setting(False, setting_types.boolean, "Serve /docs, a page to try the API with.")
 
     def engine_config(self) -> EngineConfig:
         """What the engine worker is started with."""

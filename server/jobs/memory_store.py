@@ -1,99 +1,443 @@
-"""Jobs in memory: bounded in number and in time, gone with the process.
+"""Jobs in memory: a JobStore for one process that keeps nothing (`--no-store`), and the plainest one to read.
 
-Results are kept for a time that a clock jump does not change, and the oldest finished ones give way when the store
-is full. Unfinished jobs never give way; when they alone fill the store, further ones are refused.
+Jobs are gone with the process. Recordings lie on the disk while they are needed, because that is where decoders read
+them, and the next start removes what a killed process left. Finished jobs are bounded in number: the oldest give way.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
 
 from engine.protocol.transcript import Transcript
-from server.jobs.job import Job, JobFailure
-from server.jobs.store import JobStoreFull
+from server.jobs.audio_folder import AudioFolder, FolderLock, store_error
+from server.jobs.bells import WORK, Bells, claim_of, log_of
+from server.jobs.job import (
+    Claim,
+    EventKind,
+    Job,
+    JobEvent,
+    JobFailure,
+    JobPage,
+    JobStatus,
+    StoredAudio,
+    StoreStats,
+    Submission,
+    Swept,
+    WorkerDeath,
+)
+from server.jobs.keeping_clock import KeepingClock
+from server.jobs.memory_record import JobRecord
+from server.jobs.serialization import fingerprint
+from server.jobs.store import (
+    LEASE_OVER,
+    MAX_PAGE,
+    CursorInvalid,
+    IdempotencyConflict,
+    JobNotRetryable,
+    JobStoreFull,
+    JobStoreUnavailable,
+    StoreRules,
+    Submitted,
+    not_heard_of_again,
+)
+from server.keys import make_private_folder
+
+MAX_FINISHED = 1000
 
 
 class MemoryJobStore:
-    """A JobStore for one process."""
+    """A JobStore for one process; lives on one event loop."""
 
     def __init__(
         self,
+        data_folder: Path,
+        rules: StoreRules | None = None,
         *,
-        max_jobs: int,
-        retention_seconds: float,
+        max_finished: int = MAX_FINISHED,
+        wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._max_jobs = max_jobs
-        self._retention_seconds = retention_seconds
+        """wall, monotonic: clocks, for tests."""
+        self._rules = rules or StoreRules()
+        self._max_finished = max_finished
+        self._wall = wall
         self._monotonic = monotonic
-        self._wall_clock = wall_clock
-        self._jobs: dict[str, Job] = {}
-        self._finished_at: dict[str, float] = {}
-        """When each finished job ended, on the monotonic clock, oldest first."""
+        self._clock = KeepingClock(wall=wall, monotonic=monotonic)
+        self._folder = data_folder / "jobs"
+        self._lock = FolderLock(self._folder / "lock")
+        # Not where a store on disk keeps its recordings, which are still needed when that one is used again.
+        self._audio = AudioFolder(self._folder / "passing-audio")
+        self._bells = Bells()
+        self._entries: dict[str, JobRecord] = {}
+        """By job id, in the order of submission."""
+        self._keys: dict[tuple[str, str], str] = {}
+        self._last_seq = 0
+        self._is_open = False
+        self._is_draining = False
 
-    async def submit(self, owner: str) -> Job:
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Swept:
         """See JobStore."""
-        self._expire()
-        if len(self._jobs) >= self._max_jobs:
-            if not self._finished_at:
-                raise JobStoreFull(f"{self._max_jobs} jobs are unfinished already")
-            self._forget(next(iter(self._finished_at)))
-        job = Job(job_id="job_" + secrets.token_hex(16), owner=owner, created_at=self._wall_clock())
-        self._jobs[job.job_id] = job
-        return job
+        try:
+            make_private_folder(self._folder.parent)
+            make_private_folder(self._folder)
+            self._lock.take()
+            self._audio.make()
+            orphans = self._audio.remove_all_but(())
+        except OSError as error:
+            self._lock.release()
+            raise store_error(error) from None
+        self._is_open = True
+        return Swept(orphans=orphans)
+
+    async def close(self) -> None:
+        """See JobStore; every job is gone."""
+        if self._is_open:
+            self._is_open = False
+            self._audio.remove_all_but(())
+            self._bells.ring_all()
+            self._lock.release()
+
+    # ---- submitting ------------------------------------------------------------------------------------------
+
+    async def put_audio(self, source: Path, *, sha256: str) -> StoredAudio:
+        """See JobStore."""
+        self._check_open()
+        return self._audio.move(source, sha256)
+
+    async def discard_audio(self, audio: StoredAudio) -> None:
+        """See JobStore."""
+        self._audio.remove([audio.audio_id])
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """See JobStore."""
+        try:
+            return self._submit(submission)
+        except BaseException:
+            self._audio.remove([submission.audio.audio_id])
+            raise
+
+    def _submit(self, submission: Submission) -> Submitted:
+        self._check_open()
+        marks = fingerprint(submission)
+        key = submission.idempotency_key
+        if key is not None and (known := self._keys.get((submission.owner, key))) is not None:
+            entry = self._entries[known]
+            if entry.fingerprint != marks:
+                raise IdempotencyConflict(
+                    "This idempotency key was used for another recording, or with other options."
+                )
+            self._audio.remove([submission.audio.audio_id])
+            return Submitted(entry.bare(), is_new=False)
+        self._check_room()
+        self._last_seq += 1
+        job = Job(
+            job_id="job_" + secrets.token_hex(16),
+            owner=submission.owner,
+            created_at=self._wall(),
+            options=submission.options,
+            result_format=submission.result_format,
+            callback_url=submission.callback_url,
+        )
+        entry = JobRecord(self._last_seq, job, submission.audio, marks, key)
+        self._entries[job.job_id] = entry
+        if key is not None:
+            self._keys[submission.owner, key] = job.job_id
+        entry.log("queued", self._wall())
+        self._bells.ring(WORK)
+        return Submitted(replace(job, queue_position=self._queue_position(entry)), is_new=True)
+
+    def _check_room(self) -> None:
+        unfinished = sum(1 for entry in self._entries.values() if not entry.job.is_finished)
+        if unfinished >= self._rules.max_unfinished:
+            raise JobStoreFull(f"{unfinished} jobs are unfinished already")
+
+    # ---- working ---------------------------------------------------------------------------------------------
+
+    async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
+        """See JobStore."""
+        deadline = time.monotonic() + wait_seconds
+        with self._bells.listening(WORK) as arrived:
+            while True:
+                self._check_open()
+                arrived.clear()
+                claims = self._claim_now(worker, limit)
+                remaining = deadline - time.monotonic()
+                if claims or remaining <= 0 or self._is_draining:
+                    return claims
+                # Looked at in between, because a lease that ends rings no bell.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, self._rules.lease_seconds / 2)):
+                        await arrived.wait()
+
+    def _claim_now(self, worker: str, limit: int) -> tuple[Claim, ...]:
+        self._take_back_silent()
+        if self._is_draining:
+            return ()
+        waiting = [entry for entry in self._entries.values() if entry.job.status == "queued"][:limit]
+        lease_until = self._monotonic() + self._rules.lease_seconds
+        claims = tuple(entry.begin(worker, self._wall(), lease_until) for entry in waiting)
+        for entry in waiting:
+            self._bells.ring(log_of(entry.job.job_id))
+        return claims
+
+    async def claimed_audio(self, claim: Claim) -> Path:
+        """See JobStore."""
+        path = await self.audio(claim.job.job_id, claim.job.owner)
+        if path is None:
+            raise JobStoreUnavailable("The recording of this job is gone.")
+        return path
+
+    async def heartbeat(
+        self,
+        claim: Claim,
+        *,
+        audio_seconds_done: float | None = None,
+        audio_seconds_total: float | None = None,
+        new_text: str = "",
+    ) -> bool:
+        """See JobStore."""
+        entry = self._held(claim)
+        if entry is None:
+            return False
+        entry.lease_until = self._monotonic() + self._rules.lease_seconds
+        entry.report(self._wall(), audio_seconds_done, audio_seconds_total, new_text)
+        self._bells.ring(log_of(claim.job.job_id))
+        return True
+
+    async def wait_until_lost(self, claim: Claim) -> None:
+        """See JobStore."""
+        with self._bells.listening(claim_of(claim.job.job_id)) as rung:
+            while self._is_open and self._held(claim) is not None:
+                await rung.wait()
+                rung.clear()
+
+    async def complete(self, claim: Claim, transcript: Transcript, *, is_demo: bool) -> bool:
+        """See JobStore."""
+        entry = self._held(claim)
+        if entry is None:
+            return False
+        seconds = transcript.duration_seconds
+        entry.job = replace(
+            entry.job, audio_seconds_done=seconds, audio_seconds_total=seconds, partial_text="",
+            transcript=transcript, is_demo=is_demo,
+        )  # fmt: skip
+        self._end(entry, "completed", "done", keeps_audio=self._rules.keep_audio)
+        return True
+
+    async def fail(self, claim: Claim, failure: JobFailure, *, retryable: bool) -> JobStatus | None:
+        """See JobStore."""
+        entry = self._held(claim)
+        if entry is None:
+            return None
+        if retryable:
+            self._record_death(entry, failure, failure.code)
+        else:
+            self._end(entry, "failed", "failed", keeps_audio=True, failure=failure)
+        return entry.job.status
+
+    async def release(self, claim: Claim) -> bool:
+        """See JobStore."""
+        entry = self._held(claim)
+        if entry is not None:
+            self._requeue(entry, uncharged=1)
+        return entry is not None
+
+    async def drain(self) -> int:
+        """See JobStore."""
+        self._is_draining = True
+        held = [entry for entry in self._entries.values() if entry.job.status == "processing"]
+        for entry in held:
+            self._requeue(entry, uncharged=1)
+        self._bells.ring(WORK)
+        return len(held)
+
+    def _held(self, claim: Claim) -> JobRecord | None:
+        self._check_open()
+        entry = self._entries.get(claim.job.job_id)
+        return entry if entry is not None and entry.is_held_by(claim) else None
+
+    def _take_back_silent(self) -> int:
+        now = self._monotonic()
+        silent = [
+            entry
+            for entry in self._entries.values()
+            if entry.job.status == "processing" and entry.lease_until < now
+        ]
+        for entry in silent:
+            self._record_death(entry, not_heard_of_again(), LEASE_OVER)
+        return len(silent)
+
+    def _record_death(self, entry: JobRecord, failure: JobFailure, code: str) -> None:
+        death = WorkerDeath(entry.job.attempts, entry.worker or "", self._wall(), code)
+        entry.job = replace(entry.job, deaths=(*entry.job.deaths, death))
+        if len(entry.job.deaths) < self._rules.max_worker_deaths:
+            self._requeue(entry, uncharged=0)
+        else:
+            self._end(entry, "failed", "failed", keeps_audio=True, failure=failure)
+
+    def _requeue(self, entry: JobRecord, *, uncharged: int, **changes: Any) -> None:
+        entry.back_to_queue(self._wall(), uncharged=uncharged, **changes)
+        for name in (WORK, claim_of(entry.job.job_id), log_of(entry.job.job_id)):
+            self._bells.ring(name)
+
+    # ---- asking ----------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
-        self._expire()
-        job = self._jobs.get(job_id)
-        return job if job is not None and job.owner == owner else None
+        entry = self._find(job_id, owner)
+        return None if entry is None else replace(entry.job, queue_position=self._queue_position(entry))
 
-    async def start(self, job_id: str) -> None:
+    async def list(
+        self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
+    ) -> JobPage:
         """See JobStore."""
-        job = self._jobs.get(job_id)
-        if job is not None and job.status == "queued":
-            self._jobs[job_id] = replace(job, status="processing", started_at=self._wall_clock())
-
-    async def report(self, job_id: str, audio_seconds_done: float, audio_seconds_total: float) -> None:
-        """See JobStore."""
-        job = self._jobs.get(job_id)
-        if job is not None and not job.is_finished:
-            self._jobs[job_id] = replace(
-                job, audio_seconds_done=audio_seconds_done, audio_seconds_total=audio_seconds_total
-            )
-
-    async def complete(self, job_id: str, transcript: Transcript, *, is_demo: bool) -> None:
-        """See JobStore."""
-        self._finish(
-            replace(
-                self._jobs[job_id],
-                status="completed",
-                transcript=transcript,
-                is_demo=is_demo,
-                audio_seconds_done=transcript.duration_seconds,
-                audio_seconds_total=transcript.duration_seconds,
-            )
+        self._check_open()
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+            raise CursorInvalid("cursor is not one that a list of jobs gave; leave it out to begin anew")
+        limit = max(1, min(limit, MAX_PAGE))
+        found = [
+            entry
+            for entry in reversed(self._entries.values())
+            if entry.job.owner == owner
+            and status in (None, entry.job.status)
+            and (cursor is None or entry.seq < int(cursor))
+        ]
+        shown = found[:limit]
+        return JobPage(
+            tuple(entry.bare() for entry in shown),
+            str(shown[-1].seq) if len(found) > limit else None,
         )
 
-    async def fail(self, job_id: str, failure: JobFailure) -> None:
+    async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
         """See JobStore."""
-        self._finish(replace(self._jobs[job_id], status="failed", failure=failure))
+        with self._bells.listening(log_of(job_id)) as rung:
+            while self._is_open and (entry := self._find(job_id, owner)) is not None:
+                rung.clear()
+                events = entry.events[after_id:]
+                is_over = entry.job.is_finished
+                for event in events:
+                    yield event
+                    after_id = event.event_id
+                if is_over:
+                    return
+                await rung.wait()
 
-    def _finish(self, job: Job) -> None:
-        if self._jobs[job.job_id].is_finished:
-            raise RuntimeError("a job ends once")
-        self._jobs[job.job_id] = replace(job, finished_at=self._wall_clock())
-        self._finished_at[job.job_id] = self._monotonic()
+    async def audio(self, job_id: str, owner: str) -> Path | None:
+        """See JobStore."""
+        entry = self._find(job_id, owner)
+        return self._audio.path(entry.audio.audio_id) if entry is not None and entry.job.has_audio else None
 
-    def _expire(self) -> None:
-        oldest_kept = self._monotonic() - self._retention_seconds
-        for job_id in [job_id for job_id, ended in self._finished_at.items() if ended < oldest_kept]:
-            self._forget(job_id)
+    async def stats(self) -> StoreStats:
+        """See JobStore."""
+        self._check_open()
+        counted: dict[JobStatus, int] = dict.fromkeys(get_args(JobStatus), 0)
+        for entry in self._entries.values():
+            counted[entry.job.status] += 1
+        kept = [entry.audio.size_bytes for entry in self._entries.values() if entry.job.has_audio]
+        return StoreStats(counted, len(kept), sum(kept))
 
-    def _forget(self, job_id: str) -> None:
-        del self._jobs[job_id]
-        del self._finished_at[job_id]
+    def _find(self, job_id: str, owner: str) -> JobRecord | None:
+        self._check_open()
+        entry = self._entries.get(job_id)
+        return entry if entry is not None and entry.job.owner == owner else None
+
+    def _queue_position(self, entry: JobRecord) -> int | None:
+        if entry.job.status != "queued":
+            return None
+        return sum(
+            1 for other in self._entries.values() if other.job.status == "queued" and other.seq <= entry.seq
+        )
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise JobStoreUnavailable("The job store is not open.")
+
+    # ---- ending ----------------------------------------------------------------------------------------------
+
+    async def cancel(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        entry = self._find(job_id, owner)
+        if entry is not None and not entry.job.is_finished:
+            self._end(entry, "cancelled", "cancelled", keeps_audio=False)
+        return await self.get(job_id, owner)
+
+    async def erase(self, job_id: str, owner: str) -> bool:
+        """See JobStore."""
+        entry = self._find(job_id, owner)
+        if entry is not None:
+            self._remove(entry)
+        return entry is not None
+
+    async def retry(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        entry = self._find(job_id, owner)
+        if entry is None:
+            return None
+        if entry.job.status != "failed" or not entry.job.has_audio:
+            raise JobNotRetryable("Only a failed job whose recording is still there can be retried.")
+        self._check_room()
+        self._requeue(entry, uncharged=entry.job.attempts, deaths=(), failure=None, finished_at=None)
+        return await self.get(job_id, owner)
+
+    async def sweep(self) -> Swept:
+        """See JobStore."""
+        self._check_open()
+        requeued = self._take_back_silent()
+        now = self._clock.now()
+        finished = [entry for entry in self._entries.values() if entry.job.is_finished]
+        old = [e for e in finished if e.ended_on_clock < now - self._rules.keep_results_seconds]
+        for entry in old:
+            self._remove(entry)
+        unneeded = [
+            entry
+            for entry in finished
+            if entry.job.status == "failed"
+            and entry.job.has_audio
+            and entry.job.job_id in self._entries
+            and entry.ended_on_clock < now - self._rules.keep_failed_audio_seconds
+        ]
+        for entry in unneeded:
+            self._remove_audio(entry)
+        return Swept(results=len(old), recordings=len(unneeded), requeued=requeued)
+
+    def _end(
+        self,
+        entry: JobRecord,
+        status: JobStatus,
+        kind: EventKind,
+        *,
+        keeps_audio: bool,
+        failure: JobFailure | None = None,
+    ) -> None:
+        entry.job = replace(entry.job, status=status, finished_at=self._wall(), failure=failure)
+        entry.worker = None
+        entry.ended_on_clock = self._clock.now()
+        if not keeps_audio:
+            self._remove_audio(entry)
+        entry.log(kind, self._wall(), failure=failure)
+        self._bells.ring(log_of(entry.job.job_id))
+        self._bells.ring(claim_of(entry.job.job_id))
+        finished = [one for one in self._entries.values() if one.job.is_finished]
+        if len(finished) > self._max_finished:
+            self._remove(min(finished, key=lambda one: one.ended_on_clock))
+
+    def _remove(self, entry: JobRecord) -> None:
+        self._remove_audio(entry)
+        del self._entries[entry.job.job_id]
+        if entry.idempotency_key is not None:
+            del self._keys[entry.job.owner, entry.idempotency_key]
+        self._bells.ring(log_of(entry.job.job_id))
+        self._bells.ring(claim_of(entry.job.job_id))
+
+    def _remove_audio(self, entry: JobRecord) -> None:
+        self._audio.remove([entry.audio.audio_id])
+        entry.job = replace(entry.job, has_audio=False)

@@ -1,36 +1,57 @@
-"""Works on jobs: has each recording decoded and transcribed and writes its one end into the store.
+"""Works on jobs: claims them from the store, has each recording decoded and transcribed, and writes down how it ended.
 
-A few jobs are with the engine at a time; the others wait here, where they cost nothing. The recording is deleted as
-soon as the job ends, however it ends.
+A few jobs are with the engine at a time; the others wait in the store. A job whose worker died is queued again by the
+store until its record is full, and one that two workers died with runs alone. A server that stops gives its jobs
+back, so that the next one goes on. Whatever happens to the engine or the disk, a job that was accepted is not lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
 
 from engine.protocol.config import TranscribeOptions
-from engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
-from engine.protocol.messages import Progress
+from engine.protocol.errors import (
+    EngineBusy,
+    EngineCrashed,
+    EngineError,
+    EngineFault,
+    EngineUnavailable,
+    ModelError,
+    RequestCancelled,
+)
+from engine.protocol.transcript import Transcript
 from server.engine_client import EngineClient
 from server.errors import ApiError, as_api_error, error_type
-from server.jobs.job import Job, JobFailure
-from server.jobs.store import JobStore, JobStoreFull
+from server.jobs.job import Claim, Job, JobFailure, Submission
+from server.jobs.refusals import as_refusal
+from server.jobs.reporting import JobReport
+from server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
+from server.limits import Place
 from server.logs import log_event
 from server.recognition import Recognizer
 from server.transcript_log import log_transcript
 from server.uploads import Upload
 
 CONCURRENT_JOBS = 8
-_BUSY_PAUSE_SECONDS = 0.5
+WORKER = "local"
+CLAIM_WAIT_SECONDS = 10.0
+SWEEP_SECONDS = 20.0
+_PAUSE_SECONDS = 0.5
+_DISK_PAUSE_SECONDS = 5.0
 
 logger = logging.getLogger("scribewire.jobs")
 
+_Value = TypeVar("_Value")
+
 
 class JobRunner:
-    """Submits jobs and runs each in a task of its own."""
+    """Submits jobs, and runs each in a task of its own; lives on one event loop."""
 
     def __init__(
         self,
@@ -39,82 +60,220 @@ class JobRunner:
         store: JobStore,
         *,
         concurrent_jobs: int = CONCURRENT_JOBS,
+        sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         self._engine = engine
         self._recognizer = recognizer
         self._store = store
+        self._concurrent_jobs = concurrent_jobs
+        self._sweep_seconds = sweep_seconds
         self._slots = asyncio.Semaphore(concurrent_jobs)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
+        self._places: dict[str, Place] = {}
+        """Of the unfinished jobs that were submitted to this process, their places among their keys' recordings."""
 
-    async def submit(self, upload: Upload, options: TranscribeOptions, *, owner: str) -> Job:
-        """Take over the recording and queue its job; raises ApiError 429 and leaves the recording to the caller."""
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to work on what the store has; the store is open."""
+        self._spawn(self._hand_out(), self._loops, name="jobs")
+        self._spawn(self._keep_sweeping(), self._loops, name="job-sweeps")
+
+    async def stop(self, drain_seconds: float = 0.0) -> None:
+        """Claim nothing more, let what runs finish for a while, and give the rest back, charged no attempt."""
+        await _cancelled(self._loops)
+        if self._working:
+            await asyncio.wait(self._working, timeout=drain_seconds)
+        await _cancelled(self._working)
+        with contextlib.suppress(JobStoreError):
+            given_back = await self._store.drain()
+            if given_back:
+                log_event(logger, logging.INFO, "jobs_given_back", count=given_back)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]], *, name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    # ---- submitting and ending -------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        upload: Upload,
+        options: TranscribeOptions,
+        *,
+        owner: str,
+        result_format: str = "json",
+        idempotency_key: str | None = None,
+    ) -> Submitted:
+        """Keep the recording and queue its job; when this returns, both are on disk and the upload is gone.
+
+        raises: ApiError 409 (the key was used for something else), 429, 503, 507, and leaves the upload to the caller
+        """
         try:
-            job = await self._store.submit(owner)
-        except JobStoreFull as error:
-            raise ApiError(
-                429, "too_many_jobs", f"{error}; try again later.", retry_after_seconds=10
-            ) from None
-        self._spawn(self._run(job, upload, options), name=job.job_id)
+            audio = await self._store.put_audio(upload.path, sha256=upload.sha256)
+            submitted = await self._store.submit(
+                Submission(owner, audio, options, result_format, idempotency_key)
+            )
+        except JobStoreError as error:
+            raise as_refusal(error) from None
+        if submitted.is_new and upload.place is not None:
+            self._places[submitted.job.job_id] = upload.place
+            upload = dataclasses.replace(upload, place=None)
+        upload.delete()
+        return submitted
+
+    async def cancel(self, job_id: str, owner: str) -> Job | None:
+        """End an unfinished job now; a finished one stays as it is. None when there is none."""
+        job = await self._store.cancel(job_id, owner)
+        if job is not None:
+            self._is_over(job_id)
         return job
 
-    async def stop(self) -> None:
-        """Cancel what runs: jobs in memory end with the process, and nobody could ask for their results."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def _is_over(self, job_id: str) -> None:
+        if (place := self._places.pop(job_id, None)) is not None:
+            place.release()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    # ---- working ---------------------------------------------------------------------------------------------
 
-    async def _run(self, job: Job, upload: Upload, options: TranscribeOptions) -> None:
-        with upload:
+    async def _hand_out(self) -> None:
+        while True:
+            await self._slots.acquire()
+            claims: tuple[Claim, ...] = ()
             try:
-                async with self._slots:
-                    await self._transcribe(job, upload, options)
-            except (EngineError, ApiError) as error:
-                refusal = error if isinstance(error, ApiError) else as_api_error(error)
-                await self._fail(job, refusal.code, refusal.message, refusal.rule.status, refusal.param)
-            except asyncio.CancelledError:
-                await self._fail(job, "server_stopping", "The server stopped before the job was done.", 503)
-                raise
-            except Exception:
-                logger.exception("job_failed_unexpectedly")
-                await self._fail(job, "internal_error", "The server failed; its log has more.", 500)
+                # Jobs wait in the store for as long as the engine has no room for them.
+                await self._until_engine_takes_more()
+                claims = await self._store.claim(WORKER, wait_seconds=CLAIM_WAIT_SECONDS)
+            except JobStoreError as error:
+                log_event(logger, logging.ERROR, "jobs_not_claimed", code=error.code, message=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+            if not claims:
+                self._slots.release()
+                continue
+            (claim,) = claims
+            others = tuple(self._working)
+            self._spawn(self._work(claim, after=others), self._working, name=claim.job.job_id)
+            if claim.must_run_alone:
+                await asyncio.wait(self._working)
 
-    async def _transcribe(self, job: Job, upload: Upload, options: TranscribeOptions) -> None:
-        def on_started() -> None:
-            self._spawn(self._store.start(job.job_id), name="job-start")
+    async def _until_engine_takes_more(self) -> None:
+        while True:
+            await self._engine.wait_settled()
+            try:
+                self._engine.check_admission()
+                return
+            except EngineError:
+                await asyncio.sleep(_PAUSE_SECONDS)
 
-        def on_progress(progress: Progress) -> None:
-            self._spawn(
-                self._store.report(job.job_id, progress.audio_seconds_done, progress.audio_seconds_total),
-                name="job-progress",
+    async def _work(self, claim: Claim, *, after: tuple[asyncio.Task[None], ...]) -> None:
+        """Hold a claim until it ends, and give the slot back."""
+        report = JobReport(self._store, claim)
+        telling = asyncio.create_task(report.keep_telling())
+        lost = asyncio.create_task(self._store.wait_until_lost(claim))
+        try:
+            if claim.must_run_alone and after:
+                await asyncio.wait(after)
+            working = asyncio.create_task(self._end(claim, report))
+            try:
+                await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _cancelled({working})
+            await self._look_whether_over(claim)
+        finally:
+            self._slots.release()
+            await _cancelled({telling, lost})
+
+    async def _look_whether_over(self, claim: Claim) -> None:
+        with contextlib.suppress(JobStoreError):
+            job = await self._store.get(claim.job.job_id, claim.job.owner)
+            if job is None or job.is_finished:
+                self._is_over(claim.job.job_id)
+
+    async def _end(self, claim: Claim, report: JobReport) -> None:
+        """Transcribe, and write down what came of it."""
+        job = claim.job
+        try:
+            transcript = await self._transcribe(claim, report)
+        except (EngineCrashed, EngineFault) as error:
+            await self._record_death(claim, error)
+        except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
+            # Nobody's fault and nobody's death: the job goes back to its place.
+            await self._insist(lambda: self._store.release(claim))
+            await asyncio.sleep(_PAUSE_SECONDS)
+        except (EngineError, ApiError) as error:
+            refusal = error if isinstance(error, ApiError) else as_api_error(error)
+            if refusal.rule.status == 507:
+                # The recording is there; only its samples found no room, and a disk may have room again.
+                await self._insist(lambda: self._store.release(claim))
+                await asyncio.sleep(_DISK_PAUSE_SECONDS)
+            else:
+                await self._fail(claim, _failure(refusal))
+        except Exception:
+            logger.exception("job_failed_unexpectedly")
+            await self._fail(
+                claim, JobFailure("internal_error", "The server failed; its log has more.", error_type(500))
             )
+        else:
+            await self._insist(report.tell)
+            info = self._engine.info
+            is_demo = info is not None and info.is_demo
+            if await self._insist(lambda: self._store.complete(claim, transcript, is_demo=is_demo)):
+                log_transcript(transcript, is_demo=is_demo, job_id=job.job_id)
 
+    async def _transcribe(self, claim: Claim, report: JobReport) -> Transcript:
+        path: Path = await self._store.claimed_audio(claim)
+        return await self._recognizer.transcribe(
+            path,
+            claim.job.options,
+            owner=claim.job.owner,
+            priority="background",
+            on_progress=report.on_progress,
+            on_delta=report.on_delta,
+            runs_alone=claim.must_run_alone,
+        )
+
+    async def _record_death(self, claim: Claim, error: EngineError) -> None:
+        failure = _failure(as_api_error(error))
+        status = await self._insist(lambda: self._store.fail(claim, failure, retryable=True))
+        log_event(
+            logger, logging.WARNING, "worker_died_with_job", job_id=claim.job.job_id, code=error.code,
+            attempt=claim.job.attempts, status=status,
+        )  # fmt: skip
+
+    async def _fail(self, claim: Claim, failure: JobFailure) -> None:
+        if await self._insist(lambda: self._store.fail(claim, failure, retryable=False)):
+            log_event(logger, logging.WARNING, "job_failed", job_id=claim.job.job_id, code=failure.code)
+
+    async def _insist(self, write: Callable[[], Awaitable[_Value]]) -> _Value:
+        """Write to the store until it succeeds: a disk may have room again, and the work would be lost."""
         while True:
             try:
-                transcript = await self._recognizer.transcribe(
-                    upload.path,
-                    options,
-                    owner=job.owner,
-                    priority="background",
-                    on_started=on_started,
-                    on_progress=on_progress,
-                )
-                break
-            except (EngineBusy, EngineUnavailable):
-                # Admitted already: an engine that is full or starting is a reason to wait, not to fail.
-                if self._engine.state not in ("starting", "restarting", "ready"):
-                    raise
-                await asyncio.sleep(_BUSY_PAUSE_SECONDS)
-        info = self._engine.info
-        is_demo = info is not None and info.is_demo
-        await self._store.complete(job.job_id, transcript, is_demo=is_demo)
-        log_transcript(transcript, is_demo=is_demo, job_id=job.job_id)
+                return await write()
+            except JobStoreError as error:
+                log_event(logger, logging.ERROR, "job_not_written", code=error.code, message=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _fail(self, job: Job, code: str, message: str, status: int, param: str | None = None) -> None:
-        await self._store.fail(job.job_id, JobFailure(code, message, error_type(status), param))
-        log_event(logger, logging.WARNING, "job_failed", job_id=job.job_id, code=code)
+    # ---- keeping ---------------------------------------------------------------------------------------------
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_seconds)
+            try:
+                swept = await self._store.sweep()
+            except JobStoreError as error:
+                log_event(logger, logging.ERROR, "jobs_not_swept", code=error.code, message=str(error))
+                continue
+            if swept.results or swept.recordings or swept.requeued:
+                log_event(logger, logging.INFO, "jobs_swept", **dataclasses.asdict(swept))
+
+
+def _failure(refusal: ApiError) -> JobFailure:
+    return JobFailure(refusal.code, refusal.message, error_type(refusal.rule.status), refusal.param)
+
+
+async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+    waiting = list(tasks)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,77 +1,216 @@
-"""Asynchronous work: submit a recording, ask for it later. A job is seen by its owner only."""
+"""Asynchronous work: submit a recording, ask for it later, follow it live. A job is seen by its owner only."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import get_args
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from server.errors import ApiError
-from server.jobs.job import Job
+from server.errors import ApiError, bad_request
+from server.jobs.job import Job, JobStatus
+from server.jobs.refusals import as_refusal
+from server.jobs.store import MAX_PAGE, CursorInvalid
 from server.parts import owner_of, parts_of
-from server.routes.bodies import answer_headers, job_result_body
-from server.routes.form import check_model, read_options
+from server.routes.bodies import answer, answer_headers
+from server.routes.form import (
+    ResponseFormat,
+    TranscriptionForm,
+    check_model,
+    read_job_form,
+    read_result_format,
+)
+from server.routes.job_bodies import accepted_body, info_of, job_body, listed_body
+from server.routes.job_events import JobEventStream
+
+IDEMPOTENCY_HEADER = "idempotency-key"
+REPLAY_HEADER = "x-scribewire-replayed"
+"""On the 202 of a submission whose idempotency key had been seen before."""
+
+DEFAULT_PAGE = 20
 
 router = APIRouter()
 
 
 @router.post("/transcribe")
 async def submit_job(request: Request) -> Response:
-    """Take a recording (field `audio` or `file`) and answer 202 at once."""
+    """Take a recording (field `audio` or `file`) and answer 202 as soon as it is safe."""
+    return await _submit(request)
+
+
+@router.post("/v1/audio/transcriptions/jobs")
+async def create_transcription_job(request: Request) -> Response:
+    """The same beside OpenAI's own address, with its fields."""
+    return await _submit(request)
+
+
+async def _submit(request: Request) -> Response:
     parts = parts_of(request)
     parts.engine.check_usable()
+    idempotency_key = _idempotency_key(request)
     upload = await parts.uploads.receive(request, file_fields=("audio", "file"))
     try:
-        options = read_options(upload.fields)
-        if wanted := upload.fields.text("model"):
-            check_model(wanted, await parts.engine.wait_ready())
-        job = await parts.runner.submit(upload, options, owner=owner_of(request))
+        form = read_job_form(upload.fields)
+        if form.model:
+            # Known since the model was first loaded; a job need not wait for an engine that is restarting.
+            check_model(form.model, parts.engine.info or await parts.engine.wait_ready())
+        submitted = await parts.runner.submit(
+            upload,
+            form.options,
+            owner=owner_of(request),
+            result_format=form.response_format,
+            idempotency_key=idempotency_key,
+        )
     except BaseException:
         upload.delete()
         raise
-    location = f"/jobs/{job.job_id}"
+    headers = {"location": f"/jobs/{submitted.job.job_id}"}
+    if not submitted.is_new:
+        headers[REPLAY_HEADER] = "true"
+    return JSONResponse(accepted_body(submitted.job), status_code=202, headers=headers)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,255}", key):
+        raise bad_request(
+            "invalid_parameter",
+            "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.",
+            IDEMPOTENCY_HEADER,
+        )
+    return key
+
+
+@router.get("/jobs")
+async def list_jobs(request: Request) -> Response:
+    """One's own jobs, newest first."""
+    parts = parts_of(request)
+    try:
+        page = await parts.jobs.list(
+            owner_of(request),
+            status=_status(request),
+            cursor=_given(request, "cursor"),
+            limit=_limit(request),
+        )
+    except CursorInvalid as error:
+        raise as_refusal(error) from None
     return JSONResponse(
-        {"job_id": job.job_id, "status": job.status, "created_at": int(job.created_at)},
-        status_code=202,
-        headers={"location": location},
+        {
+            "object": "list",
+            "data": [listed_body(job) for job in page.jobs],
+            "next_cursor": page.cursor,
+            "has_more": page.cursor is not None,
+        }
     )
 
 
 @router.get("/jobs/{job_id}")
 async def get_job(request: Request, job_id: str) -> Response:
     """Where a job stands, with its result when it is there."""
-    parts = parts_of(request)
-    job = await parts.jobs.get(job_id, owner_of(request))
-    if job is None:
-        raise ApiError(404, "job_not_found", "There is no such job, or its time is over.", param="job_id")
-    info = parts.engine.info
+    job = await _job(request, job_id)
     warnings = job.transcript.warnings if job.transcript is not None else ()
-    return JSONResponse(_job_body(job), headers=answer_headers(info, warnings) if info is not None else None)
+    info = parts_of(request).engine.info
+    headers = answer_headers(info_of(job, info), warnings) if job.transcript is not None or info else None
+    return JSONResponse(job_body(job), headers=headers)
 
 
-def _job_body(job: Job) -> dict[str, Any]:
-    total = job.audio_seconds_total
-    fraction = min(1.0, job.audio_seconds_done / total) if total else (1.0 if job.is_finished else 0.0)
-    return {
-        "job_id": job.job_id,
-        "status": job.status,
-        "created_at": int(job.created_at),
-        "started_at": int(job.started_at) if job.started_at is not None else None,
-        "finished_at": int(job.finished_at) if job.finished_at is not None else None,
-        "progress": {
-            "audio_seconds_done": round(job.audio_seconds_done, 3),
-            "audio_seconds_total": round(total, 3) if total is not None else None,
-            "fraction": round(fraction, 4),
-        },
-        "demo": job.is_demo,
-        "result": job_result_body(job.transcript) if job.transcript is not None else None,
-        "error": None
-        if job.failure is None
-        else {
-            "message": job.failure.message,
-            "type": job.failure.type,
-            "param": job.failure.param,
-            "code": job.failure.code,
-        },
-    }
+@router.get("/jobs/{job_id}/result")
+async def get_job_result(request: Request, job_id: str) -> Response:
+    """A completed job's transcript, in the format asked for now, or else when it was submitted."""
+    wanted = _given(request, "format")
+    chosen = read_result_format(wanted) if wanted is not None else None
+    job = await _job(request, job_id)
+    if job.transcript is None:
+        raise ApiError(
+            409,
+            "job_not_completed",
+            f"This job is {job.status}; only a completed one has a result.",
+            param="job_id",
+            should_retry=False,
+        )
+    response_format: ResponseFormat = chosen or read_result_format(job.result_format)
+    form = TranscriptionForm(
+        model=None,
+        response_format=response_format,
+        options=job.options,
+        wants_logprobs=job.options.token_logprobs and response_format == "json",
+    )
+    return answer(job.transcript, info_of(job, parts_of(request).engine.info), form)
+
+
+@router.get("/jobs/{job_id}/events")
+async def follow_job(request: Request, job_id: str) -> Response:
+    """The job's events from its beginning, or behind Last-Event-ID, until it is over."""
+    after_id = _last_event_id(request)
+    job = await _job(request, job_id)
+    parts = parts_of(request)
+    events = parts.jobs.events(job.job_id, job.owner, after_id=after_id)
+    return JobEventStream(request, events, keep_alive_seconds=parts.stream_keep_alive_seconds)
+
+
+@router.delete("/jobs/{job_id}")
+async def delete_job(request: Request, job_id: str) -> Response:
+    """Cancel an unfinished job; erase a finished one with all that is known of it."""
+    parts = parts_of(request)
+    job = await _job(request, job_id)
+    if job.is_finished:
+        await parts.jobs.erase(job.job_id, job.owner)
+        return JSONResponse({"job_id": job.job_id, "status": job.status, "erased": True})
+    ended = await parts.runner.cancel(job.job_id, job.owner)
+    status = ended.status if ended is not None else "cancelled"
+    return JSONResponse({"job_id": job.job_id, "status": status, "erased": False})
+
+
+@router.post("/jobs/{job_id}/retry")
+async def retry_job(request: Request, job_id: str) -> Response:
+    """Queue a failed job again, as long as its recording is still there."""
+    job = await parts_of(request).jobs.retry(job_id, owner_of(request))
+    if job is None:
+        raise _not_found()
+    return JSONResponse(accepted_body(job), status_code=202, headers={"location": f"/jobs/{job.job_id}"})
+
+
+async def _job(request: Request, job_id: str) -> Job:
+    job = await parts_of(request).jobs.get(job_id, owner_of(request))
+    if job is None:
+        raise _not_found()
+    return job
+
+
+def _not_found() -> ApiError:
+    return ApiError(404, "job_not_found", "There is no such job, or its time is over.", param="job_id")
+
+
+def _given(request: Request, name: str) -> str | None:
+    return request.query_params.get(name) or None
+
+
+def _status(request: Request) -> JobStatus | None:
+    wanted = _given(request, "status")
+    for status in get_args(JobStatus):
+        if wanted == status:
+            return status  # type: ignore[no-any-return]  # get_args is not typed
+    if wanted is not None:
+        raise bad_request(
+            "invalid_parameter", f"status must be one of {', '.join(get_args(JobStatus))}.", "status"
+        )
+    return None
+
+
+def _limit(request: Request) -> int:
+    text = _given(request, "limit")
+    if text is None:
+        return DEFAULT_PAGE
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_PAGE:
+        raise bad_request("invalid_parameter", f"limit must be from 1 to {MAX_PAGE}.", "limit")
+    return int(text)
+
+
+def _last_event_id(request: Request) -> int:
+    text = request.headers.get("last-event-id") or ""
+    if text and not re.fullmatch(r"[0-9]{1,15}", text):
+        raise bad_request(
+            "invalid_parameter", "Last-Event-ID must be an id of this job's events.", "last-event-id"
+        )
+    return int(text) if text else 0

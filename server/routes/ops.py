@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import JSONResponse, Response
 
-from server.errors import ENGINE_ERROR_RULES, ApiError
+from server.errors import ENGINE_ERROR_RULES, ApiError, as_api_error
 from server.parts import parts_of
 from server.routes.bodies import answer_headers
 from server.routes.openapi.document import openapi_document
@@ -41,7 +41,7 @@ async def ready(request: Request) -> Response:
             retry_after_seconds=rule.retry_after_seconds,
             should_retry=False,
         )
-    raise ApiError(503, "engine_unavailable", f"The engine is {engine.state}.", retry_after_seconds=5)
+    raise as_api_error(engine.unavailable())
 
 
 @router.get("/openapi.json")

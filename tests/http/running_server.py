@@ -96,9 +96,10 @@ class RunningServer:
         )
 
     def leftovers(self) -> list[Path]:
-        """Recordings and their folders that are on disk now."""
+        """Recordings that are on disk now, of requests and of jobs."""
         servers = (self.settings.data / "uploads").glob("server-*")
-        return [path for server in servers for path in server.iterdir() if path.is_dir()]
+        uploads = [path for server in servers for path in server.iterdir() if path.is_dir()]
+        return [*uploads, *(self.settings.data / "jobs").glob("*audio/*")]
 
 
 def assert_openai_error(

@@ -19,6 +19,7 @@ from engine.protocol.config import ModelInfo, TranscribeOptions
 from server.keys import KeyStore
 from server.routes.form import ResponseFormat
 from server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
+from server.routes.openapi.jobs import EVENTS_EXAMPLE
 from server.shared_work import RETRY_HEADER
 from tests.http.running_server import RunningServer, script, until
 from tests.http.schema_check import resolve, violations
@@ -75,7 +76,11 @@ def check_answer(document: dict[str, Any], response: httpx.Response, path: str, 
 
 
 def events_of(stream: str) -> list[dict[str, str]]:
-    return [{"data": line[6:]} for line in stream.splitlines() if line.startswith("data: ")]
+    blocks = [
+        dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        for block in stream.split("\n\n")
+    ]
+    return [block for block in blocks if block]
 
 
 def routes_of_the_package() -> set[tuple[str, str]]:
@@ -291,8 +296,47 @@ def test_jobs_are_as_described_in_every_state(server: RunningServer, document: d
             answer = server.client.get(accepted.headers["location"])
             check_answer(document, answer, "/jobs/{job_id}")
             seen.add(answer.json()["status"])
+        check_job_addresses(server, document, accepted.headers["location"])
     check_answer(document, server.client.get("/jobs/job_0"), "/jobs/{job_id}")
     until(lambda: server.leftovers() == [])
+
+
+def check_job_addresses(server: RunningServer, document: dict[str, Any], location: str) -> None:
+    """What a finished job answers on each of its addresses, and that it is gone afterwards."""
+    client = server.client
+    check_answer(document, client.get("/jobs"), "/jobs")
+    for one in ResponseFormat.__args__:
+        result = client.get(f"{location}/result", params={"format": one})
+        check_answer(document, result, "/jobs/{job_id}/result")
+    check_answer(document, client.get(f"{location}/events"), "/jobs/{job_id}/events")
+    for method, path in (("post", "/retry"), ("delete", ""), ("delete", "")):
+        answer = client.request(method, location + path)
+        if answer.status_code == 202:
+            until(lambda: client.get(location).json()["status"] == "failed")
+        check_answer(document, answer, "/jobs/{job_id}" + path, method)
+
+
+def test_refusals_of_jobs_are_as_described(server: RunningServer, document: dict[str, Any]):
+    path = "/v1/audio/transcriptions/jobs"
+    key = {"idempotency-key": "openapi"}
+    for text, status in (("a", 202), ("a", 202), ("b", 409)):
+        answer = server.client.post(path, files={"file": script(text=text)}, headers=key)
+        assert answer.status_code == status
+        check_answer(document, answer, path, "post")
+    streamed = server.client.post(path, files={"file": SPEECH}, data={"stream": "true"})
+    assert streamed.status_code == 400
+    check_answer(document, streamed, path, "post")
+    assert violations("true", form_of(document, path)["properties"]["stream"], document)
+    for query in ({"cursor": "nonsense!"}, {"limit": "0"}, {"status": "lost"}):
+        answer = server.client.get("/jobs", params=query)
+        assert answer.status_code == 400
+        check_answer(document, answer, "/jobs")
+
+
+def test_example_of_job_events_is_a_stream(document: dict[str, Any]):
+    schema = document["paths"]["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    for event in events_of(EVENTS_EXAMPLE):
+        assert violations(event, schema["text/event-stream"]["schema"], document) == []
 
 
 @pytest.mark.parametrize(

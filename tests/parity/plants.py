@@ -291,7 +291,8 @@ PLANTS = (
         "decoder: generated positions one too far",
         "greedy",
         CACHE,
-        "            return self.end - self._first()\n        return mx.array(np.asarray(self.lengths, dtype=np.int32))",
+        "            return self.end - self._first()\n"
+        "        return mx.array(np.asarray(self.lengths, dtype=np.int32))",
         "            return self.end - self._first() + (self.end > 0)\n"
         "        return mx.array(np.asarray(self.lengths, dtype=np.int32) + (self.end > 0))",
     ),

@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from engine.protocol.config import EngineConfig, TranscribeOptions
 from engine.protocol.errors import (
     EngineBusy,
     EngineCrashed,
@@ -25,61 +22,14 @@ from engine.protocol.errors import (
     ModelIncomplete,
     RequestCancelled,
 )
-from engine.protocol.launch import FAKE_WORKER_MODULE
-from engine.protocol.messages import AudioSource
-from engine.protocol.transcript import Transcript
-from server.engine_client import EngineClient
-from server.engine_supervisor import STDERR_BYTES, EngineSupervisor
-from tests.http.running_server import PATIENCE_SECONDS, script
+from server.engine_process import STDERR_BYTES
+from server.restart_policy import RestartPolicy
+from tests.http.running_server import PATIENCE_SECONDS
+from tests.process.engines import engine, is_gone, recording, transcribe, until
 
 pytestmark = pytest.mark.process
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-@asynccontextmanager
-async def engine(
-    model: str = "fake", *, ready: bool = True, backoff_seconds: tuple[float, ...] = (0.0,), **options: Any
-) -> AsyncIterator[EngineClient]:
-    load_timeout_seconds = options.pop("load_timeout_seconds", 30.0)
-    supervisor = EngineSupervisor(
-        EngineConfig(model=model),
-        module=FAKE_WORKER_MODULE,
-        load_timeout_seconds=load_timeout_seconds,
-        backoff_seconds=backoff_seconds,
-    )
-    client = EngineClient(supervisor, **options)
-    client.start()
-    try:
-        if ready:
-            assert await client.wait_settled() == "ready"
-        yield client
-    finally:
-        await client.stop(0.0)
-        assert client.state == "stopped"
-
-
-def recording(folder: Path, **keys: Any) -> AudioSource:
-    path = folder / f"{len(list(folder.iterdir()))}.json"
-    path.write_bytes(script(**keys))
-    return AudioSource(str(path))
-
-
-async def transcribe(client: EngineClient, source: AudioSource, **callbacks: Any) -> Transcript:
-    return await client.transcribe(source, TranscribeOptions(), owner="ann", **callbacks)
-
-
-async def until(claim: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not claim():
-            await asyncio.sleep(0.005)
-
-
-def is_gone(process_id: int) -> bool:
-    try:
-        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_handshake_tells_the_model():
@@ -132,10 +82,12 @@ def test_worker_that_dies_fails_what_it_held_and_is_replaced(tmp_path: Path, dea
     async def story():
         async with engine() as client:
             first_worker = client.worker_process_id
-            neighbour = asyncio.create_task(transcribe(client, recording(tmp_path, delay_seconds=60)))
+            neighbour = asyncio.create_task(
+                transcribe(client, recording(tmp_path, delay_seconds=60), attempts=1)
+            )
             await asyncio.sleep(0)
             with pytest.raises(EngineCrashed):
-                await transcribe(client, recording(tmp_path, **death))
+                await transcribe(client, recording(tmp_path, **death), attempts=1)
             with pytest.raises(EngineCrashed):
                 await neighbour
             # Without waiting for anything: the request itself waits for the new worker.
@@ -151,7 +103,7 @@ def test_sigkill_in_mid_request_is_noticed_and_named(tmp_path: Path):
         async with engine() as client:
             started = asyncio.Event()
             task = asyncio.create_task(
-                transcribe(client, recording(tmp_path, hang=True), on_started=started.set)
+                transcribe(client, recording(tmp_path, hang=True), on_started=started.set, attempts=1)
             )
             await started.wait()
             os.kill(client.worker_process_id, signal.SIGKILL)
@@ -186,7 +138,7 @@ def test_what_the_worker_said_before_it_died_is_logged(tmp_path: Path, caplog: p
         async with engine() as client:
             words = "x" * (STDERR_BYTES * 2) + "\nMetal: out of memory"
             with pytest.raises(EngineCrashed):
-                await transcribe(client, recording(tmp_path, stderr=words, exit=9))
+                await transcribe(client, recording(tmp_path, stderr=words, exit=9), attempts=1)
             await client.wait_settled()
 
     with caplog.at_level("INFO", logger="scribewire.engine"):
@@ -272,14 +224,16 @@ def test_worker_of_another_protocol_version_is_refused():
 
 def test_restarts_back_off(tmp_path: Path):
     async def story():
-        async with engine(backoff_seconds=(0.0, 60.0), wait_seconds=0.1) as client:
+        async with engine(restarts=RestartPolicy(backoff_seconds=(0.0, 60.0)), wait_seconds=0.1) as client:
             with pytest.raises(EngineCrashed):
-                await transcribe(client, recording(tmp_path, exit=1))
+                await transcribe(client, recording(tmp_path, exit=1), attempts=1)
             # The first restart is immediate; loading takes longer than this client's patience.
             await client.wait_settled()
             with pytest.raises(EngineCrashed):
-                await transcribe(client, recording(tmp_path, exit=1))
-            with pytest.raises(EngineUnavailable):
+                await transcribe(client, recording(tmp_path, exit=1), attempts=1)
+            with pytest.raises(
+                EngineUnavailable, match="being replaced, because its process ended with status 1"
+            ):
                 await transcribe(client, recording(tmp_path, text="x"))
             assert client.state == "restarting"
 
@@ -307,7 +261,7 @@ def test_stop_lets_work_in_hand_finish(tmp_path: Path):
 def test_stop_ends_every_worker_and_every_request(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("server.engine_supervisor._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("server.engine_process._TERMINATE_SECONDS", 0.3)
     monkeypatch.setattr("server.engine_supervisor._SHUTDOWN_SECONDS", 0.3)
 
     async def story():

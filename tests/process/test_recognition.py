@@ -159,6 +159,9 @@ def test_dead_engine_stops_the_decoding_too(tmp_path: Path, long_recording: Path
             working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
             await becomes(lambda: engine.begun)
             engine.client.on_death("it was killed")
+            engine.client.on_state("ready")
+            await becomes(lambda: len(engine.begun) == 2)
+            engine.client.on_death("its successor was killed")
             with pytest.raises(EngineCrashed):
                 await working
             assert samples_beside(path) == []
@@ -255,7 +258,8 @@ def test_bad_upload_is_400_and_a_bad_job_fails_with_the_same_code(tmp_path: Path
         job_id = server.client.post("/transcribe", files={"audio": b"Dear sirs, " * 100}).json()["job_id"]
         job = until(lambda: ended_job(server, job_id))
         assert job["error"]["code"] == "audio_format_unsupported"
-        until(lambda: server.leftovers() == [])
+        assert server.client.delete(f"/jobs/{job_id}").status_code == 200
+        assert server.leftovers() == []
 
 
 def test_killed_child_is_400_for_its_upload_and_the_server_stays_up(

@@ -306,13 +306,19 @@ def interrupting(recording: bytes, running: Served):
     return io.BytesIO(recording)
 
 
-def test_worker_killed_in_mid_request_is_503_and_the_next_request_succeeds(tmp_path: Path):
+def kill_worker_at_work(running: RunningServer) -> None:
+    deaths = running.engine.worker_deaths
+    until(lambda: running.leftovers() and running.engine._hands.held_count)
+    os.kill(running.engine.worker_process_id, signal.SIGKILL)
+    until(lambda: running.engine.worker_deaths > deaths)
+
+
+def test_request_whose_two_workers_are_killed_is_503_and_the_next_one_succeeds(tmp_path: Path):
     with RunningServer(tmp_path) as running:
-        worker = running.engine.worker_process_id
         with ThreadPoolExecutor(1) as pool:
             pending = pool.submit(running.transcribe, script(hang=True))
-            until(lambda: running.leftovers() and running.engine._pending)
-            os.kill(worker, signal.SIGKILL)
+            kill_worker_at_work(running)
+            kill_worker_at_work(running)
             response = pending.result(PATIENCE_SECONDS)
         assert_openai_error(response, 503, "engine_crashed")
         assert int(response.headers["retry-after"]) > 0
@@ -338,4 +344,7 @@ def test_job_whose_worker_dies_fails_and_says_so(tmp_path: Path):
         )
         assert job["error"]["code"] == "engine_crashed"
         assert "status 5" in job["error"]["message"]
-        until(lambda: not running.leftovers())
+        assert [death["attempt"] for death in job["worker_deaths"]] == [1, 2, 3]
+        assert {death["code"] for death in job["worker_deaths"]} == {"engine_crashed"}
+        assert running.client.delete(f"/jobs/{job_id}").status_code == 200
+        assert not running.leftovers()

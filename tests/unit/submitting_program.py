@@ -17,7 +17,7 @@ from pathlib import Path
 
 from server.jobs.job import Submission
 from server.jobs.sqlite_store import SqliteJobStore
-from server.jobs.store import JobStoreDiskFull
+from server.jobs.store import JobStoreDiskFull, StoreRules
 
 CALLERS = 8
 FILE_LIMIT_BYTES = 600_000
@@ -33,7 +33,7 @@ async def submit(store: SqliteJobStore, folder: Path, data: bytes) -> str:
 
 async def for_ever(folder: Path) -> None:
     """Submit from several callers and claim now and then, until killed."""
-    store = SqliteJobStore(folder / "data")
+    store = SqliteJobStore(folder / "data", StoreRules(max_unfinished=1_000_000))
     await store.open()
     numbers = itertools.count()
 

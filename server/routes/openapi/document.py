@@ -11,13 +11,20 @@ import importlib.metadata
 from typing import Any
 
 from engine.protocol.config import ModelInfo
-from server.routes.bodies import MODEL_HEADER, WARNING_HEADER
-from server.routes.openapi.parameters import (
-    encoding,
-    job_form,
-    job_json,
-    transcription_form,
-    transcription_json,
+from server.routes.openapi.job_schemas import JOB_SCHEMAS
+from server.routes.openapi.jobs import job_paths
+from server.routes.openapi.parameters import encoding, transcription_form, transcription_json
+from server.routes.openapi.responses import (
+    ABOUT_MODEL,
+    ERRORS,
+    FORBIDDEN_FILE,
+    HEADERS,
+    OPEN,
+    REQUEST_ID,
+    error,
+    error_ref,
+    errors,
+    json_answer,
 )
 from server.routes.openapi.schemas import SCHEMAS, Schema, one_value, ref
 from server.shared_work import RETRY_HEADER
@@ -33,29 +40,6 @@ EVENT_EXAMPLE = (
     '"total_tokens":26}}\n\n'
 )
 
-_ERRORS = {
-    400: "The request or its recording cannot be used; the same one fails again.",
-    401: "A key is required and none that is known was sent.",
-    403: "Where no key is required: a Host or an Origin that is not answered.",
-    404: "There is nothing under this name.",
-    408: "The request, or its upload, came too slowly.",
-    413: "The recording or its form is larger than accepted.",
-    429: "Too much at once, of everyone or of this key.",
-    431: "The headers are larger than 64 KiB.",
-    500: "The server failed; its log has more under the request id.",
-    503: "The model is loading, cannot be loaded, or the server is stopping or full.",
-    504: "No transcript within the time that a request may take.",
-    507: "The server's disk has no room for the recording.",
-}
-_ALWAYS_POSSIBLE = (400, 401, 403, 408, 413, 431, 500, 503)
-_OPEN = (400, 408, 413, 431, 500, 503)
-
-_REQUEST_ID = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
-_ABOUT_MODEL = {
-    MODEL_HEADER: {"$ref": "#/components/headers/Model"},
-    WARNING_HEADER: {"$ref": "#/components/headers/Warning"},
-}
-
 
 def openapi_document(info: ModelInfo | None, *, needs_key: bool, has_docs: bool) -> dict[str, Any]:
     """The whole description.
@@ -68,8 +52,7 @@ def openapi_document(info: ModelInfo | None, *, needs_key: bool, has_docs: bool)
         "/v1/audio/translations": {"post": _create_translation()},
         "/v1/models": {"get": _list_models()},
         "/v1/models/{model_id}": {"get": _get_model(info)},
-        "/transcribe": {"post": _submit_job(info)},
-        "/jobs/{job_id}": {"get": _get_job()},
+        **job_paths(info),
         "/health/live": {"get": _live()},
         "/health/ready": {"get": _ready()},
         "/openapi.json": {"get": _describe()},
@@ -87,9 +70,9 @@ def openapi_document(info: ModelInfo | None, *, needs_key: bool, has_docs: bool)
         # An empty requirement beside the key would say that both will do.
         "security": [{"bearer": []}] if needs_key else [],
         "components": {
-            "schemas": SCHEMAS,
-            "responses": {str(status): _error(status) for status in _ERRORS},
-            "headers": _HEADERS,
+            "schemas": SCHEMAS | JOB_SCHEMAS,
+            "responses": {str(status): error(status) for status in ERRORS},
+            "headers": HEADERS,
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -100,37 +83,6 @@ def openapi_document(info: ModelInfo | None, *, needs_key: bool, has_docs: bool)
             },
         },
     }
-
-
-_HEADERS: dict[str, Schema] = {
-    "RequestId": {
-        "description": "This request's id, as the server's log has it.",
-        "required": True,
-        "schema": {"type": "string", "pattern": "^req_[0-9a-f]{24}$"},
-    },
-    "Model": {"description": "The model that answers.", "schema": {"type": "string", "minLength": 1}},
-    "Warning": {
-        "description": "Plain sentences; the demo model's answers always carry one.",
-        "schema": {"type": "string", "minLength": 1},
-    },
-    "Retry": {
-        "description": "Sent when the same recording was not decoded again: this request joined its running work, or "
-        "took its finished result.",
-        "schema": {"type": "string", "enum": ["joined", "finished"]},
-    },
-    "RetryAfter": {
-        "description": "Seconds after which the same request may succeed; always with 429 and 503.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": 120},
-    },
-    "RetryAfterMilliseconds": {
-        "description": "The same in milliseconds, which OpenAI's SDKs read first.",
-        "schema": {"type": "integer", "minimum": 0, "maximum": 120_000},
-    },
-    "ShouldRetry": {
-        "description": "Whether OpenAI's SDKs shall retry, where the status alone would tell them otherwise.",
-        "schema": {"type": "string", "enum": ["true", "false"]},
-    },
-}
 
 
 def _create_transcription(info: ModelInfo | None) -> Schema:
@@ -166,8 +118,8 @@ def _create_transcription(info: ModelInfo | None) -> Schema:
     answer = {
         "description": "The transcript in the format asked for.",
         "headers": {
-            **_REQUEST_ID,
-            **_ABOUT_MODEL,
+            **REQUEST_ID,
+            **ABOUT_MODEL,
             RETRY_HEADER: {"$ref": "#/components/headers/Retry"},
         },
         "content": content,
@@ -187,15 +139,9 @@ def _create_transcription(info: ModelInfo | None) -> Schema:
         },
         "responses": {
             "200": answer,
-            **_errors(404, 429, 504, 507, described={403: _FORBIDDEN_FILE}),
+            **errors(404, 429, 504, 507, described={403: FORBIDDEN_FILE}),
         },
     }
-
-
-_FORBIDDEN_FILE = (
-    "A file_path outside the folders that the operator opened; where no key is required, a Host or an Origin that is "
-    "not answered."
-)
 
 
 def _create_translation() -> Schema:
@@ -203,7 +149,7 @@ def _create_translation() -> Schema:
         "operationId": "createTranslation",
         "summary": "Refused: the model does not translate.",
         "tags": ["openai"],
-        "responses": _errors(described={400: "Always, with the code unsupported_endpoint."}),
+        "responses": errors(described={400: "Always, with the code unsupported_endpoint."}),
     }
 
 
@@ -212,7 +158,7 @@ def _list_models() -> Schema:
         "operationId": "listModels",
         "summary": "The resident model under each name that it answers to.",
         "tags": ["openai"],
-        "responses": {"200": _json("The names.", "ModelList", _ABOUT_MODEL), **_errors()},
+        "responses": {"200": json_answer("The names.", "ModelList", ABOUT_MODEL), **errors()},
     }
 
 
@@ -231,51 +177,7 @@ def _get_model(info: ModelInfo | None) -> Schema:
                 **({} if info is None else {"example": info.model_id}),
             }
         ],
-        "responses": {"200": _json("The model.", "Model", _ABOUT_MODEL), **_errors(404)},
-    }
-
-
-def _submit_job(info: ModelInfo | None) -> Schema:
-    form = job_form(info)
-    accepted = _json(
-        "The job; `location` says where to ask for it.",
-        "AcceptedJob",
-        {"location": {"required": True, "schema": {"type": "string", "pattern": "^/jobs/job_[0-9a-f]{32}$"}}},
-    )
-    accepted["links"] = {
-        "job": {"operationId": "getJob", "parameters": {"job_id": "$response.body#/job_id"}},
-    }
-    return {
-        "operationId": "submitJob",
-        "summary": "Submit one recording and ask for its transcript later.",
-        "tags": ["jobs"],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": form, "encoding": encoding(form)},
-                "application/json": {"schema": job_json(info)},
-            },
-        },
-        "responses": {"202": accepted, **_errors(404, 429, 507, described={403: _FORBIDDEN_FILE})},
-    }
-
-
-def _get_job() -> Schema:
-    return {
-        "operationId": "getJob",
-        "summary": "Where a job stands, and its result when it is there.",
-        "description": "A job is seen by the key that submitted it only.",
-        "tags": ["jobs"],
-        "parameters": [
-            {
-                "name": "job_id",
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "minLength": 1},
-                "example": "job_" + "0" * 32,
-            }
-        ],
-        "responses": {"200": _json("The job.", "Job", _ABOUT_MODEL), **_errors(404)},
+        "responses": {"200": json_answer("The model.", "Model", ABOUT_MODEL), **errors(404)},
     }
 
 
@@ -286,8 +188,8 @@ def _live() -> Schema:
         "tags": ["operation"],
         "security": [],
         "responses": {
-            "200": {"description": "Nothing but the status.", "headers": _REQUEST_ID},
-            **{str(status): _error_ref(status) for status in _OPEN},
+            "200": {"description": "Nothing but the status.", "headers": REQUEST_ID},
+            **{str(status): error_ref(status) for status in OPEN},
         },
     }
 
@@ -297,7 +199,7 @@ def _ready() -> Schema:
         "operationId": "ready",
         "summary": "The model is loaded and recordings are taken; 503 with the reason otherwise.",
         "tags": ["operation"],
-        "responses": {"200": _json("Ready.", "Readiness", _ABOUT_MODEL), **_errors()},
+        "responses": {"200": json_answer("Ready.", "Readiness", ABOUT_MODEL), **errors()},
     }
 
 
@@ -314,10 +216,10 @@ def _describe() -> Schema:
         "responses": {
             "200": {
                 "description": "The description.",
-                "headers": _REQUEST_ID,
+                "headers": REQUEST_ID,
                 "content": {"application/json": {"schema": document}},
             },
-            **_errors(),
+            **errors(),
         },
     }
 
@@ -330,49 +232,11 @@ def _docs() -> Schema:
         "responses": {
             "200": {
                 "description": "The page.",
-                "headers": _REQUEST_ID,
+                "headers": REQUEST_ID,
                 "content": {"text/html": {"schema": {"type": "string"}}},
             },
-            **_errors(),
+            **errors(),
         },
-    }
-
-
-def _json(description: str, shape: str, headers: dict[str, Schema]) -> Schema:
-    return {
-        "description": description,
-        "headers": {**_REQUEST_ID, **headers},
-        "content": {"application/json": {"schema": ref(shape)}},
-    }
-
-
-def _errors(*further: int, described: dict[int, str] | None = None) -> dict[str, Schema]:
-    """Refusals that any address may answer with, and further ones; `described` says more about some here."""
-    statuses = sorted({*_ALWAYS_POSSIBLE, *further})
-    said = described or {}
-    return {
-        str(status): _error(status, said[status]) if status in said else _error_ref(status)
-        for status in statuses
-    }
-
-
-def _error_ref(status: int) -> Schema:
-    return {"$ref": f"#/components/responses/{status}"}
-
-
-def _error(status: int, description: str | None = None) -> Schema:
-    headers: dict[str, Schema] = {
-        **_REQUEST_ID,
-        "retry-after": {"$ref": "#/components/headers/RetryAfter"},
-        "retry-after-ms": {"$ref": "#/components/headers/RetryAfterMilliseconds"},
-        "x-should-retry": {"$ref": "#/components/headers/ShouldRetry"},
-    }
-    if status == 401:
-        headers["www-authenticate"] = {"required": True, "schema": one_value("Bearer")}
-    return {
-        "description": description or _ERRORS[status],
-        "headers": headers,
-        "content": {"application/json": {"schema": ref("Error")}},
     }
 
 

@@ -122,20 +122,7 @@ _STRATEGY_AS_JSON = (
 
 def transcription_form(info: ModelInfo | None) -> Schema:
     """The multipart form of /v1/audio/transcriptions."""
-    properties: dict[str, Schema] = {
-        "file": recording(),
-        **options(info),
-        **_answer_options(),
-        "chunking_strategy": {
-            "anyOf": [{"enum": ["auto", *_UNSET]}, {"type": "string", "pattern": _STRATEGY_AS_JSON}],
-            "description": "Accepted and checked; recordings are cut at their quietest moments whatever it says. "
-            "An object comes as bracketed fields or as one JSON text.",
-        },
-        "chunking_strategy[type]": {"type": "string", "enum": ["server_vad"]},
-        **{f"chunking_strategy[{name}]": schema for name, schema in _VAD_DETAILS.items()},
-        "known_speaker_names[]": _speaker_names(),
-        "known_speaker_references[]": _speaker_references(),
-    }
+    properties = {"file": recording(), **options(info), **_answer_options(), **_form_details()}
     return {
         "type": "object",
         "properties": properties,
@@ -146,33 +133,60 @@ def transcription_form(info: ModelInfo | None) -> Schema:
     }
 
 
-def transcription_json(info: ModelInfo | None) -> Schema:
-    """The JSON body of /v1/audio/transcriptions, as some gateways send it."""
-    fields: dict[str, Schema] = {
-        **options(info),
-        **_answer_options(),
+def _form_details() -> dict[str, Schema]:
+    """What a form takes besides, and what is checked only."""
+    return {
+        "chunking_strategy": {
+            "anyOf": [{"enum": ["auto", *_UNSET]}, {"type": "string", "pattern": _STRATEGY_AS_JSON}],
+            "description": "Accepted and checked; recordings are cut at their quietest moments whatever it says. "
+            "An object comes as bracketed fields or as one JSON text.",
+        },
+        "chunking_strategy[type]": {"type": "string", "enum": ["server_vad"]},
+        **{f"chunking_strategy[{name}]": schema for name, schema in _VAD_DETAILS.items()},
         "known_speaker_names[]": _speaker_names(),
         "known_speaker_references[]": _speaker_references(),
     }
-    schema = _json_body(fields)
-    schema["properties"]["chunking_strategy"] = {"anyOf": [{"enum": ["auto", *_UNSET]}, _vad()]}
-    schema["allOf"].append(_which_go_together(list_mark=""))
-    return schema
+
+
+def transcription_json(info: ModelInfo | None) -> Schema:
+    """The JSON body of /v1/audio/transcriptions, as some gateways send it."""
+    return _whole_json({**options(info), **_answer_options()})
 
 
 def job_form(info: ModelInfo | None) -> Schema:
-    """The multipart form of /transcribe."""
+    """The multipart form of a job: the same fields, and the recording in `audio` or `file`."""
+    properties = {
+        "audio": recording(),
+        "file": recording(),
+        **options(info, is_job=True),
+        **_job_answer_options(),
+        **_form_details(),
+    }
     return {
         "type": "object",
-        "properties": {"audio": recording(), "file": recording(), **options(info, is_job=True)},
+        "properties": properties,
         "oneOf": [{"required": ["audio"]}, {"required": ["file"]}],
+        "allOf": [_which_go_together(), _vad_details_need_their_type("chunking_strategy[type]", properties)],
         "description": "The recording is in the part `audio` or `file`. Fields unknown here are ignored.",
     }
 
 
 def job_json(info: ModelInfo | None) -> Schema:
-    """The JSON body of /transcribe."""
-    return _json_body(options(info, is_job=True))
+    """The JSON body of a job."""
+    return _whole_json({**options(info, is_job=True), **_job_answer_options()})
+
+
+def _whole_json(fields: dict[str, Schema]) -> Schema:
+    schema = _json_body(
+        {
+            **fields,
+            "known_speaker_names[]": _speaker_names(),
+            "known_speaker_references[]": _speaker_references(),
+        }
+    )
+    schema["properties"]["chunking_strategy"] = {"anyOf": [{"enum": ["auto", *_UNSET]}, _vad()]}
+    schema["allOf"].append(_which_go_together(list_mark=""))
+    return schema
 
 
 def _json_body(fields: dict[str, Schema]) -> Schema:
@@ -236,6 +250,23 @@ def _answer_options() -> dict[str, Schema]:
             "enum": [True, 1, "true", "1", *_NOT_STREAMED],
             "default": False,
             "description": "Answer with server-sent events (json and text only).",
+        },
+    }
+
+
+def _job_answer_options() -> dict[str, Schema]:
+    return {
+        **_answer_options(),
+        "response_format": {
+            "type": "string",
+            "enum": [*get_args(ResponseFormat), ""],
+            "default": "json",
+            "description": "What the result is given as when its own address is not told otherwise.",
+        },
+        "stream": {
+            "enum": list(_NOT_STREAMED),
+            "default": False,
+            "description": "A job is not streamed; follow its events.",
         },
     }
 

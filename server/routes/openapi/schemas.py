@@ -100,9 +100,6 @@ _TRANSCRIPTION = {
     "warnings": WARNINGS,
 }
 
-_JOB_STATUS: Schema = {"type": "string", "enum": ["queued", "processing", "completed", "failed"]}
-_JOB_ID: Schema = {"type": "string", "pattern": "^job_[0-9a-f]{32}$"}
-
 SCHEMAS: dict[str, Schema] = {
     "Error": closed({"error": ref("ErrorFields")}),
     "ErrorFields": _ERROR_FIELDS,
@@ -173,37 +170,6 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "ModelList": closed({"object": one_value("list"), "data": list_of(ref("Model"))}),
-    "AcceptedJob": closed({"job_id": _JOB_ID, "status": _JOB_STATUS, "created_at": UNIX_SECONDS}),
-    "Job": closed(
-        {
-            "job_id": _JOB_ID,
-            "status": _JOB_STATUS,
-            "created_at": UNIX_SECONDS,
-            "started_at": or_null(UNIX_SECONDS),
-            "finished_at": or_null(UNIX_SECONDS),
-            "progress": closed(
-                {
-                    "audio_seconds_done": SECONDS,
-                    "audio_seconds_total": or_null(SECONDS),
-                    "fraction": {"type": "number", "minimum": 0, "maximum": 1},
-                }
-            ),
-            "demo": {"type": "boolean"},
-            "result": or_null(ref("JobResult")),
-            "error": or_null(ref("ErrorFields")),
-        }
-    ),
-    "JobResult": closed(
-        {
-            "text": TEXT,
-            "language": or_null(TEXT),
-            "duration": SECONDS,
-            "model": TEXT,
-            "segments": list_of(closed({"id": INTEGER, "start": SECONDS, "end": SECONDS, "text": TEXT})),
-            "warnings": WARNINGS,
-        },
-        optional=("warnings",),
-    ),
     "Readiness": closed(
         {"status": one_value("ready"), "model": TEXT, "demo": {"type": "boolean"}, "device": TEXT}
     ),

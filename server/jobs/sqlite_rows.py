@@ -1,0 +1,138 @@
+"""Jobs read from the tables of `migrations/`: statements that change nothing, and rows as values."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sqlite3
+from typing import get_args
+
+from server.jobs.job import Job, JobEvent, JobPage, JobStatus, StoreStats
+from server.jobs.serialization import (
+    deaths_from_json,
+    failure_from_json,
+    options_from_json,
+    transcript_from_json,
+)
+from server.jobs.store import MAX_PAGE, CursorInvalid
+
+JOB_COLUMNS = (
+    "seq, job_id, owner, status, options, result_format, callback_url, created_at, started_at, finished_at, "
+    "audio_id, audio_seconds_done, audio_seconds_total, attempts, deaths, claim_number, is_demo, failure"
+)
+_LARGEST_SEQ = (1 << 63) - 1
+
+
+def job_of(row: sqlite3.Row, *, queue_position: int | None = None) -> Job:
+    """The job of a row of JOB_COLUMNS, without its texts."""
+    return Job(
+        job_id=row["job_id"],
+        owner=row["owner"],
+        created_at=row["created_at"],
+        status=row["status"],
+        options=options_from_json(row["options"]),
+        result_format=row["result_format"],
+        callback_url=row["callback_url"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        audio_seconds_done=row["audio_seconds_done"],
+        audio_seconds_total=row["audio_seconds_total"],
+        attempts=row["attempts"],
+        deaths=deaths_from_json(row["deaths"]),
+        queue_position=queue_position,
+        has_audio=row["audio_id"] is not None,
+        is_demo=bool(row["is_demo"]),
+        failure=failure_from_json(row["failure"]),
+    )
+
+
+def find(connection: sqlite3.Connection, job_id: str, owner: str) -> sqlite3.Row | None:
+    """The row of an owner's job."""
+    return _one(
+        connection,
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ? AND owner = ?",
+        (job_id, owner),
+    )
+
+
+def whole_job(connection: sqlite3.Connection, job_id: str, owner: str) -> Job | None:
+    """An owner's job with its texts and its queue position."""
+    row = _one(
+        connection,
+        f"SELECT {JOB_COLUMNS}, texts.partial_text, texts.transcript, "
+        "CASE status WHEN 'queued' THEN "
+        "(SELECT count(*) FROM jobs AS other WHERE other.status = 'queued' AND other.seq <= jobs.seq) END "
+        "AS queue_position FROM jobs LEFT JOIN texts USING (seq) WHERE job_id = ? AND owner = ?",
+        (job_id, owner),
+    )
+    if row is None:
+        return None
+    return dataclasses.replace(
+        job_of(row, queue_position=row["queue_position"]),
+        partial_text=row["partial_text"] or "",
+        transcript=None if row["transcript"] is None else transcript_from_json(row["transcript"]),
+    )
+
+
+def page(
+    connection: sqlite3.Connection, owner: str, status: JobStatus | None, cursor: str | None, limit: int
+) -> JobPage:
+    """Newest first, from the cursor on. Raises CursorInvalid."""
+    limit = max(1, min(limit, MAX_PAGE))
+    before = _LARGEST_SEQ if cursor is None else _seq_of(cursor)
+    wanted = "" if status is None else "AND status = :status "
+    rows = connection.execute(
+        f"SELECT {JOB_COLUMNS} FROM jobs WHERE owner = :owner {wanted}AND seq < :before "
+        "ORDER BY seq DESC LIMIT :limit",
+        {"owner": owner, "status": status, "before": before, "limit": limit + 1},
+    ).fetchall()
+    jobs = tuple(job_of(row) for row in rows[:limit])
+    return JobPage(jobs, f"{rows[limit - 1]['seq']:x}" if len(rows) > limit else None)
+
+
+def _seq_of(cursor: str) -> int:
+    if not re.fullmatch(r"[0-9a-f]{1,16}", cursor) or int(cursor, 16) > _LARGEST_SEQ:
+        raise CursorInvalid("cursor is not one that a list of jobs gave; leave it out to begin anew")
+    return int(cursor, 16)
+
+
+def log(
+    connection: sqlite3.Connection, job_id: str, owner: str, after_id: int
+) -> tuple[JobStatus, list[JobEvent]] | None:
+    """A job's status, and its events behind an id, in order; None when this owner has no such job.
+
+    The status is read first, so that the last event of a job that is over is always among the events.
+    """
+    row = find(connection, job_id, owner)
+    if row is None:
+        return None
+    events = connection.execute(
+        "SELECT * FROM events WHERE seq = ? AND event_id > ? ORDER BY event_id", (row["seq"], after_id)
+    )
+    return row["status"], [
+        JobEvent(
+            event_id=event["event_id"],
+            kind=event["kind"],
+            at=event["at"],
+            attempt=event["attempt"],
+            audio_seconds_done=event["audio_seconds_done"],
+            audio_seconds_total=event["audio_seconds_total"],
+            text=event["text"],
+            failure=failure_from_json(event["failure"]),
+        )
+        for event in events.fetchall()
+    ]
+
+
+def stats(connection: sqlite3.Connection) -> StoreStats:
+    """Jobs by status, and the recordings."""
+    counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
+    audio = connection.execute(
+        "SELECT count(*), coalesce(sum(audio_bytes), 0) FROM jobs WHERE audio_id IS NOT NULL"
+    ).fetchone()
+    return StoreStats({status: counted[status] for status in get_args(JobStatus)}, audio[0], audio[1])
+
+
+def _one(connection: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = connection.execute(statement, values).fetchone()
+    return row

@@ -1,0 +1,365 @@
+"""Jobs in an SQLite database beside their recordings: a JobStore for one machine.
+
+    jobs/lock        held by the one server that uses this folder
+    jobs/jobs.db     every job, its text and its log; WAL, synchronous=FULL: what was committed survives a power failure
+    jobs/audio/      the recordings, one file each, on disk before their job is
+
+One thread writes, in groups; readers have connections of their own and never wait for it. Everything is 0600.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from engine.protocol.transcript import Transcript
+from server.jobs import sqlite_rows
+from server.jobs.audio_folder import AudioFolder, FolderLock, store_error
+from server.jobs.bells import WORK, Bells, claim_of, log_of
+from server.jobs.group_commit import Effects, GroupCommitWriter, database_error
+from server.jobs.job import (
+    FINISHED,
+    Claim,
+    Job,
+    JobEvent,
+    JobFailure,
+    JobPage,
+    JobStatus,
+    StoredAudio,
+    StoreStats,
+    Submission,
+    Swept,
+)
+from server.jobs.migrations import DatabaseTooNew, migrate
+from server.jobs.sqlite_operations import JobOperations
+from server.jobs.store import JobStoreUnavailable, StoreRules, Submitted
+from server.keys import make_private_folder
+from server.logs import log_event
+
+JOBS_FOLDER = "jobs"
+READERS = 2
+FILE_THREADS = 4
+
+logger = logging.getLogger("scribewire.jobs")
+
+_Value = TypeVar("_Value")
+
+
+class SqliteJobStore:
+    """A JobStore over one folder; lives on one event loop."""
+
+    def __init__(
+        self,
+        data_folder: Path,
+        rules: StoreRules | None = None,
+        *,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """wall, monotonic: clocks, for tests."""
+        self._rules = rules or StoreRules()
+        self._folder = data_folder / JOBS_FOLDER
+        self._database = self._folder / "jobs.db"
+        self._lock = FolderLock(self._folder / "lock")
+        self._audio = AudioFolder(self._folder / "audio")
+        self._bells = Bells()
+        self._operations = JobOperations(self._rules, wall=wall, monotonic=monotonic)
+        self._writer = GroupCommitWriter(
+            self._connect,
+            before_commit=lambda effects: self._audio.flush(),
+            after_commit=lambda effects: self._audio.remove(effects.removed_audio),
+            on_loop=self._ring,
+        )
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="job-reader")
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="job-files")
+        self._reading = threading.local()
+        self._read_connections: list[sqlite3.Connection] = []
+        self._is_open = False
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Swept:
+        """See JobStore; raises further JobStoreUnavailable (a damaged or newer database)."""
+        await asyncio.to_thread(self._prepare)
+        try:
+            self._writer.start()
+            requeued = await self._writer.call(self._operations.begin)
+            swept = await self._writer.call(self._operations.sweep)
+            orphans = await asyncio.to_thread(self._remove_orphans)
+        except BaseException:
+            await self._writer.stop()
+            self._lock.release()
+            raise
+        self._is_open = True
+        if requeued or orphans:
+            log_event(logger, logging.WARNING, "jobs_recovered", requeued=requeued, orphans_removed=orphans)
+        return Swept(swept.results, swept.recordings, requeued, orphans)
+
+    async def close(self) -> None:
+        """See JobStore."""
+        if not self._is_open:
+            return
+        await self.drain()
+        await self._writer.call(self._operations.save_clock)
+        self._is_open = False
+        self._bells.ring_all()
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._file_threads.shutdown)
+        for connection in self._read_connections:
+            connection.close()
+        # The last connection to be closed writes the log back into the database.
+        await self._writer.stop()
+        self._lock.release()
+
+    def _prepare(self) -> None:
+        try:
+            make_private_folder(self._folder.parent)
+            make_private_folder(self._folder)
+            self._lock.take()
+        except OSError as error:
+            raise store_error(error) from None
+        try:
+            self._audio.make()
+            # Made here with its mode; the log and the shared memory beside it take that mode from it.
+            os.close(os.open(self._database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            with contextlib.closing(self._connect()) as connection:
+                migrate(connection)
+        except BaseException as error:
+            self._lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise database_error(error) from None
+            if isinstance(error, OSError):
+                raise store_error(error) from None
+            if isinstance(error, DatabaseTooNew):
+                raise JobStoreUnavailable(str(error)) from None
+            raise
+
+    def _connect(self, *, is_reader: bool = False) -> sqlite3.Connection:
+        # Readers are closed by another thread than the one that used them, once that has ended.
+        connection = sqlite3.connect(
+            self._database, isolation_level=None, timeout=10.0, check_same_thread=not is_reader
+        )
+        connection.row_factory = sqlite3.Row
+        if is_reader:
+            connection.execute("PRAGMA query_only = 1")
+            return connection
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        # macOS: a plain fsync leaves the bytes in the drive's cache. No other system heeds these.
+        connection.execute("PRAGMA fullfsync = 1")
+        connection.execute("PRAGMA checkpoint_fullfsync = 1")
+        connection.execute("PRAGMA foreign_keys = 1")
+        # What was erased is overwritten, not only forgotten.
+        connection.execute("PRAGMA secure_delete = 1")
+        connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+        return connection
+
+    def _remove_orphans(self) -> int:
+        with contextlib.closing(self._connect(is_reader=True)) as connection:
+            rows = connection.execute("SELECT audio_id FROM jobs WHERE audio_id IS NOT NULL").fetchall()
+        return self._audio.remove_all_but({row["audio_id"] for row in rows})
+
+    def _ring(self, effects: Effects) -> None:
+        for name in effects.rings:
+            self._bells.ring(name)
+
+    # ---- submitting ------------------------------------------------------------------------------------------
+
+    async def put_audio(self, source: Path, *, sha256: str) -> StoredAudio:
+        """See JobStore."""
+        taking = self._in(self._file_threads, partial(self._audio.take, source, sha256))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(taking))
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._discard_taken)
+            raise
+
+    def _discard_taken(self, taking: Future[StoredAudio]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self._audio.remove([taking.result().audio_id])
+
+    async def discard_audio(self, audio: StoredAudio) -> None:
+        """See JobStore."""
+        await asyncio.wrap_future(self._in(self._file_threads, partial(self._audio.remove, [audio.audio_id])))
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """See JobStore."""
+        answer = self._writer.call(
+            partial(self._operations.insert, submission=submission),
+            if_failed=partial(self._audio.remove, [submission.audio.audio_id]),
+        )
+        # Whoever stops waiting does not take a job back that may be on disk already.
+        return await asyncio.shield(answer)
+
+    # ---- working ---------------------------------------------------------------------------------------------
+
+    async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
+        """See JobStore."""
+        deadline = time.monotonic() + wait_seconds
+        with self._bells.listening(WORK) as arrived:
+            while True:
+                arrived.clear()
+                claims = await self._claim_now(worker, limit)
+                remaining = deadline - time.monotonic()
+                if claims or remaining <= 0 or self._operations.is_draining:
+                    return claims
+                # Looked at in between, because a lease that ends rings no bell.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, self._rules.lease_seconds / 2)):
+                        await arrived.wait()
+
+    async def _claim_now(self, worker: str, limit: int) -> tuple[Claim, ...]:
+        answer = self._writer.call(partial(self._operations.claim, worker=worker, limit=limit))
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, answer: asyncio.Future[tuple[Claim, ...]]) -> None:
+        if answer.exception() is None:
+            for claim in answer.result():
+                given = self._writer.call(partial(self._operations.release, claim=claim))
+                given.add_done_callback(lambda one: one.exception())
+
+    async def claimed_audio(self, claim: Claim) -> Path:
+        """See JobStore."""
+        path = await self.audio(claim.job.job_id, claim.job.owner)
+        if path is None:
+            raise JobStoreUnavailable("The recording of this job is gone.")
+        return path
+
+    async def heartbeat(
+        self,
+        claim: Claim,
+        *,
+        audio_seconds_done: float | None = None,
+        audio_seconds_total: float | None = None,
+        new_text: str = "",
+    ) -> bool:
+        """See JobStore."""
+        seconds = (audio_seconds_done, audio_seconds_total)
+        return await self._writer.call(
+            partial(self._operations.heartbeat, claim=claim, seconds=seconds, new_text=new_text)
+        )
+
+    async def wait_until_lost(self, claim: Claim) -> None:
+        """See JobStore."""
+        with self._bells.listening(claim_of(claim.job.job_id)) as rung:
+            while self._is_open:
+                rung.clear()
+                if not await self._read(partial(self._operations.is_held, claim=claim)):
+                    return
+                await rung.wait()
+
+    async def complete(self, claim: Claim, transcript: Transcript, *, is_demo: bool) -> bool:
+        """See JobStore."""
+        return await self._writer.call(
+            partial(self._operations.complete, claim=claim, transcript=transcript, is_demo=is_demo)
+        )
+
+    async def fail(self, claim: Claim, failure: JobFailure, *, retryable: bool) -> JobStatus | None:
+        """See JobStore."""
+        return await self._writer.call(
+            partial(self._operations.fail, claim=claim, failure=failure, retryable=retryable)
+        )
+
+    async def release(self, claim: Claim) -> bool:
+        """See JobStore."""
+        return await self._writer.call(partial(self._operations.release, claim=claim))
+
+    async def drain(self) -> int:
+        """See JobStore."""
+        self._operations.is_draining = True
+        return await self._writer.call(self._operations.drain)
+
+    # ---- asking ----------------------------------------------------------------------------------------------
+
+    async def get(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        return await self._read(partial(sqlite_rows.whole_job, job_id=job_id, owner=owner))
+
+    async def list(
+        self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
+    ) -> JobPage:
+        """See JobStore."""
+        return await self._read(
+            partial(sqlite_rows.page, owner=owner, status=status, cursor=cursor, limit=limit)
+        )
+
+    async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
+        """See JobStore."""
+        with self._bells.listening(log_of(job_id)) as rung:
+            while self._is_open:
+                rung.clear()
+                found = await self._read(
+                    partial(sqlite_rows.log, job_id=job_id, owner=owner, after_id=after_id)
+                )
+                if found is None:
+                    return
+                status, events = found
+                for event in events:
+                    yield event
+                    after_id = event.event_id
+                if status in FINISHED:
+                    return
+                await rung.wait()
+
+    async def audio(self, job_id: str, owner: str) -> Path | None:
+        """See JobStore."""
+        row = await self._read(partial(sqlite_rows.find, job_id=job_id, owner=owner))
+        return None if row is None or row["audio_id"] is None else self._audio.path(row["audio_id"])
+
+    async def stats(self) -> StoreStats:
+        """See JobStore."""
+        return await self._read(sqlite_rows.stats)
+
+    # ---- ending ----------------------------------------------------------------------------------------------
+
+    async def cancel(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        await self._writer.call(partial(self._operations.cancel, job_id=job_id, owner=owner))
+        return await self.get(job_id, owner)
+
+    async def erase(self, job_id: str, owner: str) -> bool:
+        """See JobStore."""
+        return await self._writer.call(partial(self._operations.erase, job_id=job_id, owner=owner))
+
+    async def retry(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        await self._writer.call(partial(self._operations.retry, job_id=job_id, owner=owner))
+        return await self.get(job_id, owner)
+
+    async def sweep(self) -> Swept:
+        """See JobStore."""
+        return await self._writer.call(self._operations.sweep)
+
+    # ---- threads ---------------------------------------------------------------------------------------------
+
+    def _in(self, executor: Executor, work: Callable[[], _Value]) -> Future[_Value]:
+        if not self._is_open:
+            raise JobStoreUnavailable("The job store is not open.")
+        return executor.submit(work)
+
+    async def _read(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
+        return await asyncio.wrap_future(self._in(self._readers, partial(self._ask, question)))
+
+    def _ask(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
+        try:
+            connection: sqlite3.Connection | None = getattr(self._reading, "connection", None)
+            if connection is None:
+                connection = self._reading.connection = self._connect(is_reader=True)
+                self._read_connections.append(connection)
+            return question(connection)
+        except sqlite3.Error as error:
+            raise database_error(error) from None

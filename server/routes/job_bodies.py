@@ -1,0 +1,95 @@
+"""Jobs as JSON, whole and in lists."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from engine.protocol.config import ModelInfo
+from server.jobs.job import Job, JobEvent, JobFailure
+from server.routes.bodies import job_result_body
+
+
+def accepted_body(job: Job) -> dict[str, Any]:
+    """What a submission is answered with."""
+    return {"job_id": job.job_id, "status": job.status, "created_at": int(job.created_at)}
+
+
+def listed_body(job: Job) -> dict[str, Any]:
+    """A job without its texts."""
+    return {
+        "job_id": job.job_id,
+        "status": job.status,
+        "created_at": int(job.created_at),
+        "started_at": int(job.started_at) if job.started_at is not None else None,
+        "finished_at": int(job.finished_at) if job.finished_at is not None else None,
+        "progress": _progress(job),
+        "attempts": job.attempts,
+        "worker_deaths": [
+            {"attempt": death.attempt, "at": int(death.at), "code": death.code} for death in job.deaths
+        ],
+        "demo": job.is_demo,
+        "error": failure_body(job.failure),
+    }
+
+
+def job_body(job: Job) -> dict[str, Any]:
+    """All that is known of a job."""
+    return {
+        **listed_body(job),
+        "queue_position": job.queue_position,
+        "partial_text": job.partial_text,
+        "has_audio": job.has_audio,
+        "result": job_result_body(job.transcript) if job.transcript is not None else None,
+    }
+
+
+def event_body(event: JobEvent) -> dict[str, Any]:
+    """The data of one event of a job's log."""
+    body: dict[str, Any] = {
+        "at": int(event.at),
+        "attempt": event.attempt,
+        "audio_seconds_done": round(event.audio_seconds_done, 3),
+        "audio_seconds_total": _seconds(event.audio_seconds_total),
+    }
+    if event.kind == "partial":
+        body["text"] = event.text
+    if event.kind == "failed":
+        body["error"] = failure_body(event.failure)
+    return body
+
+
+def failure_body(failure: JobFailure | None) -> dict[str, Any] | None:
+    """Why a job failed, as OpenAI's error object."""
+    if failure is None:
+        return None
+    return {
+        "message": failure.message,
+        "type": failure.type,
+        "param": failure.param,
+        "code": failure.code,
+    }
+
+
+def info_of(job: Job, resident: ModelInfo | None) -> ModelInfo:
+    """The model that a job's result came from, which may be another than the one loaded now, if any is."""
+    if job.transcript is None and resident is not None:
+        return resident
+    model_id = job.transcript.model_id if job.transcript is not None else ""
+    if resident is not None:
+        return dataclasses.replace(resident, model_id=model_id, is_demo=job.is_demo)
+    return ModelInfo(model_id, job.is_demo, (), "", "", 0, 0, 0, 0.0)
+
+
+def _progress(job: Job) -> dict[str, Any]:
+    total = job.audio_seconds_total
+    fraction = min(1.0, job.audio_seconds_done / total) if total else (1.0 if job.is_finished else 0.0)
+    return {
+        "audio_seconds_done": round(job.audio_seconds_done, 3),
+        "audio_seconds_total": _seconds(total),
+        "fraction": round(fraction, 4),
+    }
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

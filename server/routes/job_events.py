@@ -1,0 +1,89 @@
+"""A job's log as server-sent events: told from anywhere, followed live, and ended with the job.
+
+    id: 3
+    event: partial        queued, progress, partial, done, failed or cancelled
+    data: {...}
+    : keep-alive          a comment, while nothing else is to be said
+
+A client that lost its connection sends the last id it saw as Last-Event-ID and misses nothing. `queued` after other
+events says that the job begins anew, and with it its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.jobs.job import JobEvent
+from server.routes.disconnect import while_connected
+from server.routes.job_bodies import event_body
+from server.routes.streaming import KEEP_ALIVE, STALLED_CLIENT_SECONDS
+
+
+class JobEventStream(Response):
+    """The response that tells a log to its end, or until the client goes."""
+
+    def __init__(
+        self, request: Request, events: AsyncIterator[JobEvent], *, keep_alive_seconds: float
+    ) -> None:
+        """keep_alive_seconds: how long the stream may say nothing."""
+        # As StreamingResponse does it: no body is set, so no length is sent.
+        self.status_code = 200
+        self.media_type = "text/event-stream"
+        self.background = None
+        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})  # nginx's
+        self._request = request
+        self._events = events
+        self._keep_alive_seconds = keep_alive_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the log; a client that leaves ends it."""
+        try:
+            await while_connected(self._request, self._tell(send), timeout_seconds=None)
+        except ClientDisconnect:
+            self._request.state.client_gone = True
+
+    async def _tell(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        # A task of its own: what waits inside an iterator must not be cancelled for a comment.
+        heard: asyncio.Queue[JobEvent | None] = asyncio.Queue()
+        listening = asyncio.create_task(self._listen(heard))
+        listening.add_done_callback(lambda _: heard.put_nowait(None))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._keep_alive_seconds):
+                        event = await heard.get()
+                except TimeoutError:
+                    await self._send(send, KEEP_ALIVE)
+                    continue
+                if event is None:
+                    break
+                await self._send(send, as_lines(event))
+            listening.result()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen(self, heard: asyncio.Queue[JobEvent | None]) -> None:
+        async for event in self._events:
+            heard.put_nowait(event)
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(STALLED_CLIENT_SECONDS):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            raise ClientDisconnect() from None
+
+
+def as_lines(event: JobEvent) -> bytes:
+    """One event as it is sent; ASCII, because some clients end lines at U+2028 and its like."""
+    data = json.dumps(event_body(event), separators=(",", ":"))
+    return f"id: {event.event_id}\nevent: {event.kind}\ndata: {data}\n\n".encode("ascii")

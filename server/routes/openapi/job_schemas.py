@@ -1,0 +1,107 @@
+"""The shapes of jobs, as the other shapes of answers: exact."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from server.jobs.job import EventKind, JobStatus
+from server.routes.openapi.schemas import (
+    INTEGER,
+    SECONDS,
+    TEXT,
+    UNIX_SECONDS,
+    WARNINGS,
+    Schema,
+    closed,
+    list_of,
+    one_value,
+    or_null,
+    ref,
+)
+
+_JOB_STATUS: Schema = {"type": "string", "enum": list(get_args(JobStatus))}
+_JOB_ID: Schema = {"type": "string", "pattern": "^job_[0-9a-f]{32}$"}
+
+_LISTED: dict[str, Schema] = {
+    "job_id": _JOB_ID,
+    "status": _JOB_STATUS,
+    "created_at": UNIX_SECONDS,
+    "started_at": or_null(UNIX_SECONDS),
+    "finished_at": or_null(UNIX_SECONDS),
+    "progress": closed(
+        {
+            "audio_seconds_done": SECONDS,
+            "audio_seconds_total": or_null(SECONDS),
+            "fraction": {"type": "number", "minimum": 0, "maximum": 1},
+        }
+    ),
+    "attempts": {
+        **INTEGER,
+        "description": "Workers that took the job up. One that the server stopped under is not counted.",
+    },
+    "worker_deaths": {
+        **list_of(closed({"attempt": INTEGER, "at": UNIX_SECONDS, "code": TEXT})),
+        "description": "Workers that died with the job in hand. It is tried again until there are three.",
+    },
+    "demo": {"type": "boolean"},
+    "error": or_null(ref("ErrorFields")),
+}
+
+JOB_SCHEMAS: dict[str, Schema] = {
+    "AcceptedJob": closed({"job_id": _JOB_ID, "status": _JOB_STATUS, "created_at": UNIX_SECONDS}),
+    "DeletedJob": closed(
+        {
+            "job_id": _JOB_ID,
+            "status": {**_JOB_STATUS, "description": "What the job was when it ended."},
+            "erased": {"type": "boolean", "description": "Whether nothing is known of the job any more."},
+        }
+    ),
+    "ListedJob": closed(_LISTED),
+    "JobList": closed(
+        {
+            "object": one_value("list"),
+            "data": list_of(ref("ListedJob")),
+            "next_cursor": {**or_null(TEXT), "description": "For `cursor`, to see the jobs that follow."},
+            "has_more": {"type": "boolean"},
+        }
+    ),
+    "Job": closed(
+        {
+            **_LISTED,
+            "queue_position": {
+                **or_null({"type": "integer", "minimum": 1}),
+                "description": "1 for the job that is taken next; null unless the job is queued.",
+            },
+            "partial_text": {**TEXT, "description": "The text so far, while the job is being worked on."},
+            "has_audio": {"type": "boolean", "description": "Whether the recording is still there."},
+            "result": or_null(ref("JobResult")),
+        }
+    ),
+    "JobResult": closed(
+        {
+            "text": TEXT,
+            "language": or_null(TEXT),
+            "duration": SECONDS,
+            "model": TEXT,
+            "segments": list_of(closed({"id": INTEGER, "start": SECONDS, "end": SECONDS, "text": TEXT})),
+            "warnings": WARNINGS,
+        },
+        optional=("warnings",),
+    ),
+    "JobEvent": closed(
+        {
+            "at": UNIX_SECONDS,
+            "attempt": INTEGER,
+            "audio_seconds_done": SECONDS,
+            "audio_seconds_total": or_null(SECONDS),
+            "text": {
+                **TEXT,
+                "description": "Of `partial`: text that follows that of the events before it, since the last `queued`.",
+            },
+            "error": ref("ErrorFields"),
+        },
+        optional=("text", "error"),
+        description="The `data` of one event of a job.",
+    ),
+    "JobEventKind": {"type": "string", "enum": list(get_args(EventKind))},
+}

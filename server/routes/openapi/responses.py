@@ -1,0 +1,105 @@
+"""What answers have in common: the refusals of every address, the headers, and an answer with one of the shapes."""
+
+from __future__ import annotations
+
+from server.routes.bodies import MODEL_HEADER, WARNING_HEADER
+from server.routes.openapi.schemas import Schema, one_value, ref
+
+ERRORS = {
+    400: "The request or its recording cannot be used; the same one fails again.",
+    401: "A key is required and none that is known was sent.",
+    403: "Where no key is required: a Host or an Origin that is not answered.",
+    404: "There is nothing under this name.",
+    408: "The request, or its upload, came too slowly.",
+    413: "The recording or its form is larger than accepted.",
+    429: "Too much at once, of everyone or of this key.",
+    431: "The headers are larger than 64 KiB.",
+    500: "The server failed; its log has more under the request id.",
+    503: "The model is loading, cannot be loaded, or the server is stopping or full.",
+    504: "No transcript within the time that a request may take.",
+    507: "The server's disk has no room for the recording.",
+}
+ALWAYS_POSSIBLE = (400, 401, 403, 408, 413, 431, 500, 503)
+OPEN = (400, 408, 413, 431, 500, 503)
+
+REQUEST_ID = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+ABOUT_MODEL = {
+    MODEL_HEADER: {"$ref": "#/components/headers/Model"},
+    WARNING_HEADER: {"$ref": "#/components/headers/Warning"},
+}
+
+HEADERS: dict[str, Schema] = {
+    "RequestId": {
+        "description": "This request's id, as the server's log has it.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^req_[0-9a-f]{24}$"},
+    },
+    "Model": {"description": "The model that answers.", "schema": {"type": "string", "minLength": 1}},
+    "Warning": {
+        "description": "Plain sentences; the demo model's answers always carry one.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+    "Retry": {
+        "description": "Sent when the same recording was not decoded again: this request joined its running work, or "
+        "took its finished result.",
+        "schema": {"type": "string", "enum": ["joined", "finished"]},
+    },
+    "RetryAfter": {
+        "description": "Seconds after which the same request may succeed; always with 429 and 503.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 120},
+    },
+    "RetryAfterMilliseconds": {
+        "description": "The same in milliseconds, which OpenAI's SDKs read first.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 120_000},
+    },
+    "ShouldRetry": {
+        "description": "Whether OpenAI's SDKs shall retry, where the status alone would tell them otherwise.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    },
+}
+
+FORBIDDEN_FILE = (
+    "A file_path outside the folders that the operator opened; where no key is required, a Host or an Origin that is "
+    "not answered."
+)
+
+
+def json_answer(description: str, shape: str, headers: dict[str, Schema]) -> Schema:
+    """An answer whose body is one of the shapes."""
+    return {
+        "description": description,
+        "headers": {**REQUEST_ID, **headers},
+        "content": {"application/json": {"schema": ref(shape)}},
+    }
+
+
+def errors(*further: int, described: dict[int, str] | None = None) -> dict[str, Schema]:
+    """Refusals that any address may answer with, and further ones; `described` says more about some here."""
+    statuses = sorted({*ALWAYS_POSSIBLE, *further})
+    said = described or {}
+    return {
+        str(status): error(status, said[status]) if status in said else error_ref(status)
+        for status in statuses
+    }
+
+
+def error_ref(status: int) -> Schema:
+    """A refusal that is described once for all addresses."""
+    return {"$ref": f"#/components/responses/{status}"}
+
+
+def error(status: int, description: str | None = None) -> Schema:
+    """A refusal in the one shape."""
+    headers: dict[str, Schema] = {
+        **REQUEST_ID,
+        "retry-after": {"$ref": "#/components/headers/RetryAfter"},
+        "retry-after-ms": {"$ref": "#/components/headers/RetryAfterMilliseconds"},
+        "x-should-retry": {"$ref": "#/components/headers/ShouldRetry"},
+    }
+    if status == 401:
+        headers["www-authenticate"] = {"required": True, "schema": one_value("Bearer")}
+    return {
+        "description": description or ERRORS[status],
+        "headers": headers,
+        "content": {"application/json": {"schema": ref("Error")}},
+    }

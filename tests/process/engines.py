@@ -1,0 +1,93 @@
+"""Engines for tests that break them: a client over a real supervisor, scripts as recordings, and waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from engine.protocol.config import EngineConfig, TranscribeOptions
+from engine.protocol.launch import FAKE_WORKER_MODULE
+from engine.protocol.messages import AudioSource
+from engine.protocol.transcript import Transcript
+from server.engine_client import EngineClient
+from server.engine_supervisor import EngineSupervisor
+from server.engine_watchdog import WatchLimits
+from server.restart_policy import RestartPolicy
+from tests.http.running_server import PATIENCE_SECONDS, script
+
+IMPATIENT = WatchLimits(stall_seconds=2.5, terminate_seconds=0.5, tick_seconds=0.1)
+"""A worker beats once a second."""
+
+
+@asynccontextmanager
+async def engine(
+    model: str = "fake",
+    *,
+    module: str = FAKE_WORKER_MODULE,
+    ready: bool = True,
+    load_timeout_seconds: float = 30.0,
+    restarts: RestartPolicy | None = None,
+    watch: WatchLimits | None = None,
+    **options: Any,
+) -> AsyncIterator[EngineClient]:
+    """An engine, the fake one unless said otherwise; it starts at once again, however often it dies."""
+    supervisor = EngineSupervisor(
+        EngineConfig(model=model, device="cpu"),
+        module=module,
+        load_timeout_seconds=load_timeout_seconds,
+        restarts=restarts or RestartPolicy(backoff_seconds=(0.0,), breaker_deaths=1000),
+        watch=watch,
+    )
+    client = EngineClient(supervisor, **options)
+    client.start()
+    try:
+        if ready:
+            assert await client.wait_settled() == "ready"
+        yield client
+    finally:
+        await client.stop(0.0)
+        assert client.state == "stopped"
+
+
+def recording(folder: Path, **keys: Any) -> AudioSource:
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_bytes(script(**keys))
+    return AudioSource(str(path))
+
+
+async def transcribe(client: EngineClient, source: AudioSource, **callbacks: Any) -> Transcript:
+    return await client.transcribe(source, TranscribeOptions(), owner="ann", **callbacks)
+
+
+async def until(claim: Callable[[], Any]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not claim():
+            await asyncio.sleep(0.005)
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def broken(folder: Path, *, times: int = 1, **keys: Any) -> AudioSource:
+    """A recording that breaks the worker so often and is then answered."""
+    return recording(folder, break_times=times, break_counter=str(folder / "broken"), **keys)
+
+
+def stuck_event(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    (record,) = [one for one in caplog.records if one.getMessage() == "engine_stuck"]
+    return record.scribewire_event
+
+
+def died_event(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    (record,) = [one for one in caplog.records if one.getMessage() == "engine_died"]
+    return record.scribewire_event

@@ -1,0 +1,103 @@
+"""Jobs and the death of the server that took them: nothing accepted is lost, nothing is done twice, nothing is left."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.http.running_server import PATIENCE_SECONDS, script, until
+from tests.process.test_serve import Served, plain_lines, served
+
+pytestmark = pytest.mark.process
+
+JOBS = 24
+
+
+def submit(running: Served, recording: bytes) -> str:
+    response = httpx.post(
+        f"{running.address}/transcribe", files={"file": recording}, timeout=PATIENCE_SECONDS
+    )
+    assert response.status_code == 202, response.text
+    job_id: str = response.json()["job_id"]
+    return job_id
+
+
+def job(running: Served, job_id: str) -> dict[str, object]:
+    body: dict[str, object] = httpx.get(f"{running.address}/jobs/{job_id}", timeout=PATIENCE_SECONDS).json()
+    return body
+
+
+def recordings(data: Path) -> list[Path]:
+    return list((data / "jobs" / "audio").iterdir())
+
+
+def test_killed_server_loses_no_job_and_the_next_one_does_them_all(tmp_path: Path):
+    data = tmp_path / "data"
+    with served(data) as running:
+        running.until_ready()
+        job_ids = [submit(running, script(text=f"job {n}", delay_seconds=0.3)) for n in range(JOBS)]
+        until(lambda: any(job(running, job_id)["status"] == "completed" for job_id in job_ids))
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+    with served(data) as again:
+        again.until_ready()
+        for number, job_id in enumerate(job_ids):
+            done = until(lambda job_id=job_id: (one := job(again, job_id))["status"] == "completed" and one)
+            assert done["result"]["text"] == f"job {number}"
+            assert (done["attempts"], done["worker_deaths"]) == (1, [])
+            events = httpx.get(f"{again.address}/jobs/{job_id}/events", timeout=PATIENCE_SECONDS).text
+            assert events.count("event: done") == 1
+        assert recordings(data) == []
+        assert not list((data / "uploads").glob("server-*/*/recording"))
+
+
+def test_job_of_a_dead_engine_worker_is_done_by_the_next_one(tmp_path: Path):
+    with served(tmp_path / "data") as running:
+        running.until_ready()
+        # Two jobs in one worker's hands: one kills it each time, and the other is done all the same.
+        poison = submit(running, script(delay_seconds=0.3, exit=7))
+        neighbor = submit(running, script(text="unharmed", delay_seconds=1))
+        failed = until(lambda: (one := job(running, poison))["status"] == "failed" and one)
+        assert len(failed["worker_deaths"]) == 3
+        done = until(lambda: (one := job(running, neighbor))["status"] == "completed" and one)
+        assert done["result"]["text"] == "unharmed"
+        assert len(done["worker_deaths"]) < 3
+
+
+def test_second_server_on_the_folder_is_refused_in_one_line(tmp_path: Path):
+    data = tmp_path / "data"
+    with served(data) as running:
+        running.until_ready()
+        second = Served(data, data / "second.py", {})
+        code, _, err = second.wait()
+        assert code == 1
+        (line,) = plain_lines(err)
+        assert line.startswith("scribewire: another server (process ")
+        assert str(running.process.pid) in line
+        assert "--data" in line
+        assert job(running, submit(running, script(text="x")))["status"] in (
+            "queued",
+            "processing",
+            "completed",
+        )
+
+
+def test_stopped_server_hands_its_jobs_back_and_ends_well(tmp_path: Path):
+    data = tmp_path / "data"
+    with served(data, drain_seconds=1) as running:
+        running.until_ready()
+        job_id = submit(running, script(text="x", delay_seconds=600))
+        until(lambda: job(running, job_id)["status"] == "processing")
+        running.process.send_signal(signal.SIGTERM)
+        code, _, _ = running.wait()
+        assert code == 0
+    assert len(recordings(data)) == 1
+    with served(data, drain_seconds=0) as again:
+        again.until_ready()
+        resumed = until(lambda: (one := job(again, job_id))["status"] == "processing" and one)
+        assert (resumed["attempts"], resumed["worker_deaths"]) == (1, [])
+        assert httpx.delete(f"{again.address}/jobs/{job_id}").json()["status"] == "cancelled"
+        assert recordings(data) == []

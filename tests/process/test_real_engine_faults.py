@@ -1,0 +1,165 @@
+"""Faults behind the whole server, and faults of the real engine with a tiny random model."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from engine.protocol.config import TranscribeOptions
+from engine.protocol.launch import EXIT_ENGINE_FAULT
+from engine.protocol.messages import AudioSource
+from server.engine_client import AudioOutcome
+from tests.http.openai_shapes import check_stream, parse_events
+from tests.http.running_server import RunningServer, assert_openai_error, script
+from tests.http.running_server import until as until_sync
+from tests.parity.clips import uniform
+from tests.process import faulty_worker
+from tests.process.engines import IMPATIENT, engine, is_gone, stuck_event, until
+from tests.process.pools import run
+from tests.unit.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.process
+
+
+# ---- over HTTP -----------------------------------------------------------------------------------------------
+
+
+def test_stream_goes_on_behind_what_was_sent(tmp_path: Path):
+    speech = script(
+        deltas=["One", " two", " three"], exit=4, break_times=1, break_counter=str(tmp_path / "broken")
+    )
+    with RunningServer(tmp_path / "data") as running:
+        response = running.transcribe(speech, stream="true", temperature="0.7")
+        events, _ = parse_events(response.content)
+        deltas, done = check_stream(events)
+        assert deltas == ["One", " two", " three"]
+        assert done["text"] == "One two three"
+        assert running.engine.worker_deaths == 1
+        assert running.leftovers() == []
+
+
+def test_hung_engine_is_503_with_its_reason_until_it_is_replaced(tmp_path: Path):
+    speech = script(hang=True, break_times=1, break_counter=str(tmp_path / "broken"), text="at last")
+    with RunningServer(tmp_path / "data", stall_seconds=2.5) as running, ThreadPoolExecutor(1) as pool:
+        worker = running.engine.worker_process_id
+        request = pool.submit(running.transcribe, speech)
+        answer = until_sync(lambda: (seen := running.client.get("/health/ready")).status_code == 503 and seen)
+        error = assert_openai_error(answer, 503, "engine_unavailable")
+        assert "being replaced, because it has made no progress for" in error["message"]
+        assert int(answer.headers["retry-after"]) > 0
+        assert running.client.get("/health/live").status_code == 200
+        until_sync(lambda: running.client.get("/health/ready").status_code == 200)
+        assert request.result().json()["text"] == "at last"
+        assert is_gone(worker)
+
+
+def test_open_breaker_is_503_for_those_who_wait_and_no_end_for_jobs(tmp_path: Path):
+    settings = {"breaker_deaths": 2, "breaker_pause_seconds": 4.0, "restart_backoff_seconds": (0.0,)}
+    with RunningServer(tmp_path, **settings) as running:
+        assert_openai_error(running.transcribe(script(exit=1)), 503, "engine_crashed")
+        until_sync(lambda: running.engine._supervisor.resting_seconds)
+        for answer in (running.client.get("/health/ready"), running.transcribe(script(text="x"))):
+            error = assert_openai_error(answer, 503, "engine_unavailable")
+            assert "died 2 times within 600 s" in error["message"]
+            assert "status 1" in error["message"]
+            assert 0 < int(answer.headers["retry-after"]) <= 5
+        job = running.client.post("/transcribe", files={"audio": script(text="patience")}).json()
+        assert running.client.get(f"/jobs/{job['job_id']}").json()["status"] in ("queued", "processing")
+        done = until_sync(
+            lambda: (
+                (seen := running.client.get(f"/jobs/{job['job_id']}").json())["status"] == "completed"
+                and seen
+            )
+        )
+        assert done["result"]["text"] == "patience"
+
+
+# ---- the real engine -----------------------------------------------------------------------------------------
+
+OPTIONS = TranscribeOptions(language="English", max_tokens=40)
+SPEECH_SECONDS = 70
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def samples(folder: Path, name: str, seconds: int) -> Path:
+    path = folder / name
+    (0.2 * uniform(f"faults/{name}", seconds * 16_000)).astype("<f4").tofile(path)
+    return path
+
+
+def test_real_engine_that_breaks_in_every_way_says_what_an_unbroken_one_says(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    sources = [AudioSource(str(samples(tmp_path, name, 10)), kind="pcm_float32") for name in ("a", "b")]
+
+    async def story() -> None:
+        async with engine(str(model), module=faulty_worker.__name__, watch=IMPATIENT) as client:
+
+            async def transcribe_both() -> tuple[list[str], list[str]]:
+                deltas: list[str] = []
+                tasks = [
+                    client.transcribe(sources[0], OPTIONS, owner="ann"),
+                    client.transcribe(
+                        sources[1], OPTIONS, owner="bob", on_delta=lambda delta: deltas.append(delta.delta)
+                    ),
+                ]
+                return [one.text for one in await asyncio.gather(*tasks)], deltas
+
+            expected, _ = await transcribe_both()
+            assert all(expected)
+            for deaths, kind in enumerate(("fault", "abort", "hang"), start=1):
+                (model / "cue").write_text(kind)
+                texts, deltas = await transcribe_both()
+                assert texts == expected
+                assert "".join(deltas) == expected[1]
+                assert client.worker_deaths == deaths
+
+    with caplog.at_level("INFO", logger="scribewire.engine"):
+        run(story)
+    ends = [one.scribewire_event for one in caplog.records if one.getMessage() == "engine_died"]
+    assert [end["exit_code"] for end in ends] == [EXIT_ENGINE_FAULT, -signal.SIGABRT, -signal.SIGTERM]
+    assert any("Insufficient Memory" in line for line in ends[0]["last_words"])
+    assert any("faulty_worker.py" in line for line in stuck_event(caplog)["stacks"])
+
+
+@pytest.mark.parametrize("is_whole", [False, True], ids=["still growing", "whole by then"])
+def test_growing_audio_is_handed_out_again_whole(model: Path, tmp_path: Path, is_whole: bool):
+    path = samples(tmp_path, "speech", SPEECH_SECONDS)
+    data = path.read_bytes()
+    whole = AudioSource(str(path), kind="pcm_float32")
+    growing_path = tmp_path / "growing"
+    growing_path.write_bytes(data[: len(data) * 9 // 10])
+    growing = AudioSource(
+        str(growing_path), kind="pcm_float32", is_growing=True, expected_seconds=SPEECH_SECONDS
+    )
+
+    def grow(ended: asyncio.Future[AudioOutcome]) -> None:
+        with growing_path.open("ab") as file:
+            file.write(data[len(data) * 9 // 10 :])
+        ended.set_result(AudioOutcome(len(data) // 4))
+
+    async def story() -> None:
+        async with engine(str(model), module=faulty_worker.__name__) as client:
+            expected = await client.transcribe(whole, OPTIONS, owner="ann")
+            (model / "cue").write_text("abort")
+            ended: asyncio.Future[AudioOutcome] = asyncio.get_running_loop().create_future()
+            if is_whole:
+                grow(ended)
+            task = asyncio.create_task(client.transcribe(growing, OPTIONS, owner="ann", audio_ended=ended))
+            await until(lambda: client.worker_deaths == 1)
+            if not is_whole:
+                await until(lambda: client._hands.held_count == 1)
+                grow(ended)
+            transcript = await task
+            assert transcript.text == expected.text
+            assert transcript.duration_seconds == SPEECH_SECONDS
+
+    run(story)

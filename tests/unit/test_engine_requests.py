@@ -1,0 +1,293 @@
+"""One story per request however many workers tell it, and who is handed to a worker when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+import pytest
+
+from engine.protocol.config import TranscribeOptions
+from engine.protocol.errors import AudioUndecodable, EngineCrashed
+from engine.protocol.messages import AudioEnded, AudioSource, Completed, TextDelta, Transcribe
+from engine.protocol.transcript import TokenLogprob, Transcript
+from server.engine_hands import Hands
+from server.engine_requests import AudioOutcome, Callbacks, EngineRequest
+
+
+def on_a_loop(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def test() -> None:
+        asyncio.run(story())
+
+    test.__name__, test.__doc__ = story.__name__, story.__doc__
+    return test
+
+
+def request(
+    name: str = "a",
+    *,
+    attempts: int = 2,
+    priority: Literal["interactive", "background"] = "interactive",
+    runs_alone: bool = False,
+    options: TranscribeOptions | None = None,
+    audio_ended: asyncio.Future[AudioOutcome] | None = None,
+    **callbacks: Any,
+) -> EngineRequest:
+    message = Transcribe(name, AudioSource("x"), options or TranscribeOptions(), priority=priority)
+    return EngineRequest(
+        message,
+        Callbacks(**callbacks),
+        attempts=attempts,
+        runs_alone=runs_alone,
+        audio_ended=audio_ended,
+    )
+
+
+def transcript(text: str) -> Transcript:
+    return Transcript(
+        text=text, language=None, languages=(), duration_seconds=1.0, segments=(), model_id="fake"
+    )
+
+
+# ---- text that was sent --------------------------------------------------------------------------------------
+
+
+class Ear:
+    """A request that is listened to, over two workers."""
+
+    def __init__(self, *first: str, logprobs: bool = False) -> None:
+        self.heard: list[TextDelta] = []
+        self.request = request(on_delta=self.heard.append)
+        self._with_logprobs = logprobs
+        self.say(*first)
+        self.request.lose_worker("it was killed")
+        self.before = len(self.heard)
+
+    def say(self, *texts: str) -> None:
+        for text in texts:
+            logprobs = (TokenLogprob(text, text.encode(), -1.0),) if self._with_logprobs else ()
+            self.request.hear(TextDelta("a", text, logprobs))
+
+    def end(self, text: str) -> str:
+        self.request.hear(Completed("a", transcript(text)))
+        return self.request.future.result().text
+
+    @property
+    def news(self) -> list[str]:
+        return [delta.delta for delta in self.heard[self.before :]]
+
+
+@pytest.mark.parametrize(
+    ("second", "news"),
+    [
+        (["One", " two", " three"], [" three"]),
+        (["One two", " three"], [" three"]),
+        (["O", "ne t", "wo thr", "ee"], [" thr", "ee"]),
+        (["One two three"], [" three"]),
+        (["", "One", "", " two", "", " three", ""], [" three", ""]),
+    ],
+)
+def test_second_worker_is_heard_from_where_the_first_one_stopped(second: list[str], news: list[str]):
+    async def story() -> None:
+        ear = Ear("One", " two")
+        ear.say(*second)
+        assert ear.news == news
+        assert ear.end("One two three") == "One two three"
+
+    asyncio.run(story())
+
+
+@on_a_loop
+async def test_logprobs_of_text_that_was_sent_are_not_sent_again() -> None:
+    ear = Ear("One", " two", logprobs=True)
+    ear.say("One", " two", " three", " four")
+    assert ear.news == [" three", " four"]
+    assert [one.text for delta in ear.heard for one in delta.logprobs] == ["One", " two", " three", " four"]
+
+
+@pytest.mark.parametrize("second", [["Two"], ["One", " too"], ["One t", "oo"], ["one"]])
+def test_text_that_begins_otherwise_ends_the_request_and_is_not_heard(second: list[str]):
+    async def story() -> None:
+        ear = Ear("One", " two")
+        ear.say(*second)
+        assert ear.news == []
+        with pytest.raises(EngineCrashed, match="does not begin with what was sent"):
+            ear.request.future.result()
+
+    asyncio.run(story())
+
+
+@on_a_loop
+async def test_whole_text_that_is_shorter_than_what_was_sent_is_no_answer() -> None:
+    ear = Ear("One", " two")
+    ear.say("One")
+    with pytest.raises(EngineCrashed):
+        ear.end("One")
+
+
+@on_a_loop
+async def test_third_worker_is_compared_with_all_that_was_sent() -> None:
+    ear = Ear("One")
+    ear.request = request(attempts=3, on_delta=ear.heard.append)
+    ear.heard.clear()
+    ear.say("One")
+    ear.request.lose_worker("x")
+    ear.say("One", " two")
+    ear.request.lose_worker("x")
+    ear.say("One two", " three")
+    assert [delta.delta for delta in ear.heard] == ["One", " two", " three"]
+    assert ear.end("One two three") == "One two three"
+
+
+@on_a_loop
+async def test_what_nobody_heard_may_change_between_two_workers() -> None:
+    one = request()
+    one.lose_worker("x")
+    one.hear(Completed("a", transcript("another text")))
+    assert one.future.result().text == "another text"
+
+
+@on_a_loop
+async def test_stream_of_sampled_text_gets_a_seed_so_that_it_can_be_said_again() -> None:
+    sampled = TranscribeOptions(temperature=0.7)
+    assert request(options=sampled, on_delta=print).message.options.seed is not None
+    assert request(options=sampled).message.options.seed is None
+    assert request(on_delta=print).message.options.seed is None
+    seeded = TranscribeOptions(temperature=0.7, seed=5)
+    assert request(options=seeded, on_delta=print).message.options == seeded
+
+
+@on_a_loop
+async def test_attempts_are_as_many_as_were_given() -> None:
+    one = request(attempts=3)
+    for deaths in (1, 2):
+        one.lose_worker("x")
+        assert not one.future.done()
+        assert one.runs_alone == (deaths == 2)
+    one.lose_worker("it made no progress")
+    with pytest.raises(EngineCrashed, match="it made no progress"):
+        one.future.result()
+
+
+@on_a_loop
+async def test_end_of_the_audio_is_told_once_to_each_worker() -> None:
+    ended: asyncio.Future[AudioOutcome] = asyncio.get_running_loop().create_future()
+    one = request(audio_ended=ended)
+    assert one.audio_end() is None
+    ended.set_result(AudioOutcome(7))
+    assert one.audio_end() == AudioEnded("a", 7)
+    assert one.audio_end() is None
+    one.lose_worker("x")
+    assert one.audio_end() == AudioEnded("a", 7)
+    failing: asyncio.Future[AudioOutcome] = asyncio.get_running_loop().create_future()
+    failing.set_result(AudioOutcome(0, AudioUndecodable("damaged", parameter="file")))
+    assert request(audio_ended=failing).audio_end() == AudioEnded(
+        "a", 0, ("audio_undecodable", "damaged", "file")
+    )
+
+
+# ---- whose turn it is ----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def turns(hands: Hands) -> list[str]:
+    """Hand over all that may be handed over."""
+    found = []
+    while (one := hands.take_next()) is not None:
+        found.append(one.request_id)
+    return found
+
+
+def filled(*requests: EngineRequest, clock: Clock | None = None) -> Hands:
+    hands = Hands(lone_work_patience_seconds=60.0, monotonic=clock or Clock())
+    for one in requests:
+        hands.add(one)
+    return hands
+
+
+@on_a_loop
+async def test_everything_is_handed_over_at_once_in_order() -> None:
+    hands = filled(request("a"), request("b", priority="background"), request("c"))
+    assert turns(hands) == ["a", "b", "c"]
+    assert hands.held_count == 3
+
+
+@on_a_loop
+async def test_lone_work_waits_for_empty_hands_and_keeps_them() -> None:
+    hands = filled(request("a"))
+    assert turns(hands) == ["a"]
+    hands.add(request("lone", priority="background", runs_alone=True))
+    hands.add(request("job", priority="background"))
+    assert turns(hands) == []
+    hands.release("a")
+    assert turns(hands) == ["lone"]
+    hands.add(request("late"))
+    assert turns(hands) == []
+    hands.release("lone")
+    assert turns(hands) == ["job", "late"]
+
+
+@on_a_loop
+async def test_those_who_wait_for_an_answer_pass_lone_work_but_not_for_ever() -> None:
+    clock = Clock()
+    hands = filled(request("a"), request("lone", priority="background", runs_alone=True), clock=clock)
+    assert turns(hands) == ["a"]
+    clock.now = 59.0
+    hands.add(request("b"))
+    assert turns(hands) == ["b"]
+    hands.release("a")
+    clock.now = 60.0
+    hands.add(request("c"))
+    assert turns(hands) == []
+    hands.release("b")
+    assert turns(hands) == ["lone"]
+    hands.release("lone")
+    assert turns(hands) == ["c"]
+
+
+@on_a_loop
+async def test_several_suspects_run_one_after_the_other_with_room_for_others_between() -> None:
+    clock = Clock()
+    hands = filled(*(request(name, priority="background", runs_alone=True) for name in "xyz"), clock=clock)
+    assert turns(hands) == ["x"]
+    clock.now = 500.0
+    hands.add(request("live"))
+    hands.release("x")
+    assert turns(hands) == ["live"]
+    hands.release("live")
+    assert turns(hands) == ["y"]
+    hands.release("y")
+    assert turns(hands) == ["z"]
+
+
+@on_a_loop
+async def test_what_a_dead_worker_held_goes_before_what_never_had_its_turn() -> None:
+    hands = filled(request("a"), request("b"))
+    assert turns(hands) == ["a", "b"]
+    hands.add(request("late"))
+    dropped = hands.drop_all()
+    assert (hands.held_count, [one.request_id for one in dropped]) == (0, ["a", "b"])
+    hands.take_back(dropped)
+    assert turns(hands) == ["a", "b", "late"]
+
+
+@on_a_loop
+async def test_request_given_up_is_held_until_the_worker_has_answered() -> None:
+    given_up = request("a")
+    hands = filled(given_up)
+    assert turns(hands) == ["a"]
+    hands.withdraw(given_up)
+    hands.add(request("lone", runs_alone=True))
+    assert turns(hands) == []
+    hands.release("a")
+    assert turns(hands) == ["lone"]
