@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -36,6 +37,7 @@ from server.jobs.keeping_clock import KeepingClock
 from server.jobs.memory_record import JobRecord
 from server.jobs.serialization import fingerprint
 from server.jobs.store import (
+    CURSOR_PATTERN,
     LEASE_OVER,
     MAX_PAGE,
     CursorInvalid,
@@ -301,7 +303,7 @@ class MemoryJobStore:
     ) -> JobPage:
         """See JobStore."""
         self._check_open()
-        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+        if cursor is not None and not re.fullmatch(CURSOR_PATTERN, cursor):
             raise CursorInvalid("cursor is not one that a list of jobs gave; leave it out to begin anew")
         limit = max(1, min(limit, MAX_PAGE))
         found = [
@@ -309,12 +311,12 @@ class MemoryJobStore:
             for entry in reversed(self._entries.values())
             if entry.job.owner == owner
             and status in (None, entry.job.status)
-            and (cursor is None or entry.seq < int(cursor))
+            and (cursor is None or entry.seq < int(cursor, 16))
         ]
         shown = found[:limit]
         return JobPage(
             tuple(entry.bare() for entry in shown),
-            str(shown[-1].seq) if len(found) > limit else None,
+            f"{shown[-1].seq:x}" if len(found) > limit else None,
         )
 
     async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:

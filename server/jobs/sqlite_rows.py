@@ -14,7 +14,7 @@ from server.jobs.serialization import (
     options_from_json,
     transcript_from_json,
 )
-from server.jobs.store import MAX_PAGE, CursorInvalid
+from server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
 
 JOB_COLUMNS = (
     "seq, job_id, owner, status, options, result_format, callback_url, created_at, started_at, finished_at, "
@@ -91,7 +91,7 @@ def page(
 
 
 def _seq_of(cursor: str) -> int:
-    if not re.fullmatch(r"[0-9a-f]{1,16}", cursor) or int(cursor, 16) > _LARGEST_SEQ:
+    if not re.fullmatch(CURSOR_PATTERN, cursor):
         raise CursorInvalid("cursor is not one that a list of jobs gave; leave it out to begin anew")
     return int(cursor, 16)
 

@@ -28,6 +28,9 @@ from server.jobs.job import (
     Swept,
 )
 
+CURSOR_PATTERN = "^[0-9a-f]{1,15}$"
+"""What cursors look like. Any that does is taken: it names a place in a list, whether or not a job stands there."""
+
 MAX_PAGE = 100
 LEASE_OVER = "lease_over"
 """The code of a death that was seen only by its silence."""

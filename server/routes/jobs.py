@@ -105,8 +105,13 @@ async def list_jobs(request: Request) -> Response:
     )
 
 
-@router.get("/jobs/{job_id}")
-async def get_job(request: Request, job_id: str) -> Response:
+@router.api_route("/jobs/{job_id}", methods=["GET", "DELETE"])
+async def one_job(request: Request, job_id: str) -> Response:
+    """One route for both, so that a 405 names both in `Allow`."""
+    return await (_delete_job if request.method == "DELETE" else _get_job)(request, job_id)
+
+
+async def _get_job(request: Request, job_id: str) -> Response:
     """Where a job stands, with its result when it is there."""
     job = await _job(request, job_id)
     warnings = job.transcript.warnings if job.transcript is not None else ()
@@ -149,8 +154,7 @@ async def follow_job(request: Request, job_id: str) -> Response:
     return JobEventStream(request, events, keep_alive_seconds=parts.stream_keep_alive_seconds)
 
 
-@router.delete("/jobs/{job_id}")
-async def delete_job(request: Request, job_id: str) -> Response:
+async def _delete_job(request: Request, job_id: str) -> Response:
     """Cancel an unfinished job; erase a finished one with all that is known of it."""
     parts = parts_of(request)
     job = await _job(request, job_id)
@@ -183,7 +187,7 @@ def _not_found() -> ApiError:
 
 
 def _given(request: Request, name: str) -> str | None:
-    return request.query_params.get(name) or None
+    return request.query_params.get(name)
 
 
 def _status(request: Request) -> JobStatus | None:
@@ -208,9 +212,9 @@ def _limit(request: Request) -> int:
 
 
 def _last_event_id(request: Request) -> int:
-    text = request.headers.get("last-event-id") or ""
-    if text and not re.fullmatch(r"[0-9]{1,15}", text):
+    text = request.headers.get("last-event-id", "0")
+    if not re.fullmatch(r"[0-9]{1,15}", text):
         raise bad_request(
             "invalid_parameter", "Last-Event-ID must be an id of this job's events.", "last-event-id"
         )
-    return int(text) if text else 0
+    return int(text)

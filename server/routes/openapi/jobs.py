@@ -6,7 +6,7 @@ from typing import get_args
 
 from engine.protocol.config import ModelInfo
 from server.jobs.job import JobStatus
-from server.jobs.store import MAX_PAGE
+from server.jobs.store import CURSOR_PATTERN, MAX_PAGE
 from server.routes.form import ResponseFormat
 from server.routes.openapi.parameters import encoding, job_form, job_json
 from server.routes.openapi.responses import ABOUT_MODEL, FORBIDDEN_FILE, REQUEST_ID, errors, json_answer
@@ -110,7 +110,9 @@ def _list_jobs() -> Schema:
         "tags": ["jobs"],
         "parameters": [
             _query("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20}),
-            _query("cursor", {"type": "string"}, "`next_cursor` of the page before."),
+            _query(
+                "cursor", {"type": "string", "pattern": CURSOR_PATTERN}, "`next_cursor` of the page before."
+            ),
             _query(
                 "status", {"type": "string", "enum": list(get_args(JobStatus))}, "Only jobs of this status."
             ),

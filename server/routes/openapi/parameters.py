@@ -115,7 +115,7 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
 
 _STRATEGY_AS_JSON = (
     r'^\{"type":"server_vad"(,"threshold":0\.[0-9])?'
-    r'(,"prefix_padding_ms":[0-9]{1,4})?(,"silence_duration_ms":[0-9]{1,4})?\}$'
+    r'(,"prefix_padding_ms":(0|[1-9][0-9]{0,3}))?(,"silence_duration_ms":(0|[1-9][0-9]{0,3}))?\}$'
 )
 """What clients write; the server reads any JSON of the same meaning."""
 
@@ -150,7 +150,7 @@ def _form_details() -> dict[str, Schema]:
 
 def transcription_json(info: ModelInfo | None) -> Schema:
     """The JSON body of /v1/audio/transcriptions, as some gateways send it."""
-    return _whole_json({**options(info), **_answer_options()})
+    return _whole_json({**options(info), **_answer_options(), "stream": {"type": ["boolean", "null"]}})
 
 
 def job_form(info: ModelInfo | None) -> Schema:
@@ -173,7 +173,8 @@ def job_form(info: ModelInfo | None) -> Schema:
 
 def job_json(info: ModelInfo | None) -> Schema:
     """The JSON body of a job."""
-    return _whole_json({**options(info, is_job=True), **_job_answer_options()})
+    not_streamed: Schema = {"enum": [False, None], "description": "A job is not streamed; follow its events."}
+    return _whole_json({**options(info, is_job=True), **_job_answer_options(), "stream": not_streamed})
 
 
 def _whole_json(fields: dict[str, Schema]) -> Schema:
