@@ -36,6 +36,8 @@ def start(hub: FakeHub, home: Path, *arguments: str, **environment: str) -> "sub
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # What was started in the background of a script ignores Ctrl-C, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
