@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from engine.audio.recording import OpenRecording, Recording
 from engine.audio.split import Chunk
@@ -53,18 +53,12 @@ class TranscribeItem:
 
     def options(self) -> TranscribeOptions:
         """The same without the audio, checked; raises OptionInvalid."""
-        return TranscribeOptions(
-            language=self.language,
-            prompt=self.prompt,
-            temperature=self.temperature,
-            seed=self.seed,
-            max_tokens=self.max_tokens,
-            logprobs=self.logprobs,
-            token_logprobs=self.token_logprobs,
-            languages=self.languages,
-            keywords=self.keywords,
-            repetition_penalty=self.repetition_penalty,
-        )
+        return TranscribeOptions(**{one.name: getattr(self, one.name) for one in fields(TranscribeOptions)})
+
+    @classmethod
+    def of(cls, audio: Recording, options: TranscribeOptions) -> TranscribeItem:
+        """This recording with these options."""
+        return cls(audio, **{one.name: getattr(options, one.name) for one in fields(TranscribeOptions)})
 
 
 @dataclass(frozen=True, slots=True)

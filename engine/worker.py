@@ -19,9 +19,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from engine.audio.recording import PcmFile, Recording
+from engine.audio.recording import PcmFile
 from engine.process_memory import peak_resident_bytes
-from engine.protocol.config import EngineConfig, TranscribeOptions
+from engine.protocol.config import EngineConfig
 from engine.protocol.errors import (
     EngineError,
     EngineFault,
@@ -150,7 +150,7 @@ class _Worker:
             pcm = PcmFile(source.path, is_growing=source.is_growing, expected_seconds=source.expected_seconds)
         try:
             work = self._transcriber.submit(
-                _item(source.path if pcm is None else pcm, message.options),
+                TranscribeItem.of(source.path if pcm is None else pcm, message.options),
                 listener=self._listener(message),
                 owner=message.owner,
                 is_interactive=message.priority == "interactive",
@@ -246,19 +246,3 @@ class _Worker:
                     reserved_tokens=counters.reserved_tokens,
                 )
             )
-
-
-def _item(audio: Recording, options: TranscribeOptions) -> TranscribeItem:
-    return TranscribeItem(
-        audio,
-        language=options.language,
-        prompt=options.prompt,
-        temperature=options.temperature,
-        seed=options.seed,
-        max_tokens=options.max_tokens,
-        logprobs=options.logprobs,
-        token_logprobs=options.token_logprobs,
-        languages=options.languages,
-        keywords=options.keywords,
-        repetition_penalty=options.repetition_penalty,
-    )

@@ -10,6 +10,7 @@ import json
 import select
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,14 +30,19 @@ class ChildFailed(RuntimeError):
 class Child:
     """A running process that answers each line of JSON with one.
 
-    started: its first line, sent by itself once it is ready.
+    started: its first line, sent by itself once it is ready. ready_seconds: from the start of the process until then,
+    with Python and all that it imports, as a user waits for it.
     """
 
-    def __init__(self, process: subprocess.Popen[str], name: str, stderr: IO[bytes]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], name: str, stderr: IO[bytes], begun_at_seconds: float
+    ) -> None:
+        """begun_at_seconds: the performance counter before the process was made."""
         self._process = process
         self._stderr = stderr
         self.name = name
         self.started = self._answer(START_TIMEOUT_SECONDS)
+        self.ready_seconds = time.perf_counter() - begun_at_seconds
 
     def ask(self, timeout_seconds: float = 600.0, **request: Any) -> dict[str, Any]:
         """Send a request and wait for its answer; raises ChildFailed."""
@@ -65,6 +71,7 @@ class Child:
 @contextmanager
 def child(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> Iterator[Child]:
     """Start a process and wait until it is ready; it is killed at the end. Raises ChildFailed."""
+    begun_at_seconds = time.perf_counter()
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(
@@ -77,7 +84,7 @@ def child(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> Iter
         ) as process,
     ):
         try:
-            yield Child(process, name, stderr)
+            yield Child(process, name, stderr, begun_at_seconds)
         finally:
             process.kill()
 

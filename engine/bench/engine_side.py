@@ -5,22 +5,19 @@ Recordings are named by path: a WAV file is decoded by the engine, an .npy array
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
-STARTED = time.perf_counter()  # before MLX is imported: that is part of what a user waits for
+import mlx.core as mx
+import numpy as np
 
-import json  # noqa: E402 - the clock has to start first
-import sys  # noqa: E402 - the clock has to start first
-from pathlib import Path  # noqa: E402 - the clock has to start first
-from typing import Any  # noqa: E402 - the clock has to start first
-
-import mlx.core as mx  # noqa: E402 - the clock has to start first
-import numpy as np  # noqa: E402 - the clock has to start first
-
-from engine.bench.answering import answer_requests  # noqa: E402 - the clock has to start first
-from engine.process_memory import peak_resident_bytes  # noqa: E402 - the clock has to start first
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig  # noqa: E402 - the clock has to start first
-from engine.transcriber import Transcriber  # noqa: E402 - the clock has to start first
+from engine.bench.answering import answer_requests
+from engine.process_memory import peak_resident_bytes
+from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
+from engine.transcriber import Transcriber
 
 
 def main(arguments: dict[str, Any]) -> None:
@@ -54,7 +51,6 @@ def main(arguments: dict[str, Any]) -> None:
 
         answer_requests(
             {"transcribe": transcribe},
-            ready_seconds=time.perf_counter() - STARTED,
             load_seconds=info.load_seconds,
             dtype=info.dtype,
             device=info.device,

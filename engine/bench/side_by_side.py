@@ -67,7 +67,7 @@ def measure_load(subject: Subject) -> dict[str, Any]:
     for number in range(subject.plan.loads):
         subject.note(f"load {number + 1} of {subject.plan.loads}")
         with child(OURS, subject.engine_command()) as engine:
-            started.append(engine.started)
+            started.append(engine.started | {"ready_seconds": engine.ready_seconds})
     about = ("weight_bits", "parameter_count", "resident_bytes", "dtype", "device")
     return {
         "ready": summary([one["ready_seconds"] for one in started]),

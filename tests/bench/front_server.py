@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from tests.bench.side import PROJECT
+from engine.bench.child import PROJECT
 
 # The settings travel as JSON; `data` is a path there.
 PROGRAM = """

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from engine.bench.child import PROJECT, Child, child
 from tests.bench.clips import speech, write_wav
 from tests.bench.measuring import machine, show, summary, write_result
-from tests.bench.side import PROJECT, side
 
 MODEL = "demo"
 LOADS, CLIP_RUNS, LONG_RUNS, UPLOADS = 5, 9, 5, 25
@@ -80,17 +80,22 @@ def main() -> None:
 
 def measure_engine(model: str, ten: Path, thirty: Path) -> dict[str, Any]:
     """Fresh processes for load and first transcript; the last of them goes on with warm runs."""
-    command = [sys.executable, "-m", "tests.bench.engine_side", model]
+    settings = {"folder": model, "device": "auto", "dtype": "auto", "tokens_per_second": 0.0}
+    command = [sys.executable, "-m", "engine.bench.engine_side", json.dumps(settings)]
     loads, firsts = [], []
+
+    def transcribed(engine: Child, clip: Path) -> dict[str, Any]:
+        return engine.ask(do="transcribe", path=str(clip))
+
     for _ in range(LOADS):
-        with side("engine", command) as engine:
-            loads.append(engine.load)
-            firsts.append(engine.ask(ten)["seconds"])
-    with side("engine", command) as engine:
-        engine.ask(ten)
-        warm = [engine.ask(ten) for _ in range(CLIP_RUNS)]
-        engine.ask(thirty)
-        long = [engine.ask(thirty) for _ in range(LONG_RUNS)]
+        with child("engine", command) as engine:
+            loads.append(engine.started | {"ready_seconds": engine.ready_seconds})
+            firsts.append(transcribed(engine, ten)["seconds"])
+    with child("engine", command) as engine:
+        transcribed(engine, ten)
+        warm = [transcribed(engine, ten) for _ in range(CLIP_RUNS)]
+        transcribed(engine, thirty)
+        long = [transcribed(engine, thirty) for _ in range(LONG_RUNS)]
     about = {name: loads[0][name] for name in ("dtype", "device", "weight_bits")}
     about["ten_second_parts"] = {
         part: summary([one[part] for one in warm])["median"]
@@ -103,7 +108,7 @@ def measure_engine(model: str, ten: Path, thirty: Path) -> dict[str, Any]:
         "first": summary(firsts),
         "ten_seconds": summary([one["seconds"] for one in warm], target=TEN_SECOND_TARGET),
         "thirty_seconds": summary([one["seconds"] for one in long]),
-        "peak": summary([long[-1]["peak_bytes"] / 1e6], target=PEAK_TARGET_BYTES / 1e6, unit="MB"),
+        "peak": summary([long[-1]["peak_resident_bytes"] / 1e6], target=PEAK_TARGET_BYTES / 1e6, unit="MB"),
     }
 
 

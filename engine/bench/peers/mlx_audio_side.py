@@ -7,21 +7,18 @@ encodes and decodes is untouched. Its one budget shared by all chunks of a file 
 
 from __future__ import annotations
 
+import json
+import sys
 import time
+from typing import Any
 
-STARTED = time.perf_counter()  # before MLX is imported, as on our side
-
-import json  # noqa: E402 - the clock has to start first
-import sys  # noqa: E402 - the clock has to start first
-from typing import Any  # noqa: E402 - the clock has to start first
-
-import mlx.core as mx  # noqa: E402 - the clock has to start first
-import numpy as np  # noqa: E402 - the clock has to start first
-import rig  # type: ignore[import-not-found]  # noqa: E402 - beside this script, which is never imported
-from mlx_audio.stt.models.qwen3_asr import (  # type: ignore[import-not-found]  # noqa: E402 - the peer's Python has it
+import mlx.core as mx
+import numpy as np
+import rig  # type: ignore[import-not-found]  # beside this script, which is never imported
+from mlx_audio.stt.models.qwen3_asr import (  # type: ignore[import-not-found]  # the peer's Python has it
     qwen3_asr,
 )
-from mlx_audio.stt.utils import load_model  # type: ignore[import-not-found]  # noqa: E402 - as above
+from mlx_audio.stt.utils import load_model  # type: ignore[import-not-found]  # as above
 
 UNLIMITED = 1 << 30
 CHUNK_SECONDS = 30.0
@@ -111,7 +108,6 @@ def main(arguments: dict[str, Any]) -> None:
     rig.answer_requests(
         answer,
         {
-            "ready_seconds": time.perf_counter() - STARTED,
             "dtype": arguments["dtype"],
             "device": str(mx.default_device()),
             "versions": rig.package_versions("mlx-audio", "mlx", "transformers"),

@@ -7,19 +7,16 @@ its loop guard is off, and each chunk's budget is the forced count; how it decod
 
 from __future__ import annotations
 
+import functools
+import json
+import sys
 import time
+from typing import Any
 
-STARTED = time.perf_counter()  # before MLX is imported, as on our side
-
-import functools  # noqa: E402 - the clock has to start first
-import json  # noqa: E402 - the clock has to start first
-import sys  # noqa: E402 - the clock has to start first
-from typing import Any  # noqa: E402 - the clock has to start first
-
-import mlx.core as mx  # noqa: E402 - the clock has to start first
-import numpy as np  # noqa: E402 - the clock has to start first
-import rig  # type: ignore[import-not-found]  # noqa: E402 - beside this script, which is never imported
-from mlx_qwen3_asr import (  # type: ignore[import-not-found]  # noqa: E402 - only the peer's Python has it
+import mlx.core as mx
+import numpy as np
+import rig  # type: ignore[import-not-found]  # beside this script, which is never imported
+from mlx_qwen3_asr import (  # type: ignore[import-not-found]  # only the peer's Python has it
     server,
     session,
     tokenizer,
@@ -85,7 +82,6 @@ def main(arguments: dict[str, Any]) -> None:
     rig.answer_requests(
         answer,
         {
-            "ready_seconds": time.perf_counter() - STARTED,
             "dtype": arguments["dtype"],
             "device": str(mx.default_device()),
             "versions": rig.package_versions("mlx-qwen3-asr", "mlx"),
