@@ -24,7 +24,7 @@ from engine.protocol.decoding import DecodeLimits
 from engine.protocol.errors import EngineUnavailable
 from engine.protocol.launch import DECODE_CHILD_MODULE, start_decode_child
 from engine.protocol.messages import AudioSource
-from server.decode_process import SAMPLE_BYTES, DecodeProcess, DecodeTask, disk_full
+from server.decode_process import SAMPLE_BYTES, DecodeProcess, DecodeTask, no_room_for_samples
 from server.engine_client import AudioOutcome
 from server.logs import log_event
 from server.settings import Settings
@@ -299,6 +299,6 @@ def _make_samples_file(folder: Path) -> Path:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full() from None
+            raise no_room_for_samples() from None
         raise
     return path

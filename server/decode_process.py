@@ -40,7 +40,7 @@ from engine.protocol.errors import (
 )
 from engine.protocol.launch import WorkerHandle
 from server.engine_client import AudioOutcome
-from server.errors import ApiError
+from server.errors import ApiError, disk_full
 from server.logs import log_event
 
 START_SECONDS = 60.0
@@ -325,17 +325,15 @@ class DecodeProcess:
         self._on_gone(self, task if is_lost else None)
 
 
-def disk_full() -> ApiError:
-    """No room for samples, told as the upload's own lack of room is."""
+def no_room_for_samples() -> ApiError:
+    """Told, and logged, as the upload's own lack of room is."""
     log_event(logger, logging.ERROR, "disk_full")
-    return ApiError(
-        507, "disk_full", "The server has no room on its disk for this recording.", should_retry=False
-    )
+    return disk_full()
 
 
 def _error_of(message: DecodeFailed) -> Exception:
     if message.code == DISK_FULL_CODE:
-        return disk_full()
+        return no_room_for_samples()
     if message.detail:
         log_event(logger, logging.ERROR, "decoding_failed_unexpectedly", detail=message.detail)
     error = error_from_code(message.code, message.message, message.parameter)

@@ -115,6 +115,13 @@ def bad_request(code: str, message: str, param: str | None = None) -> ApiError:
     return ApiError(400, code, message, param=param)
 
 
+def disk_full() -> ApiError:
+    """The 507 for a recording, or its samples, that no room was left for."""
+    return ApiError(
+        507, "disk_full", "The server has no room on its disk for this recording.", should_retry=False
+    )
+
+
 def as_api_error(error: EngineError, *, recording_param: str | None = None) -> ApiError:
     """An engine error with the status of its code.
 

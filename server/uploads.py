@@ -24,7 +24,7 @@ from types import TracebackType
 from starlette.requests import Request
 
 from server.auth import LOCAL_OWNER, declares_json
-from server.errors import ApiError
+from server.errors import disk_full
 from server.form_fields import FormFields as FormFields  # most callers know it from here
 from server.json_body import JsonBody
 from server.keys import make_private_folder
@@ -211,7 +211,7 @@ class UploadStore:
             place.release()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 log_event(logger, logging.ERROR, "disk_full")
-                raise _disk_full() from None
+                raise disk_full() from None
             raise
         finally:
             recording.close()
@@ -224,7 +224,7 @@ class UploadStore:
         declared = request.headers.get("content-length", "")
         wanted = int(declared) if declared.isdigit() else 0
         if max(wanted, LEAST_FREE_BYTES) > self._free_bytes(folder):
-            raise _disk_full()
+            raise disk_full()
 
     async def _read(
         self, request: Request, body: MultipartBody | JsonBody, recording: RecordingFile
@@ -239,9 +239,3 @@ class UploadStore:
             await recording.copy_from(lambda: self._local_files.open(named))
         await recording.finish()
         return fields
-
-
-def _disk_full() -> ApiError:
-    return ApiError(
-        507, "disk_full", "The server has no room on its disk for this recording.", should_retry=False
-    )
