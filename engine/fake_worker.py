@@ -23,8 +23,9 @@ recording is answered with its size and SHA-256, so that a test can see that it 
     text: text          the answer                        language: name       its language, null for none
     token_logprobs: [numbers]  of the answer's words in turn, where the options ask for them; -0.25 when used up
     echo_options: true  answer with the options as JSON   duration_seconds: n  the recording's length
-    warnings: [texts]   the transcript's warnings
+    warnings: [texts]   the transcript's warnings         words: false         knows no word's time
 
+Where the options ask for words, those of a segment share its time by their lengths.
 The answer's text is `text`, else the deltas joined, else the partials with spaces between. Where deltas are wanted and
 none are scripted, it is sent as one. A `text` that is not its deltas joined is what no real worker would send.
 Languages are those of the table; English and Spanish are spoken. An empty recording is `audio_empty`.
@@ -74,7 +75,7 @@ from engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
-from engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript
+from engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript, Word
 from engine.text.languages import resolve_language
 
 LANGUAGES = ("English", "Spanish")
@@ -321,6 +322,7 @@ class _Answer:
         self._logprobs = [float(number) for number in script.get("token_logprobs", [])]
         self.duration_seconds = float(script.get("duration_seconds", 1.0))
         self.texts = [str(text) for text in script.get("partials", [])]
+        self._knows_words = bool(script.get("words", True)) and request.options.words
         self._told = 0
 
     def partials(self) -> Iterator[Segment]:
@@ -351,10 +353,12 @@ class _Answer:
 
     def _segment(self, index: int, texts: list[str]) -> Segment:
         text = texts[index]
+        start = self.duration_seconds * index / len(texts)
+        end = self.duration_seconds * (index + 1) / len(texts)
         return Segment(
             index=index,
-            start_seconds=self.duration_seconds * index / len(texts),
-            end_seconds=self.duration_seconds * (index + 1) / len(texts),
+            start_seconds=start,
+            end_seconds=end,
             text=text,
             language=self._language,
             tokens=tuple(range(1, len(text.split()) + 1)),
@@ -362,5 +366,19 @@ class _Answer:
             avg_logprob=DEFAULT_LOGPROB if self._options.logprobs else None,
             compression_ratio=1.0,
             no_speech_prob=0.01 if self._options.logprobs else None,
+            words=_spread(text, start, end) if self._knows_words else (),
             token_logprobs=self.logprobs_of(text),
         )
+
+
+def _spread(text: str, start: float, end: float) -> tuple[Word, ...]:
+    """The words of a text, each with a part of the time as long as its part of the letters."""
+    spoken = re.findall(r"(\s*)(\S+)", text)
+    letters = sum(len(word) for _, word in spoken)
+    words, before = [], 0
+    for spacing, word in spoken:
+        after = before + len(word)
+        times = (start + (end - start) * place / letters for place in (before, after))
+        words.append(Word(word, *times, spacing=spacing if words else ""))
+        before = after
+    return tuple(words)

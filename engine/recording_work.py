@@ -50,6 +50,7 @@ class TranscribeItem:
     languages: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     repetition_penalty: float = 1.0
+    words: bool = False
 
     def options(self) -> TranscribeOptions:
         """The same without the audio, checked; raises OptionInvalid."""

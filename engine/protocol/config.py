@@ -71,6 +71,8 @@ class TranscribeOptions:
     languages: with no `language`, detection chooses among these only (names, codes or tags); one is as `language`.
     keywords: names and terms that the recording may contain, added to the prompt as a list.
     repetition_penalty: above 1, tokens that this chunk's text holds already become less likely; 1 changes nothing.
+    words: also find out when each word was said (Segment.words). Where that cannot be done, the transcript's warnings
+    say so and the segments' times are all there is.
     """
 
     language: str | None = None
@@ -83,6 +85,7 @@ class TranscribeOptions:
     languages: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
     repetition_penalty: float = 1.0
+    words: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""

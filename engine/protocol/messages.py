@@ -12,7 +12,7 @@ from typing import Literal
 from engine.protocol.config import ModelInfo, TranscribeOptions
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,27 @@ Times are seconds of the recording. Nothing here knows how a transcript is made 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word and when it was said."""
+    """One word with the punctuation that belongs to it, and when it was said.
+
+    spacing: what stands between the word before and this one in the segment's text, a space or nothing. The spacings
+    and texts of a segment's words, joined in turn, are the segment's text (`words_text`).
+    """
 
     text: str
     start_seconds: float
     end_seconds: float
+    spacing: str = " "
+
+
+def words_text(words: Iterable[Word]) -> str:
+    """The text that these words were taken from, without what stands before the first."""
+    return "".join(word.spacing + word.text if index else word.text for index, word in enumerate(words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class Segment:
     compression_ratio: UTF-8 bytes of the text over its zlib-compressed bytes (high means repetitive).
     no_speech_prob: probability of ` None` where the model names the language; None when not asked for.
     notice: a plain sentence when something about this segment deserves one (budget exhausted, a loop cut).
+    words: when each word was said, when asked for and where the aligner knows the language.
     token_logprobs: one entry for each of `tokens`, when asked for.
     """
 
