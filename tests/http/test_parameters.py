@@ -47,6 +47,7 @@ def test_options_reach_the_engine(server: RunningServer):
         "seed": 9223372036854775807,
         "logprobs": False,
         "token_logprobs": False,
+        "words": False,
     }
 
 
@@ -63,6 +64,7 @@ def test_options_that_are_left_out_change_nothing(server: RunningServer):
         "seed": None,
         "logprobs": False,
         "token_logprobs": False,
+        "words": False,
     }
     empty = {
         "language": " ",
