@@ -375,10 +375,11 @@ def _spread(text: str, start: float, end: float) -> tuple[Word, ...]:
     """The words of a text, each with a part of the time as long as its part of the letters."""
     spoken = re.findall(r"(\s*)(\S+)", text)
     letters = sum(len(word) for _, word in spoken)
-    words, before = [], 0
+    words: list[Word] = []
+    before = 0
     for spacing, word in spoken:
         after = before + len(word)
-        times = (start + (end - start) * place / letters for place in (before, after))
-        words.append(Word(word, *times, spacing=spacing if words else ""))
+        begun, ended = (start + (end - start) * place / letters for place in (before, after))
+        words.append(Word(word, begun, ended, spacing if words else ""))
         before = after
     return tuple(words)

@@ -21,6 +21,7 @@ from engine.checkpoint.layouts import (
     is_convolution_kernel,
     kernel_needs_transposing,
 )
+from engine.model.aligner import AlignerModel
 from engine.model.asr import SpeechModel
 from engine.model.config import ConfigError, ModelConfig
 from engine.model.projection import Placement, QuantizedTensor, Weights
@@ -68,6 +69,20 @@ def build_model(checkpoint: Checkpoint, *, dtype: mx.Dtype, device: mx.Device | 
         )
     placement = Placement.for_device(device or mx.default_device(), dtype)
     model = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, placement))
+    mx.eval(resident_arrays(model))
+    return model
+
+
+def build_aligner(
+    checkpoint: Checkpoint, *, dtype: mx.Dtype, device: mx.Device | None = None
+) -> AlignerModel:
+    """`build_model` for a forced aligner."""
+    if checkpoint.config.class_count is None:
+        raise CheckpointMismatch(
+            "this is a speech recognizer, not a forced aligner; choose a Qwen3-ForcedAligner model"
+        )
+    placement = Placement.for_device(device or mx.default_device(), dtype)
+    model = AlignerModel(checkpoint.config, Weights(checkpoint.tensors, placement))
     mx.eval(resident_arrays(model))
     return model
 

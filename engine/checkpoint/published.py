@@ -1,4 +1,4 @@
-"""The published Qwen3-ASR checkpoints that this loader takes, with approximate sizes.
+"""The published Qwen3-ASR and Qwen3-ForcedAligner checkpoints that this loader takes, with approximate sizes.
 
 A list to choose from, not a gate: any other repository or folder of a published layout loads as well.
 """
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 _ENCODER_PARAMETERS = {"0.6B": 186_376_192, "1.7B": 317_477_504}
 _TEXT_PARAMETERS = {"0.6B": 596_049_920, "1.7B": 1_720_574_976}
 _HEAD_PARAMETERS = {"0.6B": 151_936 * 1024, "1.7B": 151_936 * 2048}
+_ALIGNER_ENCODER_PARAMETERS = 316_427_904
+_ALIGNER_TEXT_PARAMETERS = 601_300_992  # its head of 5,000 classes with it
 
 _SCALE_AND_BIAS_BITS = 0.5  # two 16-bit numbers for each group of 64 weights
 
@@ -49,11 +51,32 @@ def _native(size: str) -> PublishedModel:
     return PublishedModel(f"Qwen/Qwen3-ASR-{size}-hf", 2 * count, "transformers' own layout, 16-bit")
 
 
-PUBLISHED_MODELS: tuple[PublishedModel, ...] = tuple(
+def _aligner(bits: int) -> PublishedModel:
+    bits_per_weight = 16.0 if bits == 16 else bits + _SCALE_AND_BIAS_BITS
+    return PublishedModel(
+        model_id=f"mlx-community/Qwen3-ForcedAligner-0.6B-{'bf16' if bits == 16 else f'{bits}bit'}",
+        size_bytes=2 * _ALIGNER_ENCODER_PARAMETERS + round(_ALIGNER_TEXT_PARAMETERS * bits_per_weight / 8),
+        remark="aligner, for word times, " + ("16-bit" if bits == 16 else f"{bits}-bit"),
+    )
+
+
+def _aligner_of_qwen(ending: str, remark: str) -> PublishedModel:
+    count = _ALIGNER_ENCODER_PARAMETERS + _ALIGNER_TEXT_PARAMETERS
+    name = f"Qwen/Qwen3-ForcedAligner-0.6B{ending}"
+    return PublishedModel(name, 2 * count, f"aligner, for word times, {remark}")
+
+
+PUBLISHED_RECOGNIZERS: tuple[PublishedModel, ...] = tuple(
     model
     for size in ("0.6B", "1.7B")
     for model in (*(_mlx(size, bits) for bits in (4, 5, 6, 8, 16)), _original(size), _native(size))
 )
+PUBLISHED_ALIGNERS: tuple[PublishedModel, ...] = (
+    *(_aligner(bits) for bits in (4, 5, 6, 8, 16)),
+    _aligner_of_qwen("", "original, 16-bit"),
+    _aligner_of_qwen("-hf", "transformers' own layout, 16-bit"),
+)
+PUBLISHED_MODELS = PUBLISHED_RECOGNIZERS + PUBLISHED_ALIGNERS
 
 
 def nearest_published_ids(text: str) -> list[str]:

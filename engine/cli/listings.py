@@ -18,7 +18,7 @@ from engine.checkpoint.published import PUBLISHED_MODELS
 from engine.cli.console import Console, shown_bytes, table
 from engine.demo import demo_model_path
 from engine.model.config import ConfigError, ModelConfig
-from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL
+from engine.protocol.config import DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from engine.protocol.errors import CheckpointMismatch, EngineError
 from engine.text.languages import LANGUAGES, language_by_name
 
@@ -79,7 +79,7 @@ def show_models(console: Console, *, as_json: bool, hub: HubAccess | None = None
             [
                 m.model_id,
                 shown_bytes(m.size_bytes),
-                m.remark + (" (default)" if m.model_id == DEFAULT_MODEL else ""),
+                m.remark + (" (default)" if m.model_id in (DEFAULT_MODEL, DEFAULT_ALIGNER) else ""),
             ]
             for m in away
         ]

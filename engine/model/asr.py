@@ -1,4 +1,4 @@
-"""The speech recognizer as one network: encoder, decoder, and how audio embeddings enter the prompt."""
+"""An encoder and a decoder as one network, how audio embeddings enter the prompt, and the speech recognizer made so."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from engine.model.encoder import AudioEncoder
 from engine.model.projection import Weights
 
 
-class SpeechModel:
-    """Qwen3-ASR. Holds weights; keeps no state between calls."""
+class AudioPromptedModel:
+    """A decoder that reads audio embeddings among its tokens. Holds weights; keeps no state between calls."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         if config.audio_token_id is None:
@@ -44,6 +44,10 @@ class SpeechModel:
         before = self.decoder.embed(mx.array(prompt_ids[:first], dtype=mx.int32))
         after = self.decoder.embed(mx.array(prompt_ids[first + pads :], dtype=mx.int32))
         return mx.concatenate([before, audio.astype(self.dtype), after])
+
+
+class SpeechModel(AudioPromptedModel):
+    """Qwen3-ASR, whose head is the vocabulary."""
 
     def score(self, prompt_ids: list[int], audio: mx.array | None, target_ids: list[int]) -> mx.array:
         """Teacher-forced logits (len(target_ids), vocab): row i predicts target i.

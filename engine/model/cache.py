@@ -226,6 +226,28 @@ class KVCache:
         return buffer[:, :, first:stop] if first else buffer[:, :, :stop]
 
 
+class OnePass:
+    """In place of a cache, for rows that are fed once and whole: they begin at position 0 and nothing is kept."""
+
+    def reserve(self, extra: int) -> None:
+        """There is nothing to make room for."""
+
+    def append(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """These keys and values are all there are."""
+        return keys, values
+
+    def advance(self, width: int) -> None:
+        """Nothing follows."""
+
+    def rope_offsets(self) -> int:
+        """Every row begins at 0."""
+        return 0
+
+    def attention_mask(self, width: int) -> str:
+        """Rows that are padded behind their end need no mask but this."""
+        return "causal"
+
+
 def _columns(wanted: int) -> int:
     """Capacity for so many columns."""
     return -(-wanted // CAPACITY_STEP) * CAPACITY_STEP

@@ -90,6 +90,8 @@ class ModelConfig:
     class_count: outputs of a forced aligner's head; None for a speech recognizer, whose head is the
     vocabulary.
     languages: English names from `support_languages`; empty when the file does not say.
+    timestamp_token_id: of the mark that a forced aligner puts a class to; None when the file does not say.
+    milliseconds_per_class: what one class of a forced aligner stands for.
     """
 
     audio: AudioConfig
@@ -97,6 +99,8 @@ class ModelConfig:
     audio_token_id: int | None
     class_count: int | None
     languages: tuple[str, ...]
+    timestamp_token_id: int | None = None
+    milliseconds_per_class: float = 80.0
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> ModelConfig:
@@ -111,21 +115,45 @@ class ModelConfig:
             raise ConfigError("config.json has no audio_config and text_config: not a Qwen3-ASR model")
         text = _text_config(body["text_config"], body)
         audio = _audio_config(body["audio_config"], text.hidden_size)
-        is_aligner = "forced_aligner" in str(body.get("model_type", "")) or body.get("num_labels") == 5000
-        class_count = body.get("classify_num", body.get("num_labels")) if is_aligner else None
+        class_count = _class_count(config, body)
         if audio.output_dim != text.hidden_size:
             raise ConfigError(
                 f"the encoder's output_dim {audio.output_dim} differs from "
                 f"the decoder's hidden_size {text.hidden_size}"
             )
         token = body.get("audio_token_id", config.get("audio_token_id"))
+        mark = (
+            None if class_count is None else config.get("timestamp_token_id", body.get("timestamp_token_id"))
+        )
+        step = config.get("timestamp_segment_time", body.get("timestamp_segment_time"))
         return cls(
             audio=audio,
             text=text,
             audio_token_id=None if token is None else int(token),
-            class_count=None if class_count is None else int(class_count),
+            class_count=class_count,
             languages=tuple(config.get("support_languages") or body.get("support_languages") or ()),
+            timestamp_token_id=None if mark is None else int(mark),
+            milliseconds_per_class=80.0 if step is None else float(step),
         )
+
+
+def _class_count(config: Mapping[str, Any], body: Mapping[str, Any]) -> int | None:
+    """Classes of a forced aligner's head, None of a recognizer.
+
+    The original form says `qwen3_forced_aligner`; the flat one is known by its architecture, and its files count the
+    classes as `num_labels` or by the names they have.
+    """
+    architectures = " ".join(map(str, config.get("architectures") or ()))
+    is_flat_aligner = "TokenClassification" in architectures
+    if not is_flat_aligner and "forced_aligner" not in str(body.get("model_type", "")):
+        # Recognizers' files carry two labels that mean nothing.
+        return int(body["num_labels"]) if int(body.get("num_labels") or 0) > 2 else None
+    count = body.get("classify_num") or body.get("num_labels")
+    if count is None and is_flat_aligner:
+        count = len(body.get("id2label") or ())
+    if not count:
+        raise ConfigError("config.json: the forced aligner has no classify_num or num_labels")
+    return int(count)
 
 
 def halved(size: int, *, times: int) -> int:

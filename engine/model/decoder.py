@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from engine.model.cache import KVCache
+from engine.model.cache import KVCache, OnePass
 from engine.model.config import TextConfig
 from engine.model.projection import Projection, Weights
 
@@ -37,7 +37,7 @@ class DecoderLayer:
     def __call__(
         self,
         x: mx.array,
-        cache: KVCache,
+        cache: KVCache | OnePass,
         layer: int,
         offsets: int | mx.array,
         mask: mx.array | str | None,
@@ -51,7 +51,7 @@ class DecoderLayer:
     def _attention(
         self,
         x: mx.array,
-        cache: KVCache,
+        cache: KVCache | OnePass,
         layer: int,
         offsets: int | mx.array,
         mask: mx.array | str | None,
@@ -98,7 +98,7 @@ class Decoder:
         """An empty cache of this decoder's shape."""
         return KVCache(self.config.layer_count, self.config.kv_head_count, self.config.head_dim, self.dtype)
 
-    def __call__(self, embeddings: mx.array, cache: KVCache) -> mx.array:
+    def __call__(self, embeddings: mx.array, cache: KVCache | OnePass) -> mx.array:
         """embeddings: (rows, width, hidden), right-aligned behind the cache -> (rows, width, hidden)."""
         width = embeddings.shape[1]
         cache.reserve(width)

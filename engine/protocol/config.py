@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from engine.protocol.errors import OptionInvalid
 
 DEFAULT_MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
+DEFAULT_ALIGNER = "mlx-community/Qwen3-ForcedAligner-0.6B-8bit"
 DEMO_MODEL = "demo"
 
 SAMPLE_RATE_HZ = 16_000

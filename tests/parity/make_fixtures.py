@@ -67,7 +67,7 @@ class Reference:
     ]  # prompt ids, mel, count -> new ids, never stopping early
 
 
-def _sample(seed: str, count: int, wanted: int, always: list[int]) -> Array:
+def sample_indices(seed: str, count: int, wanted: int, always: list[int]) -> Array:
     """Indices below `count`: those in `always` that exist, and random ones up to about `wanted`."""
     draws = (clips.uniform(seed, wanted) + 1.0) / 2.0 * count
     chosen = {index for index in always if 0 <= index < count} | {int(draw) for draw in draws}
@@ -77,7 +77,7 @@ def _sample(seed: str, count: int, wanted: int, always: list[int]) -> Array:
 def _record_mel(clip: Clip, mel: Array) -> dict[str, Array]:
     frames = len(mel)
     edges = [0, 1, 2, 3, 97, 98, 99, 100, 101, frames - 4, frames - 3, frames - 2, frames - 1]
-    index = _sample(f"frames/{clip.name}", frames, STORED_FRAMES, edges)
+    index = sample_indices(f"frames/{clip.name}", frames, STORED_FRAMES, edges)
     return {
         "frame_count": np.int32(frames),
         "frame_index": index,
@@ -95,12 +95,12 @@ def _record_network(reference: Reference, sizes: Sizes, clip: Clip, mel: Array) 
     window = 13 * (sizes.n_window_infer // 100)
     borders = [bound + step for bound in range(0, tokens, window) for step in (-2, -1, 0, 1)]
     edges = [0, 1, 12, 13, 14, *borders, tokens - 14, tokens - 13, tokens - 3, tokens - 2, tokens - 1]
-    rows = _sample(f"rows/{clip.name}", tokens, STORED_ROWS, edges)
+    rows = sample_indices(f"rows/{clip.name}", tokens, STORED_ROWS, edges)
 
     prompt = random_model.prompt_ids(tokens)
     targets = random_model.target_ids(sizes, clip.name)
     scored = reference.logits(prompt + targets, mel)[len(prompt) - 1 : -1].astype(np.float64)
-    columns = _sample(f"columns/{sizes.name}", sizes.vocab_size, STORED_COLUMNS, [])
+    columns = sample_indices(f"columns/{sizes.name}", sizes.vocab_size, STORED_COLUMNS, [])
 
     greedy = reference.greedy(prompt, mel, NEW_TOKENS)
     if random_model.TOKEN_IDS["<|audio_pad|>"] in greedy:
@@ -166,7 +166,7 @@ def _record(
     print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB")
 
 
-def _complete(report: dict[str, Any]) -> None:
+def check_complete(report: dict[str, Any]) -> None:
     """Refuse a reference that did not take exactly the tensors of the checkpoint."""
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:
@@ -200,7 +200,7 @@ def make_native() -> None:
             model, report = Qwen3ASRForConditionalGeneration.from_pretrained(
                 path, dtype=torch.float32, output_loading_info=True
             )
-        _complete(report)
+        check_complete(report)
         model.eval()
 
         def inputs(frames: Array) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def make_native() -> None:
     )
 
 
-def _import_official() -> Any:
+def import_official() -> Any:
     """Qwen's package without its media, aligner and demo packages, none of which is used here."""
     import transformers  # noqa: F401  # looks for these packages when first imported, and must not find a stand-in
 
@@ -256,7 +256,7 @@ def _import_official() -> Any:
     return qwen_asr
 
 
-def _apply_windows(modeling: Any) -> None:
+def apply_windows(modeling: Any) -> None:
     """Give the encoder's attention the block mask that its window bounds (cu_seqlens) stand for."""
     import torch
 
@@ -279,10 +279,10 @@ def make_official() -> None:
     import torch
     from transformers import WhisperFeatureExtractor
 
-    _import_official()
+    import_official()
     from qwen_asr.core.transformers_backend import Qwen3ASRForConditionalGeneration, modeling_qwen3_asr
 
-    _apply_windows(modeling_qwen3_asr)
+    apply_windows(modeling_qwen3_asr)
     extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
 
     def mel(samples: Array) -> Array:
@@ -302,7 +302,7 @@ def make_official() -> None:
             whole, report = Qwen3ASRForConditionalGeneration.from_pretrained(
                 path, dtype=torch.float32, output_loading_info=True
             )
-        _complete(report)
+        check_complete(report)
         model = whole.eval().thinker
 
         def inputs(ids: list[int], frames: Array) -> dict[str, Any]:
@@ -342,7 +342,7 @@ def make_official() -> None:
 
 def make_text() -> None:
     """Outputs as the official parser reads them, and texts as the reference tokenizer splits them."""
-    official = _import_official()
+    official = import_official()
     text_fixtures.record_outputs(official.parse_asr_output, FIXTURES / "outputs.json")
     text_fixtures.record_tokens(FIXTURES / "tokenizer", FIXTURES / "texts.json")
 

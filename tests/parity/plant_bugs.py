@@ -28,7 +28,7 @@ if str(ROOT) not in sys.path:
 
 from tests.parity.plants import PLANTS, Plant  # noqa: E402  # needs the line above
 
-_TESTS = ("test_parity.py", "test_text_parity.py")
+_TESTS = ("test_parity.py", "test_aligner_parity.py", "test_text_parity.py")
 _SUPPORT = ("clips.py", "random_model.py")
 # A plant that only breaks Python has shown nothing.
 _BREAKAGE = re.compile(r"NameError|SyntaxError|ImportError|ModuleNotFoundError|AttributeError|TypeError")

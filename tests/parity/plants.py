@@ -15,6 +15,7 @@ ENCODER = "engine/model/encoder.py"
 DECODER = "engine/model/decoder.py"
 CACHE = "engine/model/cache.py"
 ASR = "engine/model/asr.py"
+ALIGNER = "engine/model/aligner.py"
 LAYOUTS = "engine/checkpoint/layouts.py"
 LOAD = "engine/checkpoint/load.py"
 TOKENIZER = "engine/text/tokenizer.py"
@@ -302,6 +303,43 @@ PLANTS = (
         CACHE,
         "columns[None, None, :] >= self._starts[:, None, None]",
         "columns[None, None, :] >= 0 * self._starts[:, None, None]",
+    ),
+    # ---- aligner
+    _one(
+        "aligner: marks read one position early, as a language model predicts",
+        "aligner_logits",
+        ALIGNER,
+        "+ row * width for row",
+        "+ row * width - 1 for row",
+    ),
+    _one(
+        "aligner: attention in both directions",
+        "aligner_logits",
+        CACHE,
+        'need no mask but this."""\n        return "causal"',
+        'need no mask but this."""\n        return None',
+    ),
+    Plant(
+        "aligner: rows padded in front without a mask",
+        "one_call",
+        (
+            Edit(ALIGNER, "[(0, width - one.shape[0]), (0, 0)]", "[(width - one.shape[0], 0), (0, 0)]"),
+            Edit(ALIGNER, "+ row * width for row", "+ (row + 1) * width - len(ids) for row"),
+        ),
+    ),
+    _one(
+        "aligner: the head without the final norm",
+        "aligner_logits",
+        ALIGNER,
+        "logits = self.decoder.head(marks)",
+        "logits = self.decoder.head(marks / self.decoder.norm)",
+    ),
+    _one(
+        "aligner: one audio position for every clip",
+        "one_call",
+        ALIGNER,
+        "zip(prompts, audio, strict=True)]",
+        "zip(prompts, [audio[0][: len(a)] if len(audio[0]) >= len(a) else a for a in audio], strict=True)]",
     ),
     # ---- checkpoints
     _one(

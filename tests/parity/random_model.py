@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ class Sizes:
     rope_theta: float = 1000000.0
     mrope_section: tuple[int, int, int] = (24, 20, 20)
     tied: bool = True
+    classify_num: int | None = None  # of a forced aligner's head; None is a recognizer
 
 
 # The true windows, head widths and rope; and one whose every free choice differs, so that nothing can be hard-coded.
@@ -70,6 +71,10 @@ OTHER_CHOICES = Sizes(
     tied=False,
 )
 ALL_SIZES = {sizes.name: sizes for sizes in (TRUE_WINDOWS, OTHER_CHOICES)}
+# The same two as forced aligners.
+ALIGNER = replace(TRUE_WINDOWS, name="aligner", tied=False, classify_num=375)
+OTHER_ALIGNER = replace(OTHER_CHOICES, name="other-aligner", tied=False, classify_num=125)
+ALL_ALIGNERS = {sizes.name: sizes for sizes in (ALIGNER, OTHER_ALIGNER)}
 
 # The roles of the special tokens, at ids of our own below every vocabulary size.
 TOKEN_IDS = {
@@ -79,6 +84,7 @@ TOKEN_IDS = {
     "<|audio_start|>": 293,
     "<|audio_end|>": 294,
     "<|audio_pad|>": 295,
+    "<timestamp>": 296,
 }
 _SYSTEM, _NEWLINE, _USER, _ASSISTANT = 17, 5, 23, 31
 
@@ -95,6 +101,25 @@ def target_ids(sizes: Sizes, clip_name: str, count: int = 64) -> list[int]:
     """Random ids to be scored after the prompt; none of them is the audio pad."""
     draws = (uniform(f"targets/{sizes.name}/{clip_name}", count) + 1.0) / 2.0 * TOKEN_IDS["<|endoftext|>"]
     return [int(draw) for draw in draws]
+
+
+def aligner_ids(sizes: Sizes, clip_name: str, audio_tokens: int) -> list[int]:
+    """An aligner's prompt: the audio, then words of one to three random ids, each with its two marks behind it.
+
+    About three words a second of audio, and at least two.
+    """
+    mark = TOKEN_IDS["<timestamp>"]
+    count = max(2, 3 * audio_tokens // 13)
+    draws = (uniform(f"words/{sizes.name}/{clip_name}", 4 * count) + 1.0) / 2.0
+    ids = [
+        TOKEN_IDS["<|audio_start|>"],
+        *[TOKEN_IDS["<|audio_pad|>"]] * audio_tokens,
+        TOKEN_IDS["<|audio_end|>"],
+    ]
+    for word in draws.reshape(count, 4):
+        length = 1 + int(3 * word[0])
+        ids += [int(draw * TOKEN_IDS["<|endoftext|>"]) for draw in word[1 : 1 + length]] + [mark, mark]
+    return ids
 
 
 @dataclass(frozen=True)
@@ -167,8 +192,9 @@ def plan_tensors(sizes: Sizes) -> list[PlannedTensor]:
         for part in ("input_layernorm", "post_attention_layernorm"):
             plan.append(PlannedTensor(f"{layer}.{part}.weight", (hidden,), 1.0, 0.3))
     plan.append(PlannedTensor("model.norm.weight", (hidden,), 1.0, 0.3))
-    if not sizes.tied:
-        plan.append(PlannedTensor("lm_head.weight", (sizes.vocab_size, hidden), 0.0, 0.05))
+    if sizes.classify_num is not None or not sizes.tied:
+        rows = sizes.classify_num or sizes.vocab_size
+        plan.append(PlannedTensor("lm_head.weight", (rows, hidden), 0.0, 0.05))
     return plan
 
 
@@ -190,12 +216,14 @@ def checksum(weights: dict[str, NDArray[np.float32]]) -> int:
     return total
 
 
-def published_name(name: str, layout: Layout) -> str:
+def published_name(name: str, layout: Layout, *, is_aligner: bool = False) -> str:
     """What one published layout calls the tensor of this MLX name."""
     if layout == "mlx":
         return name
     if layout == "thinker":
         return f"thinker.{name}"
+    if is_aligner and name == "lm_head.weight":
+        return "score.weight"
     if name.startswith("audio_tower.proj"):
         index = name[len("audio_tower.proj")]
         return f"model.multi_modal_projector.linear_{index}.{name.rpartition('.')[2]}"
@@ -204,7 +232,9 @@ def published_name(name: str, layout: Layout) -> str:
     return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
 
 
-def in_layout(weights: dict[str, NDArray[np.float32]], layout: Layout) -> dict[str, NDArray[np.float32]]:
+def in_layout(
+    weights: dict[str, NDArray[np.float32]], layout: Layout, *, is_aligner: bool = False
+) -> dict[str, NDArray[np.float32]]:
     """The same numbers under the names (and convolution axes) of one published layout.
 
     The original and the native layout store a tied head once more, as the published files do; the MLX one drops it.
@@ -214,7 +244,7 @@ def in_layout(weights: dict[str, NDArray[np.float32]], layout: Layout) -> dict[s
         stored = {name: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for name, v in stored.items()}
     else:
         stored.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    return {published_name(name, layout): values for name, values in stored.items()}
+    return {published_name(name, layout, is_aligner=is_aligner): values for name, values in stored.items()}
 
 
 def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
@@ -246,9 +276,12 @@ def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
         "tie_word_embeddings": sizes.tied,
         "vocab_size": sizes.vocab_size,
     }
+    is_aligner = sizes.classify_num is not None
     if layout == "hf":
+        labels = {} if not is_aligner else {"num_labels": sizes.classify_num}
+        kind = "TokenClassification" if is_aligner else "ConditionalGeneration"
         return {
-            "architectures": ["Qwen3ASRForConditionalGeneration"],
+            "architectures": [f"Qwen3ASRFor{kind}"],
             "model_type": "qwen3_asr",
             "audio_config": audio | {"model_type": "qwen3_asr_encoder", "max_position_embeddings": 13},
             "text_config": text
@@ -260,6 +293,8 @@ def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
             "pad_token_id": TOKEN_IDS["<|im_end|>"],
             "eos_token_id": [TOKEN_IDS["<|endoftext|>"], TOKEN_IDS["<|im_end|>"]],
             "tie_word_embeddings": sizes.tied,
+            "timestamp_token_id": TOKEN_IDS["<timestamp>"],
+            **labels,
         }
     rope = {
         "rope_type": "default",
@@ -269,7 +304,7 @@ def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
         "mrope_section": list(sizes.mrope_section),
     }
     thinker = {
-        "model_type": "qwen3_asr",
+        "model_type": "qwen3_forced_aligner" if is_aligner else "qwen3_asr",
         "audio_config": audio
         | {"model_type": "qwen3_asr_audio_encoder", "conv_chunksize": 500, "max_source_positions": 1500},
         "text_config": text | {"rope_theta": sizes.rope_theta, "rope_scaling": rope},
@@ -278,11 +313,13 @@ def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
         "audio_token_id": TOKEN_IDS["<|audio_pad|>"],
         "tie_word_embeddings": sizes.tied,
     }
+    marks = {"timestamp_token_id": TOKEN_IDS["<timestamp>"], "timestamp_segment_time": 80}
     return {
         "architectures": ["Qwen3ASRForConditionalGeneration"],
         "model_type": "qwen3_asr",
         "support_languages": ["English", "Spanish"],
-        "thinker_config": thinker,
+        "thinker_config": thinker | ({"classify_num": sizes.classify_num} if is_aligner else {}),
+        **(marks if is_aligner else {}),
     }
 
 
@@ -340,7 +377,7 @@ def write_checkpoint(
     """A checkpoint folder as published: config.json, generation_config.json and one or more safetensors files."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: rounded(values, first_rounded_to) for name, values in make_weights(sizes).items()}
-    tensors = in_layout(weights, layout)
+    tensors = in_layout(weights, layout, is_aligner=sizes.classify_num is not None)
     (folder / "config.json").write_text(json.dumps(make_config(sizes, layout), indent=2))
     stop = [TOKEN_IDS["<|endoftext|>"], TOKEN_IDS["<|im_end|>"]]
     generation = {"do_sample": False, "eos_token_id": stop, "pad_token_id": stop[0]}

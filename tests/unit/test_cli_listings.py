@@ -10,6 +10,7 @@ from engine.checkpoint.fetch import HubAccess
 from engine.checkpoint.published import PUBLISHED_MODELS, nearest_published_ids
 from engine.cli import main
 from engine.cli.console import Console
+from engine.protocol.config import DEFAULT_ALIGNER
 from engine.text.languages import LANGUAGES
 from tests.unit.fake_hub import FakeHub, model_files
 
@@ -42,7 +43,7 @@ def states(hub: FakeHub, tmp_path: Path) -> dict[str, str]:
 def test_models_lists_every_published_model_without_asking_the_hub(hub: FakeHub, tmp_path: Path) -> None:
     listed = states(hub, tmp_path)
     assert {model.model_id for model in PUBLISHED_MODELS} < set(listed)
-    assert len(PUBLISHED_MODELS) == 14
+    assert len(PUBLISHED_MODELS) == 21
     assert listed[MODEL] == "not on disk"
     assert hub.requests == []
 
@@ -85,6 +86,8 @@ def test_sizes_are_those_of_the_published_files() -> None:
     assert sizes["Qwen/Qwen3-ASR-1.7B"] == pytest.approx(4.698e9, rel=0.01)
     assert sizes["mlx-community/Qwen3-ASR-1.7B-bf16"] == pytest.approx(4.076e9, rel=0.01)
     assert sizes["mlx-community/Qwen3-ASR-1.7B-4bit"] == pytest.approx(1.603e9, rel=0.01)
+    assert sizes["Qwen/Qwen3-ForcedAligner-0.6B"] == pytest.approx(1.835e9, rel=0.01)
+    assert DEFAULT_ALIGNER in sizes
 
 
 def test_pull_of_the_demo_needs_no_hub(hub: FakeHub, tmp_path: Path) -> None:

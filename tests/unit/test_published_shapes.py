@@ -23,7 +23,7 @@ from engine.checkpoint.layouts import (
     kernel_needs_transposing,
 )
 from engine.checkpoint.load import read_checkpoint
-from engine.model.config import AudioConfig, ModelConfig, TextConfig
+from engine.model.config import AudioConfig, ConfigError, ModelConfig, TextConfig
 from engine.model.projection import QuantizedTensor
 from engine.protocol.errors import CheckpointMismatch
 from tests.parity.random_model import LAYOUTS, Layout, Sizes, make_config, plan_tensors, published_name
@@ -70,9 +70,11 @@ ALIGNER = Sizes(
     intermediate_size=3072,
     vocab_size=152064,
     tied=False,
+    classify_num=5000,
     **_SHARED,
 )
 MODELS = [pytest.param(sizes, id=sizes.name) for sizes in (SMALL, LARGE)]
+ALL = [*MODELS, pytest.param(ALIGNER, id="aligner")]
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -85,11 +87,9 @@ def published_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
     for section in (body, body["audio_config"], body["text_config"]):
         section |= {"id2label": {"0": "LABEL_0"}, "top_k": 50, "dtype": None, "chunk_size_feed_forward": 0}
     config["support_languages"] = ["Chinese", "English", "Cantonese"]
-    if sizes is ALIGNER and layout != "hf":
-        body |= {"model_type": "qwen3_forced_aligner", "classify_num": 5000}
-        config |= {"timestamp_token_id": 151705, "timestamp_segment_time": 80}
-    elif sizes is ALIGNER:
-        config["num_labels"] = 5000
+    if sizes is ALIGNER:
+        config["timestamp_token_id"] = 151705
+        config["support_languages"] = ["Chinese", "Cantonese", "English"]
     return config
 
 
@@ -100,11 +100,8 @@ def published_shapes(sizes: Sizes, layout: Layout) -> Shapes:
         shapes = {n: (s[0], s[2], s[3], s[1]) if len(s) == 4 else s for n, s in shapes.items()}
     elif sizes.tied:
         shapes["lm_head.weight"] = shapes["model.embed_tokens.weight"]
-    if sizes is ALIGNER:
-        shapes["lm_head.weight"] = (5000, sizes.hidden_size)
-        if layout == "hf":
-            shapes["score.weight"] = shapes.pop("lm_head.weight")
-    return {published_name(name, layout): shape for name, shape in shapes.items()}
+    is_aligner = sizes is ALIGNER
+    return {published_name(name, layout, is_aligner=is_aligner): shape for name, shape in shapes.items()}
 
 
 def write_hollow(folder: Path, sizes: Sizes, layout: Layout, shapes: Shapes, shard_count: int = 1) -> Path:
@@ -141,7 +138,7 @@ def quantized_shapes(shapes: Shapes, bits: int, group_size: int, *, with_audio: 
     """The same checkpoint with its Linear layers and embeddings packed, as MLX packs them."""
     packed: Shapes = {}
     for name, shape in shapes.items():
-        is_text = name.startswith("model.") and len(shape) == 2
+        is_text = name.startswith(("model.", "lm_head.")) and len(shape) == 2
         is_audio = with_audio and name.startswith("audio_tower.") and len(shape) == 2
         if not (is_text or is_audio):
             packed[name] = shape
@@ -201,6 +198,39 @@ def test_both_forms_of_the_configuration_say_the_same(sizes: Sizes) -> None:
     assert ModelConfig.from_dict(renamed) == original
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_aligners_head_mark_and_step_are_read(layout: Layout) -> None:
+    config = ModelConfig.from_dict(published_config(ALIGNER, layout))
+    assert (config.class_count, config.timestamp_token_id, config.milliseconds_per_class) == (
+        5000,
+        151705,
+        80,
+    )
+    assert config.audio_token_id == 151676
+    assert config.text.vocab_size == 152064
+    assert not config.text.ties_embeddings
+    assert config.languages == ("Chinese", "Cantonese", "English")
+
+
+def test_the_native_aligner_may_count_its_classes_by_their_names() -> None:
+    """transformers writes `id2label` in place of `num_labels`."""
+    config = published_config(ALIGNER, "hf")
+    config["id2label"] = {str(index): f"LABEL_{index}" for index in range(config.pop("num_labels"))}
+    assert ModelConfig.from_dict(config).class_count == 5000
+    recognizer = published_config(SMALL, "hf") | {
+        "id2label": {"0": "LABEL_0", "1": "LABEL_1"},
+        "num_labels": 2,
+    }
+    assert ModelConfig.from_dict(recognizer).class_count is None
+
+
+def test_an_aligner_without_a_class_count_is_refused() -> None:
+    config = published_config(ALIGNER, "thinker")
+    del config["thinker_config"]["classify_num"]
+    with pytest.raises(ConfigError, match="classify_num"):
+        ModelConfig.from_dict(config)
+
+
 @pytest.mark.parametrize("sizes", MODELS)
 def test_a_second_is_13_tokens_and_a_window_104(sizes: Sizes) -> None:
     audio = ModelConfig.from_dict(published_config(sizes, "thinker")).audio
@@ -233,7 +263,7 @@ def test_parameters_and_tensors_are_as_many_as_published(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sizes", [*MODELS, pytest.param(ALIGNER, id="aligner")])
+@pytest.mark.parametrize("sizes", ALL)
 def test_every_published_tensor_has_its_place(sizes: Sizes, layout: Layout) -> None:
     wanted = expected_shapes(ModelConfig.from_dict(published_config(sizes, layout)))
     found: Shapes = {}
@@ -274,19 +304,20 @@ def test_names_of_the_tables_are_translated(published: str, ours: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("sizes", MODELS)
+@pytest.mark.parametrize("sizes", ALL)
 def test_the_loader_takes_a_checkpoint_of_real_size(tmp_path: Path, sizes: Sizes, layout: Layout) -> None:
     shard_count = 2 if sizes is LARGE else 1
     folder = write_hollow(tmp_path, sizes, layout, published_shapes(sizes, layout), shard_count)
     checkpoint = read_checkpoint(folder)
     wanted = expected_shapes(checkpoint.config)
     assert {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()} == wanted
-    assert checkpoint.parameter_count == (782_426_112 if sizes is SMALL else 2_038_052_480)
+    counts = {SMALL.name: 782_426_112, LARGE.name: 2_038_052_480, ALIGNER.name: 917_728_896}
+    assert checkpoint.parameter_count == counts[sizes.name]
 
 
 @pytest.mark.parametrize("with_audio", [False, True], ids=["audio-float", "audio-packed"])
 @pytest.mark.parametrize("bits", [4, 5, 6, 8])
-@pytest.mark.parametrize("sizes", MODELS)
+@pytest.mark.parametrize("sizes", ALL)
 def test_the_loader_takes_a_packed_checkpoint_of_real_size(
     tmp_path: Path, sizes: Sizes, bits: int, with_audio: bool
 ) -> None:
@@ -295,7 +326,7 @@ def test_the_loader_takes_a_packed_checkpoint_of_real_size(
     tensors = read_checkpoint(write_hollow(tmp_path, sizes, "mlx", shapes)).tensors
     packed = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, QuantizedTensor)}
     assert all((tensor.bits, tensor.group_size) == (bits, 64) for tensor in packed.values())
-    text_count = 1 + 7 * sizes.num_hidden_layers
+    text_count = 1 + 7 * sizes.num_hidden_layers + (sizes is ALIGNER)
     audio_count = 6 * sizes.encoder_layers + 3
     assert len(packed) == text_count + audio_count * with_audio
 
