@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -127,7 +128,7 @@ def shown_words(text: str, units: list[Unit]) -> list[ShownWord]:
     starts = [len(text) - len(text.lstrip())]
     spacings = [""]
     ends = []
-    for (_, _, _, end), (_, _, start, _) in zip(merged, merged[1:], strict=False):
+    for (_, _, _, end), (_, _, start, _) in itertools.pairwise(merged):
         stop, begin = _cut(text, end, start)
         ends.append(stop)
         spacings.append(text[stop:begin])

@@ -84,7 +84,7 @@ TOKEN_IDS = {
     "<|audio_start|>": 293,
     "<|audio_end|>": 294,
     "<|audio_pad|>": 295,
-    "<timestamp>": 296,
+    "<timestamp>": 297,
 }
 _SYSTEM, _NEWLINE, _USER, _ASSISTANT = 17, 5, 23, 31
 
