@@ -14,6 +14,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+
 CAPACITY_STEP = 256
 
 _FREE = np.iinfo(np.int64).max
@@ -33,9 +35,20 @@ def slot_bucket(rows: int) -> int:
 class KVCache:
     """Buffers of every layer: (slots, kv_heads, capacity, head_dim)."""
 
-    def __init__(self, layer_count: int, kv_head_count: int, head_dim: int, dtype: mx.Dtype) -> None:
+    def __init__(
+        self,
+        layer_count: int,
+        kv_head_count: int,
+        head_dim: int,
+        dtype: mx.Dtype,
+        form: AttentionForm = PLAIN_ATTENTION,
+    ) -> None:
+        """form: how attention is asked for; its column step must divide CAPACITY_STEP."""
+        if CAPACITY_STEP % form.column_step:
+            raise ValueError(f"columns in steps of {form.column_step} do not fill {CAPACITY_STEP}")
         self._shape = (kv_head_count, head_dim)
         self._dtype = dtype
+        self._form = form
         self._keys: list[mx.array | None] = [None] * layer_count
         self._values: list[mx.array | None] = [None] * layer_count
         self._capacity = 0
@@ -86,8 +99,9 @@ class KVCache:
             self._rebuild(list(range(self.slot_count)), end=used, capacity=_columns(used + extra))
 
     def append(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (slots, kv_heads, width, head_dim) behind the end; returns keys and values from the first used column.
+        """Write (slots, kv_heads, width, head_dim) behind the end; returns the keys and values to attend to.
 
+        They begin at the first used column; while rows are ragged, they may reach beyond both ends, under the mask.
         `reserve` must have made room; `advance` moves the end once every layer has written.
         """
         stop = self.end + keys.shape[2]
@@ -110,21 +124,21 @@ class KVCache:
         return mx.array(np.asarray(self.lengths, dtype=np.int32))
 
     def attention_mask(self, width: int) -> mx.array | str | None:
-        """Mask for `width` queries at the end: None or "causal" where MLX needs no array, else booleans.
+        """Mask for `width` queries at the end: None or "causal" where MLX needs no array.
 
-        Shape (slots, 1, width, columns in use + width). A padding query and a free slot see themselves, because a row
+        Shape (slots, 1, width, columns to attend to). A padding query and a free slot see themselves, because a row
         of nothing but masked keys would become NaN and spoil the values that later layers multiply by zero.
         """
         if not self.is_ragged:
             return "causal" if width > 1 else None
-        columns = np.arange(self._first(), self.end + width)
+        columns = np.arange(*self._window(self.end + width))
         queries = np.arange(self.end, self.end + width)[:, None]
         visible = (columns[None, :] <= queries)[None] & (
             columns[None, None, :] >= self._starts[:, None, None]
         )
         if self.end < int(self._starts.max()):
             visible |= (columns[None, :] == queries)[None]
-        return mx.array(visible)[:, None]
+        return self._form.mask(visible[:, None], self._dtype)
 
     def free_slots(self, slots: list[int]) -> list[int] | None:
         """Let these rows go. Returns None while the slots keep their numbers.
@@ -222,8 +236,12 @@ class KVCache:
             buffer = mx.zeros((self.slot_count, heads, self._capacity, head_dim), dtype=self._dtype)
         buffer[:, :, self.end : stop] = new
         buffers[layer] = buffer
-        first = self._first()
+        first, stop = self._window(stop)
         return buffer[:, :, first:stop] if first else buffer[:, :, :stop]
+
+    def _window(self, stop: int) -> tuple[int, int]:
+        first = self._first()
+        return self._form.window(first, stop) if self.is_ragged else (first, stop)
 
 
 class OnePass:

@@ -6,6 +6,10 @@ which makes them the plain rotary embedding used here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
 import mlx.core as mx
 
 from engine.model.cache import KVCache, OnePass
@@ -34,49 +38,69 @@ class DecoderLayer:
         self.attention_norm = weights.tensor("input_layernorm.weight")
         self.mlp_norm = weights.tensor("post_attention_layernorm.weight")
 
-    def __call__(
-        self,
-        x: mx.array,
-        cache: KVCache | OnePass,
-        layer: int,
-        offsets: int | mx.array,
-        mask: mx.array | str | None,
-    ) -> mx.array:
-        """x: (rows, width, hidden)."""
-        eps = self.config.rms_norm_eps
-        x = x + self._attention(mx.fast.rms_norm(x, self.attention_norm, eps), cache, layer, offsets, mask)
-        gate, up = mx.split(self.gate_up(mx.fast.rms_norm(x, self.mlp_norm, eps)), 2, axis=-1)
-        return x + self.down(silu(gate) * up)
-
-    def _attention(
-        self,
-        x: mx.array,
-        cache: KVCache | OnePass,
-        layer: int,
-        offsets: int | mx.array,
-        mask: mx.array | str | None,
-    ) -> mx.array:
-        config = self.config
+    def before_attention(self, x: mx.array, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """x: (rows, width, hidden) -> queries, keys and values, each (rows, its heads, width, head_dim)."""
+        config, eps = self.config, self.config.rms_norm_eps
         rows, width, _ = x.shape
-        heads = self.qkv(x).reshape(rows, width, -1, config.head_dim)
+        heads = self.qkv(mx.fast.rms_norm(x, self.attention_norm, eps))
+        heads = heads.reshape(rows, width, -1, config.head_dim)
         query_end = config.head_count
         key_end = query_end + config.kv_head_count
-        queries = mx.fast.rms_norm(heads[:, :, :query_end], self.q_norm, config.rms_norm_eps).swapaxes(1, 2)
-        keys = mx.fast.rms_norm(heads[:, :, query_end:key_end], self.k_norm, config.rms_norm_eps).swapaxes(
-            1, 2
-        )
+        queries = mx.fast.rms_norm(heads[:, :, :query_end], self.q_norm, eps).swapaxes(1, 2)
+        keys = mx.fast.rms_norm(heads[:, :, query_end:key_end], self.k_norm, eps).swapaxes(1, 2)
         values = heads[:, :, key_end:].swapaxes(1, 2)
-        queries, keys = self._rotate(queries, offsets), self._rotate(keys, offsets)
-        all_keys, all_values = cache.append(layer, keys, values)
+        return self._rotate(queries, offsets), self._rotate(keys, offsets), values
 
-        mixed = mx.fast.scaled_dot_product_attention(
-            queries, all_keys, all_values, scale=config.head_dim**-0.5, mask=mask
-        )
-        return self.out(mixed.swapaxes(1, 2).reshape(rows, width, -1))
+    def after_attention(self, x: mx.array, mixed: mx.array) -> mx.array:
+        """x as it went into the layer, mixed: (rows, width, heads * head_dim) -> what leaves the layer."""
+        x = x + self.out(mixed)
+        gate_up = self.gate_up(mx.fast.rms_norm(x, self.mlp_norm, self.config.rms_norm_eps))
+        gate, up = mx.split(gate_up, 2, axis=-1)
+        return x + self.down(silu(gate) * up)
 
     def _rotate(self, x: mx.array, offsets: int | mx.array) -> mx.array:
         return mx.fast.rope(
             x, self.config.head_dim, traditional=False, base=self.config.rope_theta, scale=1.0, offset=offsets
+        )
+
+
+Heads = tuple[mx.array, mx.array, mx.array]
+"""Queries, keys and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """The decoder cut at its attentions, the only parts that touch the cache; what lies between can be compiled.
+
+    first: (x, offsets) -> (x, heads). between: for each layer but the first, (x, mixed, offsets) -> (x, heads): the
+    end of the layer before and its own beginning. last: (x, mixed) -> final hidden states.
+    """
+
+    first: Callable[[mx.array, int | mx.array], tuple[mx.array, Heads]]
+    between: list[Callable[[mx.array, mx.array, int | mx.array], tuple[mx.array, Heads]]]
+    last: Callable[[mx.array, mx.array], mx.array]
+
+    @classmethod
+    def of(cls, layers: list[DecoderLayer], norm: mx.array, eps: float) -> Stretches:
+        """The stretches of these layers and the norm behind them."""
+
+        def joint(before: DecoderLayer, after: DecoderLayer) -> Callable[..., tuple[mx.array, Heads]]:
+            def run(x: mx.array, mixed: mx.array, offsets: int | mx.array) -> tuple[mx.array, Heads]:
+                x = before.after_attention(x, mixed)
+                return x, after.before_attention(x, offsets)
+
+            return run
+
+        return cls(
+            first=lambda x, offsets: (x, layers[0].before_attention(x, offsets)),
+            between=[joint(before, after) for before, after in pairwise(layers)],
+            last=lambda x, mixed: mx.fast.rms_norm(layers[-1].after_attention(x, mixed), norm, eps),
+        )
+
+    def compiled(self) -> Stretches:
+        """The same, traced once for every shape, which spares Python most of a step and fuses small kernels."""
+        return Stretches(
+            mx.compile(self.first), [mx.compile(one) for one in self.between], mx.compile(self.last)
         )
 
 
@@ -86,6 +110,7 @@ class Decoder:
     def __init__(self, config: TextConfig, weights: Weights) -> None:
         self.config = config
         self.dtype = weights.placement.dtype
+        self.attention = weights.placement.attention
         body = weights.scope("model")
         self.embed = body.embedding("embed_tokens")
         self.layers = [DecoderLayer(config, body.scope(f"layers.{i}")) for i in range(config.layer_count)]
@@ -93,10 +118,13 @@ class Decoder:
         self.head: Projection = (
             weights.projection("lm_head") if weights.has("lm_head.weight") else self.embed.as_head()
         )
+        self._stretches = Stretches.of(self.layers, self.norm, config.rms_norm_eps)
+        self._compiled = self._stretches.compiled() if weights.placement.compiles else None
 
     def new_cache(self) -> KVCache:
         """An empty cache of this decoder's shape."""
-        return KVCache(self.config.layer_count, self.config.kv_head_count, self.config.head_dim, self.dtype)
+        config = self.config
+        return KVCache(config.layer_count, config.kv_head_count, config.head_dim, self.dtype, self.attention)
 
     def __call__(self, embeddings: mx.array, cache: KVCache | OnePass) -> mx.array:
         """embeddings: (rows, width, hidden), right-aligned behind the cache -> (rows, width, hidden)."""
@@ -104,8 +132,21 @@ class Decoder:
         cache.reserve(width)
         offsets = cache.rope_offsets()
         mask = cache.attention_mask(width)
-        x = embeddings
-        for index, layer in enumerate(self.layers):
-            x = layer(x, cache, index, offsets, mask)
+        stretches = self._stretches
+        if width == 1 and self._compiled is not None:
+            stretches = self._compiled
+            # A number would be a constant, and every step would be compiled anew.
+            offsets = mx.array(offsets) if isinstance(offsets, int) else offsets
+        x, heads = stretches.first(embeddings, offsets)
+        for layer, following in enumerate(stretches.between, start=1):
+            x, heads = following(x, self._attend(cache, layer - 1, heads, mask), offsets)
+        x = stretches.last(x, self._attend(cache, len(stretches.between), heads, mask))
         cache.advance(width)
-        return mx.fast.rms_norm(x, self.norm, self.config.rms_norm_eps)
+        return x
+
+    def _attend(
+        self, cache: KVCache | OnePass, layer: int, heads: Heads, mask: mx.array | str | None
+    ) -> mx.array:
+        queries, keys, values = heads
+        all_keys, all_values = cache.append(layer, keys, values)
+        return self.attention.attend(queries, all_keys, all_values, mask)

@@ -16,16 +16,23 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+
 _ROWS_WORTH_THE_HOST = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How tensors are kept: compute type, quantized or not, products made by MLX or by numpy on the host."""
+    """How tensors are kept: compute type, quantized or not, products made by MLX or by numpy on the host.
+
+    compiles: whether stretches of single steps are compiled. attention: how attention is asked for.
+    """
 
     dtype: mx.Dtype
     dequantizes: bool
     multiplies_on_host: bool
+    compiles: bool = False
+    attention: AttentionForm = PLAIN_ATTENTION
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
@@ -33,7 +40,13 @@ class Placement:
         on_cpu = device.type == mx.DeviceType.cpu
         # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
         on_host = on_cpu and sys.platform == "linux" and dtype == mx.float32
-        return cls(dtype=dtype, dequantizes=on_cpu, multiplies_on_host=on_host)
+        return cls(
+            dtype=dtype,
+            dequantizes=on_cpu,
+            multiplies_on_host=on_host,
+            compiles=not on_cpu,
+            attention=AttentionForm.for_device(device, dtype),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ HELP = """\
 Makes the small model that the project ships, from nothing but grammar sentences and two speech synthesizers.
 
 What it needs
-  * the Debian packages flite, espeak-ng, wamerican, wamerican-small, wspanish
-    (apt-get install flite espeak-ng wamerican wamerican-small wspanish)
+  * the Debian packages flite, espeak-ng, wamerican, wamerican-small, scowl, wspanish
+    (apt-get install flite espeak-ng wamerican wamerican-small scowl wspanish)
   * Python packages: torch (which `make setup` does not install), and the project's own
   * one GPU with 24 GB or more for the shipped size: about 20 minutes on an H200, longer elsewhere (--minutes).
     Without a GPU: --device cpu --small --minutes 60 trains a smaller model, worse, but real.
@@ -94,15 +94,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def make_tokenizer(work: Path, seed: int, word_lists: Path | None, start_from: str = "") -> Any:
-    """Train the tokenizer on the generator's text, or read the one that is there."""
+    """The one that is there; else that of the weights to start from, if it has the size wanted; else a new one."""
     from engine.demo.recipe import vocabulary
 
     folder = work / "master"
     if start_from and not folder.exists():
-        folder.mkdir(parents=True)
-        for path in Path(start_from).iterdir():
-            if path.suffix in (".json", ".txt"):
-                shutil.copy(path, folder / path.name)
+        older = vocabulary.read_tokenizer(Path(start_from))
+        if older.get_vocab_size() == vocabulary.VOCABULARY_SIZE:
+            vocabulary.write_tokenizer(older, folder)
     if (folder / "tokenizer.json").exists():
         return vocabulary.read_tokenizer(folder)
     started = time.monotonic()

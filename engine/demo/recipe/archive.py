@@ -14,8 +14,10 @@ from pathlib import Path
 
 from engine.demo.recipe.speech import Programs, SynthesizerMissing
 
-WORD_LISTS = tuple(
-    Path("/usr/share/dict") / name for name in ("american-english", "american-english-small", "spanish")
+WORD_LIST_FOLDER = Path("/usr/share/dict")
+WORD_LISTS = (
+    *("american-english", "american-english-small", "spanish"),
+    *("scowl/english-words.10", "scowl/english-words.20"),
 )
 _GLIBC = re.compile(r"^(ld-linux|libc\.|libm\.|libpthread|libdl|librt|libresolv)")
 
@@ -45,7 +47,9 @@ def build_archive(folder: Path) -> Path:
             shutil.copy(path, folder / "lib" / library)
     shutil.copytree(_espeak_data(programs), folder / "espeak-ng-data", dirs_exist_ok=True)
     for words in WORD_LISTS:
-        shutil.copy(words, folder / "dict" / words.name)
+        target = folder / "dict" / words
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(WORD_LIST_FOLDER / words, target)
     archive = folder.parent / f"{folder.name}.tar.xz"
     with tarfile.open(archive, "w:xz") as tar:
         for part in sorted(folder.iterdir()):

@@ -153,8 +153,14 @@ class SpeechPool:
             }
         return self._all
 
-    def draw(self, rng: np.random.Generator, batch_seconds: float, longest_seconds: float) -> Batch:
-        """A batch of one bucket, chosen by how much speech it holds."""
+    def draw(
+        self,
+        rng: np.random.Generator,
+        batch_seconds: float,
+        longest_seconds: float,
+        hardness: float = 1.0,
+    ) -> Batch:
+        """A batch of one bucket, chosen by how much speech it holds. hardness scales how many clips are disturbed."""
         table = self._table()
         edges = [edge for edge in self._buckets if edge <= longest_seconds]
         weights = np.asarray(
@@ -221,6 +227,7 @@ class SpeechPool:
             int((ends[-1] - ends[4]).max()),
             torch.from_numpy(text_counts),
             torch.from_numpy(audio_counts),
+            hardness,
         )
 
     @staticmethod
@@ -235,6 +242,7 @@ class SpeechPool:
         targets: int,
         text_counts: Tensor,
         audio_counts: Tensor,
+        hardness: float,
     ) -> Batch:
         offsets, ends, rest = facts[:8].T, facts[8:16].T, facts[16:]
         sample_starts, sample_counts, negative, forced = rest[0], rest[1], rest[2].bool(), rest[3].bool()
@@ -251,9 +259,9 @@ class SpeechPool:
         text_ids = self._tokens[text_source.clamp(max=len(self._tokens) - 1)].long()
         inside = text_place < (ends[:, 6] - ends[:, 5])[:, None]
         return Batch(
-            waveforms=self._waveforms(sample_starts, sample_counts, negative, sample_total),
+            waveforms=self._waveforms(sample_starts, sample_counts, negative, sample_total, hardness),
             sample_counts=sample_counts,
-            equalizer=random_equalizer(len(sample_counts), self._device),
+            equalizer=random_equalizer(len(sample_counts), self._device, EQUALIZER_SHARE * hardness),
             token_ids=token_ids,
             audio_starts=ends[:, 2],
             target_starts=ends[:, 4],
@@ -263,7 +271,9 @@ class SpeechPool:
             audio_token_counts=audio_counts,
         )
 
-    def _waveforms(self, starts: Tensor, counts: Tensor, negative: Tensor, total: int) -> Tensor:
+    def _waveforms(
+        self, starts: Tensor, counts: Tensor, negative: Tensor, total: int, hardness: float
+    ) -> Tensor:
         batch, device = len(starts), self._device
 
         def uniform(low: float, high: float) -> Tensor:
@@ -281,7 +291,7 @@ class SpeechPool:
         # Noise is set against the level of what is spoken, so pauses do not count.
         spoken = (x != 0).sum(1, keepdim=True).clamp(min=1)
         level = (x.square().sum(1, keepdim=True) / spoken).sqrt()
-        noise_level = level * 10 ** (-uniform(*NOISE_RANGE_DB) / 20) * chance(NOISE_SHARE)
+        noise_level = level * 10 ** (-uniform(*NOISE_RANGE_DB) / 20) * chance(NOISE_SHARE * hardness)
         alone = 10 ** (uniform(*NEGATIVE_LEVEL_RANGE_DB) / 20) * ~chance(DIGITAL_SILENCE_SHARE)
         noise_level = torch.where(negative[:, None], alone, noise_level)
         track_count, track_length = self._noise.shape
@@ -293,13 +303,13 @@ class SpeechPool:
         return torch.where(chance(0.7), rounded, x).masked_fill(~inside, 0.0)
 
 
-def random_equalizer(batch: int, device: torch.device) -> Tensor:
-    """(batch, 201) smooth gains on the power spectrum, mostly within 8 dB; half the rows are flat."""
+def random_equalizer(batch: int, device: torch.device, share: float = EQUALIZER_SHARE) -> Tensor:
+    """(batch, 201) smooth gains on the power spectrum, mostly within 8 dB; all but `share` of the rows are flat."""
     place = torch.linspace(0, 1, network.FFT_SIZE // 2 + 1, device=device).sqrt()[None, None, :]
     order = torch.arange(1, 5, device=device)[None, :, None]
     phase = torch.rand(batch, 4, 1, device=device) * 2 * math.pi
     height = torch.randn(batch, 4, 1, device=device) * 3.0 / order
-    height = height * (torch.rand(batch, 1, 1, device=device) < EQUALIZER_SHARE)
+    height = height * (torch.rand(batch, 1, 1, device=device) < share)
     return 10 ** ((height * torch.cos(math.pi * order * place + phase)).sum(1) / 10)
 
 
@@ -351,8 +361,8 @@ def noise_tracks(device: torch.device, seconds: float = 24.0, seed: int = 11) ->
     return torch.stack(tracks).to(device)
 
 
-def mask_mel(mel: Tensor, frame_counts: Tensor) -> Tensor:
-    """Hide random bands and stretches of (batch, 128, frames) behind the clip's mean."""
+def mask_mel(mel: Tensor, frame_counts: Tensor, hardness: float = 1.0) -> Tensor:
+    """Hide random bands and stretches of (batch, 128, frames) behind the clip's mean, fewer at a lower hardness."""
     batch, bins, frames = mel.shape
     device = mel.device
 
@@ -360,7 +370,7 @@ def mask_mel(mel: Tensor, frame_counts: Tensor) -> Tensor:
         width = torch.rand(batch, count, 1, device=device) * widest
         start = torch.rand(batch, count, 1, device=device) * (size - width)
         place = torch.arange(size, device=device)[None, None, :]
-        kept = torch.rand(batch, 1, 1, device=device) < 0.8
+        kept = torch.rand(batch, 1, 1, device=device) < 0.8 * hardness
         return ((place >= start) & (place < start + width) & kept).any(1)
 
     hidden = (

@@ -23,8 +23,8 @@ from engine.demo.recipe import mixture, speech
 LONGEST_SECONDS = 30.0
 SHORTEST_SECONDS = 0.4
 # Of the clips made: a few words, one sentence, several sentences.
-SHORT_SHARE, SINGLE_SHARE = 0.14, 0.62
-ENGLISH_SHARE = 0.74  # English spelling is the hard part
+SHORT_SHARE, SINGLE_SHARE = 0.14, 0.68
+ENGLISH_SHARE = 0.8  # English spelling is the hard part
 SHARD_SECONDS = 1200.0
 
 

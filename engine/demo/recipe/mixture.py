@@ -2,8 +2,9 @@
 
 A first run on text.py's mix alone spelled rare words by ear and cut them in the wrong places: half of its words stood
 in no sentence, so the model could not lean on the sentence, and each word of a list of 74,000 was met twice. Here list
-words stand where a grammar word of the same ending stood, and words of the smaller list (wamerican-small, where it is
-installed) are drawn more often.
+words stand where a grammar word of the same ending stood, and common words are drawn more often: those of the smaller
+list (wamerican-small) and of the first levels of the lists that both are made from (scowl), where they are installed.
+What is left of the errors were words that sound alike; frames that tell them apart are a part of the English text.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ from engine.demo.recipe import text
 from engine.demo.recipe.grammar_en import EnglishGrammar
 from engine.demo.recipe.grammar_es import SpanishGrammar
 from engine.demo.recipe.lexicon import Lexicon, load_sections
+from engine.demo.recipe.soundalikes_en import Soundalikes
 
 GRAMMAR_SHARE, REPLACED_SHARE = 0.42, 0.36
+SOUNDALIKES_SHARE = 0.08
+"""Of English sentences; the rest is shared out as in Spanish."""
 REPLACED_WORDS_SHARE = 0.45
-SMALL_LIST_SHARE = 0.65
+LIST_SHARES = (0.5, 0.33, 0.17)
+"""How often a list word is one of the commonest, of the small list, of the whole list."""
 FEWEST_LETTERS = 4
 
 _ENDINGS = {
@@ -48,7 +53,15 @@ _ENDINGS = {
         ),
     ),
 }
-_LISTS = {"English": ("american-english", "american-english-small"), "Spanish": ("spanish", "spanish")}
+# From the commonest words to all; what is missing is stood in for by the next one.
+_LISTS = {
+    "English": (
+        ("scowl/english-words.10", "scowl/english-words.20"),
+        ("american-english-small",),
+        ("american-english",),
+    ),
+    "Spanish": (("spanish",),),
+}
 _VOCABULARIES = {"English": "vocabulary_en.txt", "Spanish": "vocabulary_es.txt"}
 
 
@@ -64,6 +77,9 @@ def sentences(language: str, seed: int, word_lists: Path | None = None) -> Itera
 
 def _mixed(plain: Iterator[str], source: _Source, rng: Random) -> Iterator[str]:
     while True:
+        if source.soundalikes is not None and rng.random() < SOUNDALIKES_SHARE:
+            yield source.grammar.finish(source.soundalikes.sentence(rng))
+            continue
         roll = rng.random()
         if roll >= GRAMMAR_SHARE + REPLACED_SHARE:
             yield next(plain)
@@ -80,11 +96,13 @@ class _Source:
     """A grammar, and the list words of one language by ending."""
 
     def __init__(self, language: str, grammar: EnglishGrammar | SpanishGrammar, kept: frozenset[str],
-                 everything: list[str], small: list[str]) -> None:  # fmt: skip
+                 lists: list[list[str]], soundalikes: Soundalikes | None) -> None:  # fmt: skip
+        """lists: from the commonest words to all, one for each of LIST_SHARES."""
         self.grammar = grammar
+        self.soundalikes = soundalikes
         self._endings = _ENDINGS[language]
         self._kept = kept
-        self._all, self._small = self._by_ending(everything), self._by_ending(small)
+        self._lists = [self._by_ending(words) for words in lists]
 
     def _ending(self, word: str) -> str:
         return next((ending for ending in self._endings if word.endswith(ending)), "")
@@ -105,8 +123,8 @@ class _Source:
             return token
         if rng.random() >= REPLACED_WORDS_SHARE:
             return token
-        lists = self._small if rng.random() < SMALL_LIST_SHARE else self._all
-        choices = lists.get(self._ending(word))
+        (words,) = rng.choices(self._lists, LIST_SHARES)
+        choices = words.get(self._ending(word))
         return rng.choice(choices) + token[len(word) :] if choices else token
 
 
@@ -115,11 +133,19 @@ def _source(language: str, folder: Path) -> _Source:
     sections = load_sections(Path(__file__).with_name(_VOCABULARIES[language]))
     lexicon = Lexicon(sections)
     grammar = EnglishGrammar(lexicon) if language == "English" else SpanishGrammar(lexicon)
-    kept = {word for name in ("function", "frequent", "grammar_words") for word in sections.get(name, ())}
-    lists = []
-    for name in _LISTS[language]:
-        path = folder / name
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = frozenset(
+        word for name in ("function", "frequent", "grammar_words") for word in sections.get(name, ())
+    )
+    lists: list[list[str]] = []
+    for names in _LISTS[language]:
+        lines = [line for name in names for line in _lines(folder / name)]
         lists.append([w for w in lines if len(w) >= FEWEST_LETTERS - 1 and w.isalpha() and w.islower()])
-    everything, small = lists
-    return _Source(language, grammar, frozenset(kept), everything, small or everything)
+    while len(lists) < len(LIST_SHARES):
+        lists.append(lists[-1])
+    filled = [listed or next(filter(None, lists[at:]), []) for at, listed in enumerate(lists)]
+    soundalikes = Soundalikes(lexicon) if language == "English" else None
+    return _Source(language, grammar, kept, filled, soundalikes)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -33,7 +33,7 @@ LAYER_NORM_EPSILON = 1e-5
 class Size:
     """Sizes of the demo network. head_dim 128 and the rotary base are what other Qwen3-ASR loaders assume."""
 
-    vocabulary: int = 1600
+    vocabulary: int = 4096
     audio_width: int = 256
     audio_layers: int = 6
     audio_heads: int = 4

@@ -24,11 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.demo.recipe import batches, corpus, network
-from engine.demo.recipe.vocabulary import Prompt
+from engine.demo.recipe.vocabulary import Prompt, read_tokenizer, spelled_by
 from engine.demo.recipe.weights_file import read_weights
 
 CTC_NAME = "ctc.weight"
 LABEL_SMOOTHING = 0.05
+# For the last part of the time fewer and fewer clips are disturbed: a small network must spend itself on what is said.
+EASING_FROM, EASED_HARDNESS = 0.6, 0.3
 AVERAGE_EVERY = 5
 
 
@@ -85,12 +87,12 @@ class FlatParameters:
 
 
 def losses(parameters: dict[str, Tensor], size: network.Size, batch: batches.Batch, filterbank: Tensor,
-           smoothing: float, with_ctc: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
+           smoothing: float, with_ctc: bool, hardness: float = 1.0) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mean cross entropy per target token, and mean CTC loss per text token (0 without it)."""
     with torch.no_grad():
         mel, frames = network.log_mel(batch.waveforms, batch.sample_counts, filterbank, batch.equalizer)
         if smoothing > 0:
-            mel = batches.mask_mel(mel, frames)
+            mel = batches.mask_mel(mel, frames, hardness)
     audio, counts = network.encode(parameters, size, mel, frames)
     x = network.embed(parameters, batch.token_ids)
     hidden = network.decode(parameters, size, network.place_audio(x, audio, batch.audio_starts, counts))
@@ -187,6 +189,12 @@ def make_context(spoken: str, others: list[str], rng: random.Random) -> str:
     return f"{joined}." if style > 0.8 else joined
 
 
+def hardness_at(fraction: float) -> float:
+    """Share of the usual disturbances when `fraction` of the time is over."""
+    eased = max(0.0, fraction - EASING_FROM) / (1.0 - EASING_FROM)
+    return 1.0 - (1.0 - EASED_HARDNESS) * eased
+
+
 def rate_at(plan: Plan, fraction: float, step: int) -> float:
     """Learning rate when `fraction` of the time is over: linear warm-up by steps, then a cosine by the clock."""
     return (
@@ -194,6 +202,18 @@ def rate_at(plan: Plan, fraction: float, step: int) -> float:
         * min(1.0, (step + 1) / plan.warmup_steps)
         * max(0.005, 0.5 * (1 + math.cos(math.pi * fraction)))
     )
+
+
+def starting_weights(folder: Path, tokenizer: tokenizers.Tokenizer) -> dict[str, Tensor]:
+    """The weights in `folder`; if its tokenizer is another one, each token starts from the mean of its spelling."""
+    weights = read_weights(folder)
+    older = read_tokenizer(folder)
+    if older.to_str() != tokenizer.to_str():
+        embedded = weights["thinker.model.embed_tokens.weight"]
+        weights["thinker.model.embed_tokens.weight"] = torch.stack(
+            [embedded[torch.tensor(ids)].mean(0) for ids in spelled_by(older, tokenizer)]
+        )
+    return weights
 
 
 def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, prompt: Prompt, size: network.Size, plan: Plan,
@@ -208,7 +228,7 @@ def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, prompt: Prom
     generator = torch.Generator().manual_seed(plan.seed)
     start[CTC_NAME] = torch.randn(size.vocabulary + 1, size.width, generator=generator) * 0.04
     if plan.start_from:
-        start.update(read_weights(Path(plan.start_from)))
+        start.update(starting_weights(Path(plan.start_from), tokenizer))
     flat = FlatParameters(start, device)
     matrices, vectors = flat.flat
     optimizer = torch.optim.AdamW(
@@ -255,11 +275,16 @@ def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, prompt: Prom
         ctc_weight = max(0.1, early * 0.5 - 0.8 * fraction)
         longest = plan.longest_at_first_seconds if fraction < 0.08 * early else corpus.LONGEST_SECONDS
         # Small batches at first: alignment is found by the number of steps, not by their size.
-        batch = pool.draw(rng, plan.batch_seconds * (0.5 if fraction < 0.2 * early else 1.0), longest)
+        hardness = hardness_at(fraction)
+        batch = pool.draw(
+            rng, plan.batch_seconds * (0.5 if fraction < 0.2 * early else 1.0), longest, hardness
+        )
         leaves = flat.leaves(dtype)
         # Late in training CTC has done its work; every third step is enough to keep it.
         with_ctc = early > 0 and (fraction < 0.35 or step % 3 == 0)
-        entropy, ctc = losses(flat.named(leaves), size, batch, filterbank, LABEL_SMOOTHING, with_ctc)
+        entropy, ctc = losses(
+            flat.named(leaves), size, batch, filterbank, LABEL_SMOOTHING, with_ctc, hardness
+        )
         (entropy + ctc_weight * ctc).backward()
         gradients = [leaf.grad.float() for leaf in leaves]
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()

@@ -14,7 +14,8 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-VOCABULARY_SIZE = 1600
+VOCABULARY_SIZE = 4096
+"""With 1,600, common words were spelled out in pieces, and pieces of neighbors ran together (\"overlobster\")."""
 QWEN_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -110,6 +111,18 @@ def write_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(
         json.dumps(configuration, indent=2) + "\n", encoding="utf-8"
     )
+
+
+def spelled_by(older: tokenizers.Tokenizer, newer: tokenizers.Tokenizer) -> list[list[int]]:
+    """For each id of `newer`, the ids by which `older` writes the same bytes: where its embedding can start from."""
+    spellings: list[list[int]] = []
+    for number in range(newer.get_vocab_size()):
+        token = str(newer.id_to_token(number))
+        known = older.token_to_id(token)
+        spellings.append(
+            [known] if known is not None else [piece.id for piece in older.model.tokenize(token)]
+        )
+    return spellings
 
 
 def read_tokenizer(folder: Path) -> tokenizers.Tokenizer:

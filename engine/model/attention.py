@@ -1,0 +1,64 @@
+"""How attention over a running batch is asked of MLX, which has different fast ways on different devices.
+
+Rows of a batch start at different columns, so some keys must be hidden from some rows. Metal's fused kernel takes that
+as booleans. On CUDA a single query with any mask leaves the fused kernels altogether; two queries or more with a mask
+of numbers do not. Query heads that share keys can stand as queries of one head, which is the same product, so a step
+of a grouped-query model has two there (`groups_queries`). That kernel is planned once for each number of columns, so
+columns come in steps and those not in use are masked (`column_step`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+HIDDEN = -30_000.0
+"""Added to the score of a hidden key: large enough that nothing is left of it in any type, and finite, because a
+stretch of nothing but infinities becomes NaN in kernels that go by stretches."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionForm:
+    """What suits a device. The plain form asks as the formula reads."""
+
+    adds_mask: bool = False
+    groups_queries: bool = False
+    column_step: int = 1
+
+    @classmethod
+    def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> AttentionForm:
+        """The form that measures fastest there (DECISIONS.md)."""
+        is_cuda = device.type == mx.DeviceType.gpu and mx.cuda.is_available()
+        if is_cuda and dtype in (mx.float16, mx.bfloat16):
+            return cls(adds_mask=True, groups_queries=True, column_step=64)
+        return cls()
+
+    def window(self, first: int, stop: int) -> tuple[int, int]:
+        """The columns to attend to, for those that are in use; there must be buffers for them."""
+        step = self.column_step
+        return first // step * step, -(-stop // step) * step
+
+    def mask(self, visible: npt.NDArray[np.bool_], dtype: mx.Dtype) -> mx.array:
+        """visible: any shape, true where a key is seen -> the same shape, as this form has it."""
+        seen = mx.array(visible)
+        return mx.where(seen, 0.0, HIDDEN).astype(dtype) if self.adds_mask else seen
+
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None
+    ) -> mx.array:
+        """queries: (rows, heads, width, head_dim), keys and values: (rows, kv_heads, columns, head_dim)
+        -> (rows, width, heads * head_dim)."""
+        rows, heads, width, head_dim = queries.shape
+        groups = self.groups_queries and width == 1 and isinstance(mask, mx.array) and heads > keys.shape[1]
+        if groups:
+            queries = queries.reshape(rows, keys.shape[1], -1, head_dim)
+        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=head_dim**-0.5, mask=mask)
+        if groups:
+            return mixed.reshape(rows, 1, heads * head_dim)
+        return mixed.swapaxes(1, 2).reshape(rows, width, heads * head_dim)
+
+
+PLAIN_ATTENTION = AttentionForm()

@@ -1,0 +1,105 @@
+"""Every form of attention gives what the plain one gives, and compiled steps what plain steps give."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from engine.model.cache import KVCache
+from engine.model.config import TextConfig
+from engine.model.decoder import Decoder
+from engine.model.projection import Placement, Weights
+
+GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)
+CONFIG = TextConfig(
+    hidden_size=32,
+    intermediate_size=48,
+    layer_count=3,
+    head_count=4,
+    kv_head_count=2,
+    head_dim=16,
+    vocab_size=40,
+    rms_norm_eps=1e-6,
+    rope_theta=1e6,
+    max_positions=4096,
+    ties_embeddings=True,
+)
+
+
+def decoder(form: AttentionForm, *, compiles: bool) -> Decoder:
+    mx.random.seed(11)
+    shapes = {
+        "self_attn.q_proj": (64, 32), "self_attn.k_proj": (32, 32), "self_attn.v_proj": (32, 32),
+        "self_attn.o_proj": (32, 64), "mlp.gate_proj": (48, 32), "mlp.up_proj": (48, 32), "mlp.down_proj": (32, 48),
+    }  # fmt: skip
+    tensors = {
+        f"model.layers.{layer}.{name}.weight": 0.3 * mx.random.normal(shape)
+        for layer in range(CONFIG.layer_count)
+        for name, shape in shapes.items()
+    }
+    for layer in range(CONFIG.layer_count):
+        base = f"model.layers.{layer}."
+        for name, size in (
+            ("self_attn.q_norm", 16), ("self_attn.k_norm", 16), ("input_layernorm", 32),
+            ("post_attention_layernorm", 32),
+        ):  # fmt: skip
+            tensors[f"{base}{name}.weight"] = 1 + 0.1 * mx.random.normal((size,))
+    tensors["model.norm.weight"] = 1 + 0.1 * mx.random.normal((32,))
+    tensors["model.embed_tokens.weight"] = mx.random.normal((40, 32))
+    placement = Placement(
+        dtype=mx.float32, dequantizes=True, multiplies_on_host=False, compiles=compiles, attention=form
+    )
+    return Decoder(CONFIG, Weights(tensors, placement))
+
+
+def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.ndarray]:
+    """Final states of a prefill of these lengths and of the steps behind it; rows that are padding are left out."""
+    cache = network.new_cache()
+    width = cache.start_rows(lengths)
+    key = mx.random.key(5)
+    found = [np.array(network(mx.random.normal((len(lengths), width, 32), key=key), cache)[:, -1])]
+    for step in range(steps):
+        inputs = mx.random.normal((len(lengths), 1, 32), key=mx.random.key(step))
+        found.append(np.array(network(inputs, cache)[:, -1]))
+    return found
+
+
+# The last case passes from one step of columns, and from one capacity, to the next.
+@pytest.mark.parametrize(("lengths", "steps"), [([7], 5), ([9, 9, 9], 5), ([12, 5, 9], 70), ([250, 190], 12)])
+@pytest.mark.parametrize(
+    ("form", "compiles"), [(GROUPED, False), (GROUPED, True), (PLAIN_ATTENTION, True)], ids=str
+)
+def test_each_form_gives_the_states_of_the_plain_one(
+    form: AttentionForm, compiles: bool, lengths: list[int], steps: int
+) -> None:
+    wanted = hidden_states(decoder(PLAIN_ATTENTION, compiles=False), lengths, steps)
+    found = hidden_states(decoder(form, compiles=compiles), lengths, steps)
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_that_joins_late_is_masked_in_whole_steps_of_columns() -> None:
+    cache = KVCache(1, 2, 16, mx.float32, GROUPED)
+    cache.start_rows([70, 3])
+    cache.reserve(70)
+    mask = cache.attention_mask(70)
+    assert isinstance(mask, mx.array)
+    assert mask.shape == (2, 1, 70, 128)
+    seen = np.array(mask) == 0
+    assert seen[1, 0, 69].nonzero()[0].tolist() == [67, 68, 69]
+    assert seen[0, 0, 69].sum() == 70
+
+
+def test_a_stretch_of_hidden_keys_never_turns_a_row_into_nan_in_16_bits() -> None:
+    mask = GROUPED.mask(np.zeros((1, 1, 1, 64), dtype=bool), mx.float16)
+    keys = mx.random.normal((1, 2, 64, 16)).astype(mx.float16)
+    mixed = GROUPED.attend(mx.random.normal((1, 4, 1, 16)).astype(mx.float16), keys, keys, mask)
+    assert mixed.shape == (1, 1, 64)
+    assert bool(mx.isfinite(mixed).all())
+
+
+def test_columns_that_do_not_fill_the_capacity_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not fill"):
+        KVCache(1, 1, 16, mx.float32, AttentionForm(column_step=96))
