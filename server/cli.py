@@ -1,8 +1,9 @@
-"""The `scribewire` command: `serve` and `keys` here, the engine's subcommands handed over by name.
+"""The `scribewire` command: `serve` and `keys` here, the client's and the engine's subcommands handed over by name.
 
 `serve` must never load MLX or the decoders, and help must be quick; so nothing of the engine but its protocol is
 imported, and the module that a command needs is loaded when that command is given.
-Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted.
+Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted; those of `submit` and `jobs`
+are in server/client/failures.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from pathlib import Path
 
 from engine.protocol import config as protocol_config
 from server.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
-from server.settings import Settings, SettingsError, add_config_argument, add_settings_arguments
+from server.settings import (
+    Settings,
+    SettingsError,
+    add_config_argument,
+    add_settings_arguments,
+    client_variables,
+)
 
 PROGRAM = "scribewire"
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -28,6 +35,10 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 OWN_COMMANDS = {
     "serve": "serve the OpenAI-compatible API",
     "keys": "create, list and revoke API keys",
+}
+CLIENT_COMMANDS = {
+    "submit": "hand recordings to a running server as jobs, and wait for them if asked to",
+    "jobs": "list, show, cancel, retry and erase your jobs at a running server",
 }
 # The engine's own table, which a test compares with this one: loading it here would load the engine.
 ENGINE_COMMANDS = {
@@ -40,6 +51,7 @@ ENGINE_COMMANDS = {
 }
 ENGINE_CLI_MODULE = "engine.cli"
 SERVE_MODULE = "server.serve"
+CLIENT_MODULE = "server.client.command"
 
 
 def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None = None) -> int:
@@ -48,6 +60,8 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
     try:
         if arguments and arguments[0] in ENGINE_COMMANDS:
             return _run_engine_command(arguments, environ)
+        if arguments and arguments[0] in CLIENT_COMMANDS:
+            return _run_client_command(arguments, environ)
         parsed = build_parser().parse_args(arguments)
         settings = Settings.from_sources(parsed, environ, parsed.config)
         if parsed.command == "serve":
@@ -110,7 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
     for action in (create, listing, revoke):
         add_settings_arguments(action, only=["data"])
         add_config_argument(action)
-    for name, text in ENGINE_COMMANDS.items():
+    for name, text in {**CLIENT_COMMANDS, **ENGINE_COMMANDS}.items():
         commands.add_parser(name, help=text)
     return parser
 
@@ -153,6 +167,21 @@ def _run_engine_command(arguments: list[str], environ: Mapping[str, str] | None)
     # The doctor looks at what `serve` would use, which only the server's settings know.
     settings = Settings.from_sources(None, environ)
     return int(run(arguments, data_folder=settings.data, port=settings.port))
+
+
+def _run_client_command(arguments: list[str], environ: Mapping[str, str] | None) -> int:
+    settings = Settings.from_sources(None, environ)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host.strip("[]")
+    shown_host = f"[{host}]" if ":" in host else host
+    server, key = client_variables(environ)
+    return int(
+        importlib.import_module(CLIENT_MODULE).main(
+            arguments,
+            default_server=f"http://{shown_host}:{settings.port or 8765}",
+            server=server,
+            key=key,
+        )
+    )
 
 
 def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
@@ -208,6 +237,7 @@ examples:
   scribewire serve                               serve the real model (1 GB, fetched on first use)
   scribewire transcribe talk.mp3                 no server needed
   scribewire transcribe -o texts *.m4a           one text file per recording
+  scribewire submit --wait lecture.mp3           as a job at a running server, which outlives this command
   scribewire pull mlx-community/Qwen3-ASR-1.7B-8bit
   scribewire doctor                              what works here, and what to do about what does not
 

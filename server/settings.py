@@ -393,3 +393,9 @@ def settings_table() -> str:
         for setting in fields(Settings)
     ]
     return "\n".join(rows) + "\n"
+
+
+def client_variables(environ: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:
+    """The server and the key that the environment names for the commands that talk to a running server."""
+    environ = os.environ if environ is None else environ
+    return environ.get(ENVIRONMENT_PREFIX + "SERVER") or None, environ.get(ENVIRONMENT_PREFIX + "KEY") or None

@@ -36,15 +36,17 @@ class Served:
         *,
         engine_module: str = COUNTING_WORKER_MODULE,
         descriptors: tuple[int, int] = ANY_DESCRIPTORS,
+        environment: dict[str, str] | None = None,
         **settings: Any,
     ) -> None:
+        """environment: variables of the server's own, beside this process's. A log from an earlier start goes on."""
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
         self.port = 0
         self._log_path = data / "log"
         self._said: list[str] = []
         arguments = [json.dumps({"port": 0, "model": "fake", "drain_seconds": 1.0, **settings}), str(data)]
-        with self._log_path.open("wb") as log:
+        with self._log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
@@ -58,7 +60,7 @@ class Served:
                 stderr=log,
                 text=True,
                 cwd=PROJECT,
-                env={**os.environ, "PYTHONPATH": str(PROJECT)},
+                env={**os.environ, "PYTHONPATH": str(PROJECT), **(environment or {})},
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -105,6 +107,23 @@ class Served:
     def log(self) -> str:
         """All that the server logged."""
         return self._log_path.read_text(encoding="utf-8", errors="replace")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What was logged under this name, oldest first."""
+        mark = f'"event": "{name}"'
+        return [json.loads(line) for line in self.log().splitlines() if mark in line]
+
+    @property
+    def worker_process_id(self) -> int:
+        """The worker that was ready last, whether or not it lives."""
+        return int(self.events("engine_ready")[-1]["process_id"])
+
+    def kill(self) -> list[psutil.Process]:
+        """SIGKILL the front; returns the children that it had."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        self.process.wait()
+        return list(children)
 
     def failures_in_log(self) -> list[str]:
         """Log lines that speak of a failure of the server's own."""

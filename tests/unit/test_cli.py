@@ -43,16 +43,39 @@ def modules_after(code: str) -> set[str]:
 def test_help_lists_every_command_and_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("serve", "keys", "transcribe", "models", "pull", "languages", "doctor"):
+    for command in ("serve", "keys", "submit", "jobs", "transcribe", "models", "pull", "languages", "doctor"):
         assert re.search(rf"^ +{command}\b", out, re.MULTILINE), command
     assert "examples:" in out
 
 
-@pytest.mark.parametrize("command", ["serve", "keys", "transcribe", "models", "pull", "languages", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["serve", "keys", "submit", "jobs", "transcribe", "models", "pull", "languages", "doctor"]
+)
 def test_every_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert out.startswith(f"usage: scribewire {command}")
+
+
+@pytest.mark.parametrize(
+    ("environ", "address"),
+    [
+        ({"SCRIBEWIRE_PORT": "9"}, "http://127.0.0.1:9"),
+        ({"SCRIBEWIRE_PORT": "9", "SCRIBEWIRE_HOST": "0.0.0.0"}, "http://127.0.0.1:9"),
+        ({"SCRIBEWIRE_PORT": "9", "SCRIBEWIRE_HOST": "::1"}, "http://[::1]:9"),
+        ({"SCRIBEWIRE_PORT": "9", "SCRIBEWIRE_SERVER": "127.0.0.1:7"}, "http://127.0.0.1:7"),
+    ],
+)
+def test_client_asks_the_server_that_the_environment_names(
+    capsys: pytest.CaptureFixture[str], environ: dict[str, str], address: str
+) -> None:
+    assert server.cli.main(["jobs", "list"], environ=environ) == 3
+    assert f"no server answers at {address} " in capsys.readouterr().err
+
+
+def test_client_commands_load_neither_engine_nor_server() -> None:
+    loaded = modules_after("import server.cli\nserver.cli.main(['jobs', 'list', '--server', '127.0.0.1:1'])")
+    assert not loaded & {"mlx", "av", "tokenizers", "numpy", "fastapi", "uvicorn"}
 
 
 def test_command_tables_of_server_and_engine_agree() -> None:
@@ -152,7 +175,13 @@ def test_readme_carries_the_table_of_settings_as_the_code_has_it() -> None:
 
 def test_readme_shows_only_commands_that_exist() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    known = {*server.cli.OWN_COMMANDS, *server.cli.ENGINE_COMMANDS, "--help", "--version"}
+    known = {
+        *server.cli.OWN_COMMANDS,
+        *server.cli.CLIENT_COMMANDS,
+        *server.cli.ENGINE_COMMANDS,
+        "--help",
+        "--version",
+    }
     used = set(re.findall(r"^(?:\.venv/bin/)?scribewire (\S+)", readme, re.MULTILINE))
     assert used
     assert used <= known

@@ -1,0 +1,297 @@
+"""The command lines of `scribewire submit` and `scribewire jobs`: what they take, and what they are turned into."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from server.client.connection import ServerConnection, checked_job_id, server_url
+from server.client.console import PROGRAM, Console
+from server.client.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ClientFailure
+from server.client.jobs import (
+    FINISHED,
+    STATUSES,
+    Purge,
+    age_in_seconds,
+    cancel_jobs,
+    list_jobs,
+    purge_jobs,
+    retry_jobs,
+    show_job,
+)
+from server.client.submit import FORMATS, Submit, submit_files
+
+SHOWN_JOBS = 20
+EXIT_BROKEN_PIPE = 141
+_FORMATS = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
+
+
+def main(
+    arguments: Sequence[str],
+    *,
+    default_server: str,
+    server: str | None = None,
+    key: str | None = None,
+    console: Console | None = None,
+) -> int:
+    """Run `submit ...` or `jobs ...`; returns the exit code.
+
+    default_server: where `serve` listens by this machine's settings. server, key: of the environment, if given there.
+    """
+    parsed = build_parser(default_server).parse_args(arguments)
+    console = console or Console.of_this_process()
+    try:
+        url = server_url(parsed.server or server or default_server)
+        with ServerConnection(url, parsed.key or key) as connection:
+            return _run(parsed, connection, console)
+    except ClientFailure as error:
+        console.warn(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader went away (`| head`); Python would complain again when it flushes stdout at its end.
+        if console.stdout is sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except OSError as error:
+        console.warn(f"{error.filename or 'this command'}: {error.strerror or error}")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        console.warn("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def _run(parsed: argparse.Namespace, server: ServerConnection, console: Console) -> int:
+    if parsed.command == "submit":
+        return submit_files(_submit_of(parsed), server, console)
+    match parsed.action:
+        case "list":
+            limit = None if parsed.all else parsed.limit
+            return list_jobs(server, console, status=parsed.status, limit=limit, as_json=parsed.json)
+        case "show":
+            return show_job(
+                server,
+                console,
+                checked_job_id(parsed.job_id),
+                waits=parsed.wait,
+                result_format=parsed.format,
+                as_json=parsed.json,
+            )
+        case "cancel":
+            return cancel_jobs(server, console, [checked_job_id(one) for one in parsed.job_ids])
+        case "retry":
+            return retry_jobs(server, console, [checked_job_id(one) for one in parsed.job_ids])
+        case _:
+            purge = Purge(
+                tuple(checked_job_id(one) for one in parsed.job_ids),
+                tuple(parsed.status or FINISHED),
+                parsed.older_than or 0.0,
+                is_confirmed=parsed.yes,
+                as_json=parsed.json,
+            )
+            return purge_jobs(server, console, purge)
+
+
+def _submit_of(parsed: argparse.Namespace) -> Submit:
+    given = {
+        "language": parsed.language,
+        "prompt": parsed.prompt,
+        "temperature": parsed.temperature,
+        "model": parsed.model,
+    }
+    return Submit(
+        files=tuple(parsed.files),
+        waits=parsed.wait or parsed.output is not None,
+        format=parsed.format,
+        folder=parsed.output,
+        as_json=parsed.json,
+        idempotency_key=parsed.idempotency_key,
+        fields={name: value for name, value in given.items() if value is not None},
+    )
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as written here, and a column wide enough for the flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+
+def build_parser(default_server: str) -> argparse.ArgumentParser:
+    """The parser of both commands, whose name is the first argument."""
+    parser = argparse.ArgumentParser(prog=PROGRAM)
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_submit(commands, default_server)
+    jobs = commands.add_parser("jobs", description=_JOBS_HELP, epilog=_JOBS_EPILOG, formatter_class=_Help)
+    actions = jobs.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, add in (
+        ("list", _add_list),
+        ("show", _add_show),
+        ("cancel", _add_cancel),
+        ("retry", _add_retry),
+        ("purge", _add_purge),
+    ):
+        action = actions.add_parser(
+            name, help=_ACTIONS[name], description=_ACTIONS[name], formatter_class=_Help
+        )
+        add(action)
+        _add_server(action, default_server)
+    return parser
+
+
+def _add_submit(commands: argparse._SubParsersAction[argparse.ArgumentParser], default_server: str) -> None:
+    submit = commands.add_parser(
+        "submit", description=_SUBMIT_HELP, epilog=_SUBMIT_EPILOG, formatter_class=_Help
+    )
+    submit.add_argument(
+        "files", nargs="+", metavar="FILE", help="a recording; - reads one from standard input"
+    )
+    submit.add_argument(
+        "-w", "--wait", action="store_true", help="stay until the jobs are over and print the texts"
+    )
+    submit.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="write one file per recording here; waits, too"
+    )
+    submit.add_argument(
+        "-f",
+        "--format",
+        choices=list(FORMATS),
+        metavar="FORMAT",
+        default="text",
+        help=f"of the transcripts: {_FORMATS} (default: text)",
+    )
+    submit.add_argument("--language", metavar="NAME", help="name or code; by default it is recognized")
+    submit.add_argument("--prompt", metavar="TEXT", help="names, terms and spellings to expect")
+    submit.add_argument(
+        "--temperature", metavar="N", help="0 to 1; 0, the default, always chooses the likeliest"
+    )
+    submit.add_argument("--model", metavar="NAME", help="refuse unless the server has this model loaded")
+    submit.add_argument(
+        "--idempotency-key",
+        metavar="KEY",
+        help="your own name for this submission: given again, it is the same job and not a second one",
+    )
+    submit.add_argument(
+        "--json", action="store_true", help="print one JSON object per file, the job as the API has it"
+    )
+    _add_server(submit, default_server)
+
+
+def _add_list(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--status", choices=STATUSES, help="only these")
+    action.add_argument(
+        "--limit",
+        type=_count,
+        default=SHOWN_JOBS,
+        metavar="N",
+        help=f"at most so many (default: {SHOWN_JOBS})",
+    )
+    action.add_argument("--all", action="store_true", help="every one that the server keeps")
+    _add_json(action, "print a JSON array instead of a table")
+
+
+def _add_show(action: argparse.ArgumentParser) -> None:
+    action.add_argument("job_id", metavar="JOB", help="as `submit` printed it and `jobs list` shows it")
+    action.add_argument(
+        "-w", "--wait", action="store_true", help="stay until it is over; 1 when it has no text then"
+    )
+    chosen = action.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "-f",
+        "--format",
+        choices=list(FORMATS),
+        metavar="FORMAT",
+        help=f"print the transcript alone, as {_FORMATS}",
+    )
+    _add_json(chosen, "print the job as the API has it")
+
+
+def _add_cancel(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "job_ids", nargs="+", metavar="JOB", help="queued or processing; its recording is deleted"
+    )
+
+
+def _add_retry(action: argparse.ArgumentParser) -> None:
+    action.add_argument("job_ids", nargs="+", metavar="JOB", help="failed, and its recording is still kept")
+
+
+def _add_purge(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "job_ids", nargs="*", metavar="JOB", help="only these; without any, all that are finished"
+    )
+    action.add_argument("--status", action="append", choices=FINISHED, help="only these; may be repeated")
+    action.add_argument(
+        "--older-than", type=_age, metavar="AGE", help="only those that ended so long ago: 90m, 12h, 7d, 2w"
+    )
+    action.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    _add_json(action, 'print {"erased": N} instead of a sentence')
+
+
+def _add_json(action: argparse._ActionsContainer, text: str) -> None:
+    action.add_argument("--json", action="store_true", help=text)
+
+
+def _add_server(action: argparse.ArgumentParser, default_server: str) -> None:
+    action.add_argument(
+        "--server", metavar="URL", help=f"the server (default: SCRIBEWIRE_SERVER, or else {default_server})"
+    )
+    action.add_argument(
+        "--key",
+        metavar="KEY",
+        help="its API key, where it asks for one; other users may see it here, in SCRIBEWIRE_KEY they do not",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a number from 1, not {text!r}")
+    return int(text)
+
+
+def _age(text: str) -> float:
+    try:
+        return age_in_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+_ACTIONS = {
+    "list": "list your jobs, newest first",
+    "show": "show one job: how far it is, and its text",
+    "cancel": "end jobs that are not over yet",
+    "retry": "queue failed jobs again, with the recordings that the server kept",
+    "purge": "erase finished jobs, with their transcripts and what is left of their recordings",
+}
+
+_EXIT_CODES = f"""\
+exit codes: 0 done, {EXIT_FAILED} a job failed or was refused, {EXIT_USAGE} the command line makes no sense, 3 no server
+answers, 4 the key is missing or refused, 5 there is no such job, {EXIT_INTERRUPTED} interrupted"""
+
+_SUBMIT_HELP = """\
+Hand recordings to a running server as jobs. A job is safe as soon as its id is printed: it outlives this command, the
+connection and a restart of the server. With --wait the texts are printed when they are there; Ctrl-C then leaves the
+jobs running and says how to get at them."""
+
+_SUBMIT_EPILOG = f"""\
+examples:
+  scribewire submit talk.mp3                        print the job's id and go
+  scribewire submit --wait talk.mp3                 and its text, in the end
+  scribewire submit -o texts -f srt *.m4a           one subtitle file per recording
+  id=$(scribewire submit talk.mp3) && scribewire jobs show "$id" --wait -f text
+  scribewire submit --server http://mini.local:8765 talk.mp3
+
+{_EXIT_CODES}"""
+
+_JOBS_HELP = "Your jobs at a running server. A key sees its own jobs only."
+
+_JOBS_EPILOG = f"""\
+examples:
+  scribewire jobs list --status failed
+  scribewire jobs show job_0123... --format srt > talk.srt
+  scribewire jobs retry job_0123...
+  scribewire jobs purge --older-than 7d
+
+{_EXIT_CODES}"""

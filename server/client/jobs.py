@@ -1,0 +1,267 @@
+"""`scribewire jobs`: one's own jobs at a server, listed, shown, cancelled, erased and retried."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from server.client.connection import ServerConnection
+from server.client.console import Console, table
+from server.client.failures import EXIT_FAILED, BadCommand, ClientFailure, NoServer, NoSuchJob, Refused
+from server.client.submit import end_in_words, is_worth_retrying
+from server.client.waiting import wait_for_job
+
+STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
+FINISHED = ("completed", "failed", "cancelled")
+_AGES = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def age_in_seconds(text: str) -> float:
+    """`90m`, `12h`, `7d` or `2w` in seconds; raises ValueError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip().lower())
+    if found is None:
+        raise ValueError("an age is a number with m, h, d or w behind it, as in 90m, 12h or 7d")
+    return float(found[1]) * _AGES[found[2]]
+
+
+# ---- list --------------------------------------------------------------------------------------------------------
+
+
+def list_jobs(
+    server: ServerConnection, console: Console, *, status: str | None, limit: int | None, as_json: bool
+) -> int:
+    """Newest first: a table, or a JSON array. limit: None for all."""
+    jobs = list(server.jobs(status=status, limit=None if limit is None else limit + 1))
+    has_more = limit is not None and len(jobs) > limit
+    jobs = jobs[:limit]
+    if as_json:
+        console.say(json.dumps(jobs, ensure_ascii=False, indent=2))
+    elif not jobs:
+        which = f"{status} jobs" if status else "jobs"
+        console.warn(f"there are no {which}; `scribewire submit FILE` makes one")
+    else:
+        heading = ("JOB", "STATUS", "SUBMITTED", "AUDIO", "DONE", "TOOK", "")
+        rows: list[tuple[str, ...]] = [heading, *(_row(job) for job in jobs)]
+        for line in table(rows):
+            console.say(line)
+    if has_more:
+        console.warn(f"these are the newest {limit}; --limit N shows more, --all every one")
+    return 0
+
+
+def _row(job: dict[str, Any]) -> tuple[str, ...]:
+    progress = job["progress"]
+    total = progress["audio_seconds_total"]
+    done = f"{100 * progress['fraction']:.0f} %" if job["status"] in ("processing", "completed") else ""
+    notes = [job["error"]["code"]] if job["error"] else []
+    if job["worker_deaths"]:
+        notes.append(f"{len(job['worker_deaths'])} of its workers died")
+    if job["demo"]:
+        notes.append("demo model")
+    return (
+        job["job_id"],
+        job["status"],
+        shown_time(job["created_at"]),
+        "" if total is None else shown_duration(total),
+        done,
+        _took(job),
+        ", ".join(notes),
+    )
+
+
+def _took(job: dict[str, Any]) -> str:
+    if job["started_at"] is None or job["finished_at"] is None:
+        return ""
+    return shown_duration(max(0, job["finished_at"] - job["started_at"]))
+
+
+def shown_time(unix_seconds: float) -> str:
+    """The local time, to the minute."""
+    return datetime.fromtimestamp(unix_seconds).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def shown_duration(seconds: float) -> str:
+    """`0:07`, `12:30` or `1:02:03`."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+# ---- show --------------------------------------------------------------------------------------------------------
+
+
+def show_job(
+    server: ServerConnection,
+    console: Console,
+    job_id: str,
+    *,
+    waits: bool,
+    result_format: str | None,
+    as_json: bool,
+) -> int:
+    """What is known of a job; with a format, its transcript alone. 1 when it has none."""
+    job = server.job(job_id)
+    if waits and job["status"] not in FINISHED:
+        with console.bar(job_id, "seconds") as bar:
+            job = wait_for_job(server, job_id, bar, console)
+    if as_json:
+        console.say(json.dumps(job, ensure_ascii=False, indent=2))
+    elif result_format is not None:
+        if job["status"] != "completed":
+            # A job that failed says why; one that is not there yet says how to wait for it.
+            is_over = job["status"] in FINISHED
+            way = end_in_words(job) if is_over else f"it is {job['status']}; --wait waits for it"
+            console.warn(f"there is no transcript of {job_id}: {way}")
+            return EXIT_FAILED
+        content = server.result(job_id, result_format)
+        console.write(content if content.endswith("\n") else content + "\n")
+    else:
+        for line in _details(job):
+            console.say(line)
+    return EXIT_FAILED if waits and job["status"] != "completed" else 0
+
+
+def _details(job: dict[str, Any]) -> list[str]:
+    progress = job["progress"]
+    total = progress["audio_seconds_total"]
+    rows = [("job", job["job_id"]), ("status", job["status"])]
+    if job["queue_position"] is not None:
+        rows.append(("place in the queue", str(job["queue_position"])))
+    rows.append(("submitted", shown_time(job["created_at"])))
+    if job["started_at"] is not None:
+        rows.append(("started", shown_time(job["started_at"])))
+    if job["finished_at"] is not None:
+        rows.append(("finished", shown_time(job["finished_at"])))
+    if total is not None:
+        rows.append(("audio", f"{shown_duration(progress['audio_seconds_done'])} of {shown_duration(total)}"))
+    rows.append(("attempts", str(job["attempts"])))
+    for death in job["worker_deaths"]:
+        rows.append(
+            ("a worker died", f"{shown_time(death['at'])}, attempt {death['attempt']}, {death['code']}")
+        )
+    if job["error"]:
+        rows.append(("error", f"{job['error']['message']} ({job['error']['code']})"))
+    if is_worth_retrying(job):
+        rows.append(("again", f"scribewire jobs retry {job['job_id']}"))
+    if job["demo"]:
+        rows.append(("model", "the bundled demo model"))
+    result = job["result"]
+    text = result["text"] if result else job["partial_text"]
+    if result:
+        rows.append(("language", result["language"] or "none"))
+    return [*table(rows), *(["", text.strip()] if text.strip() else [])]
+
+
+# ---- cancel, retry -----------------------------------------------------------------------------------------------
+
+
+def cancel_jobs(server: ServerConnection, console: Console, job_ids: Sequence[str]) -> int:
+    """End each unfinished job; one that is finished is left as it is, and said so."""
+
+    def cancel(job_id: str) -> str:
+        status = server.job(job_id)["status"]
+        if status in FINISHED:
+            raise ClientFailure(f"is {status} already; `scribewire jobs purge {job_id}` erases it")
+        # It may end meanwhile, and is erased then: it was not wanted.
+        return "erased" if server.delete(job_id)["erased"] else "cancelled"
+
+    return _each(console, job_ids, cancel)
+
+
+def retry_jobs(server: ServerConnection, console: Console, job_ids: Sequence[str]) -> int:
+    """Queue each failed job again."""
+    return _each(console, job_ids, lambda job_id: str(server.retry(job_id)["status"]))
+
+
+def _each(console: Console, job_ids: Sequence[str], act: Callable[[str], str]) -> int:
+    """Do the same to every job; one that cannot does not stop the others. The exit code is the last failure's."""
+    code = 0
+    for job_id in job_ids:
+        try:
+            console.say(f"{job_id}  {act(job_id)}")
+        except (NoSuchJob, Refused) as error:
+            console.warn(f"{job_id}: {error}")
+            code = error.exit_code
+        except NoServer:
+            raise
+        except ClientFailure as error:
+            if type(error) is not ClientFailure:
+                raise
+            console.warn(f"{job_id} {error}")
+            code = error.exit_code
+    return code
+
+
+# ---- purge -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Which jobs are to go: these ids, or all finished ones of these statuses that ended so long ago."""
+
+    job_ids: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = FINISHED
+    older_than_seconds: float = 0.0
+    is_confirmed: bool = False
+    as_json: bool = False
+
+
+def purge_jobs(server: ServerConnection, console: Console, purge: Purge) -> int:
+    """Erase finished jobs with their texts and recordings, after a question unless `is_confirmed`."""
+    doomed = _doomed(server, console, purge)
+    if not doomed:
+        _say_erased(console, purge, 0)
+        return EXIT_FAILED if purge.job_ids else 0
+    counted = Counter(job["status"] for job in doomed)
+    what = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
+    if not purge.is_confirmed:
+        if not console.asks:
+            raise BadCommand(
+                f"{len(doomed)} jobs would be erased ({what}); say --yes where nobody can be asked"
+            )
+        if not console.confirm(f"Erase {len(doomed)} jobs ({what}) with their transcripts, for good?"):
+            console.warn("nothing was erased")
+            return EXIT_FAILED
+    erased = 0
+    with console.bar("erasing", "jobs") as bar:
+        for number, job in enumerate(doomed, start=1):
+            # Somebody else, or its time, may have been quicker.
+            with contextlib.suppress(NoSuchJob):
+                erased += bool(server.delete(job["job_id"])["erased"])
+            bar.advance(number, len(doomed))
+    _say_erased(console, purge, erased)
+    return 0
+
+
+def _doomed(server: ServerConnection, console: Console, purge: Purge) -> list[dict[str, Any]]:
+    if purge.job_ids:
+        found = []
+        for job_id in purge.job_ids:
+            job = server.job(job_id)
+            if job["status"] in FINISHED:
+                found.append(job)
+            else:
+                console.warn(
+                    f"{job_id} is {job['status']} and stays; `scribewire jobs cancel {job_id}` first"
+                )
+        return found
+    newest = server.now() - purge.older_than_seconds
+    return [
+        job
+        for status in purge.statuses
+        for job in server.jobs(status=status)
+        if purge.older_than_seconds == 0 or job["finished_at"] <= newest
+    ]
+
+
+def _say_erased(console: Console, purge: Purge, count: int) -> None:
+    if purge.as_json:
+        console.say(json.dumps({"erased": count}))
+    else:
+        console.say(f"{count} {'job' if count == 1 else 'jobs'} erased")

@@ -1,0 +1,279 @@
+"""`scribewire submit`: recordings in, jobs out; with --wait their transcripts too.
+
+All files are handed in before the first is waited for, so that the server works on them together. A file that is
+refused costs one line on stderr and exit code 1, and the others are still handed in. An upload that breaks off is sent
+again under the same idempotency key, so it is never two jobs. Ctrl-C leaves every accepted job running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from server.client.connection import ServerConnection
+from server.client.console import Console
+from server.client.failures import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    BadCommand,
+    ClientFailure,
+    ConnectionLost,
+    KeyRefused,
+    NoServer,
+    Refused,
+)
+from server.client.waiting import wait_for_job
+
+STANDARD_INPUT = "-"
+FORMATS = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt", "verbose_json": "json"}
+"""The formats of a transcript and the endings of their files."""
+
+TRIES = 6
+BUSY_PAUSE_SECONDS = 5.0
+"""Between two tries of a submission, where the server names no time."""
+
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """What was asked for on the command line.
+
+    files: paths as typed, `-` for standard input. folder: where results go, None for stdout. fields: of the form.
+    """
+
+    files: tuple[str, ...]
+    waits: bool = False
+    format: str = "text"
+    folder: Path | None = None
+    as_json: bool = False
+    idempotency_key: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Handed:
+    """A file and the job that it became."""
+
+    shown: str
+    output_name: str
+    job_id: str
+    is_over: bool = False
+
+
+def submit_files(request: Submit, server: ServerConnection, console: Console) -> int:
+    """Hand in every file, wait if asked to; returns the exit code.
+
+    raises: ClientFailure that concerns every file: no server, a refused key
+    """
+    if request.idempotency_key is not None and len(request.files) > 1:
+        raise BadCommand("an idempotency key names one submission; give one FILE with it")
+    if request.folder is not None:
+        request.folder.mkdir(parents=True, exist_ok=True)
+    handed: list[_Handed] = []
+    failures = 0
+    told_of_demo = False
+    try:
+        names = output_names(request.files, FORMATS[request.format])
+        for file, output_name in zip(request.files, names, strict=True):
+            shown = "standard input" if file == STANDARD_INPUT else file
+            try:
+                with _opened(file, console) as recording:
+                    job = _hand_in(request, server, console, recording, shown)
+            except (KeyRefused, NoServer):
+                _tell_what_goes_on(handed, console, because="stopped")
+                raise
+            except (ClientFailure, OSError) as error:
+                failures += 1
+                console.warn(f"{shown}: {_in_words(error)}")
+                continue
+            handed.append(_Handed(shown, output_name, job["job_id"]))
+            if not request.waits:
+                _say_accepted(request, console, handed[-1], job)
+        for index, one in enumerate(handed if request.waits else ()):
+            with console.bar(one.shown, "seconds") as bar:
+                job = wait_for_job(server, one.job_id, bar, console)
+            one.is_over = True
+            if job["demo"] and not told_of_demo:
+                told_of_demo = True
+                console.warn("the server runs the bundled demo model, which does not understand real voices")
+            try:
+                failures += not _deliver(request, server, console, one, job, is_first=index == 0)
+            except (Refused, OSError) as error:
+                failures += 1
+                console.warn(f"{one.shown}: {_in_words(error)}; later: scribewire jobs show {one.job_id}")
+    except KeyboardInterrupt:
+        _tell_what_goes_on(handed, console, because="interrupted")
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if failures else 0
+
+
+def output_names(files: Sequence[str], ending: str) -> list[str]:
+    """The name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
+
+    Compared without case, as macOS does.
+    """
+    paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
+    stems = Counter(path.stem.casefold() for path in paths)
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
+        candidate, number = base, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{base}-{number}"
+        taken.add(candidate.casefold())
+        names.append(f"{candidate}.{ending}")
+    return names
+
+
+# ---- handing in --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(file: str, console: Console) -> Iterator[BinaryIO]:
+    """The recording, which can be read again from its beginning."""
+    if file != STANDARD_INPUT:
+        with open(file, "rb") as recording:
+            yield recording
+        return
+    with tempfile.TemporaryFile(prefix="scribewire-") as spooled:
+        shutil.copyfileobj(console.stdin, spooled)
+        if spooled.tell() == 0:
+            raise BadCommand("no recording came; pipe one in: `cat talk.mp3 | scribewire submit -`")
+        yield spooled
+
+
+def _hand_in(
+    request: Submit, server: ServerConnection, console: Console, recording: BinaryIO, shown: str
+) -> dict[str, Any]:
+    """Upload until the server has it; a server that is full or lost on the way is tried again."""
+    key = request.idempotency_key or secrets.token_hex(16)
+    fields = {"response_format": request.format, **request.fields}
+    for tried in range(1, TRIES + 1):
+        try:
+            with console.bar(shown, "bytes") as bar:
+                return server.submit(recording, shown, fields, idempotency_key=key, counted=bar.advance)
+        except ConnectionLost as error:
+            if tried == TRIES:
+                raise
+            pause_seconds = float(2 ** (tried - 1))
+            console.warn(f"{shown}: {error}; sending it again in {pause_seconds:.0f} s")
+        except NoServer as error:
+            # One that was never there is not waited for.
+            if tried == 1 or tried == TRIES:
+                raise
+            pause_seconds = float(2 ** (tried - 1))
+            console.warn(f"{shown}: {error}; trying again in {pause_seconds:.0f} s")
+        except Refused as error:
+            if error.status not in (429, 503) or error.retry_after_seconds is None or tried == TRIES:
+                raise
+            pause_seconds = min(max(error.retry_after_seconds, 1.0), _LONGEST_PAUSE_SECONDS)
+            console.warn(f"{shown}: {error} Trying again in {pause_seconds:.0f} s")
+        console.pause(pause_seconds)
+    raise AssertionError("the last try returns or raises")
+
+
+def _say_accepted(request: Submit, console: Console, one: _Handed, job: dict[str, Any]) -> None:
+    if request.as_json:
+        console.say(json.dumps({"file": one.shown, **job}, ensure_ascii=False))
+    elif len(request.files) == 1:
+        console.say(one.job_id)
+    else:
+        console.say(f"{one.job_id}  {one.shown}")
+
+
+def _tell_what_goes_on(handed: Sequence[_Handed], console: Console, *, because: str) -> None:
+    left = [one for one in handed if not one.is_over]
+    if not left:
+        console.warn(f"{because}; no job was left behind")
+        return
+    count = "1 job goes" if len(left) == 1 else f"{len(left)} jobs go"
+    console.warn(f"{because}; {count} on at the server")
+    for one in left:
+        console.warn(f"  {one.shown}: scribewire jobs show {one.job_id} --wait")
+    console.warn(f"to stop instead: scribewire jobs cancel {' '.join(one.job_id for one in left)}")
+
+
+# ---- delivering --------------------------------------------------------------------------------------------------
+
+
+def _deliver(
+    request: Submit,
+    server: ServerConnection,
+    console: Console,
+    one: _Handed,
+    job: dict[str, Any],
+    *,
+    is_first: bool,
+) -> bool:
+    """Write what came of a job; False when it has no transcript."""
+    if request.as_json:
+        console.say(json.dumps({"file": one.shown, **job}, ensure_ascii=False))
+    if job["status"] != "completed":
+        console.warn(f"{one.shown}: {end_in_words(job)}")
+        return False
+    for warning in (job.get("result") or {}).get("warnings", ()):
+        console.warn(f"{one.shown}: warning: {warning}")
+    if request.folder is not None:
+        content = server.result(one.job_id, request.format)
+        target = request.folder / one.output_name
+        if any(
+            file != STANDARD_INPUT and target.exists() and target.samefile(file) for file in request.files
+        ):
+            raise OSError(f"its result would overwrite the input {target}; choose another folder with -o")
+        write_whole(target, content if content.endswith("\n") else content + "\n")
+        if not request.as_json:
+            console.say(str(target))
+    elif not request.as_json:
+        content = server.result(one.job_id, request.format)
+        if len(request.files) > 1 and request.format in ("text", "srt", "vtt"):
+            console.say(f"{'' if is_first else chr(10)}==> {one.shown} <==")
+        console.write(content if content.endswith("\n") else content + "\n")
+    return True
+
+
+def end_in_words(job: dict[str, Any]) -> str:
+    """How a job ended without a transcript, and what can be done."""
+    if job["status"] == "cancelled":
+        return f"{job['job_id']} was cancelled"
+    error = job["error"] or {"message": "no reason was given", "code": "unknown"}
+    again = f"; again: scribewire jobs retry {job['job_id']}" if is_worth_retrying(job) else ""
+    return f"failed: {error['message']} ({error['code']}){again}"
+
+
+def is_worth_retrying(job: dict[str, Any]) -> bool:
+    """Whether a job failed by no fault of its recording, which the server still has."""
+    return bool(job["status"] == "failed" and job["has_audio"] and job["error"]["type"] == "server_error")
+
+
+def write_whole(target: Path, content: str) -> None:
+    """Write a file so that it is there in full or not at all."""
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        # mkstemp makes files for their owner's eyes only; a result has the rights of any new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(partial).chmod(0o666 & ~mask)
+        Path(partial).replace(target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)

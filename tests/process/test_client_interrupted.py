@@ -1,0 +1,45 @@
+"""Ctrl-C on a waiting `scribewire submit`: the job goes on, and the last words say how to get at it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.client.command import main
+from tests.http.running_server import PATIENCE_SECONDS, RunningServer, script, until
+from tests.process.test_serve import PROJECT
+
+pytestmark = pytest.mark.process
+
+
+def test_interrupted_wait_leaves_the_job_running_and_says_how_to_go_on(tmp_path: Path):
+    file = tmp_path / "talk.mp3"
+    file.write_bytes(script(text="still there", delay_seconds=1.5))
+    with RunningServer(tmp_path / "data") as server:
+        command = [sys.executable, "-m", "server.cli", "submit", "--wait", "--server", server.url, str(file)]
+        with subprocess.Popen(
+            command,
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Whoever started the tests may ignore it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        ) as process:
+            until(lambda: server.client.get("/jobs?status=processing").json()["data"])
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, out) == (130, "")
+        found = re.search(r"scribewire jobs show (job_[0-9a-f]{32}) --wait", err)
+        assert found, err
+        assert f"scribewire jobs cancel {found[1]}" in err
+        assert "Traceback" not in err
+        code = main(["jobs", "show", found[1], "--wait"], default_server=server.url)
+        assert code == 0
+        done = server.client.get(f"/jobs/{found[1]}").json()
+        assert done["result"]["text"] == "still there"
