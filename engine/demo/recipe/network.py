@@ -44,7 +44,7 @@ class Size:
     heads: int = 4
     kv_heads: int = 2
     head_dim: int = 128
-    ffn: int = 768
+    ffn: int = 960
     rope_theta: float = 1_000_000.0
 
 

@@ -204,8 +204,14 @@ def rate_at(plan: Plan, fraction: float, step: int) -> float:
     )
 
 
-def starting_weights(folder: Path, tokenizer: tokenizers.Tokenizer) -> dict[str, Tensor]:
-    """The weights in `folder`; if its tokenizer is another one, each token starts from the mean of its spelling."""
+def starting_weights(
+    folder: Path, tokenizer: tokenizers.Tokenizer, fresh: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The weights in `folder`, as a start for a network that may be larger.
+
+    If the tokenizer is another one, each token starts from the mean of its spelling. Where the MLP is wider, its new
+    units are as in `fresh`, and nothing reads them yet: the network begins as the one that it goes on from.
+    """
     weights = read_weights(folder)
     older = read_tokenizer(folder)
     if older.to_str() != tokenizer.to_str():
@@ -213,6 +219,11 @@ def starting_weights(folder: Path, tokenizer: tokenizers.Tokenizer) -> dict[str,
         weights["thinker.model.embed_tokens.weight"] = torch.stack(
             [embedded[torch.tensor(ids)].mean(0) for ids in spelled_by(older, tokenizer)]
         )
+    for name, weight in weights.items():
+        if weight.shape != fresh[name].shape:
+            wider = torch.zeros_like(fresh[name]) if "down_proj" in name else fresh[name].clone()
+            wider[tuple(slice(size) for size in weight.shape)] = weight
+            weights[name] = wider
     return weights
 
 
@@ -228,7 +239,7 @@ def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, prompt: Prom
     generator = torch.Generator().manual_seed(plan.seed)
     start[CTC_NAME] = torch.randn(size.vocabulary + 1, size.width, generator=generator) * 0.04
     if plan.start_from:
-        start.update(starting_weights(Path(plan.start_from), tokenizer))
+        start |= starting_weights(Path(plan.start_from), tokenizer, start)
     flat = FlatParameters(start, device)
     matrices, vectors = flat.flat
     optimizer = torch.optim.AdamW(
