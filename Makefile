@@ -84,8 +84,9 @@ compat: setup ## Run real clients and Schemathesis against a live server (CLIENT
 	@test -n "$(CLIENTS)" || $(BIN)/python -m tests.compat.schemathesis_run
 
 .PHONY: demo-model
-demo-model: setup ## Train the bundled demo model anew (needs torch and one GPU; see its model card)
+demo-model: setup ## Train the bundled demo model and aligner anew (needs torch and one GPU; see the model card)
 	$(BIN)/python -m engine.demo.recipe
+	$(BIN)/python -m engine.demo.recipe.alignment
 
 .PHONY: wheel
 wheel: setup ## Build the wheel into dist/ and check what is in it

@@ -76,6 +76,7 @@ LATE_IMPORTS = {
     "engine/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
     "engine/protocol/launch.py": "a child process imports its own module by name, never the front",
     "engine/demo/recipe/__main__.py": "each step of the recipe asks only for the tools of that step; torch is one",
+    "engine/demo/recipe/alignment/__main__.py": "as above",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/bench/forced_serve.py": "starts the server by name, in a benchmark's child only",
     "engine/bench/peers/mlx_audio_side.py": "the peer's server needs packages that not all have",

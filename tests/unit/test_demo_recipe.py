@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 
 from engine.demo import demo_model_path, model_card_path, sample_recordings
-from engine.demo.recipe import export, speech
+from engine.demo.recipe import checkpoint_files, export, speech
 from engine.demo.recipe.vocabulary import ADDED_TOKENS, Prompt, target_text, train_tokenizer, write_tokenizer
 
 SIZES = {
@@ -153,7 +153,7 @@ class TestTokenizer:
 
 class TestExport:
     def test_config_has_the_official_fields_and_both_quantization_entries(self) -> None:
-        config = export.checkpoint_config(SIZES, IDS, "float16", quantized=True)
+        config = checkpoint_files.checkpoint_config(SIZES, IDS, "float16", quantized=True)
         assert config["support_languages"] == ["English", "Spanish"]
         assert config["quantization"] == config["quantization_config"]
         assert config["quantization"] == {"group_size": 64, "bits": 8, "mode": "affine"}
@@ -168,7 +168,9 @@ class TestExport:
         assert text["tie_word_embeddings"] is True
         assert text["rope_scaling"]["mrope_section"] == [24, 20, 20]
         assert config["thinker_config"]["audio_token_id"] == 7
-        assert "quantization" not in export.checkpoint_config(SIZES, IDS, "float32", quantized=False)
+        assert "quantization" not in checkpoint_files.checkpoint_config(
+            SIZES, IDS, "float32", quantized=False
+        )
 
     def test_quantized_layout_stands_for_nearly_the_same_weights(self) -> None:
         mx = pytest.importorskip("mlx.core", reason="mlx does the quantizing")
@@ -200,7 +202,7 @@ class TestShippedModel:
         mx = pytest.importorskip("mlx.core", reason="mlx does the quantizing")
         folder = tmp_path_factory.mktemp("floats")
         export.export(demo_model_path(), folder, layout="thinker", dtype="float32")
-        assert export.read_sizes(folder) == SIZES
+        assert checkpoint_files.read_sizes(folder) == SIZES
         written = mx.load(str(folder / "model.safetensors"))
         assert written["thinker.model.embed_tokens.weight"].shape == (1600, 256)
         assert written["thinker.audio_tower.conv2d1.weight"].shape == (64, 1, 3, 3)
@@ -221,7 +223,11 @@ class TestShippedModel:
 
     def test_it_says_which_languages_it_speaks(self) -> None:
         config = json.loads((demo_model_path() / "config.json").read_text())
-        assert config["support_languages"] == list(speech.LANGUAGES) == list(export.SUPPORTED_LANGUAGES)
+        assert (
+            config["support_languages"]
+            == list(speech.LANGUAGES)
+            == list(checkpoint_files.SUPPORTED_LANGUAGES)
+        )
 
     def test_tensor_names_and_shapes_follow_from_the_config(self) -> None:
         raw = (demo_model_path() / "model.safetensors").read_bytes()

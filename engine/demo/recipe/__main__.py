@@ -170,11 +170,11 @@ def run_training(options: argparse.Namespace) -> None:
     """Tokenizer, training, and the float16 master with its sizes and record."""
     import torch
 
-    from engine.demo.recipe import train, vocabulary
+    from engine.demo.recipe import optimization, train, vocabulary
 
     tokenizer = make_tokenizer(options.work, options.seed, word_lists(options), options.start_from)
     device, size = chosen_device(options.device), network_size(options.small)
-    plan = train.Plan(
+    plan = optimization.Plan(
         minutes=options.minutes, batch_seconds=options.batch_seconds, peak_rate=options.rate, seed=options.seed,
         warmup_steps=options.warmup,
         start_from=options.start_from, pool_hours=max(1.0, options.hours * 1.1),

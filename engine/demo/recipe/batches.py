@@ -67,14 +67,85 @@ class Batch:
         return float(self.waveforms.shape[0] * self.waveforms.shape[1] / SAMPLE_RATE)
 
 
+class SampleStore:
+    """All samples of the corpus on the device, and the conditions under which a batch hears them."""
+
+    def __init__(self, device: torch.device, hours: float) -> None:
+        self._device = device
+        self._samples = torch.zeros(int(hours * 3600 * SAMPLE_RATE), dtype=torch.int16, device=device)
+        self._end = 0
+        self._noise = noise_tracks(device)
+
+    @property
+    def hours(self) -> float:
+        return self._end / SAMPLE_RATE / 3600
+
+    def has_room(self, sample_count: int) -> bool:
+        return self._end + sample_count <= len(self._samples)
+
+    def add(self, samples: NDArray[np.int16]) -> int:
+        """Take samples in; returns where they start."""
+        start = self._end
+        self._end += len(samples)
+        self._samples[start : self._end] = torch.from_numpy(samples).to(self._device)
+        return start
+
+    def waveforms(
+        self,
+        starts: Tensor,
+        counts: Tensor,
+        negative: Tensor,
+        total: int,
+        *,
+        hardness: float = 1.0,
+        delays: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, total) float32: clips under random gain and noise, noise alone where `negative`.
+
+        starts, counts: (batch,) samples in the store; hardness scales how many clips get noise
+        delays: (batch,) samples of silence before the clip; `counts` includes them
+        """
+        batch, device = len(starts), self._device
+
+        def uniform(low: float, high: float) -> Tensor:
+            return torch.rand(batch, 1, device=device) * (high - low) + low
+
+        def chance(share: float) -> Tensor:
+            return torch.rand(batch, 1, device=device) < share
+
+        place = torch.arange(total, device=device)[None, :]
+        inside = place < counts[:, None]
+        heard = inside & ~negative[:, None]
+        source = starts[:, None] + place
+        if delays is not None:
+            source = source - delays[:, None]
+            heard = heard & (place >= delays[:, None])
+        x = self._samples[source.clamp(0, len(self._samples) - 1)].float() / 32768.0
+        x = x.masked_fill(~heard, 0.0)
+        x = x * 10 ** (uniform(*GAIN_RANGE_DB) / 20)
+        # Noise is set against the level of what is spoken, so pauses do not count.
+        spoken = (x != 0).sum(1, keepdim=True).clamp(min=1)
+        level = (x.square().sum(1, keepdim=True) / spoken).sqrt()
+        noise_level = level * 10 ** (-uniform(*NOISE_RANGE_DB) / 20) * chance(NOISE_SHARE * hardness)
+        alone = 10 ** (uniform(*NEGATIVE_LEVEL_RANGE_DB) / 20) * ~chance(DIGITAL_SILENCE_SHARE)
+        noise_level = torch.where(negative[:, None], alone, noise_level)
+        track_count, track_length = self._noise.shape
+        track = torch.randint(track_count, (batch, 1), device=device)
+        offset = torch.randint(track_length, (batch, 1), device=device)
+        noise = self._noise.view(-1)[track * track_length + (offset + place) % track_length]
+        x = (x + noise * noise_level).clamp(-1.0, 1.0)
+        rounded = (x * 32768.0).round() / 32768.0
+        return torch.where(chance(0.7), rounded, x).masked_fill(~inside, 0.0)
+
+
 class SpeechPool:
     """The corpus on the device; shards are added while training goes on."""
 
     def __init__(self, prompt: Prompt, device: torch.device, hours: float) -> None:
         self._device = device
-        self._samples = torch.zeros(int(hours * 3600 * SAMPLE_RATE), dtype=torch.int16, device=device)
+        self._sound = SampleStore(device, hours)
         self._tokens = torch.zeros(int(hours * 3600 * 40) + 65536, dtype=torch.int32, device=device)
-        self._sample_end, self._token_end = 0, 0
+        self._token_end = 0
         self._columns: list[_Columns] = []
         self._all: _Columns | None = None
         self._buckets: dict[int, NDArray[np.int64]] = {}
@@ -83,7 +154,6 @@ class SpeechPool:
         self._tail = self._store(prompt.tail)
         self._end = self._store((prompt.end,))
         self._announcements = [self._store(prompt.announcements[name]) for name in (*LANGUAGES, "None")]
-        self._noise = noise_tracks(device)
 
     def _store(self, ids: Sequence[int]) -> tuple[int, int]:
         start = self._token_end
@@ -93,7 +163,7 @@ class SpeechPool:
 
     @property
     def hours(self) -> float:
-        return self._sample_end / SAMPLE_RATE / 3600
+        return self._sound.hours
 
     def add(
         self,
@@ -104,7 +174,7 @@ class SpeechPool:
         language: str,
     ) -> bool:
         """Take one shard in; False when the pool is full. One context of token ids per clip, for any clip to use."""
-        if self._sample_end + len(samples) > len(self._samples):
+        if not self._sound.has_room(len(samples)):
             return False
         counts = np.asarray(lengths, dtype=np.int64)
         flat = [np.asarray(ids, dtype=np.int32) for ids in (*texts, *contexts)]
@@ -116,13 +186,11 @@ class SpeechPool:
         self._tokens[self._token_end : self._token_end + total] = torch.from_numpy(np.concatenate(flat)).to(
             self._device
         )
-        self._samples[self._sample_end : self._sample_end + len(samples)] = torch.from_numpy(samples).to(
-            self._device
-        )
+        sample_start = self._sound.add(samples)
         half = len(lengths)
         self._columns.append(
             _Columns(
-                self._sample_end + np.cumsum(counts) - counts,
+                sample_start + np.cumsum(counts) - counts,
                 counts,
                 token_starts[:half],
                 token_counts[:half],
@@ -131,7 +199,6 @@ class SpeechPool:
                 np.full(half, LANGUAGES.index(language), dtype=np.int64),
             )
         )
-        self._sample_end += len(samples)
         self._token_end += total
         self._all = None
         return True
@@ -259,7 +326,9 @@ class SpeechPool:
         text_ids = self._tokens[text_source.clamp(max=len(self._tokens) - 1)].long()
         inside = text_place < (ends[:, 6] - ends[:, 5])[:, None]
         return Batch(
-            waveforms=self._waveforms(sample_starts, sample_counts, negative, sample_total, hardness),
+            waveforms=self._sound.waveforms(
+                sample_starts, sample_counts, negative, sample_total, hardness=hardness
+            ),
             sample_counts=sample_counts,
             equalizer=random_equalizer(len(sample_counts), self._device, EQUALIZER_SHARE * hardness),
             token_ids=token_ids,
@@ -270,37 +339,6 @@ class SpeechPool:
             text_counts=text_counts,
             audio_token_counts=audio_counts,
         )
-
-    def _waveforms(
-        self, starts: Tensor, counts: Tensor, negative: Tensor, total: int, hardness: float
-    ) -> Tensor:
-        batch, device = len(starts), self._device
-
-        def uniform(low: float, high: float) -> Tensor:
-            return torch.rand(batch, 1, device=device) * (high - low) + low
-
-        def chance(share: float) -> Tensor:
-            return torch.rand(batch, 1, device=device) < share
-
-        place = torch.arange(total, device=device)[None, :]
-        source = (starts[:, None] + place).clamp(max=len(self._samples) - 1)
-        inside = place < counts[:, None]
-        x = self._samples[source].float() / 32768.0
-        x = x.masked_fill(~(inside & ~negative[:, None]), 0.0)
-        x = x * 10 ** (uniform(*GAIN_RANGE_DB) / 20)
-        # Noise is set against the level of what is spoken, so pauses do not count.
-        spoken = (x != 0).sum(1, keepdim=True).clamp(min=1)
-        level = (x.square().sum(1, keepdim=True) / spoken).sqrt()
-        noise_level = level * 10 ** (-uniform(*NOISE_RANGE_DB) / 20) * chance(NOISE_SHARE * hardness)
-        alone = 10 ** (uniform(*NEGATIVE_LEVEL_RANGE_DB) / 20) * ~chance(DIGITAL_SILENCE_SHARE)
-        noise_level = torch.where(negative[:, None], alone, noise_level)
-        track_count, track_length = self._noise.shape
-        track = torch.randint(track_count, (batch, 1), device=device)
-        offset = torch.randint(track_length, (batch, 1), device=device)
-        noise = self._noise.view(-1)[track * track_length + (offset + place) % track_length]
-        x = (x + noise * noise_level).clamp(-1.0, 1.0)
-        rounded = (x * 32768.0).round() / 32768.0
-        return torch.where(chance(0.7), rounded, x).masked_fill(~inside, 0.0)
 
 
 def random_equalizer(batch: int, device: torch.device, share: float = EQUALIZER_SHARE) -> Tensor:
@@ -361,8 +399,11 @@ def noise_tracks(device: torch.device, seconds: float = 24.0, seed: int = 11) ->
     return torch.stack(tracks).to(device)
 
 
-def mask_mel(mel: Tensor, frame_counts: Tensor, hardness: float = 1.0) -> Tensor:
-    """Hide random bands and stretches of (batch, 128, frames) behind the clip's mean, fewer at a lower hardness."""
+def mask_mel(mel: Tensor, frame_counts: Tensor, hardness: float = 1.0, hide_stretches: bool = True) -> Tensor:
+    """Hide random bands, and stretches of time, of (batch, 128, frames) behind the clip's mean.
+
+    Fewer at a lower hardness.
+    """
     batch, bins, frames = mel.shape
     device = mel.device
 
@@ -373,10 +414,9 @@ def mask_mel(mel: Tensor, frame_counts: Tensor, hardness: float = 1.0) -> Tensor
         kept = torch.rand(batch, 1, 1, device=device) < 0.8 * hardness
         return ((place >= start) & (place < start + width) & kept).any(1)
 
-    hidden = (
-        stripes(bins, 20, 2)[:, :, None]
-        | stripes(frames, 18 if frames > 150 else 8, 1 + frames // 250)[:, None, :]
-    )
+    hidden = stripes(bins, 20, 2)[:, :, None]
+    if hide_stretches:
+        hidden = hidden | stripes(frames, 18 if frames > 150 else 8, 1 + frames // 250)[:, None, :]
     mean = mel.sum(dim=(1, 2)) / (bins * frame_counts.clamp(min=1))
     inside = torch.arange(frames, device=device)[None, :] < frame_counts[:, None]
     return torch.where(hidden & inside[:, None, :], mean[:, None, None], mel)

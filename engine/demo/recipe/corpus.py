@@ -11,9 +11,10 @@ import json
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,29 +43,57 @@ class Clip:
         return len(self.samples) / speech.SAMPLE_RATE
 
 
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Speaker(Generic[Made]):
+    """How clips are made from text: one call of a synthesizer, its length in seconds, and pieces put in a row."""
+
+    speak: Callable[[str, speech.Voice], Made]
+    seconds: Callable[[Made], float]
+    join: Callable[[list[Made], list[float]], Made]
+
+
+def plain_speaker(programs: speech.Programs) -> Speaker[NDArray[np.int16]]:
+    """Samples alone."""
+    return Speaker(
+        speak=lambda text, voice: speech.synthesize(text, voice, programs),
+        seconds=lambda samples: len(samples) / speech.SAMPLE_RATE,
+        join=speech.join,
+    )
+
+
 def clips(
     language: str, seed: int, programs: speech.Programs, word_lists: Path | None = None
 ) -> Iterator[Clip]:
     """Endless training clips; the same seed gives the same clips. word_lists: folder, if not Debian's own."""
     rng = random.Random(f"clips {language} {seed}")
     sentences = mixture.sentences(language, seed, word_lists)
+    speaker = plain_speaker(programs)
     while True:
         voice = speech.training_voice(language, rng)
-        kind = rng.random()
         try:
-            if kind < SHORT_SHARE:
-                words = _few_words(next(sentences), rng)
-                spoken, samples = words, speech.synthesize(words, voice, programs)
-            elif kind < SHORT_SHARE + SINGLE_SHARE:
-                spoken = next(sentences)
-                samples = speech.synthesize(spoken, voice, programs)
-            else:
-                spoken, samples = _paragraph(sentences, voice, rng, programs)
+            spoken, samples = compose(sentences, voice, rng, speaker)
         except speech.SynthesisFailed:
             continue
         samples = _surround(samples, rng)
         if SHORTEST_SECONDS <= len(samples) / speech.SAMPLE_RATE <= LONGEST_SECONDS:
             yield Clip(samples, spoken, language, voice.label)
+
+
+def compose(
+    sentences: Iterator[str], voice: speech.Voice, rng: random.Random, speaker: Speaker[Made]
+) -> tuple[str, Made]:
+    """A few words, one sentence or several, and the sound of them; raises speech.SynthesisFailed."""
+    kind = rng.random()
+    if kind < SHORT_SHARE:
+        words = _few_words(next(sentences), rng)
+        return words, speaker.speak(words, voice)
+    if kind < SHORT_SHARE + SINGLE_SHARE:
+        spoken = next(sentences)
+        return spoken, speaker.speak(spoken, voice)
+    return _paragraph(sentences, voice, rng, speaker)
 
 
 def _few_words(sentence: str, rng: random.Random) -> str:
@@ -78,8 +107,8 @@ def _few_words(sentence: str, rng: random.Random) -> str:
 
 
 def _paragraph(
-    sentences: Iterator[str], voice: speech.Voice, rng: random.Random, programs: speech.Programs
-) -> tuple[str, NDArray[np.int16]]:
+    sentences: Iterator[str], voice: speech.Voice, rng: random.Random, speaker: Speaker[Made]
+) -> tuple[str, Made]:
     wanted_seconds = rng.uniform(7.0, 29.0)
     if rng.random() < 0.5:
         # One call for all: the synthesizer's own pauses. About 14 characters are spoken in a second.
@@ -87,27 +116,30 @@ def _paragraph(
         while sum(map(len, spoken)) < wanted_seconds * 12:
             spoken.append(next(sentences))
         joined = " ".join(spoken)
-        return joined, speech.synthesize(joined, voice, programs)
+        return joined, speaker.speak(joined, voice)
     spoken = []
-    pieces: list[NDArray[np.int16]] = []
+    pieces: list[Made] = []
     pauses: list[float] = []
     seconds = 0.0
     while seconds < wanted_seconds:
         sentence = next(sentences)
-        piece = speech.synthesize(sentence, voice, programs)
+        piece = speaker.speak(sentence, voice)
         pause = rng.uniform(0.05, 1.0) if pieces else 0.0
-        seconds += pause + len(piece) / speech.SAMPLE_RATE
+        seconds += pause + speaker.seconds(piece)
         if seconds > LONGEST_SECONDS - 0.2 and pieces:
             break
         if pieces:
             pauses.append(pause)
         spoken.append(sentence)
         pieces.append(piece)
-    return " ".join(spoken), speech.join(pieces, pauses)
+    return " ".join(spoken), speaker.join(pieces, pauses)
 
 
-def _surround(samples: NDArray[np.int16], rng: random.Random) -> NDArray[np.int16]:
-    """Silence before and after: often none, mostly short, up to 1.5 s; no longer than 30 s in all."""
+def silence_around(sample_count: int, rng: random.Random, longest_seconds: float) -> tuple[int, int]:
+    """Samples of silence before and after: often none, mostly short, up to 1.5 s; not past `longest_seconds` in all.
+
+    A negative first number: so many samples are to be cut there. Trimming kept 10 ms; sometimes not even those stay.
+    """
 
     def length() -> int:
         kind = rng.random()
@@ -115,24 +147,25 @@ def _surround(samples: NDArray[np.int16], rng: random.Random) -> NDArray[np.int1
         return round(seconds * speech.SAMPLE_RATE)
 
     before, after = length(), length()
-    room = max(0, round(LONGEST_SECONDS * speech.SAMPLE_RATE) - len(samples))
+    room = max(0, round(longest_seconds * speech.SAMPLE_RATE) - sample_count)
     before = min(before, room)
     after = min(after, room - before)
-    # 10 ms were kept at each end when trimming; sometimes not even those.
     if before == 0 and rng.random() < 0.3:
-        samples = samples[speech.SAMPLE_RATE // 100 :]
-    return np.concatenate([np.zeros(before, np.int16), samples, np.zeros(after, np.int16)])
+        before = -(speech.SAMPLE_RATE // 100)
+    return before, after
+
+
+def _surround(samples: NDArray[np.int16], rng: random.Random) -> NDArray[np.int16]:
+    before, after = silence_around(len(samples), rng, LONGEST_SECONDS)
+    silences = (np.zeros(max(0, before), np.int16), np.zeros(after, np.int16))
+    return np.concatenate([silences[0], samples[max(0, -before) :], silences[1]])
 
 
 def write_shard(
     folder: Path, index: int, seed: int, programs: speech.Programs, word_lists: Path | None = None
 ) -> float:
-    """One shard of about 20 minutes: `shard-INDEX.npy` (all samples, int16) and `.json` (lengths, texts, voices).
-
-    The .json appears last and at once, so a reader that sees it may read both. returns: seconds of speech
-    """
-    rng = random.Random(f"shard {seed} {index}")
-    language = "English" if rng.random() < ENGLISH_SHARE else "Spanish"
+    """One shard of about 20 minutes of clips; returns the seconds of speech."""
+    language = shard_language(seed, index)
     made: list[Clip] = []
     seconds = 0.0
     for clip in clips(language, seed * 1_000_003 + index, programs, word_lists):
@@ -140,37 +173,69 @@ def write_shard(
         seconds += clip.seconds
         if seconds >= SHARD_SECONDS:
             break
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / f"shard-{index:05d}.npy", np.concatenate([clip.samples for clip in made]))
     listing = {
         "language": language,
         "lengths": [len(clip.samples) for clip in made],
         "texts": [clip.text for clip in made],
         "voices": [clip.voice for clip in made],
     }
-    unfinished = folder / f"shard-{index:05d}.part"
-    unfinished.write_text(json.dumps(listing, ensure_ascii=False), encoding="utf-8")
-    unfinished.rename(folder / f"shard-{index:05d}.json")
+    save_shard(folder, index, [clip.samples for clip in made], listing)
     return seconds
 
 
-def _work(folder: Path, seed: int, archive: Path | None, first: int, step: int, hours: float) -> None:
+def shard_language(seed: int, index: int) -> str:
+    """All clips of a shard are of one language, so that what is typical of one is learned beside the other."""
+    rng = random.Random(f"shard {seed} {index}")
+    return "English" if rng.random() < ENGLISH_SHARE else "Spanish"
+
+
+def save_shard(
+    folder: Path, index: int, samples: Sequence[NDArray[np.int16]], listing: Mapping[str, object]
+) -> None:
+    """`shard-INDEX.npy` (all samples, int16) and `.json` (lengths, texts, voices).
+
+    The .json appears last and at once, so a reader that sees it may read both.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"shard-{index:05d}.npy", np.concatenate(samples))
+    unfinished = folder / f"shard-{index:05d}.part"
+    unfinished.write_text(json.dumps(listing, ensure_ascii=False), encoding="utf-8")
+    unfinished.rename(folder / f"shard-{index:05d}.json")
+
+
+# folder, shard number, seed, synthesizers, word lists -> seconds written
+WriteShard = Callable[[Path, int, int, speech.Programs, "Path | None"], float]
+
+
+def _work(
+    write: WriteShard, folder: Path, seed: int, archive: Path | None, first: int, step: int, hours: float
+) -> None:
     programs = speech.Programs.unpacked(archive) if archive else speech.Programs.installed()
     index, seconds = first, 0.0
     while seconds < hours * 3600:
-        seconds += write_shard(folder, index, seed, programs, archive / "dict" if archive else None)
+        seconds += write(folder, index, seed, programs, archive / "dict" if archive else None)
         index += step
 
 
 def synthesize_corpus(
-    folder: Path, hours: float, workers: int, seed: int, archive: Path | None = None
+    folder: Path,
+    hours: float,
+    workers: int,
+    seed: int,
+    archive: Path | None = None,
+    write: WriteShard = write_shard,
 ) -> None:
-    """Write shards of `hours` in all with `workers` processes; shards of different workers have different indices."""
+    """Write shards of `hours` in all with `workers` processes; shards of different workers have different indices.
+
+    write: makes one shard; a function that a new process can import
+    """
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(
-            target=_work, args=(folder, seed, archive, worker, workers, hours / workers), daemon=True
+            target=_work,
+            args=(write, folder, seed, archive, worker, workers, hours / workers),
+            daemon=True,
         )
         for worker in range(workers)
     ]
@@ -186,8 +251,8 @@ def synthesize_corpus(
         raise RuntimeError(f"{failed} speech workers failed")
 
 
-def read_shard(listing: Path) -> tuple[NDArray[np.int16], dict[str, list[str] | list[int] | str]]:
+def read_shard(listing: Path) -> tuple[NDArray[np.int16], dict[str, Any]]:
     """All samples and the listing of the shard whose .json is `listing`."""
     samples: NDArray[np.int16] = np.load(listing.with_suffix(".npy"))
-    content: dict[str, list[str] | list[int] | str] = json.loads(listing.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(listing.read_text(encoding="utf-8"))
     return samples, content

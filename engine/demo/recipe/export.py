@@ -12,33 +12,21 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
-GROUP_SIZE = 64
-BITS = 8
+from engine.demo.recipe.checkpoint_files import (
+    BITS,
+    GROUP_SIZE,
+    SIZES_FILE,
+    checkpoint_config,
+    preprocessor_config,
+    read_sizes,
+)
+from engine.demo.recipe.vocabulary import TOKENIZER_FILES
+
 LARGEST_BYTES = 12_000_000
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json")
-SIZES_FILE = "sizes.json"
-_AUDIO_FIELDS = {
-    "audio_width": "d_model",
-    "audio_layers": "encoder_layers",
-    "audio_heads": "encoder_attention_heads",
-    "audio_ffn": "encoder_ffn_dim",
-    "stem_channels": "downsample_hidden_size",
-    "width": "output_dim",
-}
-_TEXT_FIELDS = {
-    "vocabulary": "vocab_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "ffn": "intermediate_size",
-    "rope_theta": "rope_theta",
-}
-SUPPORTED_LANGUAGES = ("English", "Spanish")
+HEAD, EMBEDDING = "thinker.lm_head.weight", "thinker.model.embed_tokens.weight"
 
 
 class ExportTooLarge(RuntimeError):
@@ -61,104 +49,17 @@ def read_master(folder: Path) -> dict[str, mx.array]:
     return tensors
 
 
-def read_sizes(folder: Path) -> dict[str, Any]:
-    """network.Size's fields, from sizes.json or from a checkpoint's config.json."""
-    if (folder / SIZES_FILE).exists():
-        sizes: dict[str, Any] = json.loads((folder / SIZES_FILE).read_text(encoding="utf-8"))
-        return sizes
-    thinker = json.loads((folder / "config.json").read_text(encoding="utf-8"))["thinker_config"]
-    return {
-        name: thinker[part][field]
-        for part, fields in (("audio_config", _AUDIO_FIELDS), ("text_config", _TEXT_FIELDS))
-        for name, field in fields.items()
-    }
+def mlx_layout(
+    tensors: Mapping[str, mx.array], quantize: bool, keep_head: bool = False
+) -> dict[str, mx.array]:
+    """Original names to MLX's: no `thinker.`, convolutions OHWI; Linears packed if `quantize`.
 
-
-def checkpoint_config(
-    sizes: Mapping[str, float], token_ids: Mapping[str, int], dtype: str, quantized: bool
-) -> dict[str, Any]:
-    """config.json in the official shape. `sizes` are network.Size's fields; `token_ids` map added tokens to ids."""
-    audio = {
-        "model_type": "qwen3_asr_audio_encoder",
-        "num_mel_bins": 128,
-        **{field: sizes[name] for name, field in _AUDIO_FIELDS.items()},
-        "n_window": 50,
-        "n_window_infer": 800,
-        "conv_chunksize": 500,
-        "max_source_positions": 1500,
-        "activation_function": "gelu",
-        "scale_embedding": False,
-        "dropout": 0,
-        "attention_dropout": 0,
-        "activation_dropout": 0,
-    }
-    text = {
-        "model_type": "qwen3",
-        **{field: sizes[name] for name, field in _TEXT_FIELDS.items() if name != "rope_theta"},
-        "hidden_size": sizes["width"],
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "rms_norm_eps": 1e-06,
-        "rope_theta": int(sizes["rope_theta"]),
-        "rope_scaling": {
-            "rope_type": "default",
-            "type": "default",
-            "mrope_section": [24, 20, 20],
-            "interleaved": True,
-            "mrope_interleaved": True,
-        },
-        "max_position_embeddings": 65536,
-        "tie_word_embeddings": True,
-        "use_cache": True,
-    }
-    config: dict[str, Any] = {
-        "architectures": ["Qwen3ASRForConditionalGeneration"],
-        "model_type": "qwen3_asr",
-        "support_languages": list(SUPPORTED_LANGUAGES),
-        "thinker_config": {
-            "model_type": "qwen3_asr",
-            "architectures": ["Qwen3ASRForConditionalGeneration"],
-            "audio_config": audio,
-            "text_config": text,
-            "audio_token_id": token_ids["<|audio_pad|>"],
-            "audio_start_token_id": token_ids["<|audio_start|>"],
-            "audio_end_token_id": token_ids["<|audio_end|>"],
-            "dtype": dtype,
-        },
-    }
-    if quantized:
-        scheme = {"group_size": GROUP_SIZE, "bits": BITS, "mode": "affine"}
-        config["quantization"] = scheme
-        config["quantization_config"] = dict(scheme)
-    return config
-
-
-def preprocessor_config() -> dict[str, Any]:
-    """preprocessor_config.json of the official repositories."""
-    return {
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "processor_class": "Qwen3ASRProcessor",
-        "feature_size": 128,
-        "sampling_rate": 16000,
-        "n_fft": 400,
-        "hop_length": 160,
-        "chunk_length": 30,
-        "n_samples": 480000,
-        "nb_max_frames": 3000,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "dither": 0.0,
-        "return_attention_mask": True,
-    }
-
-
-def mlx_layout(tensors: Mapping[str, mx.array], quantize: bool) -> dict[str, mx.array]:
-    """Original names to MLX's: no `thinker.`, convolutions OHWI, no head; Linears packed if `quantize`."""
+    keep_head: for an aligner; a recognizer's head is its embedding and is left out
+    """
     out: dict[str, mx.array] = {}
     for full, tensor in tensors.items():
         name = full.removeprefix("thinker.")
-        if name.startswith("lm_head"):
+        if name.startswith("lm_head") and not keep_head:
             continue
         if tensor.ndim == 4:
             out[name] = tensor.transpose(0, 2, 3, 1).astype(mx.float16)
@@ -198,15 +99,18 @@ def export(master: Path, out: Path, layout: str = "mlx", dtype: str = "float16")
 
     master: folder with the float weights, the tokenizer's files and sizes.json
     layout: "mlx" (8-bit, what is shipped) or "thinker" (original names, `dtype` float32, float16 or bfloat16)
+    A recognizer whose master has no head of its own, or an aligner, whose master has one.
     raises: ExportTooLarge when the shipped layout passes 12 MB
     """
     tensors = read_master(master)
+    is_aligner = HEAD in tensors and tensors[HEAD].shape != tensors[EMBEDDING].shape
+    class_count = int(tensors[HEAD].shape[0]) if is_aligner else None
     sizes = read_sizes(master)
     added = json.loads((master / "tokenizer_config.json").read_text(encoding="utf-8"))["added_tokens_decoder"]
     token_ids = {entry["content"]: int(number) for number, entry in added.items()}
     out.mkdir(parents=True, exist_ok=True)
     if layout == "mlx":
-        written = mlx_layout(tensors, quantize=True)
+        written = mlx_layout(tensors, quantize=True, keep_head=is_aligner)
     else:
         kind: mx.Dtype = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[dtype]
         written = {name: tensor.astype(kind) for name, tensor in tensors.items()}
@@ -214,7 +118,7 @@ def export(master: Path, out: Path, layout: str = "mlx", dtype: str = "float16")
         str(out / "model.safetensors"), written, metadata={"format": "mlx" if layout == "mlx" else "pt"}
     )
     files = {
-        "config.json": checkpoint_config(sizes, token_ids, dtype, quantized=layout == "mlx"),
+        "config.json": checkpoint_config(sizes, token_ids, dtype, layout == "mlx", class_count),
         "preprocessor_config.json": preprocessor_config(),
         "generation_config.json": {
             "do_sample": False,

@@ -271,10 +271,16 @@ def resample(samples: NDArray[np.int16], rate: int) -> NDArray[np.int16]:
 
 def trim_edges(samples: NDArray[np.int16]) -> NDArray[np.int16]:
     """Cut the silence before and after, all but 10 ms; raises SynthesisFailed when all is silent."""
+    return trim_edges_and_tell(samples)[0]
+
+
+def trim_edges_and_tell(samples: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
+    """As trim_edges, and how many samples were cut before."""
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _EDGE_LEVEL)
     if len(loud) == 0:
         raise SynthesisFailed("the synthesizer wrote silence")
-    return samples[max(0, int(loud[0]) - _EDGE_KEPT_SAMPLES) : int(loud[-1]) + 1 + _EDGE_KEPT_SAMPLES]
+    first = max(0, int(loud[0]) - _EDGE_KEPT_SAMPLES)
+    return samples[first : int(loud[-1]) + 1 + _EDGE_KEPT_SAMPLES], first
 
 
 def join(pieces: list[NDArray[np.int16]], pauses_seconds: list[float]) -> NDArray[np.int16]:

@@ -1,0 +1,5 @@
+"""How the bundled demo aligner was made: word times straight from the synthesizers, training, export.
+
+It goes on where the recipe of the demo model ends: same network, same tokenizer, its weights to start from. Training
+only; never imported by the engine.
+"""
