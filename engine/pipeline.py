@@ -20,41 +20,27 @@ import mlx.core as mx
 
 from engine.audio.mel import log_mel_batch
 from engine.audio.recording import OpenRecording
-from engine.audio.split import Chunk, can_be_halved, halved, is_silent
+from engine.audio.split import Chunk, can_be_halved, is_silent
 from engine.batching.gauging import Gauge
 from engine.batching.scheduler import BatchLimits, Move, Scheduler, Ticket
 from engine.batching.sequence import Ending, Sequence
 from engine.batching.step import Prefill, RunningBatch
 from engine.device import choose_device
-from engine.memory import MemoryLimits, apply_limits, choose_limits, kv_token_budget, read_machine
-from engine.protocol.config import EngineConfig, ModelInfo
+from engine.memory import apply_limits, choose_limits, kv_token_budget, read_machine
+from engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from engine.protocol.errors import EngineError
 from engine.protocol.transcript import TokenLogprob
 from engine.reading import head_length, read_logprobs, read_sequence, read_so_far
 from engine.recording_work import Piece, RecordingWork, timed
 from engine.resident import ResidentModel
+from engine.word_times import WordTimes
+from engine.work_counters import WorkCounters
 
 _READERS = 2
 _ROWS_ON_CPU = 8
 _ROWS_ON_GPU = 32
 _PREFILL_TOKENS_ON_CPU = 512
 _PREFILL_TOKENS_ON_GPU = 2048
-
-
-@dataclass(slots=True)
-class WorkCounters:
-    """Grow with every chunk and token, so that a watcher can tell slow from stuck; the others say how it stands.
-
-    steps_done: of the running batch. row_slots_done: rows that those steps computed, free ones included.
-    """
-
-    chunks_done: int = 0
-    tokens_done: int = 0
-    steps_done: int = 0
-    row_slots_done: int = 0
-    batch_rows: int = 0
-    reserved_tokens: int = 0
-    open_recordings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +69,12 @@ class Pipeline:
         self._counters = counters
         self._wake = wake
         device = choose_device(config.device)
-        limits = choose_limits(config.memory_limit_bytes, read_machine(device))
+        self._limits = choose_limits(config.memory_limit_bytes, read_machine(device))
         # Before the weights are loaded, or MLX's cache would have grown already.
-        apply_limits(limits)
+        apply_limits(self._limits)
         self._model = load(config)
         self._speculator = self._model.speculator(gauge or Gauge())
-        self._scheduler = Scheduler(self._batch_limits(limits))
+        self._scheduler = Scheduler(self._batch_limits())
         self._batch = RunningBatch(self._model.network, self._model.marks)
         self._works: dict[str, RecordingWork] = {}
         self._pieces: dict[int, Piece] = {}
@@ -100,6 +86,16 @@ class Pipeline:
         self._reads: queue.SimpleQueue[_Read] = queue.SimpleQueue()
         self._waits_for_audio: list[str] = []
         self._on_one_thread: AbstractContextManager[object] | None = None
+        self._word_times = WordTimes(
+            config,
+            model=DEMO_MODEL if self.info.is_demo else config.model,
+            dtype=self._model.network.dtype,
+            device=self._model.device,
+            wake=wake,
+            reserve=self._reserve_for_aligner,
+        )
+        if config.preload_aligner:
+            self._word_times.preload()
 
     @property
     def info(self) -> ModelInfo:
@@ -119,6 +115,7 @@ class Pipeline:
     def open(self, work: RecordingWork) -> None:
         """Take up a recording; whatever is wrong with it becomes its end."""
         try:
+            self._word_times.check(work.options)
             work.wish = self._model.wish(work.options)
         except EngineError as error:
             work.fail(error)
@@ -131,6 +128,7 @@ class Pipeline:
         """Do the next thing; False when there is nothing to do until something is read or asked for."""
         self._cancel_where_asked()
         self._take_reads()
+        self._take_plans()
         self._start_reads()
         move = self._scheduler.next_move()
         if move is not Move.IDLE:
@@ -162,6 +160,7 @@ class Pipeline:
             self._drop(work)
         self.rest()
         self._readers.shutdown(wait=True)
+        self._word_times.close()
         del self._model, self._batch, self._speculator
         mx.clear_cache()
 
@@ -178,6 +177,8 @@ class Pipeline:
             self._admit()
         elif move is Move.FEED:
             self._feed()
+        elif move is Move.ALIGN:
+            self._align()
         else:
             self._step()
 
@@ -354,7 +355,9 @@ class Pipeline:
         self._counters.chunks_done += 1
         work.count(piece)
         if sequence.ending is Ending.LOOP and not piece.is_retry and can_be_halved(piece.chunk):
-            self._try_in_parts(piece)
+            for part in work.cut_in_parts(piece):
+                if not work.is_over:
+                    self._offer(part)
             return
         piece.segment = read_sequence(
             sequence,
@@ -365,21 +368,31 @@ class Pipeline:
             end_seconds=piece.chunk.end_seconds,
             with_token_logprobs=work.options.token_logprobs,
         )
-        piece.is_over = True
-        self._settle(work)
+        piece.is_decoded = True
+        if self._word_times.wants(piece):
+            self._word_times.plan(piece)
+        else:
+            self._close_piece(piece)
 
-    def _try_in_parts(self, piece: Piece) -> None:
-        """A decoder that fell into a loop on a chunk rarely does on both halves: cut it where it is quietest."""
-        chunk = piece.chunk
-        slot = piece.work.slot_of(piece)
-        slot.retry_notice = (
-            f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
-            "the stretch was cut in two and decoded again"
-        )
-        slot.pieces = [Piece(piece.work, part, piece.index, is_retry=True) for part in halved(chunk)]
-        for part in slot.pieces:
-            if not piece.work.is_over:
-                self._offer(part)
+    def _close_piece(self, piece: Piece) -> None:
+        piece.is_over = True
+        self._settle(piece.work)
+
+    # ---- when its words were said ----------------------------------------------------------------------------
+
+    def _take_plans(self) -> None:
+        for piece in self._word_times.take_planned(self._scheduler):
+            self._close_piece(piece)
+
+    def _align(self) -> None:
+        pieces = self._word_times.take_group(self._scheduler)
+        with timed("align", [piece.work for piece in pieces]):
+            self._counters.words_done += self._word_times.align(pieces)
+        for piece in pieces:
+            self._close_piece(piece)
+
+    def _reserve_for_aligner(self, size_bytes: int) -> None:
+        self._scheduler.limits = self._batch_limits(size_bytes)
 
     # ---- ends ------------------------------------------------------------------------------------------------
 
@@ -409,6 +422,7 @@ class Pipeline:
             self._scheduler.is_being_read(work.work_id) and work.work_id not in self._waits_for_audio
         )
         self._scheduler.close(work.work_id)
+        self._word_times.forget(work)
         if work.work_id in self._waits_for_audio:
             self._waits_for_audio.remove(work.work_id)
         sequences = work.open_sequences()
@@ -424,10 +438,12 @@ class Pipeline:
         del self._pieces[ticket_id]
         return ticket_id
 
-    def _batch_limits(self, limits: MemoryLimits) -> BatchLimits:
+    def _batch_limits(self, aligner_bytes: int = 0) -> BatchLimits:
         is_cpu = self.info.device == "cpu"
         return BatchLimits(
             max_rows=self._config.max_batch_rows or (_ROWS_ON_CPU if is_cpu else _ROWS_ON_GPU),
-            token_budget=kv_token_budget(limits, self._model.held_bytes, self._model.token_bytes),
+            token_budget=kv_token_budget(
+                self._limits, self._model.held_bytes + aligner_bytes, self._model.token_bytes
+            ),
             prefill_tokens=_PREFILL_TOKENS_ON_CPU if is_cpu else _PREFILL_TOKENS_ON_GPU,
         )

@@ -10,18 +10,19 @@ import contextlib
 import itertools
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 
+from engine.align import AlignmentPlan
 from engine.audio.recording import OpenRecording, Recording
-from engine.audio.split import Chunk
+from engine.audio.split import Chunk, halved
 from engine.batching.sequence import Sequence
 from engine.live_text import DeltaCallback, LiveText
 from engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
 from engine.protocol.errors import RequestCancelled
-from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript
+from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
 from engine.reading import compression_ratio, main_language
 from engine.resident import Wish
 from engine.text.joining import join_texts
@@ -77,7 +78,8 @@ class Piece:
     """A chunk, or a part of one that is decoded again, with the sequence that decodes it.
 
     is_retry: part of a chunk that fell into a loop; it is not cut a second time.
-    segment: what it said, once it is over; None before.
+    segment: what it said, once it is decoded; None before. Only then may it be aligned.
+    alignment: what its text asks of the aligner, where words are wanted and once that is known.
     """
 
     work: RecordingWork
@@ -87,6 +89,8 @@ class Piece:
     prompt_ids: list[int] = field(default_factory=list)
     sequence: Sequence | None = None
     segment: Segment | None = None
+    is_decoded: bool = False
+    alignment: AlignmentPlan | None = None
     is_over: bool = False
 
 
@@ -140,6 +144,7 @@ class RecordingWork:
         self._slots: deque[Slot] = deque()
         self._segments: list[Segment] = []
         self._notices: list[str] = []
+        self._wordless: Counter[str] = Counter()
         self._usage = TokenUsage()
         self._seconds_done = 0.0
         self._chunk_count = 0
@@ -184,14 +189,28 @@ class RecordingWork:
         """The place that this piece belongs to."""
         return next(slot for slot in self._slots if piece in slot.pieces)
 
+    def cut_in_parts(self, piece: Piece) -> list[Piece]:
+        """A decoder that fell into a loop on a chunk rarely does on both halves: cut it where it is quietest."""
+        chunk, slot = piece.chunk, self.slot_of(piece)
+        slot.retry_notice = (
+            f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
+            "the stretch was cut in two and decoded again"
+        )
+        slot.pieces = [Piece(self, part, piece.index, is_retry=True) for part in halved(chunk)]
+        return slot.pieces
+
     def open_sequences(self) -> list[Sequence]:
-        """Those whose pieces are not over."""
+        """Those that are waiting or being decoded."""
         return [
             piece.sequence
             for slot in self._slots
             for piece in slot.pieces
-            if piece.sequence is not None and not piece.is_over
+            if piece.sequence is not None and not piece.is_decoded
         ]
+
+    def lack_words(self, reason: str) -> None:
+        """A segment gets no words; the transcript's warnings say so once for all segments of this reason."""
+        self._wordless[reason] += 1
 
     def count(self, piece: Piece) -> None:
         """Add what a piece took and gave to the usage."""
@@ -273,6 +292,7 @@ class RecordingWork:
                 first,
                 text=whole,
                 end_seconds=slot.chunk.end_seconds,
+                words=_joined_words(segments),
                 tokens=tuple(itertools.chain.from_iterable(one.tokens for one in segments)),
                 token_logprobs=tuple(itertools.chain.from_iterable(one.token_logprobs for one in segments)),
             )
@@ -284,7 +304,9 @@ class RecordingWork:
         if self.live is not None:
             text = self.live.finish(segment.text, segment.language, segment.token_logprobs)
             if text != segment.text:
-                segment = replace(segment, text=text, compression_ratio=compression_ratio(text))
+                if segment.words:
+                    self.lack_words("the text was decoded twice, and what was sent of the first time stands")
+                segment = replace(segment, text=text, words=(), compression_ratio=compression_ratio(text))
         if segment.text:
             segment = replace(segment, index=len(self._segments))
             self._segments.append(segment)
@@ -302,9 +324,33 @@ class RecordingWork:
             segments=segments,
             model_id=model_id,
             usage=self._usage,
-            warnings=(*self.recording.warnings, *self._notices),
+            warnings=(*self.recording.warnings, *self._notices, *self._word_notices()),
             timings=self.clock.timings(self.decode_audio_seconds),
         )
+
+    def _word_notices(self) -> list[str]:
+        count = len(self._segments)
+        return [
+            f"no word times{'' if lacking >= count else f' for {lacking} of {count} segments'}: {reason}. "
+            "The times of segments are given"
+            for reason, lacking in self._wordless.items()
+        ]
+
+
+def _joined_words(segments: list[Segment]) -> tuple[Word, ...]:
+    """The words of a text joined from these segments; none where one of them has none."""
+    spoken = [segment for segment in segments if segment.text]
+    if not all(segment.words for segment in spoken):
+        return ()
+    words: list[Word] = []
+    joined = ""
+    for segment in spoken:
+        first = segment.words[0]
+        begun = join_texts([(joined, segment.language), (first.text, segment.language)])
+        spacing = " " if words and begun.endswith(" " + first.text) else ""
+        words += [replace(first, spacing=spacing), *segment.words[1:]]
+        joined = segment.text
+    return tuple(words)
 
 
 class PhaseClock:
@@ -325,6 +371,7 @@ class PhaseClock:
             encode_seconds=self._spent.get("encode", 0.0),
             prefill_seconds=self._spent.get("prefill", 0.0),
             generate_seconds=self._spent.get("generate", 0.0),
+            align_seconds=self._spent.get("align", 0.0),
             total_seconds=time.perf_counter() - self._started,
         )
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from engine.audio.recording import Recording
 from engine.batching.gauging import Gauge
-from engine.pipeline import Pipeline, WorkCounters
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo
+from engine.pipeline import Pipeline
+from engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, EngineConfig, ModelInfo
 from engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
 from engine.protocol.transcript import Transcript
 from engine.recording_work import (
@@ -35,6 +35,7 @@ from engine.recording_work import (
     TranscribeItem,
 )
 from engine.resident import ResidentModel
+from engine.work_counters import WorkCounters
 
 __all__ = [
     "Listener",
@@ -56,7 +57,7 @@ _WARM_UP_TOKENS = 4
 class Transcriber:
     """A resident model. Usable from any thread and from asyncio; all calls share one running batch.
 
-    model: a folder, a Hugging Face id, or `demo`. dtype, device: see EngineConfig.
+    model: a folder, a Hugging Face id, or `demo`. dtype, device, aligner, preload_aligner: see EngineConfig.
     on_fault: told, on the engine's thread, of an error that is not the recording's: the device or our own code failed
     and everything in hand has failed with it. Without it, only `is_broken` says so.
     load: makes the resident model, on the engine's thread; a test may give one that says what it is told to.
@@ -71,12 +72,16 @@ class Transcriber:
         dtype: str = "auto",
         device: str = "auto",
         offline: bool = False,
+        aligner: str = AUTO_ALIGNER,
+        preload_aligner: bool = False,
         config: EngineConfig | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
         gauge: Gauge | None = None,
     ) -> None:
-        config = config or EngineConfig(dtype=dtype, device=device, offline=offline)
+        config = config or EngineConfig(
+            dtype=dtype, device=device, offline=offline, aligner=aligner, preload_aligner=preload_aligner
+        )
         self.config = config if model is None else replace(config, model=str(model))
         self.counters = WorkCounters()
         self.is_broken = False
@@ -145,17 +150,19 @@ class Transcriber:
         seed: int | None = None,
         max_tokens: int | None = None,
         logprobs: bool = False,
+        words: bool = False,
         on_progress: ProgressCallback | None = None,
         on_segment: SegmentCallback | None = None,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> Transcript:
         """Transcribe one recording; blocks until it is done. For further options see `transcribe_item`.
 
+        words: also find out when each word was said (Segment.words), by the aligner that the configuration names.
         on_progress, on_segment: called from the engine's thread. is_cancelled: asked at every decode step.
-        raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong,
+        raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong, AlignerMissing,
         RequestCancelled.
         """
-        item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs)
+        item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs, words=words)
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return self.transcribe_item(item, listener=listener, is_cancelled=is_cancelled)
 
@@ -193,11 +200,12 @@ class Transcriber:
         seed: int | None = None,
         max_tokens: int | None = None,
         logprobs: bool = False,
+        words: bool = False,
         on_progress: ProgressCallback | None = None,
         on_segment: SegmentCallback | None = None,
     ) -> Transcript:
         """`transcribe` for asyncio; cancelling the task stops the work at the next decode step."""
-        item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs)
+        item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs, words=words)
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return (await self._wait_async([self.submit(item, listener=listener)]))[0]
 

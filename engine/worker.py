@@ -238,7 +238,7 @@ class _Worker:
             self._outbox.send(
                 Heartbeat(
                     chunks_done=counters.chunks_done,
-                    tokens_done=counters.tokens_done,
+                    tokens_done=counters.tokens_done + counters.words_done,
                     active_requests=counters.open_recordings,
                     queued_requests=max(0, len(self._in_hand) - counters.open_recordings),
                     resident_bytes=peak_resident_bytes(),

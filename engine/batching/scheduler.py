@@ -11,6 +11,9 @@ its row and its tokens until it is released. The rules:
 * Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still, and
   enough for a first word where recordings have just begun and nobody else waits to begin.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
+* Decoded chunks whose words are to be timed are aligned in groups as large as a prefill: as soon as one is full, or is
+  what some recording's end or first minute waits for. An alignment takes turns with prefills, and the running batch
+  steps in between, so that a long recording's words hold up nobody.
 """
 
 from __future__ import annotations
@@ -75,6 +78,7 @@ class Move(Enum):
     ADMIT = auto()
     FEED = auto()
     STEP = auto()
+    ALIGN = auto()
 
 
 @dataclass(slots=True)
@@ -97,6 +101,7 @@ class Scheduler:
         self.limits = limits
         self._recordings: dict[str, _Recording] = {}
         self._admitted: dict[int, Ticket] = {}
+        self._to_align: dict[int, Ticket] = {}
         self._prefilling: set[int] = set()
         self._served: dict[str, int] = {}
         self._opened = 0
@@ -107,6 +112,7 @@ class Scheduler:
         self._urgent_in_a_row = 0
         self._may_read_more = False
         self._may_admit_more = False
+        self._may_align_next = True
 
     # ---- recordings and their chunks -------------------------------------------------------------------------
 
@@ -124,6 +130,8 @@ class Scheduler:
     def close(self, recording_id: str) -> None:
         """Forget a recording with its waiting chunks; admitted ones are released apart."""
         self._recordings.pop(recording_id, None)
+        for ticket in [one for one in self._to_align.values() if one.recording_id == recording_id]:
+            del self._to_align[ticket.ticket_id]
         self._may_read_more = self._may_admit_more = True
         if not self._recordings:
             self._served.clear()
@@ -132,6 +140,10 @@ class Scheduler:
         """A chunk of an open recording is ready to be decoded."""
         self._recordings[ticket.recording_id].waiting[ticket.ticket_id] = ticket
         self._may_admit_more = True
+
+    def offer_alignment(self, ticket: Ticket) -> None:
+        """A decoded chunk of an open recording waits for the times of its words; nothing is reserved for it."""
+        self._to_align[ticket.ticket_id] = ticket
 
     def release(self, ticket_id: int) -> None:
         """An admitted chunk has left the batch."""
@@ -205,11 +217,16 @@ class Scheduler:
         if self._has_beginners and not self._is_beginner_waiting():
             patience = max(patience, _STEPS_TO_SPEAK)
         if not (joined_rows and self._steps_since_prefill < patience):
+            wants_alignment = self._wants_alignment(joined_rows)
+            if wants_alignment and self._may_align_next:
+                return Move.ALIGN
             self._group = self._next_group()
             # Where nothing fits now, nothing will until something changes.
             self._may_admit_more = bool(self._group)
             if self._group:
                 return Move.ADMIT
+            if wants_alignment:
+                return Move.ALIGN
         return Move.STEP if joined_rows else Move.IDLE
 
     def admit(self) -> list[Ticket]:
@@ -227,8 +244,20 @@ class Scheduler:
             self._urgent_in_a_row = self._urgent_in_a_row + 1 if is_urgent else 0
             self._may_read_more = True
             self._is_prefilling = True
+            self._may_align_next = True
             # The first slice need not wait for a step: the last prefill did.
             self._steps_since_prefill = 1
+        return group
+
+    def align(self) -> list[Ticket]:
+        """Take the chunks that are to be aligned together now."""
+        urgent = [ticket for ticket in self._to_align.values() if self._is_urgent(ticket)]
+        group = self._padded_alike(self._in_order(urgent or self._to_align.values()))
+        for ticket in group:
+            del self._to_align[ticket.ticket_id]
+            self._served[self._recordings[ticket.recording_id].owner] += ticket.reserve_tokens
+        self._steps_since_prefill = 0
+        self._may_align_next = False
         return group
 
     def fed(self) -> None:
@@ -261,6 +290,39 @@ class Scheduler:
             if group or not urgent:
                 return group
         return self._fitting(urgent, limits.max_rows, limits.token_budget)
+
+    def _is_urgent(self, ticket: Ticket) -> bool:
+        return self._recordings[ticket.recording_id].is_urgent(ticket)
+
+    def _wants_alignment(self, joined_rows: int) -> bool:
+        """Whether waiting chunks are worth a pass now: a full group, nothing else to do, or somebody waits for it."""
+        waiting = self._to_align.values()
+        if not waiting:
+            return False
+        return (
+            not joined_rows
+            or sum(ticket.prompt_tokens for ticket in waiting) >= self.limits.prefill_tokens
+            or any(self._is_urgent(one) or self._waits_for_words_only(one.recording_id) for one in waiting)
+        )
+
+    def _waits_for_words_only(self, recording_id: str) -> bool:
+        recording = self._recordings[recording_id]
+        is_in_hand = any(ticket.recording_id == recording_id for ticket in self._admitted.values())
+        return recording.is_read and not recording.waiting and not is_in_hand
+
+    def _padded_alike(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        """The first of these in order, and with it those that one pass takes along."""
+        group: list[Ticket] = []
+        longest = total = 0
+        for ticket in islice(tickets, 2 * self.limits.max_rows):
+            width = max(longest, ticket.prompt_tokens)
+            padded = width * (len(group) + 1)
+            tokens = total + ticket.prompt_tokens
+            if group and (padded > self.limits.prefill_tokens or padded > _PADDING_ALLOWED * tokens):
+                continue
+            group.append(ticket)
+            longest, total = width, tokens
+        return group
 
     def _is_beginner_waiting(self) -> bool:
         return any(

@@ -27,6 +27,11 @@ def demo_model_path() -> Path:
     return _FOLDER / "model"
 
 
+def demo_aligner_path() -> Path:
+    """Folder of the bundled forced aligner, in the same form."""
+    return _FOLDER / "aligner"
+
+
 def model_card_path() -> Path:
     """The page that says what the demo model is and is not."""
     return _FOLDER / "MODEL_CARD.md"

@@ -14,6 +14,9 @@ DEFAULT_MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
 DEFAULT_ALIGNER = "mlx-community/Qwen3-ForcedAligner-0.6B-8bit"
 DEMO_MODEL = "demo"
 
+AUTO_ALIGNER = "auto"
+NO_ALIGNER = "none"
+
 SAMPLE_RATE_HZ = 16_000
 MIN_SAMPLES = 201
 """A reflect-padded 400-point transform needs more than 200 samples. Source: torch.stft, center=True, n_fft=400."""
@@ -42,6 +45,9 @@ class EngineConfig:
     idle_unload_seconds: give the model's memory back after so long without work, and load it again when work comes;
     0 keeps it resident.
     draft_model: a smaller model that guesses ahead for a lone sequence (speculative decoding); None for none.
+    aligner: the forced aligner that finds word times: a folder, a Hugging Face id, `auto` (the published one, for the
+    demo model its own) or `none`. It is loaded when words are first asked for.
+    preload_aligner: load it with the model, fetching it first if it is not there.
     forced_tokens_per_second: for benchmarks on random weights, which never end by themselves: every chunk gets a token
     count of about this rate, whatever its tokens are; 0 decodes truly.
     """
@@ -55,6 +61,8 @@ class EngineConfig:
     memory_limit_bytes: int = 0
     idle_unload_seconds: float = 0.0
     draft_model: str | None = None
+    aligner: str = AUTO_ALIGNER
+    preload_aligner: bool = False
     forced_tokens_per_second: float = 0.0
     audio: AudioLimits = field(default_factory=AudioLimits)
 

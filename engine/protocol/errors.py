@@ -142,6 +142,12 @@ class CheckpointMismatch(ModelError):
     code = "checkpoint_mismatch"
 
 
+class AlignerMissing(ModelError):
+    """Word times were asked for, and the forced aligner for them is not on this disk."""
+
+    code = "aligner_missing"
+
+
 class DownloadFailed(ModelError):
     """The hub could not be reached or broke off; a second `pull` resumes."""
 

@@ -93,12 +93,14 @@ class Timings:
     """Where the engine's time went, in seconds, for logs and benchmarks.
 
     prefill_seconds: from the encoded audio to the first token, of all batches. generate_seconds: the rest of decoding.
+    align_seconds: finding the times of words, where they were asked for.
     """
 
     decode_audio_seconds: float = 0.0
     encode_seconds: float = 0.0
     prefill_seconds: float = 0.0
     generate_seconds: float = 0.0
+    align_seconds: float = 0.0
     total_seconds: float = 0.0
 
 

@@ -24,6 +24,7 @@ _SPLIT_PATTERN = (
 IM_START, IM_END, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 AUDIO_START, AUDIO_END, AUDIO_PAD = "<|audio_start|>", "<|audio_end|>", "<|audio_pad|>"
 ASR_TEXT = "<asr_text>"
+TIMESTAMP = "<timestamp>"
 
 _REQUIRED = (IM_START, IM_END, AUDIO_START, AUDIO_END, AUDIO_PAD, ASR_TEXT)
 
@@ -46,10 +47,14 @@ class Tokenizer:
     """Text to ids and back, with control tokens kept apart."""
 
     def __init__(
-        self, vocabulary: dict[str, int], merges: list[tuple[str, str]], added: dict[str, tuple[int, bool]]
+        self,
+        vocabulary: dict[str, int],
+        merges: list[tuple[str, str]],
+        added: dict[str, tuple[int, bool]],
+        required: tuple[str, ...] = _REQUIRED,
     ) -> None:
         """vocabulary, merges: byte-level BPE. added: control token -> (id, whether decoding drops it)."""
-        missing = [name for name in _REQUIRED if name not in added]
+        missing = [name for name in required if name not in added]
         if missing:
             raise ModelIncomplete(f"the tokenizer lacks {', '.join(missing)}: not a Qwen3-ASR tokenizer")
         self._backend = _plain_backend(vocabulary, merges)
@@ -59,15 +64,16 @@ class Tokenizer:
         self._dropped = frozenset(token for token, is_special in added.values() if is_special)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer:
+    def from_folder(cls, folder: Path, *, required: tuple[str, ...] = _REQUIRED) -> Tokenizer:
         """Read tokenizer.json, or vocab.json + merges.txt + tokenizer_config.json.
 
+        required: control tokens that it must know; those of a recognizer unless told otherwise.
         raises: ModelIncomplete naming the missing or damaged file.
         """
         try:
             if (folder / "tokenizer.json").is_file():
-                return cls(*_read_tokenizer_json(folder / "tokenizer.json"))
-            return cls(*_read_vocabulary_files(folder))
+                return cls(*_read_tokenizer_json(folder / "tokenizer.json"), required)
+            return cls(*_read_vocabulary_files(folder), required)
         except FileNotFoundError as error:
             raise ModelIncomplete(
                 f"{folder} lacks {Path(error.filename).name}; a model folder needs tokenizer.json, or "

@@ -1,0 +1,206 @@
+"""When each word of a decoded chunk was said: a forced aligner in memory, and what it is asked and answers.
+
+Finding the folder and planning (splitting a text into words, writing the prompt) touch no MLX and may run on any
+thread; loading and aligning belong to the engine's. Chunks of different recordings are aligned in one call, none
+padded by what its result could see. It decides nothing about who is aligned when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence as Several
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from engine.audio.mel import HOP_SAMPLES, log_mel_batch
+from engine.checkpoint.fetch import ResolvedModel, resolve_model
+from engine.checkpoint.integrity import read_config
+from engine.checkpoint.load import Checkpoint, build_aligner, resident_arrays
+from engine.checkpoint.published import PUBLISHED_ALIGNERS
+from engine.demo import demo_aligner_path
+from engine.model.aligner import AlignerModel
+from engine.model.config import ConfigError, ModelConfig
+from engine.model.projection import Placement, QuantizedTensor
+from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEMO_MODEL, SAMPLE_RATE_HZ
+from engine.protocol.errors import AlignerMissing, CheckpointMismatch, ModelError
+from engine.protocol.transcript import Word
+from engine.text.languages import LANGUAGES
+from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
+from engine.text.words import Unit, WordSplitter, WordsUnavailable, shown_words
+from engine.timestamps import repaired, with_lengths
+
+LEAST_WORD_MILLISECONDS = 80
+"""What a word is given that the aligner gave no length: one class of the published aligner."""
+
+_ALIGNED_LANGUAGES = tuple(language.name for language in LANGUAGES if language.has_aligner)
+
+
+def find_aligner(wanted: str, *, model: str, offline: bool = False, download: bool = False) -> ResolvedModel:
+    """The aligner's folder.
+
+    wanted: a folder, a Hugging Face id, or `auto`: for the demo model its own, for every other the default one, or
+    else another published one that is on this disk. model: the recognizer that it is for.
+    download: fetch one that is not there, unless `offline` forbids it.
+    raises: AlignerMissing saying what to do
+    """
+    if wanted == AUTO_ALIGNER and model == DEMO_MODEL:
+        folder = demo_aligner_path()
+        if not folder.is_dir():
+            raise AlignerMissing(
+                "the demo model has no aligner in this installation, so there are no word times; name one with "
+                "--aligner (a folder or a Hugging Face id)"
+            )
+        return resolve_model(str(folder))
+    names = [wanted]
+    if wanted == AUTO_ALIGNER:
+        names = [
+            DEFAULT_ALIGNER,
+            *(one.model_id for one in PUBLISHED_ALIGNERS if one.model_id != DEFAULT_ALIGNER),
+        ]
+    problems = []
+    for name in names:
+        try:
+            return resolve_model(name, offline=True)
+        except ModelError as problem:
+            problems.append(problem)
+    if download and not offline:
+        try:
+            return resolve_model(names[0], download=True)
+        except ModelError as problem:
+            problems[0] = problem
+    raise AlignerMissing(
+        f"word times need a forced aligner, and {names[0]} is not whole on this disk. Fetch it with "
+        f"`scribewire pull {names[0]}`, or name another with --aligner (a folder or a Hugging Face id)"
+    ) from problems[0]
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentPlan:
+    """What one chunk's text asks of the aligner. prompt_ids: with a pad for each audio token and two marks a word."""
+
+    text: str
+    units: list[Unit]
+    prompt_ids: list[int]
+
+
+class AlignmentPlanner:
+    """Knows the aligner's languages, tokenizer and sizes, and no weights. Any thread may use it."""
+
+    def __init__(self, folder: Path) -> None:
+        """raises: ModelError subtypes"""
+        try:
+            config = ModelConfig.from_dict(read_config(folder))
+        except ConfigError as error:
+            raise CheckpointMismatch(f"{folder.name}: {error}") from error
+        self._tokenizer = Tokenizer.from_folder(
+            folder, required=(AUDIO_START, AUDIO_END, AUDIO_PAD, TIMESTAMP)
+        )
+        if self._tokenizer.largest_id >= config.text.vocab_size:
+            raise CheckpointMismatch(
+                f"the aligner's tokenizer knows id {self._tokenizer.largest_id}, its weights only "
+                f"{config.text.vocab_size} rows: they are not of one model"
+            )
+        if config.class_count is None:
+            raise CheckpointMismatch("this is no forced aligner; choose a Qwen3-ForcedAligner model")
+        self.mark_id = config.timestamp_token_id or self._tokenizer.token_id(TIMESTAMP)
+        self._audio_start, self._audio_end, self._pad = map(
+            self._tokenizer.token_id, (AUDIO_START, AUDIO_END, AUDIO_PAD)
+        )
+        self._config = config
+        self._longest_seconds = config.class_count * config.milliseconds_per_class / 1000
+        self.languages = config.languages or _ALIGNED_LANGUAGES
+        self._splitter = WordSplitter([folder])
+
+    def plan(self, text: str, language: str | None, samples: int) -> AlignmentPlan:
+        """The prompt for a chunk of so many samples whose text is this.
+
+        raises: WordsUnavailable, its message the end of a sentence that begins `no word times: `
+        """
+        if language is None:
+            raise WordsUnavailable("its language is unknown")
+        if language not in self.languages:
+            raise WordsUnavailable(
+                f"the aligner does not know {language}; it knows {', '.join(self.languages)}"
+            )
+        if samples / SAMPLE_RATE_HZ > self._longest_seconds:
+            raise WordsUnavailable(f"the aligner takes at most {self._longest_seconds:.0f} s at once")
+        units = self._splitter.split(text, language)
+        audio_tokens = self._config.audio.token_count(samples // HOP_SAMPLES)
+        ids = [self._audio_start, *[self._pad] * audio_tokens, self._audio_end]
+        for unit in units:
+            ids += [*self._tokenizer.encode_text(unit.text), self.mark_id, self.mark_id]
+        if len(ids) > self._config.text.max_positions:
+            raise WordsUnavailable(
+                f"its text and audio take {len(ids)} of the aligner's {self._config.text.max_positions} positions"
+            )
+        return AlignmentPlan(text, units, ids)
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentTask:
+    """A plan, and the chunk that it is for: samples (n,) float32 mono 16 kHz, its start and its length in seconds."""
+
+    plan: AlignmentPlan
+    samples: np.ndarray
+    start_seconds: float
+    seconds: float
+
+
+class Aligner:
+    """A forced aligner in memory; belongs to one thread."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, planner: AlignmentPlanner, dtype: mx.Dtype, device: mx.Device
+    ) -> None:
+        """raises: CheckpointMismatch"""
+        self._planner = planner
+        self._step_milliseconds = checkpoint.config.milliseconds_per_class
+        self.network: AlignerModel = build_aligner(checkpoint, dtype=dtype, device=device)
+        self.resident_bytes = sum(array.nbytes for array in resident_arrays(self.network))
+
+    def align(self, tasks: Several[AlignmentTask]) -> list[tuple[Word, ...]]:
+        """The words of each chunk with their times in the recording, all in one pass."""
+        audio = self.network.encode(log_mel_batch([mx.array(task.samples) for task in tasks]))
+        prompts = [task.plan.prompt_ids for task in tasks]
+        logits = self.network.mark_logits(prompts, audio, self._planner.mark_id)
+        classes = [mx.argmax(one, axis=-1) for one in logits]
+        mx.eval(classes)
+        return [self._words(task, np.array(found)) for task, found in zip(tasks, classes, strict=True)]
+
+    def warm_up(self) -> None:
+        """Compile every kernel before the first recording pays for it: a second of quiet noise and two words."""
+        noise = np.random.default_rng(0).normal(0.0, 1e-3, SAMPLE_RATE_HZ).astype(np.float32)
+        with contextlib.suppress(WordsUnavailable):
+            plan = self._planner.plan("a b", self._planner.languages[0], noise.size)
+            self.align([AlignmentTask(plan, noise, 0.0, 1.0)])
+
+    def _words(self, task: AlignmentTask, classes: np.ndarray) -> tuple[Word, ...]:
+        times = repaired([float(one) * self._step_milliseconds for one in classes])
+        bounds = with_lengths(times, least=LEAST_WORD_MILLISECONDS, whole=int(task.seconds * 1000))
+        return tuple(
+            Word(
+                shown.text,
+                round(task.start_seconds + bounds[2 * shown.first] / 1000, 3),
+                round(task.start_seconds + bounds[2 * shown.last + 1] / 1000, 3),
+                shown.spacing,
+            )
+            for shown in shown_words(task.plan.text, task.plan.units)
+        )
+
+
+def expected_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, device: mx.Device) -> int:
+    """What its weights will take in memory, before they are loaded."""
+    dequantizes = Placement.for_device(device, dtype).dequantizes
+    if dequantizes:
+        return checkpoint.parameter_count * dtype.size
+    total = 0
+    for tensor in checkpoint.tensors.values():
+        if isinstance(tensor, QuantizedTensor):
+            parts = [tensor.packed, tensor.scales, tensor.biases]
+            total += sum(part.nbytes for part in parts if part is not None)
+        else:
+            total += tensor.size * dtype.size
+    return total

@@ -1,0 +1,22 @@
+"""Counters of the engine's work, which a watcher reads while another thread counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class WorkCounters:
+    """Grow with every chunk, token and word, so that a watcher can tell slow from stuck; the others say how it stands.
+
+    steps_done: of the running batch. row_slots_done: rows that those steps computed, free ones included.
+    """
+
+    chunks_done: int = 0
+    tokens_done: int = 0
+    words_done: int = 0
+    steps_done: int = 0
+    row_slots_done: int = 0
+    batch_rows: int = 0
+    reserved_tokens: int = 0
+    open_recordings: int = 0
