@@ -1,8 +1,8 @@
 """When each word of a decoded chunk was said: a forced aligner in memory, and what it is asked and answers.
 
-Finding the folder and planning (splitting a text into words, writing the prompt) touch no MLX and may run on any
-thread; loading and aligning belong to the engine's. Chunks of different recordings are aligned in one call, none
-padded by what its result could see. It decides nothing about who is aligned when.
+Planning (splitting a text into words, writing the prompt) touches no MLX and may run on any thread; loading and
+aligning belong to the engine's. Chunks of different recordings are aligned in one call, none padded by what its result
+could see. It decides nothing about who is aligned when.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ import mlx.core as mx
 import numpy as np
 
 from engine.audio.mel import HOP_SAMPLES, log_mel_batch
-from engine.checkpoint.fetch import ResolvedModel, resolve_model
 from engine.checkpoint.integrity import read_config
 from engine.checkpoint.load import Checkpoint, build_aligner, resident_arrays
-from engine.checkpoint.published import PUBLISHED_ALIGNERS
-from engine.demo import demo_aligner_path
 from engine.model.aligner import AlignerModel
 from engine.model.config import ConfigError, ModelConfig
 from engine.model.projection import Placement, QuantizedTensor
-from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEMO_MODEL, SAMPLE_RATE_HZ
-from engine.protocol.errors import AlignerMissing, CheckpointMismatch, ModelError
+from engine.protocol.config import SAMPLE_RATE_HZ
+from engine.protocol.errors import CheckpointMismatch
 from engine.protocol.transcript import Word
 from engine.text.languages import LANGUAGES
 from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
@@ -36,45 +33,6 @@ LEAST_WORD_MILLISECONDS = 80
 """What a word is given that the aligner gave no length: one class of the published aligner."""
 
 _ALIGNED_LANGUAGES = tuple(language.name for language in LANGUAGES if language.has_aligner)
-
-
-def find_aligner(wanted: str, *, model: str, offline: bool = False, download: bool = False) -> ResolvedModel:
-    """The aligner's folder.
-
-    wanted: a folder, a Hugging Face id, or `auto`: for the demo model its own, for every other the default one, or
-    else another published one that is on this disk. model: the recognizer that it is for.
-    download: fetch one that is not there, unless `offline` forbids it.
-    raises: AlignerMissing saying what to do
-    """
-    if wanted == AUTO_ALIGNER and model == DEMO_MODEL:
-        folder = demo_aligner_path()
-        if not folder.is_dir():
-            raise AlignerMissing(
-                "the demo model has no aligner in this installation, so there are no word times; name one with "
-                "--aligner (a folder or a Hugging Face id)"
-            )
-        return resolve_model(str(folder))
-    names = [wanted]
-    if wanted == AUTO_ALIGNER:
-        names = [
-            DEFAULT_ALIGNER,
-            *(one.model_id for one in PUBLISHED_ALIGNERS if one.model_id != DEFAULT_ALIGNER),
-        ]
-    problems = []
-    for name in names:
-        try:
-            return resolve_model(name, offline=True)
-        except ModelError as problem:
-            problems.append(problem)
-    if download and not offline:
-        try:
-            return resolve_model(names[0], download=True)
-        except ModelError as problem:
-            problems[0] = problem
-    raise AlignerMissing(
-        f"word times need a forced aligner, and {names[0]} is not whole on this disk. Fetch it with "
-        f"`scribewire pull {names[0]}`, or name another with --aligner (a folder or a Hugging Face id)"
-    ) from problems[0]
 
 
 @dataclass(frozen=True, slots=True)

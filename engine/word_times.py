@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from engine.align import Aligner, AlignmentPlan, AlignmentPlanner, AlignmentTask, expected_bytes, find_aligner
+from engine.align import Aligner, AlignmentPlan, AlignmentPlanner, AlignmentTask, expected_bytes
 from engine.batching.scheduler import Scheduler, Ticket
+from engine.checkpoint.aligners import find_aligner
 from engine.checkpoint.load import read_checkpoint
 from engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
 from engine.protocol.errors import EngineError
@@ -25,7 +26,7 @@ from engine.text.words import WordsUnavailable
 
 _log = logging.getLogger(__name__)
 
-_OFF = "word times are turned off here (--aligner none)"
+_OFF = "they are turned off here (--aligner none)"
 
 
 @dataclass(frozen=True, slots=True)

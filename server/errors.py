@@ -65,6 +65,7 @@ ENGINE_ERROR_RULES: Mapping[str, Rule] = {
     "model_invalid": _MODEL_BROKEN,
     "model_missing": _MODEL_BROKEN,
     "model_incomplete": _MODEL_BROKEN,
+    "aligner_missing": _MODEL_BROKEN,
     "checkpoint_mismatch": _MODEL_BROKEN,
     "download_failed": _MODEL_BROKEN,
     # The process. Work is cancelled under a client that still listens only while the server stops.

@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from engine.protocol.config import DEFAULT_MODEL, AudioLimits, EngineConfig
+from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, EngineConfig
 from server import setting_types
 from server.engine_watchdog import WatchLimits
 from server.restart_policy import RestartPolicy
@@ -95,6 +95,17 @@ class Settings:
         setting_types.text_or_empty,
         "A smaller model that guesses ahead for a lone request (speculative decoding).",
         shown="none",
+    )
+    aligner: str = _setting(
+        AUTO_ALIGNER,
+        setting_types.text,
+        "The forced aligner that times words: a folder, a Hugging Face id, `auto` (the published one; the demo model "
+        "has its own) or `none`. Loaded when words are first asked for.",
+    )
+    preload_aligner: bool = _setting(
+        False,
+        setting_types.boolean,
+        "Load the aligner with the model, fetching it first if it is not on disk.",
     )
     data: Path = field(
         default_factory=default_data_folder,
@@ -264,6 +275,8 @@ class Settings:
             memory_limit_bytes=self.memory_limit_bytes,
             idle_unload_seconds=60.0 * self.idle_unload_minutes,
             draft_model=self.draft_model or None,
+            aligner=self.aligner,
+            preload_aligner=self.preload_aligner,
             audio=AudioLimits(max_duration_seconds=self.max_duration_seconds),
         )
 

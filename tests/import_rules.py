@@ -32,7 +32,7 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.demo": {"protocol"},
     "engine.checkpoint": {"protocol", "model", "text", "demo"},
     "engine.batching": {"protocol", "model", "text", "audio", "checkpoint"},
-    "engine.align": {"protocol", "model", "text", "audio", "checkpoint", "demo", "timestamps"},
+    "engine.align": {"protocol", "model", "text", "audio", "checkpoint", "timestamps"},
     "engine.timestamps": set(),
     "engine.device": {"protocol"},
     "engine.memory": {"protocol"},

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import engine
 from engine.bench.plan import PlanInvalid
+from engine.checkpoint.aligners import find_aligner
 from engine.checkpoint.fetch import HubAccess, pull, resolve_model
 from engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
 from engine.cli.console import PROGRAM, Console, shown_bytes
@@ -24,7 +25,7 @@ from engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_
 from engine.cli.listings import show_languages, show_models
 from engine.cli.transcribe import FORMATS, STANDARD_INPUT, Engine, Request, transcribe_files
 from engine.demo import SampleRecording, sample_recordings
-from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, TranscribeOptions
+from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, DEMO_MODEL, NO_ALIGNER, TranscribeOptions
 from engine.protocol.errors import EngineError
 from engine.text.languages import resolve_language
 
@@ -39,7 +40,8 @@ COMMANDS = {
     "bench": "measure a model on this machine, alone or beside peers",
 }
 
-Load = Callable[[str, Console], AbstractContextManager[Engine]]
+Load = Callable[[str, Console, str | None], AbstractContextManager[Engine]]
+"""A model by its name, a console for bars, and the aligner where words are wanted."""
 
 
 def main(
@@ -97,11 +99,15 @@ class UsageError(Exception):
 
 
 @contextmanager
-def load_transcriber(model: str, console: Console) -> Iterator[Engine]:
-    """The model, fetched first when it is not on disk, with a bar."""
+def load_transcriber(model: str, console: Console, aligner: str | None) -> Iterator[Engine]:
+    """The model, and the aligner where words are wanted, fetched first when they are not on disk, with a bar."""
     with console.bar(f"fetching {model}", of_bytes=True) as advance:
-        resolve_model(model, download=True, progress=advance)
-    with engine.Transcriber(model) as transcriber:
+        resolved = resolve_model(model, download=True, progress=advance)
+    if aligner is not None and aligner != NO_ALIGNER:
+        with console.bar("fetching the aligner", of_bytes=True) as advance:
+            name = DEMO_MODEL if resolved.is_demo else model
+            find_aligner(aligner, model=name, download=True, progress=advance)
+    with engine.Transcriber(model, aligner=aligner or NO_ALIGNER) as transcriber:
         yield transcriber
 
 
@@ -161,6 +167,15 @@ def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a Hugging Face id, or demo (default: %(default)s)",
     )
     parser.add_argument(
+        "--words", action="store_true", help="also find out when each word was said (with -f json)"
+    )
+    parser.add_argument(
+        "--aligner",
+        metavar="MODEL",
+        default=AUTO_ALIGNER,
+        help="the forced aligner for --words: a folder, a Hugging Face id, or auto (default)",
+    )
+    parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 (default) is deterministic"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="makes a temperature above 0 repeatable")
@@ -178,7 +193,10 @@ def _run(
 ) -> int:
     match arguments.command:
         case "transcribe":
-            return transcribe_files(_request(arguments), lambda: load(arguments.model, console), console)
+            aligner = arguments.aligner if arguments.words else None
+            return transcribe_files(
+                _request(arguments), lambda: load(arguments.model, console, aligner), console
+            )
         case "models":
             return show_models(console, as_json=arguments.json, hub=hub)
         case "pull":
@@ -208,6 +226,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         raise UsageError("transcribe", "standard input (-) can be read only once")
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise UsageError("transcribe", f"-o takes a folder, and {arguments.output} is a file")
+    if arguments.words and arguments.format == "txt":
+        raise UsageError("transcribe", "--words has no place in plain text; add -f json")
     try:
         if arguments.language is not None:
             resolve_language(arguments.language)
@@ -216,6 +236,7 @@ def _request(arguments: argparse.Namespace) -> Request:
             prompt=arguments.prompt,
             temperature=arguments.temperature,
             seed=arguments.seed,
+            words=arguments.words,
         )
     except EngineError as error:
         raise UsageError("transcribe", str(error)) from None
@@ -252,6 +273,7 @@ examples:
   scribewire transcribe talk.mp3
   scribewire transcribe --model demo engine/demo/recordings/*.wav
   scribewire transcribe -f json interview.m4a | jq -r '.segments[].text'
+  scribewire transcribe -f json --words talk.mp3 | jq '.segments[].words[]'
   scribewire transcribe -o texts --language es *.ogg
   scribewire transcribe --prompt "Kubernetes, etcd, Anneliese Kohlrausch" standup.webm
   curl -s https://example.org/news.mp3 | scribewire transcribe -"""

@@ -42,6 +42,7 @@ class Engine(Protocol):
         prompt: str | None,
         temperature: float,
         seed: int | None,
+        words: bool,
         on_progress: Callable[[float, float], None] | None,
     ) -> Transcript:
         """Transcribe one recording."""
@@ -94,6 +95,7 @@ def transcribe_files(
                         prompt=request.options.prompt,
                         temperature=request.options.temperature,
                         seed=request.options.seed,
+                        words=request.options.words,
                         on_progress=advance,
                     )
                 _deliver(request, transcript, engine.info, shown, output_name, console, is_first=index == 0)

@@ -54,7 +54,7 @@ def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> 
                 body["logprobs"] = logprobs_body(transcript_logprobs(transcript))
             return JSONResponse(body, headers=headers)
         case "verbose_json":
-            return JSONResponse(verbose_json_body(transcript), headers=headers)
+            return JSONResponse(verbose_json_body(transcript, with_words=form.options.words), headers=headers)
         case "text":
             text = transcript.text + "\n"
         case "srt":
@@ -99,7 +99,7 @@ def logprobs_body(logprobs: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
     ]
 
 
-def verbose_json_body(transcript: Transcript) -> dict[str, Any]:
+def verbose_json_body(transcript: Transcript, *, with_words: bool = False) -> dict[str, Any]:
     """response_format=verbose_json."""
     body = {
         "task": "transcribe",
@@ -107,6 +107,7 @@ def verbose_json_body(transcript: Transcript) -> dict[str, Any]:
         "duration": _number(transcript.duration_seconds),
         "text": transcript.text,
         "segments": [segment_body(segment) for segment in transcript.segments],
+        **(words_body(transcript) if with_words else {}),
         "usage": {"type": "duration", "seconds": _number(transcript.duration_seconds)},
     }
     return _with_warnings(body, transcript)
@@ -128,7 +129,18 @@ def segment_body(segment: Segment) -> dict[str, Any]:
     }
 
 
-def job_result_body(transcript: Transcript) -> dict[str, Any]:
+def words_body(transcript: Transcript) -> dict[str, Any]:
+    """`words` of all segments, in order; those that could not be timed are missing, and the warnings say so."""
+    return {
+        "words": [
+            {"word": word.text, "start": _number(word.start_seconds), "end": _number(word.end_seconds)}
+            for segment in transcript.segments
+            for word in segment.words
+        ]
+    }
+
+
+def job_result_body(transcript: Transcript, *, with_words: bool = False) -> dict[str, Any]:
     """A completed job's `result`."""
     body = {
         "text": transcript.text,
@@ -144,6 +156,7 @@ def job_result_body(transcript: Transcript) -> dict[str, Any]:
             }
             for part in transcript.segments
         ],
+        **(words_body(transcript) if with_words else {}),
     }
     return _with_warnings(body, transcript)
 

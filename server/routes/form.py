@@ -58,7 +58,7 @@ class TranscriptionForm:
 
 
 def read_options(
-    fields: FormFields, *, logprobs: bool = False, token_logprobs: bool = False
+    fields: FormFields, *, logprobs: bool = False, token_logprobs: bool = False, words: bool = False
 ) -> TranscribeOptions:
     """Everything that the engine is told; raises ApiError 400."""
     language = _bounded("language", (fields.text("language") or "").strip())
@@ -73,13 +73,17 @@ def read_options(
         languages=_languages(fields),
         keywords=_keywords(fields),
         repetition_penalty=_number(fields, "repetition_penalty", 1.0, 2.0) or 1.0,
+        words=words,
     )
 
 
-def read_transcription_form(fields: FormFields) -> TranscriptionForm:
-    """Every field of /v1/audio/transcriptions that means something here; raises ApiError 400."""
+def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> TranscriptionForm:
+    """Every field of /v1/audio/transcriptions that means something here; raises ApiError 400.
+
+    is_job: words may go with any format.
+    """
     response_format = _response_format(fields)
-    _check_granularities(fields, response_format)
+    words = _wants_words(fields, may_show_words=is_job or response_format == "verbose_json")
     _check_chunking_strategy(fields)
     _check_speakers(fields)
     wants_logprobs = _wants_logprobs(fields, response_format)
@@ -95,7 +99,10 @@ def read_transcription_form(fields: FormFields) -> TranscriptionForm:
         model=fields.text("model") or None,
         response_format=response_format,
         options=read_options(
-            fields, logprobs=response_format == "verbose_json", token_logprobs=wants_logprobs
+            fields,
+            logprobs=response_format == "verbose_json",
+            token_logprobs=wants_logprobs,
+            words=words,
         ),
         stream=stream,
         wants_logprobs=wants_logprobs,
@@ -104,7 +111,7 @@ def read_transcription_form(fields: FormFields) -> TranscriptionForm:
 
 def read_job_form(fields: FormFields) -> TranscriptionForm:
     """The same for a job, whose result can be asked for in every format later; raises ApiError 400."""
-    form = read_transcription_form(fields)
+    form = read_transcription_form(fields, is_job=True)
     if form.stream:
         raise bad_request(
             "invalid_parameter",
@@ -164,24 +171,18 @@ def _response_format(fields: FormFields) -> ResponseFormat:
     )
 
 
-def _check_granularities(fields: FormFields, response_format: ResponseFormat) -> None:
+def _wants_words(fields: FormFields, *, may_show_words: bool) -> bool:
     name = "timestamp_granularities"
-    for granularity in fields.texts(name):
+    wanted = fields.texts(name)
+    for granularity in wanted:
         if granularity not in ("segment", "word"):
             raise bad_request(
-                "invalid_parameter", f"{name} {_shown(granularity)} is unknown; use segment.", name
+                "invalid_parameter", f"{name} {_shown(granularity)} is unknown; use word or segment.", name
             )
-        if granularity == "word":
-            # Some SDKs send `segment` with every format, where it changes nothing; `word` is always meant.
-            if response_format != "verbose_json":
-                raise bad_request(
-                    "invalid_parameter", f"{name} word needs response_format=verbose_json.", name
-                )
-            raise bad_request(
-                "unsupported_parameter",
-                "Word timestamps are not supported yet; ask for segment, whose times are in verbose_json.",
-                name,
-            )
+    # Some SDKs send `segment` with every format, where it changes nothing; `word` is always meant.
+    if "word" in wanted and not may_show_words:
+        raise bad_request("invalid_parameter", f"{name} word needs response_format=verbose_json.", name)
+    return "word" in wanted
 
 
 def _wants_logprobs(fields: FormFields, response_format: ResponseFormat) -> bool:

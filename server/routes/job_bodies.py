@@ -40,7 +40,9 @@ def job_body(job: Job) -> dict[str, Any]:
         "queue_position": job.queue_position,
         "partial_text": job.partial_text,
         "has_audio": job.has_audio,
-        "result": job_result_body(job.transcript) if job.transcript is not None else None,
+        "result": job_result_body(job.transcript, with_words=job.options.words)
+        if job.transcript is not None
+        else None,
     }
 
 

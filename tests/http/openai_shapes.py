@@ -75,9 +75,15 @@ def check_transcription(body: Any, *, has_logprobs: bool = False) -> None:
         check_logprobs(body["logprobs"])
 
 
-def check_verbose_transcription(body: Any) -> None:
+def check_verbose_transcription(body: Any, *, has_words: bool = False) -> None:
     """`TranscriptionVerbose`, of response_format=verbose_json, with segments whole."""
-    check_fields(body, {"task", "language", "duration", "text", "segments", "usage"}, OUR_OWN_FIELDS)
+    fields = {"task", "language", "duration", "text", "segments", "usage"}
+    check_fields(body, fields | ({"words"} if has_words else set()), OUR_OWN_FIELDS)
+    for word in body.get("words", []):
+        check_fields(word, {"word", "start", "end"})
+        assert type(word["word"]) is str
+        check_number(word["start"])
+        check_number(word["end"])
     assert body["task"] == "transcribe"
     assert type(body["language"]) is str
     assert body["language"] == body["language"].lower()

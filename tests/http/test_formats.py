@@ -53,6 +53,46 @@ def test_verbose_json_has_every_field_that_strict_clients_want(server: RunningSe
 
 
 @pytest.mark.parametrize(
+    "granularities",
+    [
+        {"timestamp_granularities[]": "word"},
+        {"timestamp_granularities[]": ["word", "segment"]},
+        {"timestamp_granularities": "segment,word"},
+    ],
+    ids=str,
+)
+def test_verbose_json_has_words_where_they_are_asked_for(server: RunningServer, granularities: dict):
+    body = server.transcribe(SPEECH, response_format="verbose_json", **granularities).json()
+    check_verbose_transcription(body, has_words=True)
+    assert body["words"] == [
+        {"word": "Hello", "start": 0.0, "end": 1.25},
+        {"word": "there.", "start": 1.25, "end": 2.5},
+    ]
+    assert len(body["segments"]) == 2
+
+
+def test_words_that_nobody_could_time_are_missing_and_the_warnings_say_so(server: RunningServer):
+    speech = script(text="Hello.", words=False, warnings=["no word times: the aligner does not know Thai"])
+    response = server.transcribe(
+        speech, response_format="verbose_json", **{"timestamp_granularities[]": "word"}
+    )
+    check_verbose_transcription(response.json(), has_words=True)
+    assert response.json()["words"] == []
+    assert response.json()["warnings"] == ["no word times: the aligner does not know Thai"]
+    assert "does not know Thai" in response.headers[WARNING_HEADER]
+
+
+def test_an_aligner_that_is_not_there_is_a_503_that_no_sdk_repeats(server: RunningServer):
+    response = server.transcribe(
+        script(fail="aligner_missing", message="word times need a forced aligner"),
+        response_format="verbose_json",
+        **{"timestamp_granularities[]": "word"},
+    )
+    assert_openai_error(response, 503, "aligner_missing")
+    assert response.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
     ("response_format", "content_type", "parse"),
     [
         ("srt", "application/x-subrip; charset=utf-8", parse_srt),

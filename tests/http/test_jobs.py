@@ -51,6 +51,23 @@ def test_job_is_accepted_at_once_and_completes(server: RunningServer, field: str
     assert until(lambda: server.leftovers() == [])
 
 
+def test_job_has_words_where_they_are_asked_for_whatever_its_format(server: RunningServer):
+    speech = script(text="Hello there.", duration_seconds=2)
+    words = [
+        {"word": "Hello", "start": 0.0, "end": 0.909091},
+        {"word": "there.", "start": 0.909091, "end": 2.0},
+    ]
+    asked = submit(server, speech, response_format="srt", **{"timestamp_granularities[]": "word"})
+    job = ended(server, asked.json()["job_id"])
+    assert job["result"]["words"] == words
+    for wanted in ("verbose_json", "srt"):
+        result = server.client.get(f"/jobs/{job['job_id']}/result", params={"format": wanted})
+        assert result.status_code == 200
+        assert wanted != "verbose_json" or result.json()["words"] == words
+    plain = ended(server, submit(server, speech).json()["job_id"])
+    assert "words" not in plain["result"]
+
+
 def test_job_shows_its_progress(server: RunningServer):
     slow = script(partials=["a", "b", "c", "d"], partial_delay_seconds=0.15, duration_seconds=8)
     job_id = submit(server, slow).json()["job_id"]

@@ -191,7 +191,8 @@ def test_names_and_languages_of_the_model_are_listed(document: dict[str, Any]):
 
 
 def test_every_option_of_the_engine_can_be_asked_for_in_both_bodies(document: dict[str, Any]):
-    computed = {"logprobs", "token_logprobs"}  # follow from response_format and include
+    # These follow from response_format, include and timestamp_granularities.
+    computed = {"logprobs", "token_logprobs", "words"}
     content = document["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]
     form = {name.removesuffix("[]") for name in content["multipart/form-data"]["schema"]["properties"]}
     body = set(content["application/json"]["schema"]["properties"])
@@ -208,6 +209,17 @@ def test_every_format_is_answered_as_described(
     response = server.transcribe(SPEECH, response_format=response_format)
     assert response.status_code == 200
     check_answer(document, response, TRANSCRIPTIONS, "post")
+
+
+def test_words_are_described_as_they_are_sent(server: RunningServer, document: dict[str, Any]):
+    asked = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
+    response = server.transcribe(SPEECH, **asked)
+    assert response.json()["words"]
+    check_answer(document, response, TRANSCRIPTIONS, "post")
+    form = form_of(document)
+    valid = {"file": "...", "response_format": "verbose_json", "timestamp_granularities[]": ["word"]}
+    assert violations(valid, form, document) == []
+    assert violations({**valid, "response_format": "json"}, form, document)
 
 
 def test_every_media_type_described_is_sent(server: RunningServer, document: dict[str, Any]):

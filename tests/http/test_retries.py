@@ -93,6 +93,7 @@ def test_result_is_decoded_again_after_the_window(tell, jump: float):
         {"options": replace(PLAIN, languages=("en", "es"))},
         {"options": replace(PLAIN, keywords=("Zoë",))},
         {"options": replace(PLAIN, repetition_penalty=1.1)},
+        {"options": replace(PLAIN, words=True)},
         {"options": replace(PLAIN, logprobs=True)},
         {"options": replace(PLAIN, logprobs=True, token_logprobs=True)},
     ],
@@ -118,7 +119,7 @@ def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
 def test_every_option_is_part_of_what_must_agree():
     tested = {
         "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
-        "repetition_penalty", "logprobs", "token_logprobs",
+        "repetition_penalty", "logprobs", "token_logprobs", "words",
     }  # fmt: skip
     assert set(TranscribeOptions.__dataclass_fields__) == tested
 

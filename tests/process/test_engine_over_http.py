@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from engine.demo import sample_recordings
 from engine.protocol.launch import WORKER_MODULE
 from server.routes.bodies import WARNING_HEADER
 from tests.http.running_server import RunningServer, assert_openai_error, until
+from tests.unit.tiny_aligner import write_tiny_aligner
 from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
@@ -39,7 +41,9 @@ def wav(sample_count: int, *, rate: int = 16_000) -> bytes:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     model = write_tiny_model(tmp_path_factory.mktemp("tiny"))
     data = tmp_path_factory.mktemp("data")
-    with RunningServer(data, engine_module=WORKER_MODULE, model=str(model), device="cpu") as running:
+    with RunningServer(
+        data, engine_module=WORKER_MODULE, model=str(model), aligner="someone/No-Aligner", device="cpu"
+    ) as running:
         assert running.engine.state == "ready", running.engine.failure
         yield running
 
@@ -97,4 +101,42 @@ def test_killed_engine_is_replaced_and_answers_again(server: RunningServer):
     os.kill(first, signal.SIGKILL)
     until(lambda: server.engine.worker_process_id not in (None, first))
     until(lambda: server.engine.state == "ready")
+    assert server.transcribe(wav(16_000)).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def timing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The demo model, which speaks, with an aligner of random weights, which times words at random."""
+    aligner = write_tiny_aligner(tmp_path_factory.mktemp("aligner"), languages=("English",))
+    data = tmp_path_factory.mktemp("data")
+    with RunningServer(
+        data, engine_module=WORKER_MODULE, model="demo", aligner=str(aligner), device="cpu"
+    ) as on:
+        assert on.engine.state == "ready", on.engine.failure
+        yield on
+
+
+def test_words_come_with_verbose_json_and_are_the_text(timing: RunningServer):
+    english, spanish = sample_recordings()
+    asked = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
+    body = timing.transcribe(english.path.read_bytes(), **asked).json()
+    assert " ".join(word["word"] for word in body["words"]) == body["text"]
+    before = 0.0
+    for word in body["words"]:
+        assert before <= word["start"] < word["end"] <= body["duration"] + 1e-3
+        before = word["end"]
+    assert "warnings" not in body
+    # The aligner's folder names English only.
+    other = timing.transcribe(spanish.path.read_bytes(), **asked).json()
+    assert (other["words"], len(other["segments"])) == ([], 1)
+    assert "does not know Spanish" in other["warnings"][0]
+    plain = timing.transcribe(english.path.read_bytes(), response_format="verbose_json").json()
+    assert "words" not in plain
+
+
+def test_words_without_an_aligner_on_disk_are_refused_and_the_rest_is_answered(server: RunningServer):
+    asked = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
+    refused = server.transcribe(wav(16_000), **asked)
+    assert "scribewire pull" in assert_openai_error(refused, 503, "aligner_missing")["message"]
+    assert refused.headers["x-should-retry"] == "false"
     assert server.transcribe(wav(16_000)).status_code == 200

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.protocol.config import ModelInfo
 from engine.protocol.errors import AudioUndecodable
-from engine.protocol.transcript import Segment, Timings, Transcript
+from engine.protocol.transcript import Segment, Timings, Transcript, Word
 
 
 class FakeTranscriber:
@@ -46,12 +46,13 @@ class FakeTranscriber:
         if content.startswith(b"interrupted"):
             raise KeyboardInterrupt
         text = content.decode()
+        words = tuple(Word(word, 0.5, 1.0) for word in text.split()) if options.get("words") else ()
         return Transcript(
             text=text,
             language="English",
             languages=("English",),
             duration_seconds=2.0,
-            segments=(Segment(0, 0.0, 2.0, text, "English", tokens=(1, 2)),),
+            segments=(Segment(0, 0.0, 2.0, text, "English", tokens=(1, 2), words=words),),
             model_id=self.info.model_id,
             warnings=("it was cut off",) if content.startswith(b"cut") else (),
             timings=Timings(total_seconds=0.5),

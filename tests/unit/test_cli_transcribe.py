@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,16 @@ class Run:
         self.exit_code = main(
             ["transcribe", *map(str, arguments)],
             console=Console(io.BytesIO(stdin), out, err),
-            load=lambda model, console: self.engine.load(),
+            load=self.load,
         )
         self.stdout, self.stderr = out.getvalue(), err.getvalue()
+
+    def load(
+        self, model: str, console: Console, aligner: str | None
+    ) -> AbstractContextManager[FakeTranscriber]:
+        """Stand for loading what was asked for."""
+        self.aligner = aligner
+        return self.engine.load()
 
 
 @pytest.fixture
@@ -51,6 +59,24 @@ def recordings(tmp_path: Path) -> Path:
     }.items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
+
+
+def test_words_come_with_json_and_load_the_aligner(recordings: Path) -> None:
+    run = Run(recordings / "one.wav", "-f", "json", "--words")
+    [segment] = json.loads(run.stdout)["segments"]
+    assert [word["text"] for word in segment["words"]] == ["First", "words."]
+    assert (run.exit_code, run.aligner) == (0, "auto")
+    assert Run(recordings / "one.wav", "-f", "json", "--words", "--aligner", "x/y").aligner == "x/y"
+    plain = Run(recordings / "one.wav", "-f", "json", "--aligner", "x/y")
+    assert plain.aligner is None
+    assert json.loads(plain.stdout)["segments"][0]["words"] == []
+
+
+def test_words_without_a_format_that_shows_them_are_refused(recordings: Path) -> None:
+    run = Run(recordings / "one.wav", "--words")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "-f json" in run.stderr
+    assert run.engine.load_count == 0
 
 
 def test_text_of_one_file_stands_alone_on_stdout(recordings: Path) -> None:
@@ -124,7 +150,13 @@ def test_options_reach_the_engine(recordings: Path) -> None:
         recordings / "one.wav",
         *("--language", "es", "--prompt", "Ana", "--temperature", "0.5", "--seed", "7"),
     )
-    assert run.engine.heard[0][1] == {"language": "es", "prompt": "Ana", "temperature": 0.5, "seed": 7}
+    assert run.engine.heard[0][1] == {
+        "language": "es",
+        "prompt": "Ana",
+        "temperature": 0.5,
+        "seed": 7,
+        "words": False,
+    }
 
 
 @pytest.mark.parametrize(

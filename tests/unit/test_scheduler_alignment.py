@@ -14,7 +14,9 @@ class Story:
         self.scheduler = Scheduler(limits)
         self._next = 0
 
-    def open(self, name: str, *, owner: str = "ada", is_interactive: bool = False, is_read: bool = False) -> None:
+    def open(
+        self, name: str, *, owner: str = "ada", is_interactive: bool = False, is_read: bool = False
+    ) -> None:
         self.scheduler.open(name, owner=owner, is_interactive=is_interactive)
         if is_read:
             self.scheduler.has_read(name, is_last=True)

@@ -11,6 +11,7 @@ from server.routes.openapi.schemas import (
     TEXT,
     UNIX_SECONDS,
     WARNINGS,
+    WORDS,
     Schema,
     closed,
     list_of,
@@ -84,9 +85,10 @@ JOB_SCHEMAS: dict[str, Schema] = {
             "duration": SECONDS,
             "model": TEXT,
             "segments": list_of(closed({"id": INTEGER, "start": SECONDS, "end": SECONDS, "text": TEXT})),
+            "words": WORDS,
             "warnings": WARNINGS,
         },
-        optional=("warnings",),
+        optional=("words", "warnings"),
     ),
     "JobEvent": closed(
         {

@@ -166,7 +166,10 @@ def job_form(info: ModelInfo | None) -> Schema:
         "type": "object",
         "properties": properties,
         "oneOf": [{"required": ["audio"]}, {"required": ["file"]}],
-        "allOf": [_which_go_together(), _vad_details_need_their_type("chunking_strategy[type]", properties)],
+        "allOf": [
+            _which_go_together(is_job=True),
+            _vad_details_need_their_type("chunking_strategy[type]", properties),
+        ],
         "description": "The recording is in the part `audio` or `file`. Fields unknown here are ignored.",
     }
 
@@ -174,10 +177,11 @@ def job_form(info: ModelInfo | None) -> Schema:
 def job_json(info: ModelInfo | None) -> Schema:
     """The JSON body of a job."""
     not_streamed: Schema = {"enum": [False, None], "description": "A job is not streamed; follow its events."}
-    return _whole_json({**options(info, is_job=True), **_job_answer_options(), "stream": not_streamed})
+    fields = {**options(info, is_job=True), **_job_answer_options(), "stream": not_streamed}
+    return _whole_json(fields, is_job=True)
 
 
-def _whole_json(fields: dict[str, Schema]) -> Schema:
+def _whole_json(fields: dict[str, Schema], *, is_job: bool = False) -> Schema:
     schema = _json_body(
         {
             **fields,
@@ -186,7 +190,7 @@ def _whole_json(fields: dict[str, Schema]) -> Schema:
         }
     )
     schema["properties"]["chunking_strategy"] = {"anyOf": [{"enum": ["auto", *_UNSET]}, _vad()]}
-    schema["allOf"].append(_which_go_together(list_mark=""))
+    schema["allOf"].append(_which_go_together(list_mark="", is_job=is_job))
     return schema
 
 
@@ -239,8 +243,9 @@ def _answer_options() -> dict[str, Schema]:
         },
         "timestamp_granularities[]": {
             "type": "array",
-            "items": {"type": "string", "enum": ["segment", ""]},
-            "description": "Segment times are in verbose_json always; word times are not offered yet.",
+            "items": {"type": "string", "enum": ["segment", "word", ""]},
+            "description": "word adds `words` to verbose_json and to a job's result: when each word was said, for the "
+            "languages of the aligner; `warnings` say where that cannot be told. Segment times are always there.",
         },
         "include[]": {
             "type": "array",
@@ -299,22 +304,22 @@ def _typed(schema: Schema) -> Schema:
     return or_null(schema)
 
 
-def _which_go_together(*, list_mark: str = "[]") -> Schema:
-    """Which answers go with which format; null, where it may be sent, is as if left out."""
+def _which_go_together(*, list_mark: str = "[]", is_job: bool = False) -> Schema:
+    """Which answers go with which format; null, where it may be sent, is as if left out.
+
+    is_job: its words may be asked for with any format, because its result may be fetched in any.
+    """
     no_logprobs = {f"include{list_mark}": {"maxItems": 0}}
-    return {
-        "anyOf": [
-            {"properties": {"response_format": {"enum": ["json", "", None]}}},
-            {"properties": {"response_format": {"enum": ["text"]}, **no_logprobs}},
-            {
-                "properties": {
-                    "response_format": {"enum": ["srt", "verbose_json", "vtt"]},
-                    "stream": {"enum": list(_NOT_STREAMED)},
-                    **no_logprobs,
-                }
-            },
-        ]
-    }
+    words = f"timestamp_granularities{list_mark}"
+    no_words: dict[str, Schema] = {} if is_job else {words: {"items": {"enum": ["segment", ""]}}}
+    not_streamed = {"stream": {"enum": list(_NOT_STREAMED)}}
+    together: list[dict[str, Schema]] = [
+        {"response_format": {"enum": ["json", "", None]}, **no_words},
+        {"response_format": {"enum": ["text"]}, **no_logprobs, **no_words},
+        {"response_format": {"enum": ["srt", "vtt"]}, **not_streamed, **no_logprobs, **no_words},
+        {"response_format": {"enum": ["verbose_json"]}, **not_streamed, **no_logprobs},
+    ]
+    return {"anyOf": [{"properties": properties} for properties in together]}
 
 
 def _speaker_names() -> Schema:

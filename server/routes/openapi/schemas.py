@@ -86,6 +86,11 @@ _SEGMENT = closed(
     }
 )
 
+WORDS: Schema = {
+    **list_of(ref("Word")),
+    "description": "Only with timestamp_granularities[]=word.",
+}
+
 _TRANSCRIPTION = {
     "text": TEXT,
     "languages": {
@@ -134,13 +139,18 @@ SCHEMAS: dict[str, Schema] = {
             "duration": SECONDS,
             "text": TEXT,
             "segments": list_of(ref("Segment")),
+            "words": WORDS,
             "usage": ref("DurationUsage"),
             "warnings": WARNINGS,
         },
-        optional=("warnings",),
+        optional=("words", "warnings"),
         description="response_format=verbose_json.",
     ),
     "Segment": _SEGMENT,
+    "Word": closed(
+        {"word": TEXT, "start": SECONDS, "end": SECONDS},
+        description="A word with its punctuation. Chinese, Cantonese: every character.",
+    ),
     "TextDeltaEvent": closed(
         {
             "type": one_value("transcript.text.delta"),
