@@ -14,6 +14,7 @@ CONFIG = "engine/model/config.py"
 ENCODER = "engine/model/encoder.py"
 DECODER = "engine/model/decoder.py"
 CACHE = "engine/model/cache.py"
+ATTENTION = "engine/model/attention.py"
 ASR = "engine/model/asr.py"
 ALIGNER = "engine/model/aligner.py"
 LAYOUTS = "engine/checkpoint/layouts.py"
@@ -228,22 +229,23 @@ PLANTS = (
         "decoder: epsilon 1e-5 in q_norm",
         "logits",
         DECODER,
-        "self.q_norm, config.rms_norm_eps",
-        "self.q_norm, 1e-5",
+        "self.q_norm, eps)",
+        "self.q_norm, 1e-5)",
     ),
     _one(
         "decoder: epsilon 1e-5 in k_norm",
         "logits",
         DECODER,
-        "self.k_norm, config.rms_norm_eps",
-        "self.k_norm, 1e-5",
+        "self.k_norm, eps)",
+        "self.k_norm, 1e-5)",
     ),
-    _one(
+    Plant(
         "decoder: epsilon 1e-5 in the layers' norms",
         "logits",
-        DECODER,
-        "eps = self.config.rms_norm_eps",
-        "eps = 1e-5",
+        (
+            Edit(DECODER, "rms_norm(x, self.attention_norm, eps)", "rms_norm(x, self.attention_norm, 1e-5)"),
+            Edit(DECODER, "self.mlp_norm, self.config.rms_norm_eps", "self.mlp_norm, 1e-5"),
+        ),
     ),
     _one(
         "decoder: rotation of neighboring pairs", "logits", DECODER, "traditional=False", "traditional=True"
@@ -254,15 +256,15 @@ PLANTS = (
         "logits",
         DECODER,
         "all_keys, all_values = cache.append(layer, keys, values)",
-        "groups = config.head_count // config.kv_head_count\n"
+        "groups = self.config.head_count // self.config.kv_head_count\n"
         "        all_keys, all_values = (mx.tile(a, (1, groups, 1, 1)) for a in cache.append(layer, keys, values))",
     ),
     _one(
-        "decoder: attention scaled by the hidden size",
+        "decoder: attention scaled by half the head's width",
         "logits",
-        DECODER,
-        "scale=config.head_dim**-0.5",
-        "scale=config.hidden_size**-0.5",
+        ATTENTION,
+        "scale=head_dim**-0.5",
+        "scale=(head_dim / 2) ** -0.5",
     ),
     _one("decoder: gate and up swapped", "logits", DECODER, "gate, up = ", "up, gate = "),
     _one("decoder: GELU for SiLU", "logits", DECODER, "x * mx.sigmoid(x)", "x * mx.sigmoid(1.702 * x)"),
@@ -270,8 +272,8 @@ PLANTS = (
         "decoder: final norm left out",
         "logits",
         DECODER,
-        "return mx.fast.rms_norm(x, self.norm, self.config.rms_norm_eps)",
-        "return x",
+        "mx.fast.rms_norm(layers[-1].after_attention(x, mixed), norm, eps)",
+        "layers[-1].after_attention(x, mixed)",
     ),
     _one(
         "decoder: a head of its own ignored",
