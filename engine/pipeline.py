@@ -21,12 +21,13 @@ import mlx.core as mx
 from engine.audio.mel import log_mel_batch
 from engine.audio.recording import OpenRecording
 from engine.audio.split import Chunk, can_be_halved, is_silent
+from engine.batch_limits import batch_limits
 from engine.batching.gauging import Gauge
 from engine.batching.scheduler import BatchLimits, Move, Scheduler, Ticket
 from engine.batching.sequence import Ending, Sequence
 from engine.batching.step import Prefill, RunningBatch
 from engine.device import choose_device
-from engine.memory import apply_limits, choose_limits, kv_token_budget, read_machine
+from engine.memory import apply_limits, choose_limits, read_machine
 from engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from engine.protocol.errors import EngineError
 from engine.protocol.transcript import TokenLogprob
@@ -37,10 +38,6 @@ from engine.word_times import WordTimes
 from engine.work_counters import WorkCounters
 
 _READERS = 2
-_ROWS_ON_CPU = 8
-_ROWS_ON_GPU = 32
-_PREFILL_TOKENS_ON_CPU = 512
-_PREFILL_TOKENS_ON_GPU = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +65,8 @@ class Pipeline:
         self._config = config
         self._counters = counters
         self._wake = wake
-        device = choose_device(config.device)
-        self._limits = choose_limits(config.memory_limit_bytes, read_machine(device))
+        self._machine = read_machine(choose_device(config.device))
+        self._limits = choose_limits(config.memory_limit_bytes, self._machine)
         # Before the weights are loaded, or MLX's cache would have grown already.
         apply_limits(self._limits)
         self._model = load(config)
@@ -439,11 +436,10 @@ class Pipeline:
         return ticket_id
 
     def _batch_limits(self, aligner_bytes: int = 0) -> BatchLimits:
-        is_cpu = self.info.device == "cpu"
-        return BatchLimits(
-            max_rows=self._config.max_batch_rows or (_ROWS_ON_CPU if is_cpu else _ROWS_ON_GPU),
-            token_budget=kv_token_budget(
-                self._limits, self._model.held_bytes + aligner_bytes, self._model.token_bytes
-            ),
-            prefill_tokens=_PREFILL_TOKENS_ON_CPU if is_cpu else _PREFILL_TOKENS_ON_GPU,
+        return batch_limits(
+            self._machine.kind,
+            self._limits,
+            max_rows=self._config.max_batch_rows,
+            held_bytes=self._model.held_bytes + aligner_bytes,
+            bytes_per_token=self._model.token_bytes,
         )

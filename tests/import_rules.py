@@ -42,11 +42,13 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.resident": {*BELOW_THE_PIPELINE, "device", "reading"},
     "engine.live_text": {"protocol", "text"},
     "engine.recording_work": {*BELOW_THE_PIPELINE, "reading", "resident", "live_text"},
+    "engine.batch_limits": {"protocol", "batching", "memory"},
     "engine.word_times": {*BELOW_THE_PIPELINE, "recording_work"},
     "engine.pipeline": {
         *BELOW_THE_PIPELINE,
         "device",
         "memory",
+        "batch_limits",
         "reading",
         "resident",
         "recording_work",

@@ -11,7 +11,7 @@ its row and its tokens until it is released. The rules:
 * Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still, and
   enough for a first word where recordings have just begun and nobody else waits to begin.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
-* Decoded chunks whose words are to be timed are aligned in groups as large as a prefill: as soon as one is full, or is
+* Decoded chunks whose words are to be timed are aligned in groups of bounded size: as soon as one is full, or is
   what some recording's end or first minute waits for. An alignment takes turns with prefills, and the running batch
   steps in between, so that a long recording's words hold up nobody.
 """
@@ -43,11 +43,18 @@ class BatchLimits:
     """What may be in the running batch.
 
     token_budget: of all admitted chunks together. prefill_tokens: prompt tokens admitted at once, padding included.
+    align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill.
     """
 
     max_rows: int
     token_budget: int
     prefill_tokens: int
+    align_tokens: int = 0
+
+    @property
+    def tokens_of_a_pass(self) -> int:
+        """Prompt tokens aligned at once, padding included."""
+        return self.align_tokens or self.prefill_tokens
 
     @property
     def rows_for_others(self) -> int:
@@ -301,7 +308,7 @@ class Scheduler:
             return False
         return (
             not joined_rows
-            or sum(ticket.prompt_tokens for ticket in waiting) >= self.limits.prefill_tokens
+            or sum(ticket.prompt_tokens for ticket in waiting) >= self.limits.tokens_of_a_pass
             or any(self._is_urgent(one) or self._waits_for_words_only(one.recording_id) for one in waiting)
         )
 
@@ -318,7 +325,7 @@ class Scheduler:
             width = max(longest, ticket.prompt_tokens)
             padded = width * (len(group) + 1)
             tokens = total + ticket.prompt_tokens
-            if group and (padded > self.limits.prefill_tokens or padded > _PADDING_ALLOWED * tokens):
+            if group and (padded > self.limits.tokens_of_a_pass or padded > _PADDING_ALLOWED * tokens):
                 continue
             group.append(ticket)
             longest, total = width, tokens

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Protocol
 
 KOREAN_DICTIONARY = "korean_dict_jieba.dict"
-"""Its name in the official package, which bundles it; a model folder may hold it too."""
+"""Its name in the packages that bundle it; a model folder may hold it too."""
+
+_PACKAGES_WITH_DICTIONARY = (("qwen_asr", "inference/assets"), ("mlx_qwen3_asr", "assets"))
 
 _IDEOGRAPHS = (
     (0x3400, 0x4DBF),
@@ -251,10 +253,11 @@ def _korean(folders: tuple[Path, ...]) -> _Tokenizer:
 def _dictionary_paths(folders: tuple[Path, ...]) -> Iterator[Path]:
     for folder in folders:
         yield folder / KOREAN_DICTIONARY
-    # Looked up without importing it: that would load torch.
-    package = importlib.util.find_spec("qwen_asr")
-    for place in (package.submodule_search_locations or ()) if package is not None else ():
-        yield Path(place) / "inference" / "assets" / KOREAN_DICTIONARY
+    for name, inner in _PACKAGES_WITH_DICTIONARY:
+        # Looked up without importing it: that would load torch.
+        package = importlib.util.find_spec(name)
+        for place in (package.submodule_search_locations or ()) if package is not None else ():
+            yield Path(place) / inner / KOREAN_DICTIONARY
 
 
 _MAKERS = {"Japanese": _japanese, "Korean": _korean}

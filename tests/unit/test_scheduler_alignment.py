@@ -121,6 +121,18 @@ def test_one_pass_takes_chunks_of_several_recordings() -> None:
     assert {ticket.recording_id for ticket in story.aligned} == {"one", "two", "three"}
 
 
+def test_a_pass_may_be_larger_than_a_prefill() -> None:
+    story = Story(BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=1000, align_tokens=2000))
+    story.open("talk")
+    story.decode("talk")
+    for _ in range(6):
+        story.to_align("talk")
+    assert [story.move() for _ in range(20)] == [Move.STEP] * 20
+    story.to_align("talk")
+    story.until_aligned(most=2)
+    assert len(story.aligned) == 6
+
+
 def test_chunks_of_very_different_length_are_not_padded_to_one_another() -> None:
     story = Story()
     story.open("talk")

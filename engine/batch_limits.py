@@ -1,0 +1,27 @@
+"""How much may be in the running batch and in one pass, by the kind of device and the memory that is left."""
+
+from __future__ import annotations
+
+from engine.batching.scheduler import BatchLimits
+from engine.memory import DeviceKind, MemoryLimits, kv_token_budget
+
+_ROWS: dict[DeviceKind, int] = {"cpu": 8, "metal": 32, "cuda": 32}
+_PREFILL_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 2048}
+_ALIGN_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 8192}
+"""Of one alignment, which the running batch waits for. A CUDA GPU takes eight thousand in the time of some steps and is
+bound by launches below; elsewhere arithmetic is the bound, and more would only be a longer wait."""
+
+
+def batch_limits(
+    kind: DeviceKind, memory: MemoryLimits, *, max_rows: int, held_bytes: int, bytes_per_token: int
+) -> BatchLimits:
+    """max_rows: 0 chooses by the device. held_bytes: weights of all models. bytes_per_token: of keys and values.
+
+    raises: OptionInvalid when the weights and one sequence do not fit into the memory
+    """
+    return BatchLimits(
+        max_rows=max_rows or _ROWS[kind],
+        token_budget=kv_token_budget(memory, held_bytes, bytes_per_token),
+        prefill_tokens=_PREFILL_TOKENS[kind],
+        align_tokens=_ALIGN_TOKENS[kind],
+    )
