@@ -213,6 +213,13 @@ def _work(
     programs = speech.Programs.unpacked(archive) if archive else speech.Programs.installed()
     index, seconds = first, 0.0
     while seconds < hours * 3600:
+        listing = folder / f"shard-{index:05d}.json"
+        if listing.exists():
+            # Left by an earlier call with the same seed; a trainer may be reading it.
+            lengths = json.loads(listing.read_text(encoding="utf-8"))["lengths"]
+            seconds += sum(lengths) / speech.SAMPLE_RATE
+            index += step
+            continue
         seconds += write(folder, index, seed, programs, archive / "dict" if archive else None)
         index += step
 
