@@ -10,17 +10,10 @@ Exit code: 0 when every target of the sets that ran is met, 1 when one is missed
 from __future__ import annotations
 
 import argparse
-import hashlib
-import importlib.metadata
 import json
-import os
-import platform
-import re
-import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +29,7 @@ from engine import demo
 from engine.demo.recipe import speech, text
 from engine.protocol.config import ModelInfo
 from engine.protocol.errors import EngineError
+from tests.eval import provenance
 from tests.eval.clips import LANGUAGES, SAMPLE_RATE, Clip, NoFittingVoice, Studio, read_sentences, remembered
 from tests.eval.report import (
     TRAINING_SAMPLE_SENTENCES,
@@ -203,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _measure(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, Any]:
     """Find the synthesizers and the model, then run."""
     programs = speech.Programs.installed()
-    versions = _versions(programs)
+    versions = provenance.versions(programs)
     studio = Studio(
         sentences=read_sentences(HERE),
         training_voice=speech.training_voice,
@@ -222,7 +216,7 @@ def _measure(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, An
         model = _model_entry(options.model, transcriber.info)
         report = evaluate(studio, recognize, sizes, trained)
     sample = {"training_sample_sentences": TRAINING_SAMPLE_SENTENCES}
-    return {"model": model, "machine": _machine(), "versions": versions} | sample | report
+    return {"model": model, "machine": provenance.machine(), "versions": versions} | sample | report
 
 
 def _training_words(language: str) -> TrainingWords:
@@ -249,43 +243,14 @@ def _recognizer(transcriber: engine.Transcriber) -> Recognize:
 def _model_entry(model: str, info: ModelInfo) -> dict[str, Any]:
     """Which weights these were, by content; a folder is named without its place."""
     folder = demo.demo_model_path() if model == "demo" else Path(model)
-    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return {
         "name": Path(info.model_id).name,
         "parameters": info.parameter_count,
         "weight_bits": info.weight_bits,
         "dtype": info.dtype,
         "device": info.device,
-        "weight_bytes": sum(file.stat().st_size for file in weights),
-        "weight_sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in weights},
+        **provenance.weight_files(folder),
     }
-
-
-def _machine() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        named = [line for line in information.read_text().splitlines() if line.startswith("model name")]
-        cpu = named[0].partition(":")[2].strip() if named else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"}
-
-
-def _versions(programs: speech.Programs) -> dict[str, str]:
-    """Versions of everything that moves a figure. The synthesizers print theirs among other things, paths too."""
-    project = tomllib.loads((HERE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found = {"python": platform.python_version(), "scribewire": project["version"]}
-    found |= {package: importlib.metadata.version(package) for package in ("mlx", "numpy")}
-    for name, program in (("flite", programs.flite), ("espeak-ng", programs.espeak)):
-        printed = subprocess.run(
-            [program, "--version"],
-            capture_output=True,
-            text=True,
-            env=dict(programs.environment),
-            check=False,
-        ).stdout
-        number = re.search(r"\d+\.\d+(?:\.\d+)?", printed)
-        found[name] = number.group() if number else "not known"
-    return found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -175,20 +175,14 @@ def target_entries(targets: Iterable[Target]) -> list[_FIGURES]:
     return [asdict(target) | {"met": target.is_met} for target in targets]
 
 
-def fill_model_card(card: Path, section: str) -> None:
+def fill_model_card(card: Path, section: str, begin: str = CARD_BEGIN, end: str = CARD_END) -> None:
     """Replace what stands between the two markers; raises ValueError when the card does not have each once."""
     text = card.read_text(encoding="utf-8")
-    if (
-        text.count(CARD_BEGIN) != 1
-        or text.count(CARD_END) != 1
-        or text.index(CARD_BEGIN) > text.index(CARD_END)
-    ):
-        raise ValueError(
-            f"{card.name} needs these two lines, once each and in this order:\n{CARD_BEGIN}\n{CARD_END}"
-        )
-    before, rest = text.split(CARD_BEGIN)
-    after = rest.split(CARD_END)[1]
-    card.write_text(f"{before}{CARD_BEGIN}\n\n{section}\n\n{CARD_END}{after}", encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"{card.name} needs these two lines, once each and in this order:\n{begin}\n{end}")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    card.write_text(f"{before}{begin}\n\n{section}\n\n{end}{after}", encoding="utf-8")
 
 
 def _rates(outcomes: Sequence[Outcome]) -> _FIGURES:

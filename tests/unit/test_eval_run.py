@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.demo.recipe import speech
-from tests.eval import evaluate_demo
+from tests.eval import evaluate_demo, provenance
 from tests.eval.clips import LANGUAGES, LONG_FEWEST, LONG_MOST, Studio, read_sentences, remembered
 from tests.eval.report import (
     CARD_BEGIN,
@@ -73,7 +73,7 @@ def test_perfect_engine_meets_every_target_but_the_word_count_of_a_short_run(stu
     assert report["sets"]["short-en"]["words"]["not_in_training_sample"] == 1.0
     assert report["sets"]["short-es"]["words"]["never_in_training"] is None
     assert report["complete"] is False
-    assert "partial run" in table(report | {"machine": evaluate_demo._machine(), "versions": {"python": "3"}})
+    assert "partial run" in table(report | {"machine": provenance.machine(), "versions": {"python": "3"}})
 
 
 def test_engine_that_invents_words_in_noise_misses_its_target(studio: Studio):
@@ -211,7 +211,7 @@ def test_report_of_a_missed_target_ends_with_1(
         return evaluate_demo.Heard("", None)
 
     report = evaluate_demo.evaluate(studio, recognize, {"short-en": 3, "noise": 3}, {}, show_progress=False)
-    report |= {"machine": evaluate_demo._machine(), "versions": {"python": "3.11"}}
+    report |= {"machine": provenance.machine(), "versions": {"python": "3.11"}}
     results = tmp_path / "results.json"
     results.write_text(json.dumps(report), encoding="utf-8")
     assert evaluate_demo.main(["--report-only", "--output", str(results)]) == 1
