@@ -20,11 +20,11 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from engine.align import Aligner, AlignmentPlanner, AlignmentTask
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine import demo
+from engine.align import Aligner, AlignmentPlanner, AlignmentTask
 from engine.checkpoint.load import read_checkpoint
 from engine.demo.recipe import speech
 from engine.demo.recipe.alignment.timed_speech import TimedSpeaker
