@@ -16,6 +16,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from engine.bench.sizes import (
+    ALIGNER_SIZES,
     GENERATION,
     PREPROCESSOR,
     RANDOM_MARK,
@@ -109,4 +110,4 @@ def _random_values(name: str, shape: tuple[int, ...]) -> mx.array:
 
 
 if __name__ == "__main__":
-    write_random_model(Path(sys.argv[1]), SIZES[sys.argv[2]], RECIPES[sys.argv[3]])
+    write_random_model(Path(sys.argv[1]), (SIZES | ALIGNER_SIZES)[sys.argv[2]], RECIPES[sys.argv[3]])

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 VOCABULARY_SIZE = 151_936
+ALIGNER_VOCABULARY_SIZE = 152_064
 AUDIO_START_ID, AUDIO_END_ID, AUDIO_PAD_ID = 151_669, 151_670, 151_676
+TIMESTAMP_ID = 151_705
 END_IDS = (151_643, 151_645)
 RANDOM_MARK = "scribewire_random"
 """Key in config.json that tells a folder made here, and what it was made as, from a published one."""
@@ -31,6 +33,7 @@ class ModelSizes:
     heads: int
     kv_heads: int
     intermediate: int
+    classes: int | None = None  # of a forced aligner's head; None is a recognizer
 
 
 SIZES = {
@@ -39,6 +42,15 @@ SIZES = {
         ModelSizes("0.6b", 896, 18, 14, 3584, 480, 1024, 28, 16, 8, 3072),
         ModelSizes("1.7b", 1024, 24, 16, 4096, 480, 2048, 28, 16, 8, 6144),
         ModelSizes("tiny", 128, 2, 2, 256, 16, 128, 2, 2, 1, 192),
+    )
+}
+
+
+ALIGNER_SIZES = {
+    one.name: one
+    for one in (
+        ModelSizes("aligner-0.6b", 1024, 24, 16, 4096, 480, 1024, 28, 16, 8, 3072, classes=5000),
+        ModelSizes("aligner-tiny", 128, 2, 2, 256, 16, 128, 2, 2, 1, 192, classes=5000),
     )
 }
 
@@ -80,7 +92,7 @@ def published_config(sizes: ModelSizes, recipe: Recipe, quantized_audio: list[st
         "model_type": "qwen3_asr",
         "support_languages": ["Chinese", "English", "Spanish", "German", "French"],
         "thinker_config": {
-            "model_type": "qwen3_asr",
+            "model_type": "qwen3_asr" if sizes.classes is None else "qwen3_forced_aligner",
             "architectures": ["Qwen3ASRForConditionalGeneration"],
             "audio_config": _audio_config(sizes),
             "text_config": _text_config(sizes),
@@ -91,6 +103,9 @@ def published_config(sizes: ModelSizes, recipe: Recipe, quantized_audio: list[st
         },
         RANDOM_MARK: {"sizes": sizes.name, "recipe": recipe.name},
     }
+    if sizes.classes is not None:
+        config["thinker_config"]["classify_num"] = sizes.classes
+        config |= {"timestamp_token_id": TIMESTAMP_ID, "timestamp_segment_time": 80}
     if recipe.text_bits is not None:
         general: dict[str, Any] = {
             "group_size": recipe.group_size,
@@ -128,7 +143,7 @@ def _audio_config(sizes: ModelSizes) -> dict[str, Any]:
 def _text_config(sizes: ModelSizes) -> dict[str, Any]:
     return {
         "model_type": "qwen3",
-        "vocab_size": VOCABULARY_SIZE,
+        "vocab_size": VOCABULARY_SIZE if sizes.classes is None else ALIGNER_VOCABULARY_SIZE,
         "hidden_size": sizes.hidden,
         "num_hidden_layers": sizes.layers,
         "intermediate_size": sizes.intermediate,
@@ -147,8 +162,8 @@ def _text_config(sizes: ModelSizes) -> dict[str, Any]:
             "interleaved": True,
             "mrope_interleaved": True,
         },
-        "max_position_embeddings": 65_536,
-        "tie_word_embeddings": True,
+        "max_position_embeddings": 65_536 if sizes.classes is None else 8192,
+        "tie_word_embeddings": sizes.classes is None,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -10,10 +11,10 @@ import pytest
 
 from engine.bench.plain_copy import write_plain_copy
 from engine.bench.random_model import is_random_model, random_tensors, write_random_model
-from engine.bench.sizes import RECIPES, SIZES, ModelSizes, published_config
+from engine.bench.sizes import ALIGNER_SIZES, RECIPES, SIZES, ModelSizes, published_config
 from engine.bench.tokenizer_files import control_tokens, vocabulary_and_merges, write_tokenizer
 from engine.checkpoint.layouts import expected_shapes
-from engine.checkpoint.load import load_checkpoint, read_checkpoint
+from engine.checkpoint.load import build_aligner, load_checkpoint, read_checkpoint
 from engine.model.config import ModelConfig
 from engine.model.projection import QuantizedTensor
 from engine.text.prompt import build_prompt
@@ -34,6 +35,30 @@ def test_full_sizes_have_as_many_parameters_as_published(name: str, parameter_co
     config = ModelConfig.from_dict(published_config(SIZES[name], RECIPES["8bit"], []))
     assert sum(math.prod(shape) for shape in expected_shapes(config).values()) == parameter_count
     assert config.audio_token_id == 151_676
+
+
+def test_the_aligners_full_size_has_as_many_parameters_as_published() -> None:
+    config = ModelConfig.from_dict(published_config(ALIGNER_SIZES["aligner-0.6b"], RECIPES["8bit"], []))
+    assert sum(math.prod(shape) for shape in expected_shapes(config).values()) == 917_728_896
+    assert (config.class_count, config.timestamp_token_id, config.text.vocab_size) == (5000, 151_705, 152_064)
+
+
+@pytest.mark.parametrize("recipe", ["bf16", "8bit"])
+@pytest.mark.usefixtures("few_words")
+def test_a_random_aligner_is_read_strictly_with_its_head(
+    tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.bench.sizes.ALIGNER_VOCABULARY_SIZE", 1024)
+    folder = write_random_model(tmp_path / "model", replace(SMALLEST, classes=100), RECIPES[recipe])
+    checkpoint = read_checkpoint(folder)
+    assert isinstance(checkpoint.tensors["lm_head.weight"], QuantizedTensor) == (recipe == "8bit")
+    aligner = build_aligner(checkpoint, dtype=mx.float32)
+    audio = aligner.encode([mx.zeros((100, 128))])
+    pads = [aligner.audio_token_id] * audio[0].shape[0]
+    # Ids of the published vocabulary lie beyond this one's rows, but the audio pad is never looked up.
+    [logits] = aligner.mark_logits([[*pads, 5, 7, 7]], audio, 7)
+    assert logits.shape == (2, 100)
+    assert np.isfinite(np.array(logits)).all()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,0 +1,81 @@
+"""Our aligner in a process of its own, for align_speed.py: `python -m tests.bench.align_ours JSON`.
+
+Samples and text in, words with times out, in the groups that the engine's scheduler makes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from engine.batch_limits import batch_limits
+from engine.batching.scheduler import Move, Scheduler, Ticket
+from engine.bench.answering import answer_requests
+from engine.bench.measuring import versions
+from engine.checkpoint.load import read_checkpoint
+from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
+from engine.memory import apply_limits, choose_limits, read_machine
+from engine.protocol.config import SAMPLE_RATE_HZ
+
+
+class Side:
+    """A loaded aligner and the task's chunks."""
+
+    def __init__(self, model: Path, task: Path, device: str, dtype: str) -> None:
+        self.device = choose_device(device)
+        mx.set_default_device(self.device)
+        machine = read_machine(self.device)
+        memory = choose_limits(0, machine)
+        apply_limits(memory)
+        self.dtype = choose_dtype(dtype, self.device)
+        self._planner = AlignmentPlanner(model)
+        self._aligner = Aligner(read_checkpoint(model), self._planner, self.dtype, self.device)
+        self._limits = batch_limits(
+            machine.kind, memory, max_rows=0, held_bytes=self._aligner.resident_bytes, bytes_per_token=1
+        )
+        self._host_products = HostProducts(self.device)
+        self._samples = np.load(task / "samples.npy")
+        content = json.loads((task / "task.json").read_text(encoding="utf-8"))
+        self._language, self._chunks = content["language"], content["chunks"]
+
+    def align(self) -> dict[str, Any]:
+        """All chunks once."""
+        started = time.perf_counter()
+        scheduler = Scheduler(self._limits)
+        scheduler.open("hour", owner="", is_interactive=False)
+        tasks = {}
+        for number, chunk in enumerate(self._chunks):
+            samples = self._samples[chunk["start"] : chunk["stop"]]
+            plan = self._planner.plan(chunk["text"], self._language, samples.size)
+            begin = chunk["start"] / SAMPLE_RATE_HZ
+            tasks[number] = AlignmentTask(plan, samples, begin, samples.size / SAMPLE_RATE_HZ)
+            scheduler.offer_alignment(Ticket(number, "hour", number, len(plan.prompt_ids), 0))
+        passes = words = 0
+        with self._host_products.on_one_thread():
+            while scheduler.next_move() is Move.ALIGN:
+                group = [tasks[ticket.ticket_id] for ticket in scheduler.align()]
+                words += sum(map(len, self._aligner.align(group)))
+                passes += 1
+        return {"seconds": time.perf_counter() - started, "words": words, "passes": passes}
+
+
+def main(arguments: dict[str, str]) -> None:
+    """Answer line by line."""
+    side = Side(Path(arguments["model"]), Path(arguments["task"]), arguments["device"], arguments["dtype"])
+    answer_requests(
+        {"align": side.align},
+        device=device_name(side.device),
+        dtype=dtype_name(side.dtype),
+        versions=versions(),
+    )
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
