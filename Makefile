@@ -78,6 +78,10 @@ parity: setup ## Plant porting bugs one at a time and see that the parity tests 
 hostile: setup ## Run the whole hostile-input suite: 20,000 mutants, bombs, slow and leaving clients (about 15 minutes)
 	$(BIN)/python -m tests.hostile.run_hostile $(HOSTILE_FLAGS)
 
+.PHONY: torture
+torture: setup ## Break everything: kills, hangs, full disks, jumping clocks, 40 minutes of load (90 minutes; TORTURE_FLAGS=--quick)
+	$(BIN)/python -m tests.torture.run_torture $(TORTURE_FLAGS)
+
 .PHONY: compat
 compat: setup ## Run real clients and Schemathesis against a live server (CLIENTS=a,b picks some; asks the registries)
 	$(BIN)/python -m tests.compat.run_compat --clients "$(CLIENTS)"

@@ -15,10 +15,11 @@ recording is answered with its size and SHA-256, so that a test can see that it 
     stderr: text        write to standard error           delay_seconds: n     work for so long, open to Cancel
     partials: [texts]   one segment each, as Partial too  partial_delay_seconds: n between two of them
     deltas: [texts]     as TextDelta where wanted         delta_delay_seconds: n   before every one but the first
+    gate: path          work until this file is there, open to Cancel
     exit: n             leave with os._exit(n)            abort: true          abort() as a failing C++ library does
     half_message: true  die in the middle of a message    hang: true           never answer, whatever comes
-    freeze: true        stop this process (SIGSTOP)       break_times: n       break as told so often, then no more,
-    break_counter: path a file that says how often it did
+    freeze: true        stop this process (SIGSTOP)       leak_bytes: n        take memory, never give it back
+    break_times: n      break as told so often, no more   break_counter: path  a file that says how often it did
     fail: code          answer Failed with this code      message: text        its message
     text: text          the answer                        language: name       its language, null for none
     token_logprobs: [numbers]  of the answer's words in turn, where the options ask for them; -0.25 when used up
@@ -83,6 +84,8 @@ LANGUAGE_CODES = ("en", "es")
 HEARTBEAT_SECONDS = 1.0
 DEFAULT_LOGPROB = -0.25
 MAX_SCRIPT_BYTES = 1 << 20
+LEAK_STEP_BYTES = 1 << 20
+GATE_STEP_SECONDS = 0.01
 
 
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
@@ -135,6 +138,7 @@ class _FakeWorker:
         self._cancelled: dict[str, threading.Event] = {}
         self._chunks_done = 0
         self._tokens_done = 0
+        self._leaked: list[bytes] = []
         self.info = ModelInfo(
             model_id=config.model,
             is_demo=config.model == DEMO_MODEL,
@@ -226,6 +230,8 @@ class _FakeWorker:
             if request.wants_deltas:
                 self.send(TextDelta(request.request_id, delta, answer.logprobs_of(delta)))
             self._tokens_done += 1
+        while "gate" in script and not os.path.exists(script["gate"]):
+            _work(GATE_STEP_SECONDS, cancelled)
         if _is_to_break(script):
             self._break(script)
         if "fail" in script:
@@ -260,11 +266,22 @@ class _FakeWorker:
                 # The length prefix of a message of 1,000 bytes, and not all of them.
                 os.write(self._pipe.fileno(), (1000).to_bytes(4, "big") + b"\x80")
                 os._exit(1)
+        if "leak_bytes" in script:
+            self._leak(int(script["leak_bytes"]))
         if script.get("freeze"):
             os.kill(os.getpid(), signal.SIGSTOP)
         # Other threads are stopped a moment before this one may be.
         if script.get("hang") or script.get("freeze"):
             threading.Event().wait()
+
+    def _leak(self, byte_count: int) -> None:
+        """Take memory bit by bit; one that is refused ends the process, as it ends an allocation in C++."""
+        try:
+            for _ in range(0, byte_count, LEAK_STEP_BYTES):
+                # Not zeros, which would take no memory before they are written to.
+                self._leaked.append(b"\x01" * LEAK_STEP_BYTES)
+        except MemoryError:
+            os.abort()
 
 
 def _is_to_break(script: dict[str, Any]) -> bool:

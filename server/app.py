@@ -37,7 +37,7 @@ def create_app(
     decoder = decoder or DecodePool.from_settings(settings)
     recognizer = Recognizer(engine, decoder)
     shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
-    runner = JobRunner(engine, recognizer, store)
+    runner = JobRunner(engine, recognizer, store, concurrent_jobs=settings.max_running_jobs)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

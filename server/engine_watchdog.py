@@ -40,7 +40,8 @@ class WatchLimits:
 
     stall_seconds: float = 60.0
     stall_chunks: float = 10.0
-    terminate_seconds: float = 5.0
+    # With the 60 s before it and what noticing takes, a worker that hears nothing is gone within 65 s.
+    terminate_seconds: float = 4.5
     tick_seconds: float = 1.0
 
 

@@ -252,6 +252,11 @@ class Settings:
     max_jobs: int = _setting(
         10_000, setting_types.integer(1, 1_000_000), "Jobs unfinished at once; further ones get 429."
     )
+    max_running_jobs: int = _setting(
+        8,
+        setting_types.integer(1, 1024),
+        "Jobs that are decoded or with the engine at once; the others wait on disk.",
+    )
     keep_results_days: float = _setting(
         30.0, setting_types.days, "How long a finished job and its result are kept."
     )

@@ -41,16 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER)
     arguments = parser.parse_args()
-    waiting: list[float] = []
-    running: list[float] = []
     with tempfile.TemporaryDirectory() as scratch:
-        recording = Path(scratch) / "minute.wav"
-        write_wav(recording, minute_of_speech())
-        content = recording.read_bytes()
-        with RealServer(Path(scratch) / "data") as server:
-            for _ in range(ROUNDS):
-                for was_started, seconds in leave_one_by_one(server, content):
-                    (running if was_started else waiting).append(seconds)
+        waiting, running = measure(Path(scratch))
     rows = [
         ("waiting: stopped after", summary(waiting, target=1.0)),
         ("running: stopped after", summary(running)),
@@ -58,6 +50,20 @@ def main() -> None:
     show(rows)
     result = {"machine": machine(), "clients": CLIENTS, "results": dict(rows)}
     write_result("disconnects", "python -m tests.bench.disconnects", result, arguments.out)
+
+
+def measure(scratch: Path) -> tuple[list[float], list[float]]:
+    """Seconds until what waited, and what ran, was stopped."""
+    waiting: list[float] = []
+    running: list[float] = []
+    recording = scratch / "minute.wav"
+    write_wav(recording, minute_of_speech())
+    content = recording.read_bytes()
+    with RealServer(scratch / "data") as server:
+        for _ in range(ROUNDS):
+            for was_started, seconds in leave_one_by_one(server, content):
+                (running if was_started else waiting).append(seconds)
+    return waiting, running
 
 
 def leave_one_by_one(server: RealServer, content: bytes) -> list[tuple[bool, float]]:

@@ -42,7 +42,7 @@ class Served:
         """environment: variables of the server's own, beside this process's. A log from an earlier start goes on."""
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
-        self.port = 0
+        self.port = int(settings.get("port", 0))
         self._log_path = data / "log"
         self._said: list[str] = []
         arguments = [json.dumps({"port": 0, "model": "fake", "drain_seconds": 1.0, **settings}), str(data)]
@@ -74,7 +74,7 @@ class Served:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not (ready := [line for line in self._said if "ready on http" in line]):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                self._stop()
+                self.stop()
                 raise AssertionError(f"the server is not ready: {self._said} {self.log()[-3000:]}")
             time.sleep(0.02)
         self.port = int(ready[0].rsplit(":", 1)[1])
@@ -83,9 +83,10 @@ class Served:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self.stop()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """SIGTERM, and wait for its end; again is no error."""
         self.process.terminate()
         try:
             self.process.wait(PATIENCE_SECONDS)

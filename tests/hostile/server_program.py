@@ -4,6 +4,7 @@ the soft and hard limit on descriptors (JSON; 0 leaves one)."""
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ def main(arguments: list[str]) -> int:
     soft, hard = json.loads(descriptors)
     now_soft, now_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft or now_soft, hard or now_hard))
+    # A library that was loaded into this process (another clock) is not meant for its children.
+    os.environ.pop("LD_PRELOAD", None)
     return serve(Settings(**{**json.loads(settings), "data": Path(data)}), engine_module=engine_module)
 
 

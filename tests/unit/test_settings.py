@@ -71,7 +71,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "upload_idle_seconds": ("2.5", 2.5), "max_duration_seconds": ("60", 60.0),
         "max_queued_requests": ("7", 7), "request_timeout_seconds": ("9", 9.0),
         "load_timeout_seconds": ("8", 8.0), "restart_wait_seconds": ("0", 0.0), "drain_seconds": ("1", 1.0),
-        "max_jobs": ("4", 4), "store": ("no", False), "keep_results_days": ("5", 5.0),
+        "max_jobs": ("4", 4), "max_running_jobs": ("22", 22), "store": ("no", False), "keep_results_days": ("5", 5.0),
         "keep_failed_audio_days": ("0.5", 0.5), "keep_audio": ("on", True), "log_level": ("debug", "debug"),
         "docs": ("yes", True), "max_batch_rows": ("9", 9), "memory_limit_bytes": ("2GiB", 2 << 30),
         "idle_unload_minutes": ("1.5", 1.5), "draft_model": ("small", "small"),
