@@ -23,7 +23,8 @@ from engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, ru
 from engine.cli.console import PROGRAM, Console, shown_bytes
 from engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
 from engine.cli.listings import show_languages, show_models
-from engine.cli.transcribe import FORMATS, STANDARD_INPUT, Engine, Request, transcribe_files
+from engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
+from engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
 from engine.demo import SampleRecording, sample_recordings
 from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, DEMO_MODEL, NO_ALIGNER, TranscribeOptions
 from engine.protocol.errors import EngineError
@@ -150,9 +151,20 @@ def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="a recording or a video; - reads standard input"
     )
-    parser.add_argument("-f", "--format", choices=FORMATS, default="txt", help="txt (default) or json")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write NAME.txt or NAME.json here instead"
+        "-f",
+        "--format",
+        choices=(*FORMATS, ALL_FORMATS),
+        default="txt",
+        metavar="FORMAT",
+        help="txt (default), json, subtitles as srt, vtt, tsv or lrc, or all of them at once",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write NAME.txt, NAME.srt and so on here instead (with -f all the default is this folder)",
     )
     parser.add_argument(
         "--language",
@@ -228,6 +240,10 @@ def _request(arguments: argparse.Namespace) -> Request:
         raise UsageError("transcribe", f"-o takes a folder, and {arguments.output} is a file")
     if arguments.words and arguments.format == "txt":
         raise UsageError("transcribe", "--words has no place in plain text; add -f json")
+    if arguments.format == ALL_FORMATS and arguments.output is None:
+        arguments.output = Path()
+    if arguments.format in SUBTITLE_FORMATS and arguments.output is None and len(arguments.files) > 1:
+        raise UsageError("transcribe", "subtitles of several recordings need a folder: add -o DIR")
     try:
         if arguments.language is not None:
             resolve_language(arguments.language)
@@ -264,9 +280,10 @@ _TRANSCRIBE_HELP = """\
 Turn recordings into text: wav, flac, mp3, m4a, ogg, opus, webm, aac, or the sound of a video.
 
 The text goes to stdout; with several files, each under a line `==> name <==`. With -f json there is one JSON
-document a line for each file. With -o DIR each result is a file of its own, and its path goes to stdout; results of
-an earlier run are replaced, an input never is. A file that fails is one line on stderr and exit code 1 at the end;
-the others are still done."""
+document a line for each file. Subtitles are srt, vtt, tsv (Whisper's columns, milliseconds) or lrc. With -o DIR each
+result is a file of its own, and its path goes to stdout; results of an earlier run are replaced, an input never is.
+With -f all there is a file of every format, in this folder unless -o names another. A file that fails is one line on
+stderr and exit code 1 at the end; the others are still done."""
 
 _TRANSCRIBE_EXAMPLES = """\
 examples:
@@ -274,7 +291,8 @@ examples:
   scribewire transcribe --model demo engine/demo/recordings/*.wav
   scribewire transcribe -f json interview.m4a | jq -r '.segments[].text'
   scribewire transcribe -f json --words talk.mp3 | jq '.segments[].words[]'
-  scribewire transcribe -o texts --language es *.ogg
+  scribewire transcribe -f srt film.mkv > film.srt
+  scribewire transcribe -f all -o texts --language es *.ogg
   scribewire transcribe --prompt "Kubernetes, etcd, Anneliese Kohlrausch" standup.webm
   curl -s https://example.org/news.mp3 | scribewire transcribe -"""
 

@@ -1,4 +1,4 @@
-"""`scribewire transcribe`: recordings in, text or JSON out, one file after another.
+"""`scribewire transcribe`: recordings in, text, JSON or subtitles out, one file after another.
 
 A recording that fails costs one line on stderr and exit code 1, and the others are still done. Files are written
 whole or not at all, and never over an input.
@@ -6,7 +6,6 @@ whole or not at all, and never over an input.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -14,16 +13,16 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from engine.cli.console import Console
+from engine.cli.results import formats_of, result_text
 from engine.protocol.config import DEFAULT_MODEL, ModelInfo, TranscribeOptions
 from engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from engine.protocol.transcript import Transcript
 
-FORMATS = ("txt", "json")
 STANDARD_INPUT = "-"
 
 
@@ -52,7 +51,8 @@ class Engine(Protocol):
 class Request:
     """What was asked for on the command line.
 
-    files: paths as typed, `-` for standard input. folder: where results go, None for stdout.
+    files: paths as typed, `-` for standard input. format: one of engine.cli.results, or all.
+    folder: where results go, None for stdout.
     """
 
     files: tuple[str, ...]
@@ -70,7 +70,7 @@ def transcribe_files(
     load: gives the engine; called once, and not at all when no file is there to be read.
     raises: EngineError when the model cannot be loaded, OSError when stdout cannot be written
     """
-    names = output_names(request.files, request.format)
+    names = output_names(request.files)
     if not any(name == STANDARD_INPUT or Path(name).exists() for name in request.files):
         for name in request.files:
             console.warn(f"{name}: no such file")
@@ -118,8 +118,8 @@ def shown_name(name: str) -> str:
     return "standard input" if name == STANDARD_INPUT else name
 
 
-def output_names(files: Sequence[str], format: str) -> list[str]:
-    """The name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
+def output_names(files: Sequence[str]) -> list[str]:
+    """The name of each file's results, without their ending: its stem, its whole name where stems collide, numbered where those do too.
 
     Compared without case, as macOS does.
     """
@@ -134,16 +134,8 @@ def output_names(files: Sequence[str], format: str) -> list[str]:
             number += 1
             candidate = f"{base}-{number}"
         taken.add(candidate.casefold())
-        names.append(f"{candidate}.{format}")
+        names.append(candidate)
     return names
-
-
-def document(transcript: Transcript, info: ModelInfo, file: str) -> dict[str, Any]:
-    """A transcript as JSON gives it: the dataclass's own names and units, without the token ids."""
-    content = asdict(transcript)
-    for segment in content["segments"]:
-        del segment["tokens"]
-    return {"file": file, "is_demo": info.is_demo, **content}
 
 
 def _deliver(
@@ -159,20 +151,16 @@ def _deliver(
     for warning in transcript.warnings:
         console.warn(f"{shown}: warning: {warning}")
     if request.folder is not None:
-        target = request.folder / output_name
-        _refuse_to_overwrite_inputs(target, request.files)
-        if request.format == "json":
-            content = json.dumps(document(transcript, info, shown), ensure_ascii=False, indent=2) + "\n"
-        else:
-            content = transcript.text + "\n"
-        write_whole(target, content)
-        console.say(str(target))
-    elif request.format == "json":
-        console.say(json.dumps(document(transcript, info, shown), ensure_ascii=False))
-    else:
-        if len(request.files) > 1:
-            console.say(f"{'' if is_first else chr(10)}==> {shown} <==")
-        console.say(transcript.text)
+        targets = {form: request.folder / f"{output_name}.{form}" for form in formats_of(request.format)}
+        for target in targets.values():
+            _refuse_to_overwrite_inputs(target, request.files)
+        for form, target in targets.items():
+            write_whole(target, result_text(transcript, form, info, shown, is_file=True))
+            console.say(str(target))
+        return
+    if request.format == "txt" and len(request.files) > 1:
+        console.say(f"{'' if is_first else chr(10)}==> {shown} <==")
+    console.say(result_text(transcript, request.format, info, shown, is_file=False).removesuffix("\n"))
 
 
 def _refuse_to_overwrite_inputs(target: Path, files: Sequence[str]) -> None:

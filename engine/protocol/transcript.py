@@ -52,6 +52,7 @@ class Segment:
     notice: a plain sentence when something about this segment deserves one (budget exhausted, a loop cut).
     words: when each word was said, when asked for and where the aligner knows the language.
     token_logprobs: one entry for each of `tokens`, when asked for.
+    speaker: who said it, where speakers are told apart.
     """
 
     index: int
@@ -67,6 +68,7 @@ class Segment:
     words: tuple[Word, ...] = ()
     notice: str | None = None
     token_logprobs: tuple[TokenLogprob, ...] = ()
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

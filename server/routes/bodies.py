@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from engine.protocol.config import ModelInfo
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from engine.subtitles import cues_from_segments, render_srt, render_vtt
+from engine.subtitles import cues_from_transcript, render_srt, render_vtt
 from server.logs import cut
 from server.routes.form import TranscriptionForm
 
@@ -58,9 +58,9 @@ def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> 
         case "text":
             text = transcript.text + "\n"
         case "srt":
-            text = render_srt(cues_from_segments(transcript.segments))
+            text = render_srt(cues_from_transcript(transcript))
         case "vtt":
-            text = render_vtt(cues_from_segments(transcript.segments))
+            text = render_vtt(cues_from_transcript(transcript))
     # Given as a header, because Starlette names the charset of text/* only.
     return Response(text, headers={**headers, "content-type": _MEDIA_TYPES[form.response_format]})
 

@@ -215,6 +215,57 @@ def test_progress_is_shown_on_a_terminal_only(recordings: Path) -> None:
     assert Run(recordings / "none.wav", recordings / "bad.wav", stderr=Terminal()).stderr.count("\n") == 2
 
 
+# ---- subtitles -----------------------------------------------------------------------------------------------
+
+SUBTITLES = {
+    "srt": "1\n00:00:00,000 --> 00:00:02,000\nFirst words.\n",
+    "vtt": "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nFirst words.\n",
+    "tsv": "start\tend\ttext\n0\t2000\tFirst words.\n",
+    "lrc": "[00:00.00]First words.\n[00:02.00]\n",
+}
+
+
+@pytest.mark.parametrize("form", SUBTITLES)
+def test_subtitles_of_one_file_are_the_whole_of_stdout(recordings: Path, form: str) -> None:
+    run = Run("-f", form, recordings / "one.wav")
+    assert (run.exit_code, run.stdout, run.stderr) == (0, SUBTITLES[form], "")
+
+
+def test_subtitles_of_several_files_need_a_folder(recordings: Path) -> None:
+    run = Run("-f", "srt", recordings / "one.wav", recordings / "two.wav")
+    assert (run.exit_code, run.engine.load_count) == (2, 0)
+    assert "add -o DIR" in run.stderr
+    run = Run("-f", "srt", "-o", recordings, recordings / "one.wav", recordings / "two.wav")
+    assert run.exit_code == 0
+    assert (recordings / "one.srt").read_text() == SUBTITLES["srt"]
+    assert "Second words." in (recordings / "two.srt").read_text()
+
+
+def test_all_formats_lie_beside_each_other_in_this_folder_or_in_another(
+    recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (recordings / "here").mkdir()
+    monkeypatch.chdir(recordings / "here")
+    wanted = ["one.txt", "one.json", *(f"one.{form}" for form in SUBTITLES)]
+    run = Run("-f", "all", recordings / "one.wav")
+    assert run.stdout.splitlines() == wanted
+    for folder in (recordings / "here", recordings / "there"):
+        assert {path.name for path in folder.iterdir()} == set(wanted)
+        assert all((folder / f"one.{form}").read_text() == text for form, text in SUBTITLES.items())
+        assert (folder / "one.txt").read_text() == "First words.\n"
+        document = json.loads((folder / "one.json").read_text())
+        assert document["cues"] == [{"start": 0.0, "end": 2.0, "text": "First words."}]
+        Run("-f", "all", "-o", recordings / "there", recordings / "one.wav")
+
+
+def test_none_of_all_formats_is_written_when_one_would_overwrite_an_input(recordings: Path) -> None:
+    (recordings / "two.vtt").write_bytes(b"precious")
+    run = Run("-f", "all", "-o", recordings, recordings / "two.vtt")
+    assert run.exit_code == 1
+    assert not (recordings / "two.txt").exists()
+    assert (recordings / "two.vtt").read_bytes() == b"precious"
+
+
 # ---- into a folder -------------------------------------------------------------------------------------------
 
 
@@ -271,7 +322,7 @@ def test_failed_write_leaves_neither_half_a_file_nor_a_draft(tmp_path: Path) -> 
     ],
 )
 def test_results_of_files_with_equal_names_are_kept_apart(files: list[str], names: list[str]) -> None:
-    found = output_names(files, "txt")
+    found = [f"{name}.txt" for name in output_names(files)]
     assert len({name.casefold() for name in found}) == len(files)
     if "a.wav-2" not in files:
         assert found == names

@@ -1,0 +1,54 @@
+"""A transcript as the command gives it: text, a JSON document, or subtitles of one kind or another."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from engine.protocol.config import ModelInfo
+from engine.protocol.transcript import Transcript
+from engine.subtitles import (
+    cue_values,
+    cues_from_transcript,
+    render_lrc,
+    render_srt,
+    render_tsv,
+    render_vtt,
+)
+
+_RENDERERS = {"srt": render_srt, "vtt": render_vtt, "tsv": render_tsv, "lrc": render_lrc}
+
+FORMATS = ("txt", "json", *_RENDERERS)
+SUBTITLE_FORMATS = tuple(_RENDERERS)
+ALL_FORMATS = "all"
+"""Every format at once, each in a file of its own."""
+
+
+def formats_of(choice: str) -> tuple[str, ...]:
+    """The formats that a choice stands for."""
+    return FORMATS if choice == ALL_FORMATS else (choice,)
+
+
+def result_text(transcript: Transcript, form: str, info: ModelInfo, file: str, *, is_file: bool) -> str:
+    """A transcript in one format, ending with a line break unless it is empty.
+
+    file: the recording as messages name it. is_file: a JSON document is laid out to be read, and not on one line.
+    """
+    if form == "txt":
+        return transcript.text + "\n"
+    if form == "json":
+        values = document(transcript, info, file)
+        return json.dumps(values, ensure_ascii=False, indent=2 if is_file else None) + "\n"
+    return _RENDERERS[form](cues_from_transcript(transcript))
+
+
+def document(transcript: Transcript, info: ModelInfo, file: str) -> dict[str, Any]:
+    """A transcript as JSON gives it: the dataclass's own names and units without the token ids, and its cues."""
+    content = asdict(transcript)
+    for segment in content["segments"]:
+        del segment["tokens"]
+        if segment["speaker"] is None:
+            del segment["speaker"]
+    cues = cue_values(cues_from_transcript(transcript))
+    return {"file": file, "is_demo": info.is_demo, **content, "cues": cues}

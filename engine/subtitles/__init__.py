@@ -1,0 +1,17 @@
+"""Segments as cues, and cues as files: SubRip, WebVTT, tab-separated values, LRC, and values for JSON."""
+
+from __future__ import annotations
+
+from engine.subtitles.cues import Cue, cues_from_segments, cues_from_transcript
+from engine.subtitles.formats import cue_values, render_lrc, render_srt, render_tsv, render_vtt
+
+__all__ = [
+    "Cue",
+    "cue_values",
+    "cues_from_segments",
+    "cues_from_transcript",
+    "render_lrc",
+    "render_srt",
+    "render_tsv",
+    "render_vtt",
+]
