@@ -52,6 +52,7 @@ class TranscribeItem:
     keywords: tuple[str, ...] = ()
     repetition_penalty: float = 1.0
     words: bool = False
+    words_optional: bool = False
 
     def options(self) -> TranscribeOptions:
         """The same without the audio, checked; raises OptionInvalid."""

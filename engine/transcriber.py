@@ -151,6 +151,7 @@ class Transcriber:
         max_tokens: int | None = None,
         logprobs: bool = False,
         words: bool = False,
+        words_optional: bool = False,
         on_progress: ProgressCallback | None = None,
         on_segment: SegmentCallback | None = None,
         is_cancelled: Callable[[], bool] | None = None,
@@ -158,11 +159,15 @@ class Transcriber:
         """Transcribe one recording; blocks until it is done. For further options see `transcribe_item`.
 
         words: also find out when each word was said (Segment.words), by the aligner that the configuration names.
+        words_optional: without one, transcribe all the same and say so in the warnings.
         on_progress, on_segment: called from the engine's thread. is_cancelled: asked at every decode step.
         raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong, AlignerMissing,
         RequestCancelled.
         """
-        item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs, words=words)
+        item = TranscribeItem(
+            audio, language, prompt, temperature, seed, max_tokens, logprobs,
+            words=words, words_optional=words_optional,
+        )  # fmt: skip
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return self.transcribe_item(item, listener=listener, is_cancelled=is_cancelled)
 
@@ -201,11 +206,15 @@ class Transcriber:
         max_tokens: int | None = None,
         logprobs: bool = False,
         words: bool = False,
+        words_optional: bool = False,
         on_progress: ProgressCallback | None = None,
         on_segment: SegmentCallback | None = None,
     ) -> Transcript:
         """`transcribe` for asyncio; cancelling the task stops the work at the next decode step."""
-        item = TranscribeItem(audio, language, prompt, temperature, seed, max_tokens, logprobs, words=words)
+        item = TranscribeItem(
+            audio, language, prompt, temperature, seed, max_tokens, logprobs,
+            words=words, words_optional=words_optional,
+        )  # fmt: skip
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return (await self._wait_async([self.submit(item, listener=listener)]))[0]
 

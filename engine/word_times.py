@@ -74,7 +74,7 @@ class WordTimes:
 
     def check(self, options: TranscribeOptions) -> None:
         """Refuse a recording at once whose words nobody could time; raises AlignerMissing."""
-        if options.words and self._aligner is None and not self._problem:
+        if options.words and not options.words_optional and self._aligner is None and not self._problem:
             find_aligner(self._config.aligner, model=self._model)
 
     def preload(self) -> None:
@@ -85,7 +85,10 @@ class WordTimes:
 
     def wants(self, piece: Piece) -> bool:
         """Whether this decoded piece has words whose times are asked for."""
-        return piece.work.options.words and piece.segment is not None and bool(piece.segment.text)
+        options = piece.work.options
+        if options.words_optional and self._config.aligner == NO_ALIGNER:
+            return False  # whoever turned them off need not be told
+        return options.words and piece.segment is not None and bool(piece.segment.text)
 
     def plan(self, piece: Piece) -> None:
         """Have a decoded piece's text split into words; `take_planned` gives it back."""

@@ -41,8 +41,8 @@ COMMANDS = {
     "bench": "measure a model on this machine, alone or beside peers",
 }
 
-Load = Callable[[str, Console, str | None], AbstractContextManager[Engine]]
-"""A model by its name, a console for bars, and the aligner where words are wanted."""
+Load = Callable[[str, Console, str, bool], AbstractContextManager[Engine]]
+"""A model by its name, a console for bars, the aligner's name, and whether it is to be fetched if need be."""
 
 
 def main(
@@ -100,15 +100,15 @@ class UsageError(Exception):
 
 
 @contextmanager
-def load_transcriber(model: str, console: Console, aligner: str | None) -> Iterator[Engine]:
-    """The model, and the aligner where words are wanted, fetched first when they are not on disk, with a bar."""
+def load_transcriber(model: str, console: Console, aligner: str, fetches_aligner: bool) -> Iterator[Engine]:
+    """The model, and the aligner where words must be had, fetched first when they are not on disk, with a bar."""
     with console.bar(f"fetching {model}", of_bytes=True) as advance:
         resolved = resolve_model(model, download=True, progress=advance)
-    if aligner is not None and aligner != NO_ALIGNER:
+    if fetches_aligner and aligner != NO_ALIGNER:
         with console.bar("fetching the aligner", of_bytes=True) as advance:
             name = DEMO_MODEL if resolved.is_demo else model
             find_aligner(aligner, model=name, download=True, progress=advance)
-    with engine.Transcriber(model, aligner=aligner or NO_ALIGNER) as transcriber:
+    with engine.Transcriber(model, aligner=aligner) as transcriber:
         yield transcriber
 
 
@@ -179,13 +179,15 @@ def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a Hugging Face id, or demo (default: %(default)s)",
     )
     parser.add_argument(
-        "--words", action="store_true", help="also find out when each word was said (with -f json)"
+        "--words",
+        action="store_true",
+        help="find out when each word was said, fetching the aligner if need be; subtitles do it anyway if it is there",
     )
     parser.add_argument(
         "--aligner",
         metavar="MODEL",
         default=AUTO_ALIGNER,
-        help="the forced aligner for --words: a folder, a Hugging Face id, or auto (default)",
+        help="the forced aligner of words: a folder, a Hugging Face id, auto (default) or none",
     )
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 (default) is deterministic"
@@ -205,9 +207,10 @@ def _run(
 ) -> int:
     match arguments.command:
         case "transcribe":
-            aligner = arguments.aligner if arguments.words else None
             return transcribe_files(
-                _request(arguments), lambda: load(arguments.model, console, aligner), console
+                _request(arguments),
+                lambda: load(arguments.model, console, arguments.aligner, arguments.words),
+                console,
             )
         case "models":
             return show_models(console, as_json=arguments.json, hub=hub)
@@ -244,6 +247,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         arguments.output = Path()
     if arguments.format in SUBTITLE_FORMATS and arguments.output is None and len(arguments.files) > 1:
         raise UsageError("transcribe", "subtitles of several recordings need a folder: add -o DIR")
+    times_words = arguments.format in (*SUBTITLE_FORMATS, ALL_FORMATS)
     try:
         if arguments.language is not None:
             resolve_language(arguments.language)
@@ -252,7 +256,8 @@ def _request(arguments: argparse.Namespace) -> Request:
             prompt=arguments.prompt,
             temperature=arguments.temperature,
             seed=arguments.seed,
-            words=arguments.words,
+            words=arguments.words or times_words,
+            words_optional=not arguments.words and times_words,
         )
     except EngineError as error:
         raise UsageError("transcribe", str(error)) from None

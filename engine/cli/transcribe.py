@@ -42,6 +42,7 @@ class Engine(Protocol):
         temperature: float,
         seed: int | None,
         words: bool,
+        words_optional: bool,
         on_progress: Callable[[float, float], None] | None,
     ) -> Transcript:
         """Transcribe one recording."""
@@ -96,6 +97,7 @@ def transcribe_files(
                         temperature=request.options.temperature,
                         seed=request.options.seed,
                         words=request.options.words,
+                        words_optional=request.options.words_optional,
                         on_progress=advance,
                     )
                 _deliver(request, transcript, engine.info, shown, output_name, console, is_first=index == 0)
@@ -119,9 +121,10 @@ def shown_name(name: str) -> str:
 
 
 def output_names(files: Sequence[str]) -> list[str]:
-    """The name of each file's results, without their ending: its stem, its whole name where stems collide, numbered where those do too.
+    """The name of each file's results, without their ending.
 
-    Compared without case, as macOS does.
+    It is the file's stem, its whole name where stems collide, numbered where those do too; compared without case, as
+    macOS does.
     """
     paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
     stems = Counter(path.stem.casefold() for path in paths)

@@ -82,6 +82,7 @@ class TranscribeOptions:
     repetition_penalty: above 1, tokens that this chunk's text holds already become less likely; 1 changes nothing.
     words: also find out when each word was said (Segment.words). Where that cannot be done, the transcript's warnings
     say so and the segments' times are all there is.
+    words_optional: with `words`: an aligner that is not there costs the words and not the recording, as for subtitles.
     """
 
     language: str | None = None
@@ -95,6 +96,7 @@ class TranscribeOptions:
     keywords: tuple[str, ...] = ()
     repetition_penalty: float = 1.0
     words: bool = False
+    words_optional: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from engine.protocol.config import ModelInfo
+from engine.protocol.config import ModelInfo, TranscribeOptions
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from engine.subtitles import cues_from_transcript, render_srt, render_vtt
 from server.logs import cut
@@ -54,7 +54,9 @@ def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> 
                 body["logprobs"] = logprobs_body(transcript_logprobs(transcript))
             return JSONResponse(body, headers=headers)
         case "verbose_json":
-            return JSONResponse(verbose_json_body(transcript, with_words=form.options.words), headers=headers)
+            return JSONResponse(
+                verbose_json_body(transcript, with_words=shows_words(form.options)), headers=headers
+            )
         case "text":
             text = transcript.text + "\n"
         case "srt":
@@ -127,6 +129,11 @@ def segment_body(segment: Segment) -> dict[str, Any]:
         "compression_ratio": _number(segment.compression_ratio),
         "no_speech_prob": _number(segment.no_speech_prob),
     }
+
+
+def shows_words(options: TranscribeOptions) -> bool:
+    """Whether the words themselves were asked for, and not only subtitles."""
+    return options.words and not options.words_optional
 
 
 def words_body(transcript: Transcript) -> dict[str, Any]:

@@ -36,6 +36,9 @@ _FORMATS: dict[str, ResponseFormat] = {
     "verbose_json": "verbose_json",
     "vtt": "vtt",
 }
+SUBTITLE_FORMATS: tuple[ResponseFormat, ...] = ("srt", "vtt")
+"""They go by the times of words where an aligner is there, and by those of segments where none is."""
+
 _USABLE_FORMATS = "use json, text, srt, verbose_json or vtt"
 
 # A data URL holds a comma, at which FormFields takes lists apart; a new one begins only at `data:`.
@@ -58,7 +61,12 @@ class TranscriptionForm:
 
 
 def read_options(
-    fields: FormFields, *, logprobs: bool = False, token_logprobs: bool = False, words: bool = False
+    fields: FormFields,
+    *,
+    logprobs: bool = False,
+    token_logprobs: bool = False,
+    words: bool = False,
+    words_optional: bool = False,
 ) -> TranscribeOptions:
     """Everything that the engine is told; raises ApiError 400."""
     language = _bounded("language", (fields.text("language") or "").strip())
@@ -73,7 +81,8 @@ def read_options(
         languages=_languages(fields),
         keywords=_keywords(fields),
         repetition_penalty=_number(fields, "repetition_penalty", 1.0, 2.0) or 1.0,
-        words=words,
+        words=words or words_optional,
+        words_optional=words_optional and not words,
     )
 
 
@@ -103,6 +112,7 @@ def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> Tran
             logprobs=response_format == "verbose_json",
             token_logprobs=wants_logprobs,
             words=words,
+            words_optional=response_format in SUBTITLE_FORMATS,
         ),
         stream=stream,
         wants_logprobs=wants_logprobs,

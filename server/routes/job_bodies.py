@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.protocol.config import ModelInfo
 from server.jobs.job import Job, JobEvent, JobFailure
-from server.routes.bodies import job_result_body
+from server.routes.bodies import job_result_body, shows_words
 
 
 def accepted_body(job: Job) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def job_body(job: Job) -> dict[str, Any]:
         "queue_position": job.queue_position,
         "partial_text": job.partial_text,
         "has_audio": job.has_audio,
-        "result": job_result_body(job.transcript, with_words=job.options.words)
+        "result": job_result_body(job.transcript, with_words=shows_words(job.options))
         if job.transcript is not None
         else None,
     }

@@ -99,7 +99,7 @@ def test_an_aligner_that_is_not_there_is_a_503_that_no_sdk_repeats(server: Runni
         ("vtt", "text/vtt; charset=utf-8", parse_vtt),
     ],
 )
-def test_subtitles_go_by_segment_times_and_have_their_own_content_type(
+def test_subtitles_have_their_own_content_type_and_say_what_was_said(
     server: RunningServer, response_format: str, content_type: str, parse
 ):
     speech = script(partials=["Hallo Zoë,", "a --> b & <c>"], duration_seconds=2.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -48,7 +49,16 @@ def test_options_reach_the_engine(server: RunningServer):
         "logprobs": False,
         "token_logprobs": False,
         "words": False,
+        "words_optional": False,
     }
+
+
+@pytest.mark.parametrize("response_format", ["srt", "vtt"])
+def test_subtitles_ask_for_word_times_and_do_without_an_aligner(server: RunningServer, response_format: str):
+    response = server.transcribe(script(echo_options=True), response_format=response_format)
+    shown = "".join(re.sub(r"\n\n.*\n?.* --> .*\n", "", response.text).split())
+    assert '"words":true' in shown
+    assert '"words_optional":true' in shown
 
 
 def test_options_that_are_left_out_change_nothing(server: RunningServer):
@@ -65,6 +75,7 @@ def test_options_that_are_left_out_change_nothing(server: RunningServer):
         "logprobs": False,
         "token_logprobs": False,
         "words": False,
+        "words_optional": False,
     }
     empty = {
         "language": " ",

@@ -41,10 +41,10 @@ class Run:
         self.stdout, self.stderr = out.getvalue(), err.getvalue()
 
     def load(
-        self, model: str, console: Console, aligner: str | None
+        self, model: str, console: Console, aligner: str, fetches_aligner: bool
     ) -> AbstractContextManager[FakeTranscriber]:
         """Stand for loading what was asked for."""
-        self.aligner = aligner
+        self.aligner, self.fetches_aligner = aligner, fetches_aligner
         return self.engine.load()
 
 
@@ -65,10 +65,10 @@ def test_words_come_with_json_and_load_the_aligner(recordings: Path) -> None:
     run = Run(recordings / "one.wav", "-f", "json", "--words")
     [segment] = json.loads(run.stdout)["segments"]
     assert [word["text"] for word in segment["words"]] == ["First", "words."]
-    assert (run.exit_code, run.aligner) == (0, "auto")
+    assert (run.exit_code, run.aligner, run.fetches_aligner) == (0, "auto", True)
     assert Run(recordings / "one.wav", "-f", "json", "--words", "--aligner", "x/y").aligner == "x/y"
     plain = Run(recordings / "one.wav", "-f", "json", "--aligner", "x/y")
-    assert plain.aligner is None
+    assert not plain.fetches_aligner
     assert json.loads(plain.stdout)["segments"][0]["words"] == []
 
 
@@ -156,6 +156,7 @@ def test_options_reach_the_engine(recordings: Path) -> None:
         "temperature": 0.5,
         "seed": 7,
         "words": False,
+        "words_optional": False,
     }
 
 
@@ -217,11 +218,12 @@ def test_progress_is_shown_on_a_terminal_only(recordings: Path) -> None:
 
 # ---- subtitles -----------------------------------------------------------------------------------------------
 
+# By the times of the words, which say more than those of the segment.
 SUBTITLES = {
-    "srt": "1\n00:00:00,000 --> 00:00:02,000\nFirst words.\n",
-    "vtt": "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nFirst words.\n",
-    "tsv": "start\tend\ttext\n0\t2000\tFirst words.\n",
-    "lrc": "[00:00.00]First words.\n[00:02.00]\n",
+    "srt": "1\n00:00:00,500 --> 00:00:01,500\nFirst words.\n",
+    "vtt": "WEBVTT\n\n00:00:00.500 --> 00:00:01.500\nFirst words.\n",
+    "tsv": "start\tend\ttext\n500\t1500\tFirst words.\n",
+    "lrc": "[00:00.50]First words.\n[00:01.50]\n",
 }
 
 
@@ -229,6 +231,17 @@ SUBTITLES = {
 def test_subtitles_of_one_file_are_the_whole_of_stdout(recordings: Path, form: str) -> None:
     run = Run("-f", form, recordings / "one.wav")
     assert (run.exit_code, run.stdout, run.stderr) == (0, SUBTITLES[form], "")
+
+
+def test_subtitles_take_word_times_where_an_aligner_is_there_and_fetch_none(recordings: Path) -> None:
+    run = Run("-f", "srt", recordings / "one.wav")
+    assert run.engine.heard[0][1] | {"words": True, "words_optional": True} == run.engine.heard[0][1]
+    assert not run.fetches_aligner
+    run = Run("-f", "all", "--words", "-o", recordings, recordings / "one.wav")
+    assert run.engine.heard[0][1] | {"words": True, "words_optional": False} == run.engine.heard[0][1]
+    assert run.fetches_aligner
+    run = Run("-f", "json", recordings / "one.wav")
+    assert run.engine.heard[0][1] | {"words": False, "words_optional": False} == run.engine.heard[0][1]
 
 
 def test_subtitles_of_several_files_need_a_folder(recordings: Path) -> None:
@@ -254,7 +267,7 @@ def test_all_formats_lie_beside_each_other_in_this_folder_or_in_another(
         assert all((folder / f"one.{form}").read_text() == text for form, text in SUBTITLES.items())
         assert (folder / "one.txt").read_text() == "First words.\n"
         document = json.loads((folder / "one.json").read_text())
-        assert document["cues"] == [{"start": 0.0, "end": 2.0, "text": "First words."}]
+        assert document["cues"] == [{"start": 0.5, "end": 1.5, "text": "First words."}]
         Run("-f", "all", "-o", recordings / "there", recordings / "one.wav")
 
 

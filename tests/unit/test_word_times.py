@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,20 @@ def test_an_aligner_that_is_not_on_disk_is_told_at_once(tmp_path: Path) -> None:
             transcriber.transcribe_item(asking(3.0))
         assert decoded == []
         assert transcriber.transcribe(noise(3.0)).text == "text"
+
+
+def test_words_that_are_optional_are_no_reason_to_fail_and_their_lack_is_told(
+    tmp_path: Path, aligner: Path
+) -> None:
+    item = replace(asking(3.0), words_optional=True)
+    with opened(tmp_path, by_length, "someone/Aligner") as transcriber:
+        assert "scribewire pull someone/Aligner" in no_words(transcriber.transcribe_item(item))
+    with opened(tmp_path, by_length, aligner) as transcriber:
+        expect_words(transcriber.transcribe_item(item))
+    with opened(tmp_path, by_length, "none") as transcriber:
+        transcript = transcriber.transcribe_item(item)
+        assert not any(segment.words for segment in transcript.segments)
+        assert transcript.warnings == ()  # whoever turned them off knows
 
 
 def test_a_damaged_aligner_costs_the_words_and_is_tried_once(
