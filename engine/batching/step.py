@@ -86,10 +86,13 @@ class Prefill:
         prompts = [model.embed_prompt(sequence.prompt_ids, sequence.audio) for sequence in sequences]
         self.cache = model.decoder.new_cache()
         width = self.cache.start_rows([prompt.shape[0] for prompt in prompts])
-        rows = [mx.pad(prompt, [(width - prompt.shape[0], 0), (0, 0)]) for prompt in prompts]
+        trailing = self.cache.trailing
+        rows = [
+            mx.pad(prompt, [(width - prompt.shape[0] - trailing, trailing), (0, 0)]) for prompt in prompts
+        ]
         self._embeddings = mx.stack(rows)
         self._width = width
-        self._slice_width = max(1, slice_tokens // len(rows)) if slice_tokens else width
+        self._slice_width = self.cache.in_width_steps(slice_tokens // len(rows)) if slice_tokens else width
         self._fed = 0
         self._hidden: mx.array | None = None
 
@@ -105,8 +108,10 @@ class Prefill:
         self.cache.reserve(self._width - self._fed)
         hidden = self._model.decoder(self._embeddings[:, self._fed : stop], self.cache)
         self._fed = stop
-        self._hidden = hidden[:, -1]
-        if not self.is_fed:
+        self._hidden = hidden[:, -1 - self.cache.trailing] if self.is_fed else hidden[:, -1]
+        if self.is_fed:
+            self.cache.rewind(self.cache.trailing)
+        else:
             mx.async_eval(self._hidden, *self.cache.state())
 
     def logits(self) -> mx.array:

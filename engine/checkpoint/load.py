@@ -61,13 +61,22 @@ def load_checkpoint(folder: Path, *, dtype: mx.Dtype, device: mx.Device | None =
     return build_model(read_checkpoint(folder), dtype=dtype, device=device)
 
 
-def build_model(checkpoint: Checkpoint, *, dtype: mx.Dtype, device: mx.Device | None = None) -> SpeechModel:
-    """Place a checkpoint's tensors for a device and evaluate them: the model is resident on return."""
+def build_model(
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype,
+    device: mx.Device | None = None,
+    placement: Placement | None = None,
+) -> SpeechModel:
+    """Place a checkpoint's tensors for a device and evaluate them: the model is resident on return.
+
+    placement: instead of the one that suits the device, in `dtype`.
+    """
     if checkpoint.config.class_count is not None:
         raise CheckpointMismatch(
             "this is a forced aligner, not a speech recognizer; choose a Qwen3-ASR model"
         )
-    placement = Placement.for_device(device or mx.default_device(), dtype)
+    placement = placement or Placement.for_device(device or mx.default_device(), dtype)
     model = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, placement))
     mx.eval(resident_arrays(model))
     return model

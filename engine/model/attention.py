@@ -3,8 +3,11 @@
 Rows of a batch start at different columns, so some keys must be hidden from some rows. Metal's fused kernel takes that
 as booleans. On CUDA a single query with any mask leaves the fused kernels altogether; two queries or more with a mask
 of numbers do not. Query heads that share keys can stand as queries of one head, which is the same product, so a step
-of a grouped-query model has two there (`groups_queries`). That kernel is planned once for each number of columns, so
-columns come in steps and those not in use are masked (`column_step`).
+of a grouped-query model has two there (`groups_queries`).
+
+That kernel is planned once for each shape, for 60 to 100 ms, so numbers of columns and widths of prompts come in steps
+and what is not in use is masked (`column_step`, `width_step`). And MLX 0.32 takes keys of a single query to begin with
+their buffer, so keys that begin later go by the mask as well (`masks_what_begins_later`).
 """
 
 from __future__ import annotations
@@ -27,14 +30,16 @@ class AttentionForm:
     adds_mask: bool = False
     groups_queries: bool = False
     column_step: int = 1
+    width_step: int = 1
+    masks_what_begins_later: bool = False
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> AttentionForm:
         """The form that measures fastest there (DECISIONS.md)."""
         is_cuda = device.type == mx.DeviceType.gpu and mx.cuda.is_available()
         if is_cuda and dtype in (mx.float16, mx.bfloat16):
-            return cls(adds_mask=True, groups_queries=True, column_step=64)
-        return cls()
+            return PLANNED_ATTENTION
+        return PLAIN_ATTENTION
 
     def window(self, first: int, stop: int) -> tuple[int, int]:
         """The columns to attend to, for those that are in use; there must be buffers for them."""
@@ -62,3 +67,6 @@ class AttentionForm:
 
 
 PLAIN_ATTENTION = AttentionForm()
+PLANNED_ATTENTION = AttentionForm(
+    adds_mask=True, groups_queries=True, column_step=64, width_step=64, masks_what_begins_later=True
+)

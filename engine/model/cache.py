@@ -54,6 +54,7 @@ class KVCache:
         self._capacity = 0
         self._starts = np.zeros(0, dtype=np.int64)
         self.end = 0
+        self.trailing = 0
 
     @property
     def slot_count(self) -> int:
@@ -77,20 +78,29 @@ class KVCache:
 
     @property
     def is_ragged(self) -> bool:
-        """Whether rows start at different columns (then masks and per-row positions are needed)."""
+        """Whether rows start at different columns (then a mask and a position for each row are needed)."""
         starts = self._used_starts()
         return bool(starts.size and (starts != starts[0]).any())
 
     def start_rows(self, lengths: list[int]) -> int:
         """Begin an empty cache for a prefill of these true lengths; returns the padded width to feed.
 
-        Row r's tokens must be fed right-aligned: its first `width - lengths[r]` columns are padding.
+        Tokens must be fed right-aligned: row r's first `width - lengths[r]` columns are padding. Only where all are
+        equally long they come first, and `trailing` columns of padding follow, to be forgotten by `rewind`: rows that
+        begin with their buffer need no mask.
         """
         if self.end:
             raise ValueError("the cache already holds rows")
-        width = max(lengths)
-        self._starts = np.asarray([width - length for length in lengths], dtype=np.int64)
+        width = self.in_width_steps(max(lengths))
+        self.trailing = width - lengths[0] if len(set(lengths)) == 1 else 0
+        starts = [0 if self.trailing else width - length for length in lengths]
+        self._starts = np.asarray(starts, dtype=np.int64)
         return width
+
+    def in_width_steps(self, width: int) -> int:
+        """The next width, at least 1, in the steps that the device is fed in."""
+        step = self._form.width_step
+        return max(1, -(-width // step)) * step
 
     def reserve(self, extra: int) -> None:
         """Make room for `extra` more columns; leftovers in front of all rows are given up before buffers grow."""
@@ -101,7 +111,7 @@ class KVCache:
     def append(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write (slots, kv_heads, width, head_dim) behind the end; returns the keys and values to attend to.
 
-        They begin at the first used column; while rows are ragged, they may reach beyond both ends, under the mask.
+        They begin at the first used column; under a mask, they may reach beyond both ends.
         `reserve` must have made room; `advance` moves the end once every layer has written.
         """
         stop = self.end + keys.shape[2]
@@ -129,7 +139,7 @@ class KVCache:
         Shape (slots, 1, width, columns to attend to). A padding query and a free slot see themselves, because a row
         of nothing but masked keys would become NaN and spoil the values that later layers multiply by zero.
         """
-        if not self.is_ragged:
+        if not self._needs_mask(width):
             return "causal" if width > 1 else None
         columns = np.arange(*self._window(self.end + width))
         queries = np.arange(self.end, self.end + width)[:, None]
@@ -191,9 +201,9 @@ class KVCache:
         return used
 
     def _first(self) -> int:
-        """The first column that any row uses."""
+        """The first column that any row uses; the end while all of them are still to begin."""
         starts = self._used_starts()
-        return int(starts.min()) if starts.size else self.end
+        return min(int(starts.min()), self.end) if starts.size else self.end
 
     def _any_free(self) -> int:
         return int(np.argmax(self._starts == _FREE)) if (self._starts == _FREE).any() else -1
@@ -240,8 +250,16 @@ class KVCache:
         return buffer[:, :, first:stop] if first else buffer[:, :, :stop]
 
     def _window(self, stop: int) -> tuple[int, int]:
+        """The columns to attend to when those up to `stop` are written."""
         first = self._first()
-        return self._form.window(first, stop) if self.is_ragged else (first, stop)
+        return self._form.window(first, stop) if self._needs_mask(stop - self.end) else (first, stop)
+
+    def _needs_mask(self, width: int) -> bool:
+        """Whether some of `width` queries at the end must not see all columns in use that lie before them."""
+        if self.is_ragged:
+            return True
+        start = self._first()
+        return width == 1 and start > 0 and self._form.masks_what_begins_later
 
 
 class OnePass:

@@ -30,13 +30,25 @@ class DecoderLayer:
         attention = weights.scope("self_attn")
         self.qkv = attention.projection("q_proj", "k_proj", "v_proj")
         self.out = attention.projection("o_proj")
-        self.q_norm = attention.tensor("q_norm.weight")
-        self.k_norm = attention.tensor("k_norm.weight")
+        self.head_scales = self._scales(attention.tensor("q_norm.weight"), attention.tensor("k_norm.weight"))
         mlp = weights.scope("mlp")
         self.gate_up = mlp.projection("gate_proj", "up_proj")
         self.down = mlp.projection("down_proj")
         self.attention_norm = weights.tensor("input_layernorm.weight")
         self.mlp_norm = weights.tensor("post_attention_layernorm.weight")
+
+    def _scales(self, q_norm: mx.array, k_norm: mx.array) -> mx.array:
+        """(heads of queries, keys and values, head_dim): the weights of the two norms, and ones."""
+        config = self.config
+        parts = [
+            mx.broadcast_to(scale, (count, config.head_dim))
+            for scale, count in (
+                (q_norm, config.head_count),
+                (k_norm, config.kv_head_count),
+                (mx.ones_like(k_norm), config.kv_head_count),
+            )
+        ]
+        return mx.concatenate(parts)
 
     def before_attention(self, x: mx.array, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array]:
         """x: (rows, width, hidden) -> queries, keys and values, each (rows, its heads, width, head_dim)."""
@@ -46,17 +58,18 @@ class DecoderLayer:
         heads = heads.reshape(rows, width, -1, config.head_dim)
         query_end = config.head_count
         key_end = query_end + config.kv_head_count
-        queries = mx.fast.rms_norm(heads[:, :, :query_end], self.q_norm, eps).swapaxes(1, 2)
-        keys = mx.fast.rms_norm(heads[:, :, query_end:key_end], self.k_norm, eps).swapaxes(1, 2)
-        values = heads[:, :, key_end:].swapaxes(1, 2)
-        return self._rotate(queries, offsets), self._rotate(keys, offsets), values
+        # All heads at once, the values' too, which are not used: one norm over a whole array and one rotation start
+        # half as many kernels as a norm and a rotation of each part.
+        normed = (mx.fast.rms_norm(heads, None, eps) * self.head_scales).swapaxes(1, 2)
+        turned = self._rotate(normed[:, :key_end], offsets)
+        return turned[:, :query_end], turned[:, query_end:], heads[:, :, key_end:].swapaxes(1, 2)
 
     def after_attention(self, x: mx.array, mixed: mx.array) -> mx.array:
         """x as it went into the layer, mixed: (rows, width, heads * head_dim) -> what leaves the layer."""
-        x = x + self.out(mixed)
+        x = self.out.added_to(x, mixed)
         gate_up = self.gate_up(mx.fast.rms_norm(x, self.mlp_norm, self.config.rms_norm_eps))
         gate, up = mx.split(gate_up, 2, axis=-1)
-        return x + self.down(silu(gate) * up)
+        return self.down.added_to(x, silu(gate) * up)
 
     def _rotate(self, x: mx.array, offsets: int | mx.array) -> mx.array:
         return mx.fast.rope(

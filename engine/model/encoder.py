@@ -9,16 +9,21 @@ masked, so a clip's result does not depend on which other clips are in the call.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
 
+from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from engine.model.cache import slot_bucket
 from engine.model.config import AudioConfig, halved
 from engine.model.projection import HostProjection, Weights
 
 _STEM_ROWS_AT_ONCE = 30
 """Convolution rows (seconds of audio) per pass: bounds the memory of unfolded patches, changes no result."""
+
+_STEM_ROW_STEP = 6
+"""Where shapes are to be few, passes have a multiple of so many rows; the rest is zeros, whose results are dropped."""
 
 _FLOAT16_LIMIT = 65504.0 - 1000.0
 
@@ -44,8 +49,8 @@ class WindowPlan:
     """How flat tokens become rows of attention windows and come back.
 
     row_count, row_length: shape of the padded rows. gather: (rows * row_length,) token index of each slot.
-    scatter: (tokens,) slot of each token. mask: (rows, 1, 1, row_length) booleans. The last three are None
-    when every window is equally long, so that reshaping is enough.
+    scatter: (tokens,) slot of each token. mask: (rows, 1, 1, row_length), hides the padding. The last three are
+    None when every window is equally long, so that reshaping is enough.
     """
 
     row_count: int
@@ -55,28 +60,45 @@ class WindowPlan:
     mask: mx.array | None
 
     @classmethod
-    def for_clips(cls, token_counts: list[int], tokens_per_window: int) -> WindowPlan:
-        """Cut every clip into windows from its own start; only a clip's last window may be shorter."""
+    def for_clips(
+        cls,
+        token_counts: list[int],
+        tokens_per_window: int,
+        form: AttentionForm = PLAIN_ATTENTION,
+        dtype: mx.Dtype = mx.float32,
+        *,
+        has_few_shapes: bool = False,
+    ) -> WindowPlan:
+        """Cut every clip into windows from its own start; only a clip's last window may be shorter.
+
+        has_few_shapes: rows are as long as a window can be, and their number is one of a few, whatever these are.
+        """
         lengths = [
             min(tokens_per_window, count - start)
             for count in token_counts
             for start in range(0, count, tokens_per_window)
         ]
-        longest = max(lengths)
+        longest = tokens_per_window if has_few_shapes else max(lengths)
+        if has_few_shapes:
+            lengths += [0] * (slot_bucket(len(lengths)) - len(lengths))
         if all(length == longest for length in lengths):
             return cls(len(lengths), longest, None, None, None)
         slots = np.arange(longest)[None, :]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])[:, None]
         valid = slots < np.asarray(lengths)[:, None]
-        gather = np.where(valid, starts + slots, starts)
+        gather = np.where(valid, starts + slots, 0)
         scatter = np.flatnonzero(valid.reshape(-1))
         return cls(
             len(lengths),
             longest,
             mx.array(gather.reshape(-1).astype(np.int32)),
             mx.array(scatter.astype(np.int32)),
-            mx.array(valid)[:, None, None, :],
+            form.mask(valid[:, None, None, :], dtype),
         )
+
+    def in_rows(self) -> WindowPlan:
+        """The plan for tokens that lie in padded rows already, and stay in them."""
+        return replace(self, gather=None, scatter=None)
 
     def to_rows(self, flat: mx.array) -> mx.array:
         """(tokens, width) -> (rows, row_length, width)."""
@@ -168,6 +190,8 @@ class AudioEncoder:
     def __init__(self, config: AudioConfig, weights: Weights) -> None:
         self.config = config
         self.dtype = weights.placement.dtype
+        self.attention = weights.placement.attention
+        self.plans_by_shape = weights.placement.plans_by_shape
         self.stem = [StridedConvolution(weights.scope(f"conv2d{i}")) for i in (1, 2, 3)]
         self.conv_out = weights.projection("conv_out")
         self.positions = mx.array(sinusoids(config.tokens_per_chunk, config.d_model)).astype(self.dtype)
@@ -185,15 +209,30 @@ class AudioEncoder:
             return []
         clips = self._stem_tokens([mel.astype(self.dtype) for mel in mels])
         counts = [clip.shape[0] for clip in clips]
-        plan = WindowPlan.for_clips(counts, self.config.tokens_per_window)
+        plan = WindowPlan.for_clips(
+            counts,
+            self.config.tokens_per_window,
+            self.attention,
+            self.dtype,
+            has_few_shapes=self.plans_by_shape,
+        )
         x = mx.concatenate(clips, axis=0) if len(clips) > 1 else clips[0]
-        for layer in self.layers:
-            x = layer(x, plan)
+        if not self.plans_by_shape:
+            x = self._transformed(x, plan)
+        else:
+            # As many tokens as rows have slots make few shapes; the tokens as they are, a new one nearly every time.
+            slots = plan.to_rows(x).reshape(plan.row_count * plan.row_length, -1)
+            x = plan.to_flat(self._transformed(slots, plan.in_rows()))
         x = self.proj2(gelu(self.proj1(layer_norm(x, self.ln_post))))
         if len(counts) == 1:
             return [x]
         ends = np.cumsum(counts).tolist()
         return [x[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+    def _transformed(self, x: mx.array, plan: WindowPlan) -> mx.array:
+        for layer in self.layers:
+            x = layer(x, plan)
+        return x
 
     def _stem_tokens(self, mels: list[mx.array]) -> list[mx.array]:
         """Convolve all clips, rows of equal width together: (tokens, d) each.
@@ -229,7 +268,10 @@ class AudioEncoder:
         parts = []
         for start in range(0, rows.shape[0], _STEM_ROWS_AT_ONCE):
             some = rows[start : start + _STEM_ROWS_AT_ONCE, :, :, None]
-            parts.append(self._convolve_some(some))
+            count = some.shape[0]
+            if self.plans_by_shape and count % _STEM_ROW_STEP:
+                some = mx.pad(some, [(0, -count % _STEM_ROW_STEP), (0, 0), (0, 0), (0, 0)])
+            parts.append(self._convolve_some(some)[:count])
         return mx.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _convolve_some(self, x: mx.array) -> mx.array:

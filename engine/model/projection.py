@@ -26,6 +26,8 @@ class Placement:
     """How tensors are kept: compute type, quantized or not, products made by MLX or by numpy on the host.
 
     compiles: whether stretches of single steps are compiled. attention: how attention is asked for.
+    plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
+    are made few, at the price of padding.
     """
 
     dtype: mx.Dtype
@@ -33,6 +35,7 @@ class Placement:
     multiplies_on_host: bool
     compiles: bool = False
     attention: AttentionForm = PLAIN_ATTENTION
+    plans_by_shape: bool = False
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
@@ -46,6 +49,7 @@ class Placement:
             multiplies_on_host=on_host,
             compiles=not on_cpu,
             attention=AttentionForm.for_device(device, dtype),
+            plans_by_shape=not on_cpu and mx.cuda.is_available(),
         )
 
 
@@ -87,6 +91,10 @@ class Projection(Protocol):
         """Apply the map to the last axis."""
         ...
 
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x, in one kernel where the device has one."""
+        ...
+
 
 class DenseProjection:
     """x @ matrix + bias, with matrix (in, out)."""
@@ -100,6 +108,12 @@ class DenseProjection:
         if self.bias is None:
             return x @ self.matrix
         return mx.addmm(self.bias, x, self.matrix)
+
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x. A single row is multiplied by a kernel that knows no adding."""
+        if self.bias is not None or x.size == x.shape[-1]:
+            return residual + self(x)
+        return mx.addmm(residual, x, self.matrix)
 
 
 class HostProjection(DenseProjection):
@@ -119,6 +133,10 @@ class HostProjection(DenseProjection):
         rows = np.asarray(x).reshape(-1, x.shape[-1])
         product = mx.array(rows @ np.asarray(self.matrix)).reshape(*x.shape[:-1], -1)
         return product if self.bias is None else product + self.bias
+
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x."""
+        return residual + self(x)
 
 
 class QuantizedProjection:
@@ -143,6 +161,10 @@ class QuantizedProjection:
         )
         return y if self.bias is None else y + self.bias
 
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x."""
+        return residual + self(x)
+
 
 class ConcatenatedProjection:
     """Several maps of one input whose matrices cannot be fused; outputs side by side."""
@@ -153,6 +175,10 @@ class ConcatenatedProjection:
     def __call__(self, x: mx.array) -> mx.array:
         """Apply every map and join the outputs on the last axis."""
         return mx.concatenate([part(x) for part in self.parts], axis=-1)
+
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x."""
+        return residual + self(x)
 
 
 class Embedding:

@@ -6,13 +6,29 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from engine.audio.mel import log_mel_batch
+from engine.batching.sequence import Marks, Sequence
+from engine.batching.step import Prefill, RunningBatch
+from engine.bench.audio import speech
+from engine.checkpoint.load import build_model, read_checkpoint
+from engine.demo import demo_model_path
+from engine.model.asr import SpeechModel
+from engine.model.attention import PLAIN_ATTENTION, PLANNED_ATTENTION, AttentionForm
 from engine.model.cache import KVCache
 from engine.model.config import TextConfig
 from engine.model.decoder import Decoder
 from engine.model.projection import Placement, Weights
 
 GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)
+ON_CUDA = Placement(
+    dtype=mx.float32,
+    dequantizes=True,
+    multiplies_on_host=False,
+    compiles=True,
+    attention=PLANNED_ATTENTION,
+    plans_by_shape=True,
+)
+"""What a CUDA device is given, in a type that shows every difference."""
 CONFIG = TextConfig(
     hidden_size=32,
     intermediate_size=48,
@@ -103,3 +119,79 @@ def test_a_stretch_of_hidden_keys_never_turns_a_row_into_nan_in_16_bits() -> Non
 def test_columns_that_do_not_fill_the_capacity_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fill"):
         KVCache(1, 1, 16, mx.float32, AttentionForm(column_step=96))
+
+
+@pytest.fixture(scope="module")
+def plain_and_planned() -> tuple[SpeechModel, SpeechModel]:
+    checkpoint = read_checkpoint(demo_model_path())
+    plain = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
+    return (
+        build_model(checkpoint, dtype=mx.float32, placement=plain),
+        build_model(checkpoint, dtype=mx.float32, placement=ON_CUDA),
+    )
+
+
+def mels_of(*seconds: float) -> list[mx.array]:
+    clips = [speech(one, skip_seconds=1.3 * place) for place, one in enumerate(seconds)]
+    return log_mel_batch([mx.array(clip) for clip in clips])
+
+
+# Less than a second, less than a window, a window to the frame, one and a bit; and more windows than any bucket below.
+@pytest.mark.parametrize("seconds", [(0.7,), (5.0,), (8.0,), (8.1, 3.0), (9.0, 17.2, 2.5)], ids=str)
+def test_few_shapes_give_every_clip_its_own_embeddings(
+    plain_and_planned: tuple[SpeechModel, SpeechModel], seconds: tuple[float, ...]
+) -> None:
+    plain, planned = plain_and_planned
+    mels = mels_of(*seconds)
+    for wanted, found in zip(plain.encode(mels), planned.encode(mels), strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(np.array(found), np.array(wanted), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("slice_tokens", [0, 100])
+@pytest.mark.parametrize("seconds", [(4.0,), (6.0, 6.0), (2.0, 11.0, 7.3)], ids=str)
+def test_prompts_in_steps_of_width_begin_the_same_answers(
+    plain_and_planned: tuple[SpeechModel, SpeechModel], seconds: tuple[float, ...], slice_tokens: int
+) -> None:
+    wanted, found = (answers(model, seconds, slice_tokens) for model in plain_and_planned)
+    assert found == wanted
+
+
+def test_rows_that_join_and_leave_say_the_same_in_every_form(
+    plain_and_planned: tuple[SpeechModel, SpeechModel],
+) -> None:
+    said = []
+    for model in plain_and_planned:
+        first, second = sequences(model, (3.0, 9.0)), sequences(model, (5.0,))
+        batch = RunningBatch(model, Marks(end_ids=frozenset()))
+        batch.join(first)
+        for _ in range(7):
+            batch.step()
+        batch.join(second)
+        for _ in range(5):
+            batch.step()
+        # The one that is left began later than the buffer.
+        batch.remove([first[1], second[0]])
+        for _ in range(70):
+            batch.step()
+        said.append([one.tokens for one in (*first, *second)])
+    assert said[0] == said[1]
+
+
+def sequences(model: SpeechModel, seconds: tuple[float, ...]) -> list[Sequence]:
+    pad = model.audio_token_id
+    return [
+        Sequence(prompt_ids=[5, 6, *[pad] * audio.shape[0], 7, 8, 9], audio=audio, token_budget=1 << 20)
+        for audio in model.encode(mels_of(*seconds))
+    ]
+
+
+def answers(model: SpeechModel, seconds: tuple[float, ...], slice_tokens: int) -> list[list[int]]:
+    prompts = Prefill(model, sequences(model, seconds), slice_tokens=slice_tokens)
+    while not prompts.is_fed:
+        prompts.feed()
+    batch = RunningBatch(model, Marks(end_ids=frozenset()))
+    batch.adopt(prompts)
+    for _ in range(12):
+        batch.step()
+    return [one.tokens for one in prompts.sequences]
