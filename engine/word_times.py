@@ -20,7 +20,7 @@ from engine.batching.scheduler import Scheduler, Ticket
 from engine.checkpoint.aligners import find_aligner
 from engine.checkpoint.load import read_checkpoint
 from engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
-from engine.protocol.errors import EngineError
+from engine.protocol.errors import AlignerMissing, EngineError
 from engine.recording_work import Piece, RecordingWork
 from engine.text.words import WordsUnavailable
 
@@ -75,7 +75,10 @@ class WordTimes:
     def check(self, options: TranscribeOptions) -> None:
         """Refuse a recording at once whose words nobody could time; raises AlignerMissing."""
         if options.words and not options.words_optional and self._aligner is None and not self._problem:
-            find_aligner(self._config.aligner, model=self._model)
+            try:
+                find_aligner(self._config.aligner, model=self._model)
+            except OSError as problem:
+                raise AlignerMissing(f"the aligner's files cannot be read: {problem.strerror}") from problem
 
     def preload(self) -> None:
         """Load the aligner now, fetching it first if it is not there; raises ModelError, OptionInvalid."""
@@ -176,7 +179,7 @@ class WordTimes:
         if self._aligner is None and not self._problem:
             try:
                 self._aligner = self._loaded(download=False)
-            except EngineError as problem:
+            except (EngineError, OSError) as problem:
                 _log.warning("no word times: %s", problem)
                 self._problem = f"the aligner could not be loaded: {problem}"
         return self._aligner

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from engine.demo import demo_aligner_path
 from server.keys import KeyStore
+from tests.unit.tiny_aligner import write_tiny_aligner
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
@@ -56,6 +58,12 @@ class LiveServer:
     def __enter__(self) -> LiveServer:
         command = [sys.executable, "-m", "server.cli", "serve", "--model", "demo", "--device", "cpu"]
         command += ["--host", "127.0.0.1", "--port", "0", "--data", str(self.data), *self._flags]
+        if not demo_aligner_path().is_dir():
+            # Random weights time words at random, but every word is there and in order.
+            folder = self.data.with_name(f"{self.data.name}-aligner")
+            folder.mkdir(parents=True, exist_ok=True)
+            aligner = write_tiny_aligner(folder, languages=("English", "Spanish"))
+            command += ["--aligner", str(aligner)]
         self._process = subprocess.Popen(
             command,
             cwd=PROJECT,

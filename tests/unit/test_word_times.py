@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -78,6 +79,12 @@ def expect_words(transcript: Transcript) -> None:
 
 def test_every_segments_words_are_its_text_with_times_inside_it(engine: Transcriber) -> None:
     expect_words(engine.transcribe_item(asking(75.0)))
+
+
+def test_words_are_an_option_of_the_plain_call_too(engine: Transcriber) -> None:
+    plain = engine.transcribe(noise(2.0), words=True)
+    expect_words(plain)
+    assert asyncio.run(engine.transcribe_async(noise(2.0), words=True)).segments == plain.segments
 
 
 def test_words_are_there_only_when_asked_for(engine: Transcriber) -> None:
@@ -212,6 +219,19 @@ def test_words_that_are_optional_are_no_reason_to_fail_and_their_lack_is_told(
         transcript = transcriber.transcribe_item(item)
         assert not any(segment.words for segment in transcript.segments)
         assert transcript.warnings == ()  # whoever turned them off knows
+
+
+def test_an_aligner_that_vanished_or_cannot_be_read_is_an_error_of_that_recording_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*names: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("engine.word_times.find_aligner", refuse)
+    with opened(tmp_path, by_length, tmp_path) as transcriber:
+        with pytest.raises(AlignerMissing, match="Permission denied"):
+            transcriber.transcribe_item(asking(2.0))
+        assert transcriber.transcribe(noise(2.0)).text
 
 
 def test_a_damaged_aligner_costs_the_words_and_is_tried_once(

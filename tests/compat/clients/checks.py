@@ -113,6 +113,16 @@ def assert_verbose(body: dict[str, Any], recording: dict[str, Any]) -> None:
     assert abs(body["usage"]["seconds"] - recording["seconds"]) < 1.0, body["usage"]
 
 
+def assert_timed_words(words: list[dict[str, Any]], recording: dict[str, Any]) -> None:
+    """verbose_json's words: the text's, in order, each of some length and inside the recording."""
+    before = 0.0
+    for word in words:
+        assert set(word) == {"word", "start", "end"}, word
+        assert before <= word["start"] < word["end"] <= recording["seconds"] + 0.1, word
+        before = word["end"]
+    assert_words(" ".join(word["word"] for word in words), recording)
+
+
 def assert_token_usage(usage: dict[str, Any]) -> None:
     """The tokens form of usage, whose parts add up."""
     assert usage["type"] == "tokens", usage

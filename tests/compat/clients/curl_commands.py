@@ -15,6 +15,7 @@ from checks import (
     Checks,
     assert_logprobs,
     assert_srt,
+    assert_timed_words,
     assert_token_usage,
     assert_verbose,
     assert_vtt,
@@ -106,6 +107,8 @@ def json_formats() -> None:
     assert_token_usage(body["usage"])
     fields = ("response_format=verbose_json", "timestamp_granularities[]=segment")
     assert_verbose(answered(*form(*fields, recording=SPANISH), recording=SPANISH), SPANISH)
+    for granularity in ("timestamp_granularities[]=word", "timestamp_granularities=word,segment"):
+        assert_timed_words(answered(*form("response_format=verbose_json", granularity))["words"], ENGLISH)
 
 
 def field_spellings() -> None:

@@ -92,6 +92,12 @@ check("verbose_json", async () => {
     for (const name of names) assert.ok(Number.isFinite(numbers[name]), `${name}: ${numbers[name]}`);
   }
 });
+check("words", async () => {
+  const options = { response_format: "verbose_json", timestamp_granularities: ["word", "segment"] };
+  const body = await create(options);
+  assertWords(body.words.map((one) => one.word).join(" "), english);
+  for (const { start, end } of body.words) assert.ok(0 <= start && start < end && end <= english.seconds + 0.1);
+});
 check("srt", async () => {
   const stamp = /^\d\d:\d\d:\d\d,\d{3} --> \d\d:\d\d:\d\d,\d{3}$/;
   assertCues(await create({ response_format: "srt" }), stamp);

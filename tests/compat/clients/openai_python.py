@@ -21,6 +21,7 @@ from checks import (
     Checks,
     assert_logprobs,
     assert_srt,
+    assert_timed_words,
     assert_token_usage,
     assert_verbose,
     assert_vtt,
@@ -108,6 +109,13 @@ class Suite:
             body = as_dict(self.create(response_format="verbose_json", timestamp_granularities=["segment"]))
             assert_verbose(body, ENGLISH)
 
+        def words() -> None:
+            for wanted in (["word"], ["word", "segment"]):
+                asked = {"response_format": "verbose_json", "timestamp_granularities": wanted}
+                body = as_dict(self.create(**asked))
+                assert_verbose(body, ENGLISH)
+                assert_timed_words(body["words"], ENGLISH)
+
         def logprobs() -> None:
             body = as_dict(self.create(response_format="json", include=["logprobs"]))
             assert_words(body["text"], ENGLISH)
@@ -122,6 +130,7 @@ class Suite:
             "srt": lambda: assert_srt(self.create(response_format="srt"), ENGLISH),
             "vtt": lambda: assert_vtt(self.create(SPANISH, response_format="vtt"), SPANISH),
             "segment timestamps": segments,
+            "word timestamps": words,
             "logprobs": logprobs,
         }
 
