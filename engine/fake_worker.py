@@ -12,7 +12,8 @@ The model's name scripts the load, `fake:key=value,key=value`:
 The recording scripts the answer. When its bytes are a JSON object, these keys are obeyed, in this order; any other
 recording is answered with its size and SHA-256, so that a test can see that it arrived whole:
 
-    stderr: text        write to standard error           delay_seconds: n     work for so long, open to Cancel
+    stderr: text        write to standard error           loading_seconds: n   say for so long that a model is loaded
+    delay_seconds: n    work for so long, open to Cancel
     partials: [texts]   one segment each, as Partial too  partial_delay_seconds: n between two of them
     deltas: [texts]     as TextDelta where wanted         delta_delay_seconds: n   before every one but the first
     gate: path          work until this file is there, open to Cancel
@@ -82,6 +83,7 @@ from engine.text.languages import resolve_language
 LANGUAGES = ("English", "Spanish")
 LANGUAGE_CODES = ("en", "es")
 HEARTBEAT_SECONDS = 1.0
+FAKE_BYTES = 1 << 20
 DEFAULT_LOGPROB = -0.25
 MAX_SCRIPT_BYTES = 1 << 20
 LEAK_STEP_BYTES = 1 << 20
@@ -139,6 +141,7 @@ class _FakeWorker:
         self._chunks_done = 0
         self._tokens_done = 0
         self._leaked: list[bytes] = []
+        self._is_loading = False
         self.info = ModelInfo(
             model_id=config.model,
             is_demo=config.model == DEMO_MODEL,
@@ -175,7 +178,25 @@ class _FakeWorker:
                         return 0
             if time.monotonic() >= beat_due:
                 beat_due += HEARTBEAT_SECONDS
-                self.send(Heartbeat(self._chunks_done, self._tokens_done, len(self._cancelled), 0, 0))
+                self.send(self._heartbeat())
+
+    def _heartbeat(self) -> Heartbeat:
+        """Counters of what was really said; memory as if a small model were there."""
+        return Heartbeat(
+            chunks_done=self._chunks_done,
+            tokens_done=self._tokens_done,
+            active_requests=len(self._cancelled),
+            queued_requests=0,
+            resident_bytes=FAKE_BYTES,
+            peak_bytes=2 * FAKE_BYTES,
+            steps_done=self._tokens_done,
+            row_slots_done=self._tokens_done,
+            batch_rows=len(self._cancelled),
+            device_active_bytes=FAKE_BYTES,
+            device_peak_bytes=2 * FAKE_BYTES,
+            device_cache_bytes=FAKE_BYTES,
+            is_loading=self._is_loading,
+        )
 
     def _drain(self, drain_seconds: float) -> None:
         deadline = time.monotonic() + drain_seconds
@@ -215,6 +236,9 @@ class _FakeWorker:
         if "stderr" in script:
             print(script["stderr"], file=sys.stderr, flush=True)
         cancelled = self._cancelled[request.request_id]
+        self._is_loading = "loading_seconds" in script
+        _work(float(script.get("loading_seconds", 0)), cancelled)
+        self._is_loading = False
         _work(float(script.get("delay_seconds", 0)), cancelled)
         language = script.get("language", forced or LANGUAGES[0])
         answer = _Answer(script, request, language)

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -383,7 +383,8 @@ class Pipeline:
 
     def _align(self) -> None:
         pieces = self._word_times.take_group(self._scheduler)
-        with timed("align", [piece.work for piece in pieces]):
+        loading = nullcontext() if self._word_times.is_loaded else self._counters.loading()
+        with timed("align", [piece.work for piece in pieces]), loading:
             self._counters.words_done += self._word_times.align(pieces)
         for piece in pieces:
             self._close_piece(piece)

@@ -304,9 +304,10 @@ class Transcriber:
     def _load(self) -> Pipeline:
         # A draft that was measured not to gain is not loaded again.
         config = self.config if self._gauge.may_gain else replace(self.config, draft_model=None)
-        self._resident = Pipeline(
-            config, self.counters, lambda: self._inbox.put(None), self._load_model, self._gauge
-        )
+        with self.counters.loading():
+            self._resident = Pipeline(
+                config, self.counters, lambda: self._inbox.put(None), self._load_model, self._gauge
+            )
         self._info = self._resident.info
         return self._resident
 

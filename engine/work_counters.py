@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -10,6 +12,7 @@ class WorkCounters:
     """Grow with every chunk, token and word, so that a watcher can tell slow from stuck; the others say how it stands.
 
     steps_done: of the running batch. row_slots_done: rows that those steps computed, free ones included.
+    is_loading: a model is being read into memory.
     """
 
     chunks_done: int = 0
@@ -20,3 +23,13 @@ class WorkCounters:
     batch_rows: int = 0
     reserved_tokens: int = 0
     open_recordings: int = 0
+    is_loading: bool = False
+
+    @contextlib.contextmanager
+    def loading(self) -> Iterator[None]:
+        """Say that a model is being loaded, for as long as that takes."""
+        self.is_loading = True
+        try:
+            yield
+        finally:
+            self.is_loading = False

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from engine.audio.recording import PcmFile
-from engine.process_memory import peak_resident_bytes
+from engine.memory import memory_use
+from engine.process_memory import peak_resident_bytes, resident_bytes
 from engine.protocol.config import EngineConfig
 from engine.protocol.errors import (
     EngineError,
@@ -234,15 +235,23 @@ class _Worker:
 
     def _beat(self) -> None:
         while not self._is_over.wait(_HEARTBEAT_SECONDS):
-            counters = self._transcriber.counters
+            counters, memory = self._transcriber.counters, memory_use()
             self._outbox.send(
                 Heartbeat(
                     chunks_done=counters.chunks_done,
-                    tokens_done=counters.tokens_done + counters.words_done,
+                    tokens_done=counters.tokens_done,
+                    words_done=counters.words_done,
+                    steps_done=counters.steps_done,
+                    row_slots_done=counters.row_slots_done,
                     active_requests=counters.open_recordings,
                     queued_requests=max(0, len(self._in_hand) - counters.open_recordings),
-                    resident_bytes=peak_resident_bytes(),
+                    resident_bytes=resident_bytes() or 0,
+                    peak_bytes=peak_resident_bytes(),
                     batch_rows=counters.batch_rows,
                     reserved_tokens=counters.reserved_tokens,
+                    device_active_bytes=memory.active_bytes,
+                    device_peak_bytes=memory.peak_bytes,
+                    device_cache_bytes=memory.cache_bytes,
+                    is_loading=counters.is_loading,
                 )
             )

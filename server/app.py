@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from server.jobs.refusals import as_refusal
 from server.jobs.runner import JobRunner
 from server.jobs.store import JobStoreError
 from server.keys import KeyStore
+from server.limits import KeyLimits
 from server.parts import Parts
 from server.recognition import Recognizer
 from server.request_scope import CLIENT_GONE_STATUS, RequestScope
@@ -32,12 +34,17 @@ def create_app(
     settings: Settings, engine: EngineClient, key_store: KeyStore, *, decoder: Decoder | None = None
 ) -> FastAPI:
     """The application over an engine and a decoder (None for the pool) that it starts and stops with its lifespan."""
-    uploads = UploadStore.from_settings(settings)
+    limits = KeyLimits(
+        requests_per_minute=settings.key_requests_per_minute,
+        concurrent_uploads=settings.key_concurrent_uploads,
+        queued_recordings=settings.key_queued_recordings,
+    )
+    uploads = UploadStore.from_settings(settings, limits)
     store = store_from_settings(settings)
     decoder = decoder or DecodePool.from_settings(settings)
     recognizer = Recognizer(engine, decoder)
     shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
-    runner = JobRunner(engine, recognizer, store, concurrent_jobs=settings.max_running_jobs)
+    runner = JobRunner(engine, recognizer, store, limits, concurrent_jobs=settings.max_running_jobs)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -51,7 +58,7 @@ def create_app(
             uploads.open()
             engine.start()
             await decoder.start()
-            runner.start()
+            await runner.start()
             yield
         finally:
             # Connections had their part of the time already.
@@ -68,7 +75,7 @@ def create_app(
         # The description is written by hand and has a route of its own.
         openapi_url=None,
     )
-    app.state.parts = Parts(settings, engine, uploads, store, runner, recognizer, shared)
+    app.state.parts = Parts(settings, engine, uploads, store, runner, recognizer, shared, asyncio.Event())
     install_error_handlers(app)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(JobStoreError, _on_job_store_error)

@@ -79,7 +79,9 @@ class EngineClient:
                 breaker_window_seconds=settings.breaker_window_seconds,
                 breaker_pause_seconds=settings.breaker_pause_seconds,
             ),
-            watch=WatchLimits(stall_seconds=settings.stall_seconds),
+            watch=WatchLimits(
+                stall_seconds=settings.stall_seconds, load_seconds=settings.load_timeout_seconds
+            ),
         )
         return cls(
             supervisor,

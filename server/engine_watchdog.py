@@ -4,6 +4,8 @@ A worker is stuck when it has work that it could do and none of it moves, or whe
 carry counters of chunks and tokens; so does a worker that hangs in a driver's call keep beating, while its counters
 stand still. How long is too long follows from the worker's own history, because a chunk may take minutes on a slow
 machine. Audio that something else is still writing is no work that could be done: its writer has limits of its own.
+A model that is being loaded, because it was unloaded while nobody needed it or is needed for the first time, moves
+no counter for as long as that takes, and has a limit of its own as well.
 It only judges; the supervisor acts. Times are seconds of a monotonic clock, given by the caller.
 """
 
@@ -35,7 +37,7 @@ class WatchLimits:
 
     stall_seconds: at least so long, and at least stall_chunks times as long as one chunk has taken it on average.
     terminate_seconds: from the decision to end a stuck worker to its SIGKILL, the dump of its stacks and SIGTERM
-    before that. tick_seconds: how often to look.
+    before that. tick_seconds: how often to look. load_seconds: how long a worker may stand still that says it loads.
     """
 
     stall_seconds: float = 60.0
@@ -43,6 +45,7 @@ class WatchLimits:
     # With the 60 s before it and what noticing takes, a worker that hears nothing is gone within 65 s.
     terminate_seconds: float = 4.5
     tick_seconds: float = 1.0
+    load_seconds: float = 1800.0
 
 
 class WorkerWatch:
@@ -55,6 +58,7 @@ class WorkerWatch:
         self._moved_at = now
         """When something last moved, or when there was first something that could."""
         self._counters: tuple[int, int] | None = None
+        self._is_loading = False
         self._chunks_done = 0
         self._busy_seconds = 0.0
         """Spent with work in hand, up to the last progress: what is spent standing still teaches nothing."""
@@ -73,7 +77,7 @@ class WorkerWatch:
 
     @property
     def patience_seconds(self) -> float:
-        """How long the worker may stand still now."""
+        """How long the worker may say nothing, and with work in hand stand still."""
         return max(self._limits.stall_seconds, self._limits.stall_chunks * (self.chunk_seconds or 0.0))
 
     def sent(self, message: ToWorker, now: float) -> None:
@@ -90,7 +94,10 @@ class WorkerWatch:
         """The worker said this."""
         self._heard_at = now
         if isinstance(message, Heartbeat):
-            counters = (message.chunks_done, message.tokens_done)
+            counters = (message.chunks_done, message.tokens_done + message.words_done)
+            if message.is_loading != self._is_loading:
+                # What a load takes says nothing about chunks, and before it ended nothing could move.
+                self._is_loading, self._moved_at = message.is_loading, now
             if counters != self._counters:
                 # The first ones are a beginning to count from; a warm-up has chunks too.
                 if self._counters is not None:
@@ -109,9 +116,8 @@ class WorkerWatch:
 
     def deadline(self) -> float:
         """When the worker will be stuck, if nothing happens until then."""
-        if self.has_work:
-            return min(self._heard_at, self._moved_at) + self.patience_seconds
-        return self._heard_at + self.patience_seconds
+        silent = self._heard_at + self.patience_seconds
+        return min(silent, self._moved_at + self._still_patience_seconds) if self.has_work else silent
 
     def verdict(self, now: float) -> str | None:
         """Why the worker is stuck, in words that go on after "the engine"; None when it is not."""
@@ -120,7 +126,13 @@ class WorkerWatch:
         silent_seconds, still_seconds = now - self._heard_at, now - self._moved_at
         if silent_seconds >= self.patience_seconds:
             return f"has said nothing for {silent_seconds:.1f} s"
+        if self._is_loading:
+            return f"has been loading a model for {still_seconds:.1f} s"
         return f"has made no progress for {still_seconds:.1f} s with work in hand"
+
+    @property
+    def _still_patience_seconds(self) -> float:
+        return max(self.patience_seconds, self._limits.load_seconds if self._is_loading else 0.0)
 
     def _note_progress(self, now: float) -> None:
         if self.has_work:

@@ -60,6 +60,22 @@ class KeyLimits:
             usage.unfinished += 1
         return Place(self, owner)
 
+    def occupy(self, owner: str, *, is_checked: bool) -> Place:
+        """Count an unfinished recording that is here already, such as one of a job of an earlier start.
+
+        is_checked: raises ApiError 429 when the owner has as many as it may, and then counts nothing.
+        """
+        with self._lock:
+            usage = self._usage.setdefault(owner, _Usage())
+            if is_checked:
+                try:
+                    self._check_queued(usage)
+                except ApiError:
+                    self._forget_if_idle(owner)
+                    raise
+            usage.unfinished += 1
+        return Place(self, owner, is_uploading=False)
+
     def _check(self, usage: _Usage) -> None:
         if self._concurrent_uploads and usage.uploads >= self._concurrent_uploads:
             raise over_limit(
@@ -67,12 +83,7 @@ class KeyLimits:
                 f"This key may send {self._concurrent_uploads} recordings at once.",
                 _UPLOAD_PAUSE_SECONDS,
             )
-        if self._queued_recordings and usage.unfinished >= self._queued_recordings:
-            raise over_limit(
-                "key_queue_full",
-                f"This key may have {self._queued_recordings} recordings unfinished at once.",
-                _QUEUE_PAUSE_SECONDS,
-            )
+        self._check_queued(usage)
         if self._requests_per_minute:
             now = self._monotonic()
             while usage.submitted_at and usage.submitted_at[0] <= now - WINDOW_SECONDS:
@@ -83,6 +94,14 @@ class KeyLimits:
                     f"This key may submit {self._requests_per_minute} recordings a minute.",
                     usage.submitted_at[0] + WINDOW_SECONDS - now,
                 )
+
+    def _check_queued(self, usage: _Usage) -> None:
+        if self._queued_recordings and usage.unfinished >= self._queued_recordings:
+            raise over_limit(
+                "key_queue_full",
+                f"This key may have {self._queued_recordings} recordings unfinished at once.",
+                _QUEUE_PAUSE_SECONDS,
+            )
 
     def _forget_if_idle(self, owner: str) -> None:
         usage = self._usage[owner]
@@ -99,10 +118,10 @@ class KeyLimits:
 class Place:
     """One recording's place among its owner's; given back in two steps, each of which may be repeated."""
 
-    def __init__(self, limits: KeyLimits, owner: str) -> None:
+    def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool = True) -> None:
         self._limits = limits
         self._owner = owner
-        self._is_uploading = True
+        self._is_uploading = is_uploading
         self._is_unfinished = True
 
     def end_upload(self) -> None:

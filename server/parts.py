@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -26,6 +27,8 @@ class Parts:
     runner: JobRunner
     recognizer: Recognizer
     shared: SharedWork
+    # Set when the server begins to end: what would go on for ever ends then.
+    stopping: asyncio.Event
     # How long a stream's status may wait for the first text, and how long a stream may say nothing.
     stream_first_wait_seconds: float = 2.0
     stream_keep_alive_seconds: float = 10.0

@@ -174,17 +174,27 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which stops admitting work the moment it is told to end, and not when it gets round to it."""
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, which stops admitting work the moment it is told to end, and not when it gets round to it.
 
-    def __init__(self, config: uvicorn.Config, engine: EngineClient) -> None:
+    Streams that only watch end then, so that they do not hold up those who wait for work.
+    """
+
+    def __init__(self, config: uvicorn.Config, engine: EngineClient, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._engine = engine
+        self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came."""
         self._engine.close_admission()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what listens, let connections finish for a while, end the application."""
+        self._engine.close_admission()
+        self._stopping.set()
+        await super().shutdown(sockets)
 
 
 class _Run:
@@ -231,7 +241,7 @@ class _Run:
         # The fake engine is sent scripts, which no decoder reads.
         decoder = PassThrough() if self._engine_module == FAKE_WORKER_MODULE else None
         app = create_app(self._settings, engine, self._key_store, decoder=decoder)
-        server = _Server(uvicorn_config(app, self._settings), engine)
+        server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.parts.stopping)
         self._server = server
         server.should_exit = self.was_signalled
         announcing = asyncio.create_task(self._announce(server, engine))

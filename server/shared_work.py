@@ -23,6 +23,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -117,6 +118,8 @@ class _Work:
     """One recording being transcribed, with what was said about it so far, for those who join later."""
 
     task: asyncio.Task[Transcript]
+    removal: Future[None] | None = None
+    """Of its recording, once the task has ended."""
 
     def __init__(self, wish: _Wish) -> None:
         self.wish = wish
@@ -229,7 +232,8 @@ class SharedWork:
         else:
             work = self._begin(wish, upload)
         if retry is not None:
-            upload.delete()
+            # Not waited for: the work that was found must not end before this request has joined it.
+            upload.begin_delete()
             if on_retry is not None:
                 on_retry(retry)
         if result is not None:
@@ -265,7 +269,7 @@ class SharedWork:
 
         def on_end(task: asyncio.Task[Transcript]) -> None:
             self._running.discard(work)
-            own.delete()
+            work.removal = own.begin_delete()
             if not task.cancelled():
                 task.exception()  # seen, also when nobody waits for it any more
 
@@ -293,6 +297,9 @@ class SharedWork:
         work.admit(waiter)
         try:
             await asyncio.wait({work.task})
+            if work.removal is not None and not work.removal.done():
+                # Whoever is answered may take it that nothing of the recording is left.
+                await asyncio.wait({asyncio.wrap_future(work.removal)})
         finally:
             work.waiters.remove(waiter)
             if not work.waiters:

@@ -8,6 +8,8 @@ the first byte of its body is read.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import fcntl
 import logging
@@ -15,7 +17,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,6 +57,7 @@ class Upload:
     sha256: hex digest of the recording's bytes, taken while they were written
     place: its place among its key's unfinished recordings, given back by whoever deletes its folder; so it goes along
     with a recording that is moved and handed on
+    executor: whose threads remove it; without one it is removed where it is asked for
     """
 
     path: Path
@@ -62,21 +65,41 @@ class Upload:
     sha256: str
     fields: FormFields
     place: Place | None = field(default=None, repr=False, compare=False)
+    executor: Executor | None = field(default=None, repr=False, compare=False)
 
-    def delete(self) -> None:
-        """Remove the recording and its folder; again, or after it was moved away, is no error."""
+    async def delete(self) -> None:
+        """Remove the recording and its folder, off the event loop: gigabytes take their time.
+
+        Again, or after it was moved away, is no error. It goes on when the awaiting task is cancelled.
+        """
+        removal = self.begin_delete()
+        if not removal.done():
+            await asyncio.shield(asyncio.wrap_future(removal))
+
+    def begin_delete(self) -> Future[None]:
+        """`delete` for those who cannot wait; done when nothing is left."""
         was_here = self.path.parent.exists()
+        if self.executor is not None:
+            # A store that was closed has no threads any more.
+            with contextlib.suppress(RuntimeError):
+                return self.executor.submit(self._remove, was_here)
+        self._remove(was_here)
+        removal: Future[None] = Future()
+        removal.set_result(None)
+        return removal
+
+    def _remove(self, was_here: bool) -> None:
         shutil.rmtree(self.path.parent, ignore_errors=True)
         if was_here and self.place is not None:
             self.place.release()
 
-    def __enter__(self) -> Upload:
+    async def __aenter__(self) -> Upload:
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.delete()
+        await self.delete()
 
 
 class UploadStore:
@@ -115,7 +138,7 @@ class UploadStore:
         self._receiving = 0
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> UploadStore:
+    def from_settings(cls, settings: Settings, limits: KeyLimits) -> UploadStore:
         """A store as the settings want it."""
         return cls(
             settings.data,
@@ -123,11 +146,7 @@ class UploadStore:
             max_concurrent_uploads=settings.max_concurrent_uploads,
             idle_seconds=settings.upload_idle_seconds,
             min_bytes_per_second=settings.min_upload_bytes_per_second,
-            limits=KeyLimits(
-                requests_per_minute=settings.key_requests_per_minute,
-                concurrent_uploads=settings.key_concurrent_uploads,
-                queued_recordings=settings.key_queued_recordings,
-            ),
+            limits=limits,
             local_folders=settings.allow_local_files,
         )
 
@@ -204,7 +223,9 @@ class UploadStore:
         try:
             folder.mkdir(mode=0o700)
             fields = await self._read(request, body, recording)
-            return Upload(recording.path, recording.size_bytes, recording.sha256, fields, place)
+            return Upload(
+                recording.path, recording.size_bytes, recording.sha256, fields, place, self._executor
+            )
         except BaseException as error:
             recording.close()
             shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Literal
 from engine.protocol.config import ModelInfo, TranscribeOptions
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,11 @@ class LoadFailed:
 class Heartbeat:
     """Sent about once a second, with counters that grow when work is done: equal ones mean that nothing moves.
 
+    words_done: words that were timed. steps_done: of the running batch. row_slots_done: rows that those computed.
+    resident_bytes: of the worker's process now, 0 where the system does not say; peak_bytes: the most it ever held.
     batch_rows: sequences in the running batch. reserved_tokens: what they may come to hold, of the memory budget.
+    device_active_bytes, device_peak_bytes, device_cache_bytes: what MLX holds, has held, and keeps for reuse.
+    is_loading: a model is being read into memory, and until that is over nothing else moves.
     """
 
     chunks_done: int
@@ -112,8 +116,16 @@ class Heartbeat:
     active_requests: int
     queued_requests: int
     resident_bytes: int
+    peak_bytes: int = 0
+    words_done: int = 0
+    steps_done: int = 0
+    row_slots_done: int = 0
     batch_rows: int = 0
     reserved_tokens: int = 0
+    device_active_bytes: int = 0
+    device_peak_bytes: int = 0
+    device_cache_bytes: int = 0
+    is_loading: bool = False
 
 
 @dataclass(frozen=True, slots=True)

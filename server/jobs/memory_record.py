@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from server.jobs.job import Claim, EventKind, Job, JobEvent, JobFailure, StoredAudio
+from server.jobs.turns import OwnersQueue
 
 
 @dataclass(slots=True)
@@ -83,3 +85,17 @@ class JobRecord:
     def bare(self) -> Job:
         """The job as lists show it."""
         return replace(self.job, queue_position=None, partial_text="", transcript=None)
+
+
+def queued_by_owner(records: Iterable[JobRecord]) -> dict[str, list[JobRecord]]:
+    """Queued jobs of each owner, in the order given."""
+    found: dict[str, list[JobRecord]] = {}
+    for record in records:
+        if record.job.status == "queued":
+            found.setdefault(record.job.owner, []).append(record)
+    return found
+
+
+def as_queues(queued: dict[str, list[JobRecord]]) -> list[OwnersQueue]:
+    """The same as whose turn it is goes by; owners with none are left out."""
+    return [OwnersQueue(owner, len(records), records[0].seq) for owner, records in queued.items() if records]

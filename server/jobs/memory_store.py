@@ -8,39 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from engine.protocol.transcript import Transcript
 from server.jobs.audio_folder import AudioFolder, FolderLock, store_error
-from server.jobs.bells import WORK, Bells, claim_of, log_of
+from server.jobs.bells import WORK, claim_of, log_of
 from server.jobs.job import (
     Claim,
     EventKind,
     Job,
-    JobEvent,
     JobFailure,
-    JobPage,
     JobStatus,
     StoredAudio,
-    StoreStats,
     Submission,
     Swept,
     WorkerDeath,
 )
 from server.jobs.keeping_clock import KeepingClock
-from server.jobs.memory_record import JobRecord
+from server.jobs.memory_record import JobRecord, as_queues, queued_by_owner
+from server.jobs.memory_shelf import MemoryShelf
 from server.jobs.serialization import fingerprint
 from server.jobs.store import (
-    CURSOR_PATTERN,
     LEASE_OVER,
-    MAX_PAGE,
-    CursorInvalid,
     IdempotencyConflict,
     JobNotRetryable,
     JobStoreFull,
@@ -54,7 +48,7 @@ from server.keys import make_private_folder
 MAX_FINISHED = 1000
 
 
-class MemoryJobStore:
+class MemoryJobStore(MemoryShelf):
     """A JobStore for one process; lives on one event loop."""
 
     def __init__(
@@ -75,13 +69,9 @@ class MemoryJobStore:
         self._folder = data_folder / "jobs"
         self._lock = FolderLock(self._folder / "lock")
         # Not where a store on disk keeps its recordings, which are still needed when that one is used again.
-        self._audio = AudioFolder(self._folder / "passing-audio")
-        self._bells = Bells()
-        self._entries: dict[str, JobRecord] = {}
-        """By job id, in the order of submission."""
+        super().__init__(AudioFolder(self._folder / "passing-audio"))
         self._keys: dict[tuple[str, str], str] = {}
         self._last_seq = 0
-        self._is_open = False
         self._is_draining = False
 
     # ---- life ------------------------------------------------------------------------------------------------
@@ -184,12 +174,15 @@ class MemoryJobStore:
         self._take_back_silent()
         if self._is_draining:
             return ()
-        waiting = [entry for entry in self._entries.values() if entry.job.status == "queued"][:limit]
         lease_until = self._monotonic() + self._rules.lease_seconds
-        claims = tuple(entry.begin(worker, self._wall(), lease_until) for entry in waiting)
-        for entry in waiting:
+        queued = queued_by_owner(self._entries.values())
+        claims: list[Claim] = []
+        while len(claims) < limit and (queue := self._turns.next_of(as_queues(queued))) is not None:
+            entry = queued[queue.owner].pop(0)
+            self._turns.note_served(queue.owner)
+            claims.append(entry.begin(worker, self._wall(), lease_until))
             self._bells.ring(log_of(entry.job.job_id))
-        return claims
+        return tuple(claims)
 
     async def claimed_audio(self, claim: Claim) -> Path:
         """See JobStore."""
@@ -290,78 +283,6 @@ class MemoryJobStore:
         entry.back_to_queue(self._wall(), uncharged=uncharged, **changes)
         for name in (WORK, claim_of(entry.job.job_id), log_of(entry.job.job_id)):
             self._bells.ring(name)
-
-    # ---- asking ----------------------------------------------------------------------------------------------
-
-    async def get(self, job_id: str, owner: str) -> Job | None:
-        """See JobStore."""
-        entry = self._find(job_id, owner)
-        return None if entry is None else replace(entry.job, queue_position=self._queue_position(entry))
-
-    async def list(
-        self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
-    ) -> JobPage:
-        """See JobStore."""
-        self._check_open()
-        if cursor is not None and not re.fullmatch(CURSOR_PATTERN, cursor):
-            raise CursorInvalid("cursor is not one that a list of jobs gave; leave it out to begin anew")
-        limit = max(1, min(limit, MAX_PAGE))
-        found = [
-            entry
-            for entry in reversed(self._entries.values())
-            if entry.job.owner == owner
-            and status in (None, entry.job.status)
-            and (cursor is None or entry.seq < int(cursor, 16))
-        ]
-        shown = found[:limit]
-        return JobPage(
-            tuple(entry.bare() for entry in shown),
-            f"{shown[-1].seq:x}" if len(found) > limit else None,
-        )
-
-    async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
-        """See JobStore."""
-        with self._bells.listening(log_of(job_id)) as rung:
-            while self._is_open and (entry := self._find(job_id, owner)) is not None:
-                rung.clear()
-                events = entry.events[after_id:]
-                is_over = entry.job.is_finished
-                for event in events:
-                    yield event
-                    after_id = event.event_id
-                if is_over:
-                    return
-                await rung.wait()
-
-    async def audio(self, job_id: str, owner: str) -> Path | None:
-        """See JobStore."""
-        entry = self._find(job_id, owner)
-        return self._audio.path(entry.audio.audio_id) if entry is not None and entry.job.has_audio else None
-
-    async def stats(self) -> StoreStats:
-        """See JobStore."""
-        self._check_open()
-        counted: dict[JobStatus, int] = dict.fromkeys(get_args(JobStatus), 0)
-        for entry in self._entries.values():
-            counted[entry.job.status] += 1
-        kept = [entry.audio.size_bytes for entry in self._entries.values() if entry.job.has_audio]
-        return StoreStats(counted, len(kept), sum(kept))
-
-    def _find(self, job_id: str, owner: str) -> JobRecord | None:
-        self._check_open()
-        entry = self._entries.get(job_id)
-        return entry if entry is not None and entry.job.owner == owner else None
-
-    def _queue_position(self, entry: JobRecord) -> int | None:
-        if entry.job.status != "queued":
-            return None
-        return sum(
-            1 for other in self._entries.values() if other.job.status == "queued" and other.seq <= entry.seq
-        )
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise JobStoreUnavailable("The job store is not open.")
 
     # ---- ending ----------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from server.jobs.job import Claim, Job, JobFailure, Submission
 from server.jobs.refusals import as_refusal
 from server.jobs.reporting import JobReport
 from server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
-from server.limits import Place
+from server.limits import KeyLimits, Place
 from server.logs import log_event
 from server.recognition import Recognizer
 from server.transcript_log import log_transcript
@@ -58,6 +58,7 @@ class JobRunner:
         engine: EngineClient,
         recognizer: Recognizer,
         store: JobStore,
+        limits: KeyLimits,
         *,
         concurrent_jobs: int = CONCURRENT_JOBS,
         sweep_seconds: float = SWEEP_SECONDS,
@@ -65,18 +66,21 @@ class JobRunner:
         self._engine = engine
         self._recognizer = recognizer
         self._store = store
+        self._limits = limits
         self._concurrent_jobs = concurrent_jobs
         self._sweep_seconds = sweep_seconds
         self._slots = asyncio.Semaphore(concurrent_jobs)
         self._loops: set[asyncio.Task[None]] = set()
         self._working: set[asyncio.Task[None]] = set()
         self._places: dict[str, Place] = {}
-        """Of the unfinished jobs that were submitted to this process, their places among their keys' recordings."""
+        """Of the unfinished jobs, their places among their keys' recordings."""
 
     # ---- life ------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to work on what the store has; the store is open."""
+    async def start(self) -> None:
+        """Begin to work on what the store has, which takes its owners' places; the store is open."""
+        for job_id, owner in await self._store.unfinished():
+            self._places[job_id] = self._limits.occupy(owner, is_checked=False)
         self._spawn(self._hand_out(), self._loops, name="jobs")
         self._spawn(self._keep_sweeping(), self._loops, name="job-sweeps")
 
@@ -121,13 +125,29 @@ class JobRunner:
         if submitted.is_new and upload.place is not None:
             self._places[submitted.job.job_id] = upload.place
             upload = dataclasses.replace(upload, place=None)
-        upload.delete()
+        # Its recording was moved away; what is left is an empty folder, and no moment to be cancelled in.
+        dataclasses.replace(upload, executor=None).begin_delete()
         return submitted
 
     async def cancel(self, job_id: str, owner: str) -> Job | None:
         """End an unfinished job now; a finished one stays as it is. None when there is none."""
         job = await self._store.cancel(job_id, owner)
         if job is not None:
+            self._is_over(job_id)
+        return job
+
+    async def retry(self, job_id: str, owner: str) -> Job | None:
+        """Queue a failed job again; None when there is none. raises: ApiError 429, JobStoreError"""
+        if job_id in self._places:
+            return await self._store.retry(job_id, owner)
+        # Before it is queued, because it may be over before this hears of it.
+        self._places[job_id] = self._limits.occupy(owner, is_checked=True)
+        try:
+            job = await self._store.retry(job_id, owner)
+        except BaseException:
+            self._is_over(job_id)
+            raise
+        if job is None:
             self._is_over(job_id)
         return job
 

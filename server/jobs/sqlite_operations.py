@@ -24,7 +24,7 @@ from server.jobs.serialization import (
     options_to_json,
     transcript_to_json,
 )
-from server.jobs.sqlite_rows import JOB_COLUMNS, find, job_of
+from server.jobs.sqlite_rows import JOB_COLUMNS, find, job_of, owners_queues, queue_position
 from server.jobs.store import (
     LEASE_OVER,
     IdempotencyConflict,
@@ -34,6 +34,7 @@ from server.jobs.store import (
     Submitted,
     not_heard_of_again,
 )
+from server.jobs.turns import Turns
 
 _INSERT = (
     "INSERT INTO jobs (job_id, owner, options, result_format, callback_url, idempotency_key, fingerprint, created_at, "
@@ -41,8 +42,8 @@ _INSERT = (
 )
 _CLAIM = (
     "UPDATE jobs SET status = 'processing', worker = :worker, boot = :boot, lease_until = :lease_until, "
-    "attempts = attempts + 1, claim_number = claim_number + 1, started_at = :now WHERE seq IN "
-    f"(SELECT seq FROM jobs WHERE status = 'queued' ORDER BY seq LIMIT :limit) RETURNING {JOB_COLUMNS}"
+    "attempts = attempts + 1, claim_number = claim_number + 1, started_at = :now WHERE seq = :seq "
+    f"RETURNING {JOB_COLUMNS}"
 )
 _REQUEUE = (
     "UPDATE jobs SET status = 'queued', worker = NULL, boot = NULL, lease_until = NULL, started_at = NULL, "
@@ -86,6 +87,7 @@ class JobOperations:
         self._monotonic = monotonic
         self._clock = KeepingClock(wall=wall, monotonic=monotonic)
         self._boot = secrets.token_hex(8)
+        self.turns = Turns()
         self.is_draining = False
 
     def begin(self, connection: sqlite3.Connection, effects: Effects) -> int:
@@ -112,7 +114,7 @@ class JobOperations:
                     )
                 effects.removed_audio.add(submission.audio.audio_id)
                 return Submitted(job_of(known), is_new=False)
-        queued = self._check_room(connection)
+        self._check_room(connection)
         row = connection.execute(
             _INSERT,
             (
@@ -131,15 +133,13 @@ class JobOperations:
         effects.new_audio = True
         self._log(connection, effects, row, "queued")
         effects.rings.add(WORK)
-        return Submitted(job_of(row, queue_position=queued + 1), is_new=True)
+        return Submitted(job_of(row, queue_position=queue_position(connection, self.turns, row)), is_new=True)
 
-    def _check_room(self, connection: sqlite3.Connection) -> int:
+    def _check_room(self, connection: sqlite3.Connection) -> None:
         counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
         unfinished = counted["queued"] + counted["processing"]
         if unfinished >= self._rules.max_unfinished:
             raise JobStoreFull(f"{unfinished} jobs are unfinished already")
-        queued: int = counted["queued"]
-        return queued
 
     # ---- working ---------------------------------------------------------------------------------------------
 
@@ -150,20 +150,19 @@ class JobOperations:
         self.take_back_silent(connection, effects)
         if self.is_draining:
             return ()
-        rows = connection.execute(
-            _CLAIM,
-            {
-                "worker": worker,
-                "boot": self._boot,
-                "lease_until": self._monotonic() + self._rules.lease_seconds,
-                "now": self._wall(),
-                "limit": limit,
-            },
-        ).fetchall()
-        rows.sort(key=lambda row: row["seq"])
-        for row in rows:
+        values = {
+            "worker": worker,
+            "boot": self._boot,
+            "lease_until": self._monotonic() + self._rules.lease_seconds,
+            "now": self._wall(),
+        }
+        claims: list[Claim] = []
+        while len(claims) < limit and (queue := self.turns.next_of(owners_queues(connection))) is not None:
+            row = connection.execute(_CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
+            self.turns.note_served(queue.owner)
             self._log(connection, effects, row, "progress")
-        return tuple(Claim(job_of(row), worker, row["claim_number"]) for row in rows)
+            claims.append(Claim(job_of(row), worker, row["claim_number"]))
+        return tuple(claims)
 
     def is_held(self, connection: sqlite3.Connection, claim: Claim) -> bool:
         """Whether the claim holds."""

@@ -15,6 +15,7 @@ from server.jobs.serialization import (
     transcript_from_json,
 )
 from server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
+from server.jobs.turns import OwnersQueue, Turns
 
 JOB_COLUMNS = (
     "seq, job_id, owner, status, options, result_format, callback_url, created_at, started_at, finished_at, "
@@ -55,20 +56,46 @@ def find(connection: sqlite3.Connection, job_id: str, owner: str) -> sqlite3.Row
     )
 
 
-def whole_job(connection: sqlite3.Connection, job_id: str, owner: str) -> Job | None:
+def owners_queues(connection: sqlite3.Connection) -> list[OwnersQueue]:
+    """The queued jobs of every owner who has any; as much work as there are such owners, however many jobs."""
+    rows = connection.execute(
+        "SELECT owner, jobs, (SELECT min(seq) FROM jobs WHERE status = 'queued' AND jobs.owner = queues.owner) "
+        "AS oldest FROM queues"
+    )
+    return [OwnersQueue(row["owner"], row["jobs"], row["oldest"]) for row in rows.fetchall()]
+
+
+def queue_position(connection: sqlite3.Connection, turns: Turns, row: sqlite3.Row) -> int:
+    """When the queued job of a row is taken, 1 for next."""
+    queues = owners_queues(connection)
+    (mine,) = [one for one in queues if one.owner == row["owner"]]
+    (newer,) = connection.execute(
+        "SELECT count(*) FROM jobs WHERE status = 'queued' AND owner = ? AND seq > ?",
+        (row["owner"], row["seq"]),
+    ).fetchone()
+    return turns.position(mine, mine.count - newer, queues)
+
+
+def unfinished(connection: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
+    """Ids and owners of all jobs that are not over."""
+    one = "SELECT job_id, owner FROM jobs WHERE status = "
+    rows = connection.execute(f"{one} 'queued' UNION ALL {one} 'processing'").fetchall()
+    return tuple((row["job_id"], row["owner"]) for row in rows)
+
+
+def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, turns: Turns) -> Job | None:
     """An owner's job with its texts and its queue position."""
     row = _one(
         connection,
-        f"SELECT {JOB_COLUMNS}, texts.partial_text, texts.transcript, "
-        "CASE status WHEN 'queued' THEN "
-        "(SELECT count(*) FROM jobs AS other WHERE other.status = 'queued' AND other.seq <= jobs.seq) END "
-        "AS queue_position FROM jobs LEFT JOIN texts USING (seq) WHERE job_id = ? AND owner = ?",
+        f"SELECT {JOB_COLUMNS}, texts.partial_text, texts.transcript "
+        "FROM jobs LEFT JOIN texts USING (seq) WHERE job_id = ? AND owner = ?",
         (job_id, owner),
     )
     if row is None:
         return None
+    position = queue_position(connection, turns, row) if row["status"] == "queued" else None
     return dataclasses.replace(
-        job_of(row, queue_position=row["queue_position"]),
+        job_of(row, queue_position=position),
         partial_text=row["partial_text"] or "",
         transcript=None if row["transcript"] is None else transcript_from_json(row["transcript"]),
     )

@@ -287,7 +287,9 @@ class SqliteJobStore:
 
     async def get(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
-        return await self._read(partial(sqlite_rows.whole_job, job_id=job_id, owner=owner))
+        return await self._read(
+            partial(sqlite_rows.whole_job, job_id=job_id, owner=owner, turns=self._operations.turns)
+        )
 
     async def list(
         self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
@@ -323,6 +325,10 @@ class SqliteJobStore:
     async def stats(self) -> StoreStats:
         """See JobStore."""
         return await self._read(sqlite_rows.stats)
+
+    async def unfinished(self) -> tuple[tuple[str, str], ...]:
+        """See JobStore."""
+        return await self._read(sqlite_rows.unfinished)
 
     # ---- ending ----------------------------------------------------------------------------------------------
 
@@ -360,6 +366,11 @@ class SqliteJobStore:
             if connection is None:
                 connection = self._reading.connection = self._connect(is_reader=True)
                 self._read_connections.append(connection)
-            return question(connection)
+            # One moment for all statements of a question: the writer does not wait for readers.
+            connection.execute("BEGIN")
+            try:
+                return question(connection)
+            finally:
+                connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise database_error(error) from None

@@ -150,7 +150,11 @@ class JobStore(Protocol):
     # ---- working ---------------------------------------------------------------------------------------------
 
     async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
-        """Take up to `limit` jobs, oldest first; waits for the first, and returns nothing when the wait is over."""
+        """Take up to `limit` jobs; waits for the first, and returns nothing when the wait is over.
+
+        Owners who have jobs queued take turns, and of each the oldest job comes first; who was never served comes
+        before those who were.
+        """
 
     async def claimed_audio(self, claim: Claim) -> Path:
         """The recording as a local file, there as long as the claim is held."""
@@ -209,6 +213,9 @@ class JobStore(Protocol):
     async def stats(self) -> StoreStats:
         """How much there is, of all owners together."""
 
+    async def unfinished(self) -> tuple[tuple[str, str], ...]:
+        """Ids and owners of all jobs that are queued or processing, of all owners."""
+
     # ---- ending ----------------------------------------------------------------------------------------------
 
     async def cancel(self, job_id: str, owner: str) -> Job | None:
@@ -220,7 +227,7 @@ class JobStore(Protocol):
     async def retry(self, job_id: str, owner: str) -> Job | None:
         """Queue a failed job again, with a clean record; None when there is none. raises: JobNotRetryable, JobStoreFull
 
-        It keeps its place in lists, and is taken as early as its age says.
+        It keeps its place in lists, and among its owner's jobs is taken as early as its age says.
         """
 
     async def sweep(self) -> Swept:

@@ -6,7 +6,8 @@
     : keep-alive          a comment, while nothing else is to be said
 
 A client that lost its connection sends the last id it saw as Last-Event-ID and misses nothing. `queued` after other
-events says that the job begins anew, and with it its text.
+events says that the job begins anew, and with it its text. When the server ends, the stream does so at once, whatever
+the job does; it tells browsers to come back in a few seconds.
 """
 
 from __future__ import annotations
@@ -24,14 +25,22 @@ from server.routes.disconnect import while_connected
 from server.routes.job_bodies import event_body
 from server.routes.streaming import KEEP_ALIVE, STALLED_CLIENT_SECONDS
 
+COME_BACK = b": the server is stopping\nretry: 3000\n\n"
+"""`retry` tells browsers' EventSource after how many milliseconds to connect again."""
+
 
 class JobEventStream(Response):
     """The response that tells a log to its end, or until the client goes."""
 
     def __init__(
-        self, request: Request, events: AsyncIterator[JobEvent], *, keep_alive_seconds: float
+        self,
+        request: Request,
+        events: AsyncIterator[JobEvent],
+        *,
+        stopping: asyncio.Event,
+        keep_alive_seconds: float,
     ) -> None:
-        """keep_alive_seconds: how long the stream may say nothing."""
+        """stopping: set when the server ends. keep_alive_seconds: how long the stream may say nothing."""
         # As StreamingResponse does it: no body is set, so no length is sent.
         self.status_code = 200
         self.media_type = "text/event-stream"
@@ -39,6 +48,7 @@ class JobEventStream(Response):
         self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})  # nginx's
         self._request = request
         self._events = events
+        self._stopping = stopping
         self._keep_alive_seconds = keep_alive_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,7 +63,9 @@ class JobEventStream(Response):
         # A task of its own: what waits inside an iterator must not be cancelled for a comment.
         heard: asyncio.Queue[JobEvent | None] = asyncio.Queue()
         listening = asyncio.create_task(self._listen(heard))
-        listening.add_done_callback(lambda _: heard.put_nowait(None))
+        stopping = asyncio.create_task(self._stopping.wait())
+        for end in (listening, stopping):
+            end.add_done_callback(lambda _: heard.put_nowait(None))
         try:
             while True:
                 try:
@@ -65,11 +77,15 @@ class JobEventStream(Response):
                 if event is None:
                     break
                 await self._send(send, as_lines(event))
-            listening.result()
+            if listening.done():
+                listening.result()
+            else:
+                await self._send(send, COME_BACK)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            stopping.cancel()
+            await asyncio.gather(listening, stopping, return_exceptions=True)
 
     async def _listen(self, heard: asyncio.Queue[JobEvent | None]) -> None:
         async for event in self._events:

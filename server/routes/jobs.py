@@ -63,7 +63,7 @@ async def _submit(request: Request) -> Response:
             idempotency_key=idempotency_key,
         )
     except BaseException:
-        upload.delete()
+        await upload.delete()
         raise
     headers = {"location": f"/jobs/{submitted.job.job_id}"}
     if not submitted.is_new:
@@ -151,7 +151,9 @@ async def follow_job(request: Request, job_id: str) -> Response:
     job = await _job(request, job_id)
     parts = parts_of(request)
     events = parts.jobs.events(job.job_id, job.owner, after_id=after_id)
-    return JobEventStream(request, events, keep_alive_seconds=parts.stream_keep_alive_seconds)
+    return JobEventStream(
+        request, events, stopping=parts.stopping, keep_alive_seconds=parts.stream_keep_alive_seconds
+    )
 
 
 async def _delete_job(request: Request, job_id: str) -> Response:
@@ -169,7 +171,7 @@ async def _delete_job(request: Request, job_id: str) -> Response:
 @router.post("/jobs/{job_id}/retry")
 async def retry_job(request: Request, job_id: str) -> Response:
     """Queue a failed job again, as long as its recording is still there."""
-    job = await parts_of(request).jobs.retry(job_id, owner_of(request))
+    job = await parts_of(request).runner.retry(job_id, owner_of(request))
     if job is None:
         raise _not_found()
     return JSONResponse(accepted_body(job), status_code=202, headers={"location": f"/jobs/{job.job_id}"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -35,8 +35,8 @@ async def create_transcription(request: Request) -> Response:
     parts.engine.check_admission()
     timeout_seconds = parts.settings.request_timeout_seconds
     upload = await parts.uploads.receive(request, file_fields=("file",))
-    with ExitStack() as held:
-        held.enter_context(upload)
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(upload)
         form = read_transcription_form(upload.fields)
         info = await while_connected(request, parts.engine.wait_ready(), timeout_seconds=timeout_seconds)
         check_model(form.model, info)

@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect, Request
@@ -55,7 +55,7 @@ class TranscriptStream(Response):
         work: Callable[[OnDelta], Coroutine[Any, Any, Transcript]],
         info: ModelInfo,
         *,
-        held: AbstractContextManager[Any],
+        held: AbstractAsyncContextManager[Any],
         more_headers: Mapping[str, str],
         wants_logprobs: bool,
         timeout_seconds: float,
@@ -90,7 +90,7 @@ class TranscriptStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raises what goes wrong before its first byte, for the ordinary error answers."""
-        with self._held:
+        async with self._held:
             try:
                 await while_connected(self._request, self._told(send), timeout_seconds=None)
             except ClientDisconnect:

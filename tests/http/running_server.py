@@ -12,14 +12,13 @@ from types import TracebackType
 from typing import Any
 
 import httpx
-import uvicorn
 
 from engine.protocol.launch import FAKE_WORKER_MODULE
 from server.app import create_app
 from server.decode_pool import Decoder, PassThrough
 from server.engine_client import EngineClient
 from server.keys import KeyStore
-from server.serve import bind, uvicorn_config
+from server.serve import DrainingServer, bind, uvicorn_config
 from server.settings import Settings
 
 PATIENCE_SECONDS = 30.0
@@ -63,7 +62,8 @@ class RunningServer:
         if decoder is None and engine_module == FAKE_WORKER_MODULE:
             decoder = PassThrough()
         app = create_app(self.settings, self.engine, self.key_store, decoder=decoder)
-        self._server = uvicorn.Server(uvicorn_config(app, self.settings))
+        config = uvicorn_config(app, self.settings)
+        self._server = DrainingServer(config, self.engine, app.state.parts.stopping)
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._server.serve(sockets=[self._listener])), daemon=True
         )
@@ -80,10 +80,14 @@ class RunningServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.close()
-        self._server.should_exit = True
+        self.stop()
         self._thread.join(PATIENCE_SECONDS)
         self._listener.close()
         assert not self._thread.is_alive(), "the server did not stop"
+
+    def stop(self) -> None:
+        """Tell it to end, as a signal would; leaving the context waits for that."""
+        self._server.should_exit = True
 
     def transcribe(self, recording: bytes, **fields: Any) -> httpx.Response:
         """POST /v1/audio/transcriptions, headers taken from `headers=`."""

@@ -91,7 +91,7 @@ class Story:
     ) -> asyncio.Task[Transcript]:
         async def request() -> Transcript:
             # As the routes do: who holds the upload deletes it on leaving.
-            with self.upload(content) as upload:
+            async with self.upload(content) as upload:
                 return await self.shared.transcribe(
                     upload,
                     options,

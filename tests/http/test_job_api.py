@@ -234,6 +234,46 @@ def test_follower_hears_of_a_cancellation_at_once(tmp_path: Path):
         other.close()
 
 
+def test_follower_is_let_go_at_once_when_the_server_stops_and_misses_nothing(tmp_path: Path):
+    with RunningServer(tmp_path, drain_seconds=30) as running:
+        job_id = submit(running, script(text="at last", delay_seconds=1.5)).json()["job_id"]
+        with running.client.stream("GET", f"/jobs/{job_id}/events") as response:
+            lines = response.iter_lines()
+            assert "event: queued" in takewhile(lambda line: line != "event: progress", lines)
+            running.stop()
+            rest = list(lines)
+        assert "retry: 3000" in rest
+        assert "event: done" not in rest, "the stream went on until the job was over"
+    with RunningServer(tmp_path) as running:
+        later = followed(running, job_id, **{"Last-Event-ID": "2"})
+        assert (later[0]["id"], later[-1]["event"]) == (3, "done")
+        assert state(running, job_id)["attempts"] == 1
+
+
+def test_jobs_of_an_earlier_start_take_their_keys_places(tmp_path: Path):
+    with RunningServer(tmp_path, key_queued_recordings=2, drain_seconds=0) as running:
+        first, second = (submit(running, SLOW).json()["job_id"] for _ in range(2))
+        until(lambda: state(running, first)["status"] == "processing")
+    with RunningServer(tmp_path, key_queued_recordings=2, drain_seconds=0) as running:
+        assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
+        running.client.delete(f"/jobs/{second}")
+        third = submit(running, SPEECH).json()["job_id"]
+        assert ended(running, third)["status"] == "completed"
+        running.client.delete(f"/jobs/{first}")
+
+
+def test_retried_job_takes_a_place_again(tmp_path: Path):
+    with RunningServer(tmp_path, key_queued_recordings=1, drain_seconds=0) as running:
+        failed = submit(running, script(fail="audio_undecodable")).json()["job_id"]
+        ended(running, failed)
+        slow = submit(running, SLOW).json()["job_id"]
+        assert_openai_error(running.client.post(f"/jobs/{failed}/retry"), 429, "key_queue_full")
+        running.client.delete(f"/jobs/{slow}")
+        assert running.client.post(f"/jobs/{failed}/retry").status_code == 202
+        ended(running, failed)
+        until(lambda: submit(running, SPEECH).status_code == 202)
+
+
 # ---- ending --------------------------------------------------------------------------------------------------
 
 

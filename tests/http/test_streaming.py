@@ -314,7 +314,7 @@ def test_client_that_takes_nothing_is_treated_as_gone():
 
     async def serve() -> Request:
         request = Request({"type": "http", "headers": [], "state": {"request_id": "req_1"}}, receive)
-        with contextlib.ExitStack() as held:
+        async with contextlib.AsyncExitStack() as held:
             held.callback(lambda: released.append(True))
             response = TranscriptStream(
                 request,

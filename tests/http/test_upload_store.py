@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import shutil
 import threading
 from dataclasses import replace
 from functools import partial
@@ -77,12 +78,36 @@ def test_place_goes_along_with_a_recording_that_is_handed_on(tmp_path: Path):
     upload = asyncio.run(receive(whole_request(form(part("file", SPEECH)))))
     moved = upload.path.parent.with_name("moved")
     upload.path.parent.rename(moved)
-    upload.delete()
+    asyncio.run(upload.delete())
     with pytest.raises(ApiError, match="unfinished"):
         asyncio.run(receive(whole_request(form(part("file", SPEECH)))))
-    replace(upload, path=moved / upload.path.name).delete()
-    with asyncio.run(receive(whole_request(form(part("file", SPEECH))))):
-        pass
+    asyncio.run(replace(upload, path=moved / upload.path.name).delete())
+    asyncio.run(asyncio.run(receive(whole_request(form(part("file", SPEECH))))).delete())
+    store.close()
+
+
+def test_recording_is_removed_by_another_thread_than_the_event_loops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = UploadStore(tmp_path, max_upload_bytes=1000, max_concurrent_uploads=1, idle_seconds=30)
+    store.open()
+    threads: list[threading.Thread] = []
+
+    def remove(folder: Path, **options: bool) -> None:
+        threads.append(threading.current_thread())
+        removed(folder, **options)
+
+    async def story() -> None:
+        upload = await store.receive(whole_request(form(part("file", SPEECH))), file_fields=("file",))
+        async with upload:
+            monkeypatch.setattr(shutil, "rmtree", remove)
+        assert not upload.path.parent.exists()
+
+    removed = shutil.rmtree
+    asyncio.run(story())
+    monkeypatch.undo()
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
     store.close()
 
 

@@ -22,8 +22,8 @@ from server.engine_watchdog import WatchLimits, WorkerWatch
 LIMITS = WatchLimits(stall_seconds=60.0, stall_chunks=10.0)
 
 
-def beat(chunks: int = 0, tokens: int = 0) -> Heartbeat:
-    return Heartbeat(chunks, tokens, 1, 0, 0)
+def beat(chunks: int = 0, tokens: int = 0, words: int = 0, *, is_loading: bool = False) -> Heartbeat:
+    return Heartbeat(chunks, tokens, 1, 0, 0, words_done=words, is_loading=is_loading)
 
 
 def whole(request_id: str = "a") -> Transcribe:
@@ -67,7 +67,28 @@ def test_worker_that_beats_but_does_not_move_is_stuck_after_its_time():
     assert "no progress for 60.0 s" in str(one.verdict(60.0))
 
 
-@pytest.mark.parametrize("counters", [{"chunks": 1}, {"tokens": 1}])
+def test_worker_that_loads_its_model_again_has_the_time_that_a_load_may_take():
+    one = watch(whole())
+    beaten_until(one, 400, is_loading=True)
+    assert one.verdict(400.0) is None
+    one.heard(beat(), 401.0)
+    beaten_until(one, 460, start=402)
+    assert one.verdict(460.0) is None, "what could not move while it loaded is not held against it"
+    assert "no progress" in str(one.verdict(462.0))
+    assert one.chunk_seconds is None, "a load teaches nothing about chunks"
+
+
+def test_load_that_takes_too_long_is_stuck_and_so_is_one_that_says_nothing():
+    one = watch(whole())
+    beaten_until(one, 1799, is_loading=True)
+    assert one.verdict(1799.0) is None
+    assert "loading a model for 1800.0 s" in str(one.verdict(1800.0))
+    silent = watch(whole())
+    silent.heard(beat(is_loading=True), 1.0)
+    assert "said nothing" in str(silent.verdict(61.0))
+
+
+@pytest.mark.parametrize("counters", [{"chunks": 1}, {"tokens": 1}, {"words": 1}])
 def test_a_chunk_or_a_token_is_progress(counters: dict[str, int]):
     one = watch(whole())
     beaten_until(one, 50)

@@ -360,18 +360,22 @@ def test_answer_stopped_inside_its_language_head_has_no_text(tmp_path: Path) -> 
 
 
 def test_idle_model_is_unloaded_and_comes_back_with_the_next_recording(tmp_path: Path) -> None:
-    loads: list[float] = []
+    loads: list[bool] = []
+    opened: list[Transcriber] = []
 
     def load(config: EngineConfig) -> ScriptedModel:
-        loads.append(time.monotonic())
+        # The first one is loaded inside the constructor.
+        loads.append(not opened or opened[0].counters.is_loading)
         return ScriptedModel(config, tmp_path, lambda tokens: "Heard.")
 
     with Transcriber(config=EngineConfig(device="cpu", idle_unload_seconds=0.05), load=load) as engine:
+        opened.append(engine)
         assert engine.transcribe(noise(1.0), language="English").text == "Heard."
         wait_until(lambda: not engine.is_resident)
         assert engine.info.model_id == "scripted"
         assert engine.transcribe(noise(1.0), language="English").text == "Heard."
-        assert len(loads) == 2
+        assert loads == [True, True], "the watchdog must know why nothing moves"
+        assert not engine.counters.is_loading
 
 
 def test_memory_limit_that_holds_no_sequence_is_refused_at_the_start(tmp_path: Path) -> None:

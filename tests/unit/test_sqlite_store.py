@@ -374,4 +374,24 @@ def test_shipped_migrations_make_a_sound_database():
     assert migrations.migrate(connection) == len(migrations.migrations()) >= 1
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     triggers = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
-    assert triggers == (3,)
+    assert triggers == (7,)
+
+
+def test_jobs_queued_before_owners_took_turns_are_counted_when_the_layout_grows():
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    steps = migrations.migrations()
+    migrations.migrate(connection, steps[:1])
+    for number, (owner, status) in enumerate([("ann", "queued"), ("ann", "queued"), ("bob", "completed")]):
+        connection.execute(
+            "INSERT INTO jobs (job_id, owner, status, options, result_format, fingerprint, created_at, audio_bytes) "
+            "VALUES (?, ?, ?, '{}', 'json', '', 0, 0)",
+            (f"job_{number}", owner, status),
+        )
+    migrations.migrate(connection, steps)
+    assert connection.execute("SELECT owner, jobs FROM queues").fetchall() == [("ann", 2)]
+    connection.execute("UPDATE jobs SET status = 'processing'")
+    assert connection.execute("SELECT owner, jobs FROM queues").fetchall() == []
+    connection.execute("UPDATE jobs SET status = 'queued' WHERE owner = 'bob'")
+    assert connection.execute("SELECT owner, jobs FROM queues").fetchall() == [("bob", 1)]
+    connection.execute("DELETE FROM jobs WHERE owner = 'bob'")
+    assert connection.execute("SELECT owner, jobs FROM queues").fetchall() == []

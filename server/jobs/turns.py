@@ -1,0 +1,48 @@
+"""Whose turn it is: owners take turns, and within each owner the oldest job comes first.
+
+So whoever submits thousands of jobs holds up only their own. Turns are counted in this process alone: after a restart
+everybody begins anew, oldest job first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class OwnersQueue:
+    """One owner's queued jobs: how many there are, and the number of the oldest."""
+
+    owner: str
+    count: int
+    oldest_seq: int
+
+
+class Turns:
+    """Remembers when each owner was served last."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, int] = {}
+        self._count = 0
+
+    def next_of(self, queues: Iterable[OwnersQueue]) -> OwnersQueue | None:
+        """The queue whose oldest job is taken next; None when there is none."""
+        return min(queues, key=self._key, default=None)
+
+    def note_served(self, owner: str) -> None:
+        """A job of this owner was handed out."""
+        self._count += 1
+        self._served[owner] = self._count
+
+    def position(self, mine: OwnersQueue, rank: int, queues: Iterable[OwnersQueue]) -> int:
+        """When the owner's rank-th oldest job is taken, 1 for next, if nothing new comes.
+
+        queues: of all owners; the owner's own among them changes nothing.
+        """
+        my_key = self._key(mine)
+        others = (one for one in queues if one.owner != mine.owner)
+        return rank + sum(min(one.count, rank if self._key(one) < my_key else rank - 1) for one in others)
+
+    def _key(self, queue: OwnersQueue) -> tuple[int, int]:
+        return self._served.get(queue.owner, 0), queue.oldest_seq
