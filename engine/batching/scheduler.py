@@ -318,18 +318,23 @@ class Scheduler:
         return recording.is_read and not recording.waiting and not is_in_hand
 
     def _padded_alike(self, tickets: Iterable[Ticket]) -> list[Ticket]:
-        """The first of these in order, and with it those that one pass takes along."""
+        """The first of these in order, and with it those that one pass takes along.
+
+        Where more wait than fit, there are 1, 2, 3, 4, 6, 8, 12, 16 ... of them: some devices plan kernels by shape.
+        """
         group: list[Ticket] = []
         longest = total = 0
+        is_full = False
         for ticket in islice(tickets, 2 * self.limits.max_rows):
             width = max(longest, ticket.prompt_tokens)
             padded = width * (len(group) + 1)
             tokens = total + ticket.prompt_tokens
             if group and (padded > self.limits.tokens_of_a_pass or padded > _PADDING_ALLOWED * tokens):
+                is_full = True
                 continue
             group.append(ticket)
             longest, total = width, tokens
-        return group
+        return group[: _size_below(len(group))] if is_full else group
 
     def _is_beginner_waiting(self) -> bool:
         return any(
@@ -381,6 +386,12 @@ class Scheduler:
             else:
                 heappop(turns)
             yield ticket
+
+
+def _size_below(count: int) -> int:
+    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, ... up to `count`."""
+    size = 1 << (count.bit_length() - 1)
+    return size + size // 2 if count >= size + size // 2 and size > 1 else size
 
 
 def _reading_order(item: tuple[str, _Recording]) -> tuple[bool, int, int]:

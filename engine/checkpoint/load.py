@@ -83,14 +83,18 @@ def build_model(
 
 
 def build_aligner(
-    checkpoint: Checkpoint, *, dtype: mx.Dtype, device: mx.Device | None = None
+    checkpoint: Checkpoint,
+    *,
+    dtype: mx.Dtype,
+    device: mx.Device | None = None,
+    placement: Placement | None = None,
 ) -> AlignerModel:
     """`build_model` for a forced aligner."""
     if checkpoint.config.class_count is None:
         raise CheckpointMismatch(
             "this is a speech recognizer, not a forced aligner; choose a Qwen3-ForcedAligner model"
         )
-    placement = Placement.for_device(device or mx.default_device(), dtype)
+    placement = placement or Placement.for_device(device or mx.default_device(), dtype)
     model = AlignerModel(checkpoint.config, Weights(checkpoint.tensors, placement))
     mx.eval(resident_arrays(model))
     return model

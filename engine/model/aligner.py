@@ -9,9 +9,13 @@ import mlx.core as mx
 import numpy as np
 
 from engine.model.asr import AudioPromptedModel
-from engine.model.cache import OnePass
+from engine.model.cache import OnePass, slot_bucket
 from engine.model.config import ModelConfig
 from engine.model.projection import Weights
+
+# Where kernels are planned by shape, for longer than they run, passes have one of a few shapes.
+_WIDTH_STEP = 128
+_MARK_STEP = 256
 
 
 class AlignerModel(AudioPromptedModel):
@@ -21,6 +25,7 @@ class AlignerModel(AudioPromptedModel):
         if config.class_count is None:
             raise ValueError("the configuration names no number of timestamp classes")
         super().__init__(config, weights)
+        self.plans_by_shape = weights.placement.plans_by_shape
         self.class_count = config.class_count
 
     def mark_logits(self, prompts: list[list[int]], audio: list[mx.array], mark_id: int) -> list[mx.array]:
@@ -34,11 +39,18 @@ class AlignerModel(AudioPromptedModel):
         if not prompts:
             return []
         embedded = [self.embed_prompt(ids, part) for ids, part in zip(prompts, audio, strict=True)]
-        width = max(one.shape[0] for one in embedded)
+        width = self._in_steps(max(one.shape[0] for one in embedded), _WIDTH_STEP)
         rows = mx.stack([mx.pad(one, [(0, width - one.shape[0]), (0, 0)]) for one in embedded])
+        if self.plans_by_shape:
+            rows = mx.pad(rows, [(0, slot_bucket(len(prompts)) - len(prompts)), (0, 0), (0, 0)])
         hidden = self.decoder(rows, OnePass())
         places = [np.flatnonzero(np.asarray(ids) == mark_id) + row * width for row, ids in enumerate(prompts)]
-        marks = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.concatenate(places).astype(np.int32))]
+        flat = np.concatenate(places).astype(np.int32)
+        count = self._in_steps(flat.size, _MARK_STEP)
+        marks = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.pad(flat, (0, count - flat.size)))]
         logits = self.decoder.head(marks)
         ends = np.cumsum([len(one) for one in places]).tolist()
         return [logits[end - len(one) : end] for end, one in zip(ends, places, strict=True)]
+
+    def _in_steps(self, size: int, step: int) -> int:
+        return -(-size // step) * step if self.plans_by_shape else size

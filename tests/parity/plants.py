@@ -116,8 +116,8 @@ PLANTS = (
         "encoder: windows ignored",
         "encoder",
         ENCODER,
-        "WindowPlan.for_clips(counts, self.config.tokens_per_window)",
-        "WindowPlan.for_clips(counts, 1_000_000)",
+        "            counts,\n            self.config.tokens_per_window,",
+        "            counts,\n            1_000_000,",
     ),
     _one(
         "encoder: tail chunk at its own width",
@@ -226,18 +226,18 @@ PLANTS = (
     ),
     # ---- decoder
     _one(
-        "decoder: epsilon 1e-5 in q_norm",
+        "decoder: epsilon 1e-5 in q_norm and k_norm",
         "logits",
         DECODER,
-        "self.q_norm, eps)",
-        "self.q_norm, 1e-5)",
+        "mx.fast.rms_norm(heads, None, eps)",
+        "mx.fast.rms_norm(heads, None, 1e-5)",
     ),
     _one(
-        "decoder: epsilon 1e-5 in k_norm",
+        "decoder: weights of q_norm and k_norm swapped",
         "logits",
         DECODER,
-        "self.k_norm, eps)",
-        "self.k_norm, 1e-5)",
+        'attention.tensor("q_norm.weight"), attention.tensor("k_norm.weight")',
+        'attention.tensor("k_norm.weight"), attention.tensor("q_norm.weight")',
     ),
     Plant(
         "decoder: epsilon 1e-5 in the layers' norms",

@@ -7,6 +7,7 @@ make_aligner_fixtures.py. Nothing here needs torch. Bounds are on float32, relat
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from engine.audio.mel import log_mel
 from engine.checkpoint.load import build_aligner, build_model, read_checkpoint
 from engine.model.aligner import AlignerModel
+from engine.model.projection import Placement
 from engine.protocol.errors import CheckpointMismatch
 from tests.parity import clips, random_model
 from tests.parity.clips import CLIPS_BY_NAME
@@ -113,6 +115,19 @@ def test_aligner_clips_in_one_call_agree_as_alone(
         [alone] = aligned(models[sizes], sizes, [name])
         np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
         expect_recorded(ours, "official", sizes, name)
+
+
+def test_aligner_in_the_few_shapes_of_a_planning_device_says_the_same(
+    models: dict[str, AlignerModel], tmp_path: Path
+) -> None:
+    """Rows, widths and marks padded to steps, as on CUDA; five clips become six rows."""
+    names = ["8.1s-odd", "0.3s", "2.5s-odd", "1.0s", "8.1s-odd"]
+    random_model.write_checkpoint(tmp_path, ALIGNER, "mlx")
+    placement = replace(Placement.for_device(mx.Device(mx.cpu), mx.float32), plans_by_shape=True)
+    planning = build_aligner(read_checkpoint(tmp_path), dtype=mx.float32, placement=placement)
+    plain = aligned(models[ALIGNER.name], ALIGNER.name, names)
+    for ours, wanted in zip(aligned(planning, ALIGNER.name, names), plain, strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("layout", random_model.LAYOUTS)

@@ -133,6 +133,19 @@ def test_a_pass_may_be_larger_than_a_prefill() -> None:
     assert len(story.aligned) == 6
 
 
+def test_groups_of_many_come_in_few_sizes() -> None:
+    limits = BatchLimits(max_rows=32, token_budget=100_000, prefill_tokens=1000, align_tokens=4000)
+    story = Story(limits)
+    story.open("talk")
+    for _ in range(40):
+        story.to_align("talk", tokens=280)  # 14 would fit
+    sizes = []
+    while sum(sizes) < 40:
+        story.until_aligned()
+        sizes.append(len(story.aligned))
+    assert sizes == [12, 12, 12, 4]
+
+
 def test_chunks_of_very_different_length_are_not_padded_to_one_another() -> None:
     story = Story()
     story.open("talk")
