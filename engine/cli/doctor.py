@@ -7,6 +7,7 @@ Nothing is downloaded and nothing is changed.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -24,11 +25,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.checkpoint.aligners import find_aligner
 from engine.checkpoint.fetch import HubAccess, resolve_model
 from engine.cli.console import Console, shown_bytes
 from engine.demo import SampleRecording
-from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL
+from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from engine.protocol.errors import EngineError
+from engine.text.words import WORD_PACKAGES
 
 MIN_PYTHON = (3, 11)
 LIBRARIES = ("mlx", "numpy", "av", "tokenizers", "huggingface_hub", "fastapi", "uvicorn")
@@ -92,6 +95,7 @@ def examine(surroundings: Surroundings, run_child: RunChild) -> list[Finding]:
         check_demo_model(),
         check_transcription(surroundings.recording, run_child),
         check_default_model(surroundings.hub or HubAccess()),
+        check_word_times(surroundings.hub or HubAccess()),
         check_disk((surroundings.hub or HubAccess()).cache),
     ]
     if surroundings.data_folder is not None:
@@ -255,6 +259,25 @@ def check_default_model(hub: HubAccess) -> Finding:
         )
     size = sum(file.stat().st_size for file in folder.iterdir())
     return Finding("default model", "ok", f"{DEFAULT_MODEL}, {shown_bytes(size)}, complete")
+
+
+def check_word_times(hub: HubAccess) -> Finding:
+    """Whether words can be timed with the real model, and in all of the aligner's languages; neither is a failure."""
+    missing = [name for name in WORD_PACKAGES.values() if importlib.util.find_spec(name) is None]
+    languages = " and ".join(language for language, name in WORD_PACKAGES.items() if name in missing)
+    try:
+        model_id = find_aligner(AUTO_ALIGNER, model=DEFAULT_MODEL, hub=hub).model_id
+    except EngineError:
+        return Finding(
+            "word times",
+            "note",
+            f"{DEFAULT_ALIGNER} is not on this disk; words are not timed without an aligner",
+            f"scribewire pull {DEFAULT_ALIGNER}",
+        )
+    if missing:
+        detail = f"{model_id}, complete; {languages} need {' and '.join(missing)}"
+        return Finding("word times", "note", detail, "pip install 'scribewire[cjk]'")
+    return Finding("word times", "ok", f"{model_id}, complete")
 
 
 def check_disk(folder: Path) -> Finding:

@@ -37,6 +37,10 @@ _IDEOGRAPHS = (
 _EXTRA = "install it with `pip install 'scribewire[cjk]'`"
 
 
+WORD_PACKAGES = {"Japanese": "nagisa", "Korean": "soynlp"}
+"""Languages whose words a package of the extra tells apart."""
+
+
 class WordsUnavailable(Exception):
     """This text's words cannot be told apart here; the message is a reason for the end of a sentence."""
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.fetch import HubAccess
+from engine.checkpoint.fetch import HubAccess, pull
 from engine.cli import doctor
 from engine.cli.console import Console
 from engine.cli.doctor import ChildResult, Finding, run_python, show_findings
 from engine.demo import SampleRecording
+from engine.protocol.config import DEFAULT_ALIGNER
+from tests.unit.fake_hub import FakeHub, model_files
 
 GOOD_MLX = ChildResult(0, json.dumps({"version": "0.32.4", "device": "cpu", "sum": 64**3}), "")
 
@@ -149,6 +151,26 @@ def test_absent_default_model_is_a_note_with_the_command_that_fetches_it(tmp_pat
     finding = doctor.check_default_model(HubAccess(cache_folder=tmp_path))
     assert finding.status == "note"
     assert finding.remedy == "scribewire pull mlx-community/Qwen3-ASR-0.6B-8bit"
+
+
+def test_absent_aligner_is_a_note_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    finding = doctor.check_word_times(HubAccess(cache_folder=tmp_path))
+    assert finding.status == "note"
+    assert finding.remedy == f"scribewire pull {DEFAULT_ALIGNER}"
+
+
+def test_an_aligner_without_the_extra_names_the_languages_that_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeHub({DEFAULT_ALIGNER: model_files()}).serving() as fake:
+        hub = HubAccess(fake.address, tmp_path / "cache", retry_waits_seconds=(), timeout_seconds=5)
+        pull(DEFAULT_ALIGNER, hub=hub)
+    monkeypatch.setattr("engine.cli.doctor.importlib.util.find_spec", lambda name: None)
+    finding = doctor.check_word_times(hub)
+    assert (finding.status, finding.remedy) == ("note", "pip install 'scribewire[cjk]'")
+    assert "Japanese and Korean need nagisa and soynlp" in finding.detail
+    monkeypatch.setattr("engine.cli.doctor.importlib.util.find_spec", lambda name: name)
+    assert doctor.check_word_times(hub).status == "ok"
 
 
 def test_little_memory_is_noted() -> None:
