@@ -16,6 +16,9 @@ from typing import BinaryIO, TextIO
 from tqdm import tqdm
 
 PROGRAM = "scribewire"
+DRAWN_EVERY_SECONDS = 0.1
+"""An upload advances thousands of times a second, and no eye follows."""
+
 _NAME_COLUMNS = 32
 _BAR = "{desc} {percentage:3.0f}%|{bar}| "
 _COUNTS = {
@@ -33,11 +36,17 @@ class Bar:
         self._name = name
         self._counts = counts
         self._shown: tqdm | None = None
+        self._drawn_at = 0.0
 
     def advance(self, done: float, total: float, *, note: str = "") -> None:
         """So much is done of so much."""
-        if not self._stream.isatty():
+        now = time.monotonic()
+        is_over = 0 < total <= done
+        if not self._stream.isatty() or (
+            now - self._drawn_at < DRAWN_EVERY_SECONDS and not (note or is_over)
+        ):
             return
+        self._drawn_at = now
         if self._shown is None:
             is_bytes = self._counts == "bytes"
             self._shown = tqdm(
