@@ -1,12 +1,18 @@
-"""What this process holds in memory, as the system counts it. Standard library only."""
+"""What this process holds in memory, as the system counts it, and what it gives back. Standard library only."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+
+_M_MMAP_THRESHOLD = -3
+"""Source: glibc's malloc.h, and mallopt(3): a threshold that is set does not move any more."""
+
+LARGE_BUFFER_BYTES = 1 << 20
 
 
 def resident_bytes() -> int | None:
@@ -23,6 +29,21 @@ def peak_resident_bytes() -> int:
         return _status_bytes("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_large_buffers_back() -> bool:
+    """Have every freed buffer of a megabyte and more go back to the system; False where there is no glibc to tell.
+
+    By itself glibc raises the size from which it does so to that of the largest buffer it ever freed, up to 32 MB;
+    those below come from heaps that small allocations keep from shrinking, and a process that computes on the CPU comes
+    to hold a hundred megabytes of holes.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES))
+    except AttributeError:  # another C library
+        return False
 
 
 def _status_bytes(name: str) -> int:

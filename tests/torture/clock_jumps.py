@@ -57,6 +57,8 @@ def clock_jumps(folder: Path, *, sweeps_seconds: float = SWEEPS_SECONDS) -> Find
             engine_module=FAKE,
             environment=environment,
             max_running_jobs=2,
+            # The running jobs wait at a gate, and would pass for stuck after a minute.
+            stall_seconds=3600.0,
             keep_results_days=days,
             keep_failed_audio_days=days,
         ) as served,

@@ -39,6 +39,8 @@ class Disturbance:
         """Of the time in it. Processes of the run itself count as much as others."""
         return {
             "cores": os.cpu_count(),
+            # Below 0 this run went before what else ran, as on a machine of its own.
+            "niceness": os.nice(0),
             "load_average_mean": round(sum(self._load) / max(1, len(self._load)), 2),
             "timer_of_10_ms_late_by_ms": _quantiles(self._late),
             "fsync_of_4_kib_ms": _quantiles(self._fsyncs),

@@ -79,10 +79,11 @@ def full_disk(folder: Path) -> Findings:
         status_at_full = client.http.get("/jobs?limit=1").status_code
         findings.expect(status_at_full == 200, f"what was accepted can still be asked for: {status_at_full}")
         ballast.unlink()
-        # Room is made as users make it.
+        # Room is made as users make it: more than the megabyte that the server keeps free for itself.
         started = time.monotonic()
-        client.http.delete(f"/jobs/{waiting[0]}").raise_for_status()
-        ledger.end(waiting[0], "cancelled")
+        for job_id in waiting[:3]:
+            client.http.delete(f"/jobs/{job_id}").raise_for_status()
+            ledger.end(job_id, "cancelled")
         recovered = wait_for(lambda: _is_accepted(client), seconds=60) and time.monotonic() - started
         findings.expect(recovered <= RECOVERED_SECONDS, f"it takes jobs again within 5 s: {recovered:.2f} s")
         client.http.delete(f"/jobs/{blocker}").raise_for_status()

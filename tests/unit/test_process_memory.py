@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
-from engine.process_memory import peak_resident_bytes, resident_bytes
+import pytest
+
+from engine.process_memory import give_large_buffers_back, peak_resident_bytes, resident_bytes
 
 MB = 1 << 20
 
@@ -26,3 +29,36 @@ def test_child_does_not_count_what_its_parent_held() -> None:
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(said.stdout) < 200 * MB
     assert len(held) == 300 * MB
+
+
+HOLES = """
+import sys
+from engine.process_memory import give_large_buffers_back, resident_bytes
+if sys.argv[1] == "told":
+    assert give_large_buffers_back()
+first = bytearray(30 << 20)
+del first
+before, pins = resident_bytes(), []
+for turn in range(20):
+    # Small things between the large ones, as a program's own.
+    large = [bytearray(b"x" * (8 << 20)) for _ in range(4)]
+    pins.append([bytes(100_000) for _ in range(4)])
+    pins.append(bytearray(b"x" * (turn + 2 << 18)))
+    del large
+print(resident_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed buffers so")
+def test_large_buffers_go_back_to_the_system_when_they_are_freed() -> None:
+    def growth(word: str) -> int:
+        program = [sys.executable, "-c", HOLES, word]
+        return int(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+
+    # The pins stay; of the large ones nothing may.
+    kept = 8 * MB + sum((turn + 2 << 18) for turn in range(20))
+    assert growth("told") < kept + 8 * MB
+
+
+def test_telling_is_no_error_anywhere() -> None:
+    assert give_large_buffers_back() in (True, False)
