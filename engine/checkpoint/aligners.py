@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.checkpoint.fetch import HubAccess, Progress, ResolvedModel, resolve_model
+from engine.checkpoint.fetch import HubAccess, Progress, ResolvedModel, pull, resolve_model
 from engine.checkpoint.hub import is_hub_id
 from engine.checkpoint.published import PUBLISHED_ALIGNERS
 from engine.demo import demo_aligner_path
@@ -50,11 +50,11 @@ def find_aligner(
         raise AlignerMissing(f"word times need a forced aligner: {problems[0]}") from problems[0]
     if download and not offline:
         try:
-            return resolve_model(names[0], download=True, progress=progress, hub=hub)
+            pull(names[0], progress=progress, hub=hub)
+            return resolve_model(names[0], offline=True, hub=hub)
         except ModelError as problem:
-            reason = problem.__cause__ or problem
             raise AlignerMissing(
-                f"word times need the forced aligner {names[0]}, which cannot be fetched: {reason}"
+                f"word times need the forced aligner {names[0]}, which cannot be fetched: {problem}"
             ) from problem
     raise AlignerMissing(
         f"word times need a forced aligner, and {names[0]} is not whole on this disk. Fetch it with "
