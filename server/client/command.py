@@ -100,6 +100,7 @@ def _submit_of(parsed: argparse.Namespace) -> Submit:
         "prompt": parsed.prompt,
         "temperature": parsed.temperature,
         "model": parsed.model,
+        "timestamp_granularities[]": "word" if parsed.words else None,
     }
     return Submit(
         files=tuple(parsed.files),
@@ -166,6 +167,9 @@ def _add_submit(commands: argparse._SubParsersAction[argparse.ArgumentParser], d
     submit.add_argument("--prompt", metavar="TEXT", help="names, terms and spellings to expect")
     submit.add_argument(
         "--temperature", metavar="N", help="0 to 1; 0, the default, always chooses the likeliest"
+    )
+    submit.add_argument(
+        "--words", action="store_true", help="time every word: in the result's JSON, and for subtitles"
     )
     submit.add_argument("--model", metavar="NAME", help="refuse unless the server has this model loaded")
     submit.add_argument(

@@ -100,10 +100,12 @@ def test_submit_and_wait_prints_the_text(server: RunningServer, tmp_path: Path):
 def test_options_reach_the_engine(server: RunningServer, tmp_path: Path):
     file = recording(tmp_path, echo_options=True)
     code, out, _ = typed(
-        server, "submit", "-w", "--language", "es", "--prompt", "etcd", "--temperature", "0.5", file
+        *(server, "submit", "-w", "--language", "es", "--prompt", "etcd", "--temperature", "0.5", "--words"),
+        file,
     )
     options = json.loads(out)
     assert code == 0
+    assert options["words"] is True
     assert (options["language"], options["prompt"], options["temperature"]) == ("es", "etcd", 0.5)
 
 

@@ -17,6 +17,7 @@ from engine.protocol.config import EngineConfig
 from engine.protocol.errors import AlignerMissing, CheckpointMismatch, OptionInvalid, RequestCancelled
 from engine.protocol.transcript import Transcript, words_text
 from engine.recording_work import Listener, TranscribeItem
+from engine.text.words import KOREAN_DICTIONARY
 from engine.transcriber import Transcriber
 from engine.word_times import WordTimes
 from tests.parity.clips import uniform
@@ -321,3 +322,21 @@ def test_a_chunk_decoded_twice_while_it_is_streamed_keeps_its_words(tmp_path: Pa
     assert "fell into a loop" in str(segment.notice)
     assert len(segment.words) == 8
     assert words_text(segment.words) == segment.text
+
+
+@pytest.mark.cjk
+def test_japanese_and_korean_words_come_through_the_engine(tmp_path: Path) -> None:
+    folder = write_tiny_aligner(tmp_path / "aligner", languages=("Japanese", "Korean"))
+    (folder / KOREAN_DICTIONARY).write_text("안녕 10 x\n날씨 10 x\n오늘 10 x\n", encoding="utf-8")
+    texts = {"Japanese": "今日は、いい天気ですね。", "Korean": "오늘은 날씨가 좋네요!"}
+
+    def script(tokens: int) -> str:
+        language = "Japanese" if tokens > 30 else "Korean"
+        return f"language {language}<asr_text>{texts[language]}"
+
+    with opened(tmp_path, script, folder) as transcriber:
+        for seconds, language in ((4.0, "Japanese"), (1.5, "Korean")):
+            transcript = transcriber.transcribe_item(asking(seconds))
+            assert (transcript.language, transcript.text) == (language, texts[language])
+            expect_words(transcript)
+            assert len(transcript.segments[0].words) >= 3
