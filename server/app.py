@@ -20,6 +20,8 @@ from server.jobs.runner import JobRunner
 from server.jobs.store import JobStoreError
 from server.keys import KeyStore
 from server.limits import KeyLimits
+from server.metrics.instruments import Metrics
+from server.metrics.standing import Standing
 from server.parts import Parts
 from server.recognition import Recognizer
 from server.request_scope import CLIENT_GONE_STATUS, RequestScope
@@ -42,9 +44,10 @@ def create_app(
     uploads = UploadStore.from_settings(settings, limits)
     store = store_from_settings(settings)
     decoder = decoder or DecodePool.from_settings(settings)
-    recognizer = Recognizer(engine, decoder)
+    metrics = Metrics()
+    recognizer = Recognizer(engine, decoder, metrics)
     shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
-    runner = JobRunner(engine, recognizer, store, limits, concurrent_jobs=settings.max_running_jobs)
+    runner = JobRunner(engine, recognizer, store, limits, metrics, concurrent_jobs=settings.max_running_jobs)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -75,7 +78,18 @@ def create_app(
         # The description is written by hand and has a route of its own.
         openapi_url=None,
     )
-    app.state.parts = Parts(settings, engine, uploads, store, runner, recognizer, shared, asyncio.Event())
+    app.state.parts = Parts(
+        settings,
+        engine,
+        uploads,
+        store,
+        runner,
+        recognizer,
+        shared,
+        metrics,
+        Standing(metrics.registry, engine, uploads),
+        asyncio.Event(),
+    )
     install_error_handlers(app)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(JobStoreError, _on_job_store_error)
@@ -86,7 +100,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(Gate, settings=settings, key_store=key_store)
     app.add_middleware(UnreadBody)
-    app.add_middleware(RequestScope)
+    app.add_middleware(RequestScope, metrics=metrics)
     return app
 
 

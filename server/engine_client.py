@@ -24,14 +24,16 @@ from engine.protocol.messages import (
     Completed,
     Failed,
     FromWorker,
+    Heartbeat,
     Progress,
     TextDelta,
     Transcribe,
 )
 from engine.protocol.transcript import Segment, Transcript
+from server.engine_figures import EngineFigures
 from server.engine_hands import Hands
 from server.engine_requests import AudioOutcome, Callbacks, EngineRequest
-from server.engine_supervisor import EngineState, EngineSupervisor
+from server.engine_supervisor import BreakerState, EngineState, EngineSupervisor
 from server.engine_watchdog import WatchLimits
 from server.errors import EngineResting
 from server.restart_policy import RestartPolicy
@@ -65,6 +67,7 @@ class EngineClient:
         self._is_closed = False
         self._closed_at = 0.0
         self._state_changed = asyncio.Event()
+        self.figures = EngineFigures()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, module: str = WORKER_MODULE) -> EngineClient:
@@ -141,6 +144,46 @@ class EngineClient:
     def worker_deaths(self) -> int:
         """How many workers have died since the start."""
         return self._supervisor.died_workers
+
+    @property
+    def worker_starts(self) -> int:
+        """How many workers were started."""
+        return self._supervisor.started_workers
+
+    @property
+    def worker_stalls(self) -> int:
+        """How many workers were ended because they stood still."""
+        return self._supervisor.stalled_workers
+
+    @property
+    def breaker(self) -> BreakerState:
+        """Whether too many deaths keep the engine at rest."""
+        return self._supervisor.breaker
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the worker stood still for too long and is being replaced."""
+        return self._supervisor.is_stalled
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is admitted because the server ends."""
+        return self._is_closed
+
+    @property
+    def admitted(self) -> int:
+        """Recordings that hold a place: being decoded, waiting, or in the worker's hands."""
+        return self._admitted
+
+    @property
+    def waiting_count(self) -> int:
+        """Recordings that no worker holds yet."""
+        return max(0, self._admitted - self._hands.held_count)
+
+    @property
+    def held_count(self) -> int:
+        """Recordings in the worker's hands."""
+        return self._hands.held_count
 
     def last_words(self) -> list[str]:
         """The newest lines of the living worker's standard error, such as a download's progress."""
@@ -297,6 +340,8 @@ class EngineClient:
 
     def on_message(self, message: FromWorker) -> None:
         """Route a worker's message to its request; those of requests given up meanwhile are dropped."""
+        if isinstance(message, Heartbeat):
+            self.figures.hear(message)
         request = self._hands.held(getattr(message, "request_id", ""))
         if request is None:
             return
@@ -326,6 +371,7 @@ class EngineClient:
 
     def on_death(self, reason: str) -> None:
         """Let what the dead worker held wait for the next one, or fail it."""
+        self.figures.forget_worker()
         held = [request for request in self._hands.drop_all() if not request.future.done()]
         if self.state in ("stopping", "stopped"):
             for request in held:

@@ -30,6 +30,7 @@ from server.logs import log_event
 from server.restart_policy import RestartPolicy, Restarts
 
 EngineState = Literal["stopped", "starting", "ready", "restarting", "failed", "stopping"]
+BreakerState = Literal["closed", "open", "trial"]
 
 MAX_DEATHS_BEFORE_FIRST_READY = 3
 """A worker that never once became ready and dies so often is given up on, as a model that fails to load is."""
@@ -76,6 +77,7 @@ class EngineSupervisor:
         self._watch: WorkerWatch | None = None
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False
+        self._is_stalled = False
         self._stop_requested = asyncio.Event()
         self._trouble: str | None = None
         """What became of the last worker, until the next one is ready."""
@@ -86,6 +88,8 @@ class EngineSupervisor:
         self.started_workers = 0
         self.died_workers = 0
         """Workers that ended without having been told to, once they had been started."""
+        self.stalled_workers = 0
+        """Workers that were ended because they stood still."""
 
     @property
     def process_id(self) -> int | None:
@@ -96,6 +100,16 @@ class EngineSupervisor:
     def resting_seconds(self) -> float:
         """How much longer the breaker is open and no worker is started; 0 when it is not."""
         return self._restarts.resting_seconds
+
+    @property
+    def breaker(self) -> BreakerState:
+        """Open while no worker is started after too many deaths; `trial` until the one tried then has proven itself."""
+        return "open" if self.resting_seconds else "trial" if self._restarts.is_trial else "closed"
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the worker stood still for too long and is being replaced."""
+        return self._is_stalled
 
     def last_words(self) -> list[str]:
         """The newest lines of the living worker's standard error."""
@@ -258,6 +272,8 @@ class EngineSupervisor:
                 # This process was stopped or starved, and what the worker said meanwhile is still unread.
                 watch.pardon(late_seconds)
         decided_at = time.monotonic()
+        self.stalled_workers += 1
+        self._is_stalled = True
         stuck.set_result(f"it {verdict}")
         self._trouble = stuck.result()
         if self.state == "ready":
@@ -288,6 +304,7 @@ class EngineSupervisor:
 
     def _become_ready(self, ready: Ready) -> None:
         self._was_ready = True
+        self._is_stalled = False
         self.info = ready.info
         if self.state == "stopping":
             return

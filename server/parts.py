@@ -10,6 +10,8 @@ from fastapi import Request
 from server.engine_client import EngineClient
 from server.jobs.runner import JobRunner
 from server.jobs.store import JobStore
+from server.metrics.instruments import Metrics
+from server.metrics.standing import Standing
 from server.recognition import Recognizer
 from server.settings import Settings
 from server.shared_work import SharedWork
@@ -27,6 +29,8 @@ class Parts:
     runner: JobRunner
     recognizer: Recognizer
     shared: SharedWork
+    metrics: Metrics
+    standing: Standing
     # Set when the server begins to end: what would go on for ever ends then.
     stopping: asyncio.Event
     # How long a stream's status may wait for the first text, and how long a stream may say nothing.

@@ -7,6 +7,7 @@ queue is free again.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -16,13 +17,15 @@ from engine.protocol.messages import Progress, TextDelta
 from engine.protocol.transcript import Segment, Transcript
 from server.decode_pool import DecodedRecording, Decoder
 from server.engine_client import EngineClient
+from server.metrics.instruments import Metrics
 
 
 class Recognizer:
     """Uploads in, transcripts out; lives on one event loop."""
 
-    def __init__(self, engine: EngineClient, decoder: Decoder) -> None:
+    def __init__(self, engine: EngineClient, decoder: Decoder, metrics: Metrics | None = None) -> None:
         self._engine = engine
+        self._metrics = metrics or Metrics()
         self._decoder = decoder
 
     async def transcribe(
@@ -44,6 +47,8 @@ class Recognizer:
         engine's.
         raises: further AudioError (the recording), ApiError 507 (no room for its samples)
         """
+        if priority == "interactive":
+            on_started = self._noting_wait(on_started)
         with self._engine.admission():
             # A recording is not decoded for an engine that will not take it.
             await self._engine.wait_ready()
@@ -70,6 +75,16 @@ class Recognizer:
             finally:
                 recording.close()
         return _with_decoding(transcript, recording)
+
+    def _noting_wait(self, on_started: Callable[[], None] | None) -> Callable[[], None]:
+        began = time.monotonic()
+
+        def note_and_tell() -> None:
+            self._metrics.note_wait("request", time.monotonic() - began)
+            if on_started is not None:
+                on_started()
+
+        return note_and_tell
 
 
 def _with_decoding(transcript: Transcript, recording: DecodedRecording) -> Transcript:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import REQUEST_ID_HEADER, ApiError, error_response
 from server.logs import log_event
+from server.metrics.instruments import UNMATCHED_ROUTE, Metrics
 
 CLIENT_GONE_STATUS = 499
 """Written to the log when the client left before its answer; never sent."""
@@ -27,11 +28,17 @@ def new_request_id() -> str:
     return "req_" + secrets.token_hex(12)
 
 
+def route_of(scope: Scope) -> str:
+    """The route that took a request, as it was registered."""
+    return getattr(scope.get("route"), "path_format", UNMATCHED_ROUTE)
+
+
 class RequestScope:
     """ASGI middleware; routes and other middleware may set `request.state.key_id`, `.error_code`, `.client_gone`."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -43,6 +50,7 @@ class RequestScope:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status: int | None = None
+        self._metrics.begin_request()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -74,6 +82,10 @@ class RequestScope:
             await error_response(failure)(scope, receive, send_with_id)
         finally:
             is_gone = state.get("client_gone", False) or status is None
+            seconds = time.monotonic() - started
+            self._metrics.end_request(
+                route_of(scope), CLIENT_GONE_STATUS if is_gone or status is None else status, seconds
+            )
             log_event(
                 logger,
                 logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO,
@@ -82,7 +94,7 @@ class RequestScope:
                 method=scope["method"],
                 path=scope["path"],
                 status=CLIENT_GONE_STATUS if is_gone else status,
-                milliseconds=round((time.monotonic() - started) * 1000, 1),
+                milliseconds=round(seconds * 1000, 1),
                 key_id=state.get("key_id"),
                 error=state.get("error_code"),
             )

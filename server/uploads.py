@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,10 +24,10 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from server.auth import LOCAL_OWNER, declares_json
-from server.errors import disk_full
+from server.errors import ApiError, disk_full
 from server.form_fields import FormFields as FormFields  # most callers know it from here
 from server.json_body import JsonBody
 from server.keys import make_private_folder
@@ -136,6 +137,11 @@ class UploadStore:
         self._folder: Path | None = None
         self._lock_descriptor = -1
         self._receiving = 0
+        self.received_count = 0
+        self.received_bytes = 0
+        """Of uploads received whole."""
+        self.refused_counts: Counter[str] = Counter()
+        """Of uploads that did not come to be, by error code."""
 
     @classmethod
     def from_settings(cls, settings: Settings, limits: KeyLimits) -> UploadStore:
@@ -202,6 +208,19 @@ class UploadStore:
         raises: ApiError 400 (no such body, no recording, damaged), 403 (a path that is not open), 408 (stalled, too
         slow), 413, 429, 507; ClientDisconnect.
         """
+        try:
+            upload = await self._receive(request, file_fields)
+        except ApiError as error:
+            self.refused_counts[error.code] += 1
+            raise
+        except ClientDisconnect:
+            self.refused_counts["client_gone"] += 1
+            raise
+        self.received_count += 1
+        self.received_bytes += upload.size_bytes
+        return upload
+
+    async def _receive(self, request: Request, file_fields: Sequence[str]) -> Upload:
         if self._folder is None:
             raise RuntimeError("the upload store is not open")
         folder = self._folder / secrets.token_hex(16)
@@ -238,6 +257,16 @@ class UploadStore:
             recording.close()
             place.end_upload()
             self._receiving -= 1
+
+    @property
+    def under_way(self) -> int:
+        """Uploads that are being received."""
+        return self._receiving
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has room for any recording at all."""
+        return self._free_bytes(self._folder or self._root.parent) >= LEAST_FREE_BYTES
 
     def _check_room(self, request: Request, folder: Path) -> None:
         if self._receiving >= self._max_concurrent_uploads:

@@ -156,11 +156,15 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """How many jobs of each status there are, and the recordings kept for them."""
+    """How many jobs of each status there are, and the recordings kept for them.
+
+    callbacks_due: ends of jobs that somebody is still to be told of.
+    """
 
     jobs: dict[JobStatus, int]
     audio_count: int
     audio_bytes: int
+    callbacks_due: int = 0
 
 
 @dataclass(frozen=True, slots=True)

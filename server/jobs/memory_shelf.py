@@ -81,6 +81,10 @@ class MemoryShelf:
         kept = [entry.audio.size_bytes for entry in self._entries.values() if entry.job.has_audio]
         return StoreStats(counted, len(kept), sum(kept))
 
+    async def check(self) -> None:
+        """See JobStore."""
+        self._check_open()
+
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """See JobStore."""
         self._check_open()

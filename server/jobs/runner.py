@@ -28,12 +28,14 @@ from engine.protocol.errors import (
 from engine.protocol.transcript import Transcript
 from server.engine_client import EngineClient
 from server.errors import ApiError, as_api_error, error_type
+from server.jobs.changes import JobChanges
 from server.jobs.job import Claim, Job, JobFailure, Submission
 from server.jobs.refusals import as_refusal
 from server.jobs.reporting import JobReport
 from server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
 from server.limits import KeyLimits, Place
 from server.logs import log_event
+from server.metrics.instruments import JobChange, Metrics
 from server.recognition import Recognizer
 from server.transcript_log import log_transcript
 from server.uploads import Upload
@@ -59,6 +61,7 @@ class JobRunner:
         recognizer: Recognizer,
         store: JobStore,
         limits: KeyLimits,
+        metrics: Metrics,
         *,
         concurrent_jobs: int = CONCURRENT_JOBS,
         sweep_seconds: float = SWEEP_SECONDS,
@@ -67,6 +70,8 @@ class JobRunner:
         self._recognizer = recognizer
         self._store = store
         self._limits = limits
+        self._metrics = metrics
+        self._changes = JobChanges(metrics)
         self._concurrent_jobs = concurrent_jobs
         self._sweep_seconds = sweep_seconds
         self._slots = asyncio.Semaphore(concurrent_jobs)
@@ -110,6 +115,7 @@ class JobRunner:
         owner: str,
         result_format: str = "json",
         idempotency_key: str | None = None,
+        request_id: str | None = None,
     ) -> Submitted:
         """Keep the recording and queue its job; when this returns, both are on disk and the upload is gone.
 
@@ -122,21 +128,25 @@ class JobRunner:
             )
         except JobStoreError as error:
             raise as_refusal(error) from None
-        if submitted.is_new and upload.place is not None:
-            self._places[submitted.job.job_id] = upload.place
-            upload = dataclasses.replace(upload, place=None)
+        if submitted.is_new:
+            self._changes.note("submitted", submitted.job, request_id=request_id)
+            if upload.place is not None:
+                self._places[submitted.job.job_id] = upload.place
+                upload = dataclasses.replace(upload, place=None)
         # Its recording was moved away; what is left is an empty folder, and no moment to be cancelled in.
         dataclasses.replace(upload, executor=None).begin_delete()
         return submitted
 
-    async def cancel(self, job_id: str, owner: str) -> Job | None:
+    async def cancel(self, job_id: str, owner: str, *, request_id: str | None = None) -> Job | None:
         """End an unfinished job now; a finished one stays as it is. None when there is none."""
         job = await self._store.cancel(job_id, owner)
         if job is not None:
             self._is_over(job_id)
+            if job.status == "cancelled":
+                self._changes.note("cancelled", job, request_id=request_id)
         return job
 
-    async def retry(self, job_id: str, owner: str) -> Job | None:
+    async def retry(self, job_id: str, owner: str, *, request_id: str | None = None) -> Job | None:
         """Queue a failed job again; None when there is none. raises: ApiError 429, JobStoreError"""
         if job_id in self._places:
             return await self._store.retry(job_id, owner)
@@ -149,7 +159,14 @@ class JobRunner:
             raise
         if job is None:
             self._is_over(job_id)
+        else:
+            self._changes.note("retried", job, request_id=request_id)
         return job
+
+    async def erase(self, job: Job, *, request_id: str | None = None) -> None:
+        """Remove a job with all that is known of it."""
+        if await self._store.erase(job.job_id, job.owner):
+            self._changes.note("erased", job, request_id=request_id)
 
     def _is_over(self, job_id: str) -> None:
         if (place := self._places.pop(job_id, None)) is not None:
@@ -172,6 +189,7 @@ class JobRunner:
                 self._slots.release()
                 continue
             (claim,) = claims
+            self._changes.note("processing", claim.job)
             others = tuple(self._working)
             self._spawn(self._work(claim, after=others), self._working, name=claim.job.job_id)
             if claim.must_run_alone:
@@ -219,14 +237,12 @@ class JobRunner:
             await self._record_death(claim, error)
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
             # Nobody's fault and nobody's death: the job goes back to its place.
-            await self._insist(lambda: self._store.release(claim))
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await self._release(claim, _PAUSE_SECONDS)
         except (EngineError, ApiError) as error:
             refusal = error if isinstance(error, ApiError) else as_api_error(error)
             if refusal.rule.status == 507:
                 # The recording is there; only its samples found no room, and a disk may have room again.
-                await self._insist(lambda: self._store.release(claim))
-                await asyncio.sleep(_DISK_PAUSE_SECONDS)
+                await self._release(claim, _DISK_PAUSE_SECONDS)
             else:
                 await self._fail(claim, _failure(refusal))
         except Exception:
@@ -239,7 +255,9 @@ class JobRunner:
             info = self._engine.info
             is_demo = info is not None and info.is_demo
             if await self._insist(lambda: self._store.complete(claim, transcript, is_demo=is_demo)):
+                self._metrics.note_transcript("job", transcript)
                 log_transcript(transcript, is_demo=is_demo, job_id=job.job_id)
+                self._changes.note("completed", job)
 
     async def _transcribe(self, claim: Claim, report: JobReport) -> Transcript:
         path: Path = await self._store.claimed_audio(claim)
@@ -256,14 +274,18 @@ class JobRunner:
     async def _record_death(self, claim: Claim, error: EngineError) -> None:
         failure = _failure(as_api_error(error))
         status = await self._insist(lambda: self._store.fail(claim, failure, retryable=True))
-        log_event(
-            logger, logging.WARNING, "worker_died_with_job", job_id=claim.job.job_id, code=error.code,
-            attempt=claim.job.attempts, status=status,
-        )  # fmt: skip
+        if status is not None:
+            change: JobChange = "failed" if status == "failed" else "requeued"
+            self._changes.note(change, claim.job, code=error.code, level=logging.WARNING)
+
+    async def _release(self, claim: Claim, pause_seconds: float) -> None:
+        if await self._insist(lambda: self._store.release(claim)):
+            self._changes.note("requeued", claim.job, code="engine_not_available")
+        await asyncio.sleep(pause_seconds)
 
     async def _fail(self, claim: Claim, failure: JobFailure) -> None:
         if await self._insist(lambda: self._store.fail(claim, failure, retryable=False)):
-            log_event(logger, logging.WARNING, "job_failed", job_id=claim.job.job_id, code=failure.code)
+            self._changes.note("failed", claim.job, code=failure.code, level=logging.WARNING)
 
     async def _insist(self, write: Callable[[], Awaitable[_Value]]) -> _Value:
         """Write to the store until it succeeds: a disk may have room again, and the work would be lost."""

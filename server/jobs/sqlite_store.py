@@ -326,6 +326,10 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._read(sqlite_rows.stats)
 
+    async def check(self) -> None:
+        """See JobStore."""
+        await self._writer.call(self._operations.save_clock)
+
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """See JobStore."""
         return await self._read(sqlite_rows.unfinished)

@@ -213,6 +213,9 @@ class JobStore(Protocol):
     async def stats(self) -> StoreStats:
         """How much there is, of all owners together."""
 
+    async def check(self) -> None:
+        """Return when the store can be written to now."""
+
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """Ids and owners of all jobs that are queued or processing, of all owners."""
 

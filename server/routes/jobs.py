@@ -61,6 +61,7 @@ async def _submit(request: Request) -> Response:
             owner=owner_of(request),
             result_format=form.response_format,
             idempotency_key=idempotency_key,
+            request_id=request.state.request_id,
         )
     except BaseException:
         await upload.delete()
@@ -161,9 +162,9 @@ async def _delete_job(request: Request, job_id: str) -> Response:
     parts = parts_of(request)
     job = await _job(request, job_id)
     if job.is_finished:
-        await parts.jobs.erase(job.job_id, job.owner)
+        await parts.runner.erase(job, request_id=request.state.request_id)
         return JSONResponse({"job_id": job.job_id, "status": job.status, "erased": True})
-    ended = await parts.runner.cancel(job.job_id, job.owner)
+    ended = await parts.runner.cancel(job.job_id, job.owner, request_id=request.state.request_id)
     status = ended.status if ended is not None else "cancelled"
     return JSONResponse({"job_id": job.job_id, "status": status, "erased": False})
 
@@ -171,7 +172,7 @@ async def _delete_job(request: Request, job_id: str) -> Response:
 @router.post("/jobs/{job_id}/retry")
 async def retry_job(request: Request, job_id: str) -> Response:
     """Queue a failed job again, as long as its recording is still there."""
-    job = await parts_of(request).runner.retry(job_id, owner_of(request))
+    job = await parts_of(request).runner.retry(job_id, owner_of(request), request_id=request.state.request_id)
     if job is None:
         raise _not_found()
     return JSONResponse(accepted_body(job), status_code=202, headers={"location": f"/jobs/{job.job_id}"})

@@ -82,6 +82,7 @@ async def _transcribe(
     )
     info = parts.engine.info
     is_demo = info is not None and info.is_demo
+    parts.metrics.note_transcript("request", transcript)
     log_transcript(transcript, is_demo=is_demo, request_id=request.state.request_id)
     return transcript
 

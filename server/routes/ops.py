@@ -1,16 +1,22 @@
-"""For those who run the server or write to it: is the process alive, can it transcribe, what does it take.
+"""For those who run the server or write to it: is the process alive, can it transcribe, what does it do and take.
 
 /docs has a router of its own, because it is served only where the operator asked for it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
-from server.errors import ENGINE_ERROR_RULES, ApiError, as_api_error
+from server.errors import as_api_error
+from server.jobs.store import JobStoreError
 from server.parts import parts_of
+from server.readiness import STORE_PATIENCE_SECONDS, why_not_ready
 from server.routes.bodies import answer_headers
 from server.routes.openapi.document import openapi_document
 
@@ -27,21 +33,27 @@ async def live() -> Response:
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
     """200 with the model, or 503 with the reason."""
-    engine = parts_of(request).engine
-    info = engine.info
-    if engine.state == "ready" and info is not None:
-        body = {"status": "ready", "model": info.model_id, "demo": info.is_demo, "device": info.device}
-        return JSONResponse(body, headers=answer_headers(info))
-    if engine.failure is not None:
-        rule = ENGINE_ERROR_RULES[engine.failure.code]
-        raise ApiError(
-            503,
-            engine.failure.code,
-            engine.failure.message,
-            retry_after_seconds=rule.retry_after_seconds,
-            should_retry=False,
-        )
-    raise as_api_error(engine.unavailable())
+    parts = parts_of(request)
+    if (reason := await why_not_ready(parts.engine, parts.uploads, parts.jobs)) is not None:
+        raise reason
+    info = parts.engine.info
+    if info is None:
+        raise as_api_error(parts.engine.unavailable())
+    body = {"status": "ready", "model": info.model_id, "demo": info.is_demo, "device": info.device}
+    return JSONResponse(body, headers=answer_headers(info))
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus, in its text format or in OpenMetrics where that is asked for."""
+    parts = parts_of(request)
+    # The rest is told all the same when the store cannot tell.
+    parts.standing.store_stats = None
+    with contextlib.suppress(JobStoreError, TimeoutError):
+        async with asyncio.timeout(STORE_PATIENCE_SECONDS):
+            parts.standing.store_stats = await parts.jobs.stats()
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(parts.metrics.registry), media_type=content_type)
 
 
 @router.get("/openapi.json")

@@ -18,6 +18,7 @@ from server.app import create_app
 from server.decode_pool import Decoder, PassThrough
 from server.engine_client import EngineClient
 from server.keys import KeyStore
+from server.parts import Parts
 from server.serve import DrainingServer, bind, uvicorn_config
 from server.settings import Settings
 
@@ -62,6 +63,7 @@ class RunningServer:
         if decoder is None and engine_module == FAKE_WORKER_MODULE:
             decoder = PassThrough()
         app = create_app(self.settings, self.engine, self.key_store, decoder=decoder)
+        self.parts: Parts = app.state.parts
         config = uvicorn_config(app, self.settings)
         self._server = DrainingServer(config, self.engine, app.state.parts.stopping)
         self._thread = threading.Thread(

@@ -22,7 +22,9 @@ from tests.import_rules import Tree
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
-IMPORTED_AS = {"huggingface-hub": "huggingface_hub", "python-multipart": "python_multipart"}
+IMPORTED_AS = {
+    name: name.replace("-", "_") for name in ("huggingface-hub", "prometheus-client", "python-multipart")
+}
 
 
 @pytest.fixture(scope="module")

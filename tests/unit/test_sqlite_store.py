@@ -332,6 +332,21 @@ def test_commit_that_fails_fails_all_of_its_operations_and_the_next_one_works(tm
     run(story())
 
 
+def test_check_finds_a_database_that_cannot_be_written(under: StoreUnderTest):
+    async def story():
+        async with under.opened() as store:
+            await store.check()
+            other = sqlite3.connect(under.folder / "data" / "jobs" / "jobs.db")
+            other.execute("ALTER TABLE clock RENAME TO away")
+            with pytest.raises(JobStoreUnavailable):
+                await store.check()
+            other.execute("ALTER TABLE away RENAME TO clock")
+            await store.check()
+            other.close()
+
+    run(story())
+
+
 # ---- migrations ----------------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,7 @@ def openapi_document(info: ModelInfo | None, *, needs_key: bool, has_docs: bool)
         **job_paths(info),
         "/health/live": {"get": _live()},
         "/health/ready": {"get": _ready()},
+        "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _describe()},
     }
     if has_docs:
@@ -200,6 +201,26 @@ def _ready() -> Schema:
         "summary": "The model is loaded and recordings are taken; 503 with the reason otherwise.",
         "tags": ["operation"],
         "responses": {"200": json_answer("Ready.", "Readiness", ABOUT_MODEL), **errors()},
+    }
+
+
+def _metrics() -> Schema:
+    return {
+        "operationId": "metrics",
+        "summary": "Figures for Prometheus.",
+        "description": "Asks for a key where the other addresses do.",
+        "tags": ["operation"],
+        "responses": {
+            "200": {
+                "description": "Every figure, each with its explanation.",
+                "headers": REQUEST_ID,
+                "content": {
+                    kind: {"schema": {"type": "string"}}
+                    for kind in ("text/plain", "application/openmetrics-text")
+                },
+            },
+            **errors(),
+        },
     }
 
 

@@ -1,0 +1,44 @@
+"""Every change of a job's state: counted, and one line in the log with ids and figures, never with what was said."""
+
+from __future__ import annotations
+
+import logging
+
+from server.auth import LOCAL_OWNER
+from server.jobs.job import Job
+from server.logs import log_event
+from server.metrics.instruments import JobChange, Metrics
+
+logger = logging.getLogger("scribewire.jobs")
+
+
+class JobChanges:
+    """Told of each change by whoever made it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def note(
+        self,
+        change: JobChange,
+        job: Job,
+        *,
+        request_id: str | None = None,
+        code: str | None = None,
+        level: int = logging.INFO,
+    ) -> None:
+        """A job's state changed; code: why, where that has a name. request_id: of the request that changed it."""
+        self._metrics.note_job(change)
+        if change == "processing" and job.attempts == 1 and job.started_at is not None:
+            self._metrics.note_wait("job", job.started_at - job.created_at)
+        log_event(
+            logger,
+            level,
+            "job",
+            change=change,
+            job_id=job.job_id,
+            request_id=request_id,
+            key_id=None if job.owner == LOCAL_OWNER else job.owner,
+            attempt=job.attempts or None,
+            code=code,
+        )

@@ -1,0 +1,120 @@
+"""What is counted as it happens: requests, recordings, waits, jobs, webhooks.
+
+One registry per application, none for the process. Labels come from short lists written in this code (routes as they
+are registered, statuses, kinds): no id, key, name or text of anybody ever becomes one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from engine.protocol.transcript import Transcript
+
+# Each counter would bring a second series with the time of its making, which nobody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
+
+WorkKind = Literal["request", "job"]
+JobChange = Literal[
+    "submitted", "processing", "completed", "failed", "cancelled", "requeued", "retried", "erased"
+]
+WebhookOutcome = Literal["delivered", "tried", "given_up"]
+
+UNMATCHED_ROUTE = "none"
+"""The route of a request that was refused before it got to one, or asked for none that there is."""
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200)
+_FACTOR_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2, 5)
+_LENGTH_BUCKETS = (1, 5, 10, 30, 60, 180, 600, 1800, 3600, 10800, 43200)
+
+
+class Metrics:
+    """The counters of one application; to be used on its event loop."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = self._counter("requests", "Requests that ended.", "route", "status")
+        self._request_seconds = self._histogram(
+            "request_seconds", "From a request's headers to its end.", _REQUEST_BUCKETS, "route"
+        )
+        self._under_way = Gauge(
+            "scribewire_requests_under_way", "Requests that have no end yet.", registry=self.registry
+        )
+        self._recordings = self._counter("recordings", "Recordings transcribed.", "kind")
+        self._audio_seconds = self._counter("audio_seconds", "Audio transcribed.", "kind")
+        self._engine_seconds = self._counter(
+            "engine_seconds",
+            "Time from a recording's start in the engine to its transcript, added up.",
+            "kind",
+        )
+        self._lengths = self._histogram(
+            "recording_seconds", "How long the recordings are.", _LENGTH_BUCKETS, "kind"
+        )
+        self._factors = self._histogram(
+            "real_time_factor",
+            "Time that a recording took, over its length: below 1 is faster than it was spoken.",
+            _FACTOR_BUCKETS,
+            "kind",
+        )
+        self._output_tokens = self._counter("output_tokens", "Tokens in transcripts.", "kind")
+        self._waits = self._histogram(
+            "queue_wait_seconds",
+            "From a request's upload, or a job's submission, until the engine took it up.",
+            _WAIT_BUCKETS,
+            "kind",
+        )
+        self._job_changes = self._counter("job_changes", "Changes of jobs' states.", "change")
+        self._webhooks = self._counter(
+            "webhooks", "Attempts to tell of a job's end, by how they ended.", "outcome"
+        )
+        # So that a graph has a zero to start from.
+        for kind in get_args(WorkKind):
+            for counter in (self._recordings, self._audio_seconds, self._engine_seconds, self._output_tokens):
+                counter.labels(kind)
+            for histogram in (self._lengths, self._factors, self._waits):
+                histogram.labels(kind)
+        for change in get_args(JobChange):
+            self._job_changes.labels(change)
+        for outcome in get_args(WebhookOutcome):
+            self._webhooks.labels(outcome)
+
+    def begin_request(self) -> None:
+        """A request came."""
+        self._under_way.inc()
+
+    def end_request(self, route: str, status: int, seconds: float) -> None:
+        """It ended; route: as it is registered, never as the client wrote it."""
+        self._under_way.dec()
+        self._requests.labels(route, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def note_wait(self, kind: WorkKind, seconds: float) -> None:
+        """The engine took up a recording that had waited for so long."""
+        self._waits.labels(kind).observe(max(0.0, seconds))
+
+    def note_transcript(self, kind: WorkKind, transcript: Transcript) -> None:
+        """A recording was transcribed."""
+        audio_seconds, engine_seconds = transcript.duration_seconds, transcript.timings.total_seconds
+        self._recordings.labels(kind).inc()
+        self._audio_seconds.labels(kind).inc(audio_seconds)
+        self._engine_seconds.labels(kind).inc(engine_seconds)
+        self._output_tokens.labels(kind).inc(transcript.usage.output_tokens)
+        self._lengths.labels(kind).observe(audio_seconds)
+        if audio_seconds > 0:
+            self._factors.labels(kind).observe(engine_seconds / audio_seconds)
+
+    def note_job(self, change: JobChange) -> None:
+        """A job's state changed."""
+        self._job_changes.labels(change).inc()
+
+    def note_webhook(self, outcome: WebhookOutcome) -> None:
+        """An attempt to tell of a job's end was made."""
+        self._webhooks.labels(outcome).inc()
+
+    def _counter(self, name: str, explanation: str, *labels: str) -> Counter:
+        return Counter(f"scribewire_{name}", explanation, labels, registry=self.registry)
+
+    def _histogram(self, name: str, explanation: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"scribewire_{name}", explanation, labels, buckets=buckets, registry=self.registry)
