@@ -9,7 +9,7 @@ In the virtual environments of make_fixtures.py, from the repository's root:
 
 `native` and `official` give the logits of every timestamp mark, one clip a call; weights, clips and prompts are made
 from their names, so a sample of each result is stored. `words` records how the official package splits some texts of
-every language that the published aligner knows.
+every language that the published aligner knows, and the prompts that it makes of them.
 """
 
 from __future__ import annotations
@@ -213,11 +213,11 @@ def make_words() -> None:
     from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
 
     splitter = Qwen3ForceAlignProcessor()
-    recorded = [
-        {"language": language, "text": text, "words": splitter.encode_timestamp(text, language)[0]}
-        for language, texts in TEXTS.items()
-        for text in texts
-    ]
+    recorded = []
+    for language, texts in TEXTS.items():
+        for text in texts:
+            words, prompt = splitter.encode_timestamp(text, language)
+            recorded.append({"language": language, "text": text, "words": words, "prompt": prompt})
     made_with = {name: version(name) for name in ("qwen-asr", "nagisa", "soynlp")}
     content = {"about": made_with, "texts": recorded}
     target = FIXTURES / "aligner_words.json"

@@ -1,0 +1,100 @@
+"""What the aligner is asked: prompts as the official package makes them, and what is refused before it is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.align import AlignmentPlanner
+from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
+from engine.text.words import WordsUnavailable
+from tests.parity.random_model import TRUE_WINDOWS, write_checkpoint
+from tests.unit.tiny_aligner import write_tiny_aligner
+from tests.unit.tiny_model import write_tokenizer
+
+FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
+RECORDED = json.loads((FIXTURES / "aligner_words.json").read_text(encoding="utf-8"))["texts"]
+SPACED = [one for one in RECORDED if one["language"] not in ("Japanese", "Korean")]
+LANGUAGES = tuple(dict.fromkeys(one["language"] for one in RECORDED))
+CONTROLS = (AUDIO_START, AUDIO_PAD, AUDIO_END, TIMESTAMP)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_aligner(tmp_path_factory.mktemp("aligner"), languages=LANGUAGES)
+
+
+@pytest.fixture(scope="module")
+def planner(folder: Path) -> AlignmentPlanner:
+    return AlignmentPlanner(folder)
+
+
+@pytest.mark.parametrize("case", SPACED, ids=lambda case: f"{case['language']}: {case['text'][:12]}")
+def test_prompts_are_those_of_the_official_package(
+    planner: AlignmentPlanner, folder: Path, case: dict[str, str]
+) -> None:
+    """It writes one audio pad, which its processor repeats: 13 a second."""
+    tokenizer = Tokenizer.from_folder(folder, required=CONTROLS)
+    wanted: list[int] = []
+    for part in re.split("(" + "|".join(map(re.escape, CONTROLS)) + ")", case["prompt"]):
+        if part == AUDIO_PAD:
+            wanted += [tokenizer.token_id(part)] * 26
+        elif part in CONTROLS:
+            wanted.append(tokenizer.token_id(part))
+        else:
+            wanted += tokenizer.encode_text(part)
+    plan = planner.plan(case["text"], case["language"], 32_000)
+    assert plan.prompt_ids == wanted
+    assert plan.prompt_ids.count(planner.mark_id) == 2 * len(plan.units)
+
+
+def test_control_tokens_spelled_out_in_a_text_are_words(planner: AlignmentPlanner) -> None:
+    plan = planner.plan("Say <timestamp> and <|audio_pad|>.", "English", 16_000)
+    assert [unit.text for unit in plan.units] == ["Say", "timestamp", "and", "audiopad"]
+    assert plan.prompt_ids.count(planner.mark_id) == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "seconds", "reason"),
+    [
+        ("Hello.", None, 1, "language is unknown"),
+        ("สวัสดี", "Thai", 1, "does not know Thai; it knows English"),
+        # 375 classes of 80 ms
+        ("Hello.", "English", 31, "at most 30 s"),
+        ("a " * 40_000, "English", 1, "65536 positions"),
+    ],
+)
+def test_what_the_aligner_cannot_do_is_a_reason(
+    planner: AlignmentPlanner, text: str, language: str | None, seconds: int, reason: str
+) -> None:
+    with pytest.raises(WordsUnavailable, match=reason):
+        planner.plan(text, language, 16_000 * seconds)
+
+
+def test_a_folder_that_names_no_languages_has_the_published_ones(tmp_path: Path) -> None:
+    """As the layout of transformers does."""
+    write_tiny_aligner(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["support_languages"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert len(AlignmentPlanner(tmp_path).languages) == 11
+
+
+def test_a_recognizers_folder_is_no_aligner(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, TRUE_WINDOWS, "mlx")
+    write_tokenizer(tmp_path)
+    with pytest.raises(Exception, match="no forced aligner"):
+        AlignmentPlanner(tmp_path)
+
+
+def test_the_marks_id_may_come_from_the_tokenizer_alone(tmp_path: Path, planner: AlignmentPlanner) -> None:
+    write_tiny_aligner(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["timestamp_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert AlignmentPlanner(tmp_path).mark_id == planner.mark_id
+    assert np.asarray(AlignmentPlanner(tmp_path).plan("one", "English", 16_000).prompt_ids).size > 13
