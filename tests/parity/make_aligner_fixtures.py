@@ -6,10 +6,12 @@ In the virtual environments of make_fixtures.py, from the repository's root:
     official/bin/python -m tests.parity.make_aligner_fixtures official
     official/bin/pip install nagisa soynlp
     official/bin/python -m tests.parity.make_aligner_fixtures words
+    official/bin/python -m tests.parity.make_aligner_fixtures times
 
 `native` and `official` give the logits of every timestamp mark, one clip a call; weights, clips and prompts are made
 from their names, so a sample of each result is stored. `words` records how the official package splits some texts of
-every language that the published aligner knows, and the prompts that it makes of them.
+every language that the published aligner knows, and the prompts that it makes of them. `times` runs its aligner as a
+whole: samples and text in, words with times out.
 """
 
 from __future__ import annotations
@@ -225,12 +227,81 @@ def make_words() -> None:
     print(f"{target.name}: {len(recorded)} texts")
 
 
+TIMED = (
+    ("2.5s-odd", "English"),
+    ("8.1s-odd", "English"),
+    ("8.1s", "German"),
+    ("7.9s", "Chinese"),
+    ("2.5s", "Spanish"),
+)
+
+
+def make_times() -> None:
+    """Words with times, by Qwen3ForcedAligner.align from beginning to end, with the encoder's windows applied."""
+    import torch
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2TokenizerFast, WhisperFeatureExtractor
+
+    import_official()
+    from qwen_asr.core.transformers_backend import (
+        Qwen3ASRForConditionalGeneration,
+        Qwen3ASRProcessor,
+        modeling_qwen3_asr,
+    )
+    from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor, Qwen3ForcedAligner
+
+    apply_windows(modeling_qwen3_asr)
+    with tempfile.TemporaryDirectory() as name:
+        folder = random_model.write_checkpoint(Path(name), ALIGNER, "thinker")
+        model = Qwen3ASRForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        # The 256 bytes, fillers, and the control tokens at the ids that the random models know.
+        names = {number: f"<unused{number}>" for number in range(256, 298)}
+        names |= {number: control for control, number in random_model.TOKEN_IDS.items()}
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        (folder / "vocab.json").write_text(json.dumps({one: place for place, one in enumerate(alphabet)}))
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+        tokenizer = Qwen2TokenizerFast(
+            vocab_file=str(folder / "vocab.json"),
+            merges_file=str(folder / "merges.txt"),
+            unk_token=None,
+            eos_token=None,
+            pad_token=None,
+        )
+    tokenizer.add_tokens([names[number] for number in sorted(names)], special_tokens=True)
+    for control, number in random_model.TOKEN_IDS.items():
+        assert tokenizer.convert_tokens_to_ids(control) == number, control
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.audio_token = "<|audio_pad|>"
+    tokenizer.audio_bos_token = "<|audio_start|>"
+    tokenizer.audio_eos_token = "<|audio_end|>"
+    extractor = WhisperFeatureExtractor(feature_size=128, return_attention_mask=True)
+    aligner = Qwen3ForcedAligner(
+        model=model,
+        processor=Qwen3ASRProcessor(feature_extractor=extractor, tokenizer=tokenizer),
+        aligner_processor=Qwen3ForceAlignProcessor(),
+    )
+    recorded = []
+    for clip, language in TIMED:
+        text = " ".join(TEXTS[language])
+        samples = clips.make_clip(CLIPS_BY_NAME[clip])
+        model.thinker.rope_deltas = None
+        [found] = aligner.align((samples, clips.SAMPLE_RATE), text, language)
+        items = [[one.text, one.start_time, one.end_time] for one in found.items]
+        recorded.append({"clip": clip, "language": language, "text": text, "items": items})
+        distinct = len({time for _, *times in items for time in times})
+        print(f"  {clip:9} {language:8} {len(items)} words, {distinct} distinct times")
+    about = {name: version(name) for name in ("qwen-asr", "torch", "transformers")}
+    target = FIXTURES / "aligner_times.json"
+    content = {"about": about, "timed": recorded}
+    target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Parse the command line and make one set of fixtures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = {"native": make_native, "official": make_official, "words": make_words}
+    commands = {"native": make_native, "official": make_official, "words": make_words, "times": make_times}
     parser.add_argument("reference", choices=commands)
     commands[parser.parse_args().reference]()
 

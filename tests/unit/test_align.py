@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.align import AlignmentPlanner
+from engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from engine.audio.mel import log_mel
+from engine.checkpoint.load import read_checkpoint
+from engine.protocol.transcript import words_text
 from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
 from engine.text.words import WordsUnavailable
+from engine.timestamps import repaired
+from tests.parity import clips
+from tests.parity.clips import CLIPS_BY_NAME
 from tests.parity.random_model import TRUE_WINDOWS, write_checkpoint
 from tests.unit.tiny_aligner import write_tiny_aligner
 from tests.unit.tiny_model import write_tokenizer
@@ -98,3 +106,51 @@ def test_the_marks_id_may_come_from_the_tokenizer_alone(tmp_path: Path, planner:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert AlignmentPlanner(tmp_path).mark_id == planner.mark_id
     assert np.asarray(AlignmentPlanner(tmp_path).plan("one", "English", 16_000).prompt_ids).size > 13
+
+
+# ---- from samples and text to times --------------------------------------------------------------------------
+
+TIMED = json.loads((FIXTURES / "aligner_times.json").read_text(encoding="utf-8"))["timed"]
+
+
+@pytest.fixture(scope="module")
+def aligner(folder: Path, planner: AlignmentPlanner) -> Aligner:
+    return Aligner(read_checkpoint(folder), planner, mx.float32, mx.Device(mx.cpu))
+
+
+@pytest.mark.parametrize("case", TIMED, ids=lambda case: f"{case['clip']} {case['language']}")
+def test_times_before_our_own_repair_are_those_of_the_official_package(
+    planner: AlignmentPlanner, aligner: Aligner, case: dict[str, Any]
+) -> None:
+    """Recorded from its aligner as a whole, with the same random weights (tests/parity/make_aligner_fixtures.py)."""
+    samples = clips.make_clip(CLIPS_BY_NAME[case["clip"]])
+    plan = planner.plan(case["text"], case["language"], samples.size)
+    [logits] = aligner.network.mark_logits(
+        [plan.prompt_ids], aligner.network.encode([log_mel(mx.array(samples))]), planner.mark_id
+    )
+    times = repaired([80.0 * float(one) for one in np.array(mx.argmax(logits, axis=-1))])
+    ours = [
+        [unit.text, times[2 * place] / 1000, times[2 * place + 1] / 1000]
+        for place, unit in enumerate(plan.units)
+    ]
+    assert ours == case["items"]
+    assert len({time for _, *pair in ours for time in pair}) >= 2
+
+
+def test_words_with_times_are_the_text_in_order_and_inside_the_chunk(
+    planner: AlignmentPlanner, aligner: Aligner
+) -> None:
+    tasks = []
+    for place, case in enumerate(TIMED):
+        samples = clips.make_clip(CLIPS_BY_NAME[case["clip"]])
+        plan = planner.plan(case["text"], case["language"], samples.size)
+        tasks.append(AlignmentTask(plan, samples, 100.0 * place, samples.size / 16_000))
+    together = aligner.align(tasks)
+    for task, words in zip(tasks, together, strict=True):
+        assert aligner.align([task]) == [words]
+        assert words_text(words) == task.plan.text.strip()
+        bounds = [time for word in words for time in (word.start_seconds, word.end_seconds)]
+        assert bounds == sorted(bounds)
+        assert all(word.start_seconds < word.end_seconds for word in words)
+        assert task.start_seconds <= bounds[0]
+        assert bounds[-1] <= task.start_seconds + task.seconds + 1e-3
