@@ -26,7 +26,7 @@ from engine.protocol.errors import CheckpointMismatch
 from engine.protocol.transcript import Word
 from engine.text.languages import LANGUAGES
 from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
-from engine.text.words import Unit, WordSplitter, WordsUnavailable, shown_words
+from engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
 from engine.timestamps import repaired, with_lengths
 
 LEAST_WORD_MILLISECONDS = 80
@@ -37,10 +37,14 @@ _ALIGNED_LANGUAGES = tuple(language.name for language in LANGUAGES if language.h
 
 @dataclass(frozen=True, slots=True)
 class AlignmentPlan:
-    """What one chunk's text asks of the aligner. prompt_ids: with a pad for each audio token and two marks a word."""
+    """What one chunk's text asks of the aligner.
 
-    text: str
+    units: the words that it reads. shown: the same as people read them. prompt_ids: with a pad for each audio token and
+    two marks for each unit.
+    """
+
     units: list[Unit]
+    shown: list[ShownWord]
     prompt_ids: list[int]
 
 
@@ -94,7 +98,7 @@ class AlignmentPlanner:
             raise WordsUnavailable(
                 f"its text and audio take {len(ids)} of the aligner's {self._config.text.max_positions} positions"
             )
-        return AlignmentPlan(text, units, ids)
+        return AlignmentPlan(units, shown_words(text, units), ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,7 @@ class Aligner:
                 round(task.start_seconds + bounds[2 * shown.last + 1] / 1000, 3),
                 shown.spacing,
             )
-            for shown in shown_words(task.plan.text, task.plan.units)
+            for shown in task.plan.shown
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,30 @@ class Side:
         started = time.perf_counter()
         scheduler = Scheduler(self._limits)
         scheduler.open("hour", owner="", is_interactive=False)
-        tasks = {}
-        for number, chunk in enumerate(self._chunks):
-            samples = self._samples[chunk["start"] : chunk["stop"]]
-            plan = self._planner.plan(chunk["text"], self._language, samples.size)
-            begin = chunk["start"] / SAMPLE_RATE_HZ
-            tasks[number] = AlignmentTask(plan, samples, begin, samples.size / SAMPLE_RATE_HZ)
-            scheduler.offer_alignment(Ticket(number, "hour", number, len(plan.prompt_ids), 0))
-        passes = words = 0
-        with self._host_products.on_one_thread():
-            while scheduler.next_move() is Move.ALIGN:
-                group = [tasks[ticket.ticket_id] for ticket in scheduler.align()]
-                words += sum(map(len, self._aligner.align(group)))
-                passes += 1
+        tasks: dict[int, AlignmentTask] = {}
+        passes = words = waiting = 0
+        # As the engine has it: texts are split on a thread of their own, ahead of the passes, and groups are full
+        # while more chunks are to come.
+        with ThreadPoolExecutor(max_workers=1) as planning, self._host_products.on_one_thread():
+            planned = planning.map(self._planned, self._chunks)
+            for number, task in enumerate(planned):
+                tasks[number] = task
+                tokens = len(task.plan.prompt_ids)
+                scheduler.offer_alignment(Ticket(number, "hour", number, tokens, 0))
+                waiting += tokens
+                while number + 1 == len(self._chunks) or waiting >= 2 * self._limits.tokens_of_a_pass:
+                    if scheduler.next_move() is not Move.ALIGN:
+                        break
+                    group = [tasks[ticket.ticket_id] for ticket in scheduler.align()]
+                    waiting -= sum(len(task.plan.prompt_ids) for task in group)
+                    words += sum(map(len, self._aligner.align(group)))
+                    passes += 1
         return {"seconds": time.perf_counter() - started, "words": words, "passes": passes}
+
+    def _planned(self, chunk: dict[str, Any]) -> AlignmentTask:
+        samples = self._samples[chunk["start"] : chunk["stop"]]
+        plan = self._planner.plan(chunk["text"], self._language, samples.size)
+        return AlignmentTask(plan, samples, chunk["start"] / SAMPLE_RATE_HZ, samples.size / SAMPLE_RATE_HZ)
 
 
 def main(arguments: dict[str, str]) -> None:
