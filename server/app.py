@@ -11,6 +11,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from server.auth import Gate
+from server.callbacks.attempt import Telling
+from server.callbacks.signing import WebhookSecret
+from server.callbacks.targets import AllowedTargets
+from server.callbacks.teller import CallbackTeller
 from server.decode_pool import DecodePool, Decoder
 from server.engine_client import EngineClient
 from server.errors import error_response, install_error_handlers
@@ -47,6 +51,8 @@ def create_app(
     metrics = Metrics()
     recognizer = Recognizer(engine, decoder, metrics)
     shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
+    targets = AllowedTargets(settings.allow_callback)
+    teller = CallbackTeller(store, Telling(targets, WebhookSecret(settings.data)), metrics)
     runner = JobRunner(engine, recognizer, store, limits, metrics, concurrent_jobs=settings.max_running_jobs)
 
     @contextlib.asynccontextmanager
@@ -62,10 +68,12 @@ def create_app(
             engine.start()
             await decoder.start()
             await runner.start()
+            teller.start()
             yield
         finally:
             # Connections had their part of the time already.
             await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
+            await teller.stop()
             await shared.stop()
             await decoder.stop()
             await engine.stop()
@@ -88,6 +96,7 @@ def create_app(
         shared,
         metrics,
         Standing(metrics.registry, engine, uploads),
+        targets,
         asyncio.Event(),
     )
     install_error_handlers(app)

@@ -1,4 +1,4 @@
-"""The `scribewire` command: `serve` and `keys` here, the client's and the engine's subcommands handed over by name.
+"""The `scribewire` command: `serve`, `keys` and `webhook-secret` here, the client's and engine's commands by name.
 
 `serve` must never load MLX or the decoders, and help must be quick; so nothing of the engine but its protocol is
 imported, and the module that a command needs is loaded when that command is given.
@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.protocol import config as protocol_config
+from server.callbacks.signing import SecretUnreadable, WebhookSecret
 from server.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
 from server.settings import (
     Settings,
@@ -35,6 +36,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 OWN_COMMANDS = {
     "serve": "serve the OpenAI-compatible API",
     "keys": "create, list and revoke API keys",
+    "webhook-secret": "print the secret that this server signs its webhooks with",
 }
 CLIENT_COMMANDS = {
     "submit": "hand recordings to a running server as jobs, and wait for them if asked to",
@@ -67,6 +69,8 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
         if parsed.command == "serve":
             serve = importlib.import_module(SERVE_MODULE).serve
             return int(serve(settings, sample_recording=sample_recording(), command=command_as_called()))
+        if parsed.command == "webhook-secret":
+            return _run_webhook_secret(parsed, WebhookSecret(settings.data))
         return _run_keys(parsed, KeyStore(settings.data))
     except SettingsError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
@@ -124,6 +128,15 @@ def build_parser() -> argparse.ArgumentParser:
     for action in (create, listing, revoke):
         add_settings_arguments(action, only=["data"])
         add_config_argument(action)
+    webhook = commands.add_parser(
+        "webhook-secret",
+        help=OWN_COMMANDS["webhook-secret"],
+        description=_WEBHOOK_HELP,
+        formatter_class=_Help,
+    )
+    webhook.add_argument("--renew", action="store_true", help="make another one; the old one counts no more")
+    add_settings_arguments(webhook, only=["data"])
+    add_config_argument(webhook)
     for name, text in {**CLIENT_COMMANDS, **ENGINE_COMMANDS}.items():
         commands.add_parser(name, help=text)
     return parser
@@ -204,6 +217,18 @@ def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
     return 0
 
 
+def _run_webhook_secret(parsed: argparse.Namespace, secret: WebhookSecret) -> int:
+    try:
+        print(secret.renew() if parsed.renew else secret.text())
+    except SecretUnreadable as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"{PROGRAM}: {error.filename}: {error.strerror}; see --data", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
 def _list_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
     if as_json:
         rows = [
@@ -253,6 +278,11 @@ examples:
   scribewire serve --model demo
   scribewire serve --model mlx-community/Qwen3-ASR-1.7B-8bit --port 9000
   scribewire keys create phone && scribewire serve --host 0.0.0.0"""
+
+_WEBHOOK_HELP = """\
+Whoever is told of a job's end (callback_url) checks the signature with this secret; docs/webhooks.md shows how. It is
+made when it is first needed, and kept in a file under the data folder that only you can read. With --renew another one
+is made, which a running server uses from its next attempt on."""
 
 _KEYS_HELP = "API keys. Only their hashes are stored, under the data folder."
 

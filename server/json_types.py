@@ -40,6 +40,7 @@ _TEXTS: _Type = (_is_list_of_texts, "a list of texts")
 
 TYPES: Mapping[str, _Type] = {
     "model": _TEXT,
+    "callback_url": _TEXT,
     "language": _TEXT,
     "prompt": _TEXT,
     "response_format": _TEXT,

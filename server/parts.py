@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from server.callbacks.targets import AllowedTargets
 from server.engine_client import EngineClient
 from server.jobs.runner import JobRunner
 from server.jobs.store import JobStore
@@ -31,6 +32,7 @@ class Parts:
     shared: SharedWork
     metrics: Metrics
     standing: Standing
+    callback_targets: AllowedTargets
     # Set when the server begins to end: what would go on for ever ends then.
     stopping: asyncio.Event
     # How long a stream's status may wait for the first text, and how long a stream may say nothing.

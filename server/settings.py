@@ -19,6 +19,7 @@ import platformdirs
 
 from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, EngineConfig
 from server import setting_types
+from server.callbacks.targets import allowed_targets
 from server.engine_watchdog import WatchLimits
 from server.restart_policy import RestartPolicy
 
@@ -127,6 +128,13 @@ class Settings:
         setting_types.names,
         "A further Origin to answer while no key is asked for (`https://name`); may be repeated.",
         shown="none",
+    )
+    allow_callback: tuple[str, ...] = _setting(
+        (),
+        allowed_targets,
+        "Whom a job's `callback_url` may name: a host, `host:port` or the beginning of a URL; may be repeated.",
+        shown="none",
+        metavar="TARGET",
     )
     max_upload_bytes: int = _setting(
         # Three hours of 16-bit stereo at 44.1 kHz are 1.9 GB: the largest recording that is still ordinary.

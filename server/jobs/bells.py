@@ -43,6 +43,9 @@ class Bells:
 WORK = "work"
 """Rung when a job is queued, and when nothing more is handed out."""
 
+CALLBACKS = "callbacks"
+"""Rung when somebody is to be told of a job's end."""
+
 
 def log_of(job_id: str) -> str:
     """The bell of a job's log."""

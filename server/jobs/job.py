@@ -58,7 +58,7 @@ class Submission:
 
     owner: the id of the key that asks. result_format: how the result is given when nobody says otherwise.
     idempotency_key: the caller's name for this submission, unique for its owner.
-    callback_url: whom to tell when the job is over; the store only keeps it.
+    callback_url: whom to tell when the job is over; the store keeps it, and says when that is due.
     """
 
     owner: str
@@ -67,6 +67,22 @@ class Submission:
     result_format: str = "json"
     idempotency_key: str | None = None
     callback_url: str | None = None
+
+
+CallbackStatus = Literal["due", "delivered", "given_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackState:
+    """How it goes to tell of a job's end.
+
+    last_error: why the last attempt did not arrive, None when it did or none was made.
+    """
+
+    status: CallbackStatus = "due"
+    attempts: int = 0
+    last_error: str | None = None
+    last_attempt_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +94,7 @@ class Job:
     queue_position: 1 for the job that is taken next; None unless it is queued, and in lists.
     partial_text, transcript: left out in lists.
     has_audio: whether the recording is still there.
+    callback: how it goes to tell of the end, None before there is one to tell, and in lists.
     """
 
     job_id: str
@@ -99,6 +116,7 @@ class Job:
     transcript: Transcript | None = None
     is_demo: bool = False
     failure: JobFailure | None = None
+    callback: CallbackState | None = None
 
     @property
     def is_finished(self) -> bool:

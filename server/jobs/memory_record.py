@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from server.jobs.job import Claim, EventKind, Job, JobEvent, JobFailure, StoredAudio
+from server.jobs.memory_callbacks import MemoryCallback
 from server.jobs.turns import OwnersQueue
 
 
@@ -24,6 +25,7 @@ class JobRecord:
     claim_number: int = 0
     lease_until: float = 0.0
     ended_on_clock: float = 0.0
+    callback: MemoryCallback | None = None
 
     def log(self, kind: EventKind, at: float, *, text: str = "", failure: JobFailure | None = None) -> None:
         """Add an event that tells how things stand now."""

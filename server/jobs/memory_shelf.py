@@ -11,6 +11,7 @@ from typing import get_args
 from server.jobs.audio_folder import AudioFolder
 from server.jobs.bells import Bells, log_of
 from server.jobs.job import Job, JobEvent, JobPage, JobStatus, StoreStats
+from server.jobs.memory_callbacks import due
 from server.jobs.memory_record import JobRecord, as_queues, queued_by_owner
 from server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid, JobStoreUnavailable
 from server.jobs.turns import Turns
@@ -30,7 +31,10 @@ class MemoryShelf:
     async def get(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
         entry = self._find(job_id, owner)
-        return None if entry is None else replace(entry.job, queue_position=self._queue_position(entry))
+        if entry is None:
+            return None
+        callback = None if entry.callback is None else entry.callback.state
+        return replace(entry.job, queue_position=self._queue_position(entry), callback=callback)
 
     async def list(
         self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
@@ -79,7 +83,8 @@ class MemoryShelf:
         for entry in self._entries.values():
             counted[entry.job.status] += 1
         kept = [entry.audio.size_bytes for entry in self._entries.values() if entry.job.has_audio]
-        return StoreStats(counted, len(kept), sum(kept))
+        told = due(entry.callback for entry in self._entries.values())
+        return StoreStats(counted, len(kept), sum(kept), len(told))
 
     async def check(self) -> None:
         """See JobStore."""

@@ -17,8 +17,10 @@ from typing import Any
 
 from engine.protocol.transcript import Transcript
 from server.jobs.audio_folder import AudioFolder, FolderLock, store_error
-from server.jobs.bells import WORK, claim_of, log_of
+from server.jobs.bells import CALLBACKS, WORK, claim_of, log_of
+from server.jobs.callback import Delivery, callback_body, new_delivery_id
 from server.jobs.job import (
+    CallbackState,
     Claim,
     EventKind,
     Job,
@@ -30,6 +32,7 @@ from server.jobs.job import (
     WorkerDeath,
 )
 from server.jobs.keeping_clock import KeepingClock
+from server.jobs.memory_callbacks import MemoryCallback, due
 from server.jobs.memory_record import JobRecord, as_queues, queued_by_owner
 from server.jobs.memory_shelf import MemoryShelf
 from server.jobs.serialization import fingerprint
@@ -349,9 +352,45 @@ class MemoryJobStore(MemoryShelf):
         entry.log(kind, self._wall(), failure=failure)
         self._bells.ring(log_of(entry.job.job_id))
         self._bells.ring(claim_of(entry.job.job_id))
+        if (url := entry.job.callback_url) is not None:
+            body = callback_body(entry.job, status, self._wall(), failure)
+            delivery = Delivery(entry.job.job_id, entry.job.owner, new_delivery_id(), url, body, 0)
+            entry.callback = MemoryCallback(delivery, self._clock.now(), CallbackState())
+            self._bells.ring(CALLBACKS)
         finished = [one for one in self._entries.values() if one.job.is_finished]
         if len(finished) > self._max_finished:
             self._remove(min(finished, key=lambda one: one.ended_on_clock))
+
+    # ---- telling ---------------------------------------------------------------------------------------------
+
+    async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
+        """See JobStore."""
+        deadline = time.monotonic() + wait_seconds
+        with self._bells.listening(CALLBACKS) as rung:
+            while True:
+                self._check_open()
+                rung.clear()
+                now = self._clock.now()
+                waiting = due(entry.callback for entry in self._entries.values())
+                taken = tuple(one.take(now) for one in waiting[:limit] if one.due_on_clock <= now)
+                remaining = deadline - time.monotonic()
+                if taken or remaining <= 0:
+                    return taken
+                next_seconds = max(0.0, waiting[0].due_on_clock - now) if waiting else remaining
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, next_seconds)):
+                        await rung.wait()
+
+    async def note_callback(
+        self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
+    ) -> None:
+        """See JobStore."""
+        self._check_open()
+        entry = self._entries.get(delivery.job_id)
+        if entry is not None and entry.callback is not None and entry.callback.delivery == delivery:
+            due_on_clock = None if retry_seconds is None else self._clock.now() + retry_seconds
+            entry.callback.note(error=error, due_on_clock=due_on_clock, at=self._wall())
+            self._bells.ring(CALLBACKS)
 
     def _remove(self, entry: JobRecord) -> None:
         self._remove_audio(entry)

@@ -115,6 +115,7 @@ class JobRunner:
         owner: str,
         result_format: str = "json",
         idempotency_key: str | None = None,
+        callback_url: str | None = None,
         request_id: str | None = None,
     ) -> Submitted:
         """Keep the recording and queue its job; when this returns, both are on disk and the upload is gone.
@@ -124,7 +125,7 @@ class JobRunner:
         try:
             audio = await self._store.put_audio(upload.path, sha256=upload.sha256)
             submitted = await self._store.submit(
-                Submission(owner, audio, options, result_format, idempotency_key)
+                Submission(owner, audio, options, result_format, idempotency_key, callback_url)
             )
         except JobStoreError as error:
             raise as_refusal(error) from None

@@ -18,8 +18,10 @@ _Value = TypeVar("_Value")
 
 
 def fingerprint(submission: Submission) -> str:
-    """The same for the same recording with the same options, whoever sends it; hex."""
+    """The same for the same recording with the same options and callback, whoever sends it; hex."""
     asked = [submission.audio.sha256, submission.result_format, options_to_json(submission.options)]
+    if submission.callback_url is not None:
+        asked.append(submission.callback_url)
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 

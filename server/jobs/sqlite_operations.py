@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 
 from engine.protocol.transcript import Transcript
-from server.jobs.bells import WORK, claim_of, log_of
+from server.jobs import sqlite_callbacks
+from server.jobs.bells import CALLBACKS, WORK, claim_of, log_of
+from server.jobs.callback import Delivery
 from server.jobs.group_commit import Effects
 from server.jobs.job import FINISHED, Claim, EventKind, JobFailure, JobStatus, Submission, Swept, WorkerDeath
 from server.jobs.keeping_clock import KeepingClock
@@ -379,6 +381,36 @@ class JobOperations:
             effects.removed_audio.add(row["audio_id"])
         self._log(connection, effects, row, kind, failure=failure)
         effects.rings.add(claim_of(row["job_id"]))
+        if row["callback_url"] is not None:
+            now, finished_at = self._clock.now(), self._wall()
+            sqlite_callbacks.add(
+                connection, row, status=status, failure=failure, now=now, finished_at=finished_at
+            )
+            effects.rings.add(CALLBACKS)
+
+    # ---- telling ---------------------------------------------------------------------------------------------
+
+    def take_callbacks(
+        self, connection: sqlite3.Connection, effects: Effects, limit: int
+    ) -> tuple[tuple[Delivery, ...], float | None]:
+        """See JobStore.take_callbacks; further returns in how many seconds the next one is due."""
+        now = self._clock.now()
+        taken = sqlite_callbacks.take(connection, now, limit)
+        due = sqlite_callbacks.next_due(connection)
+        return taken, None if due is None else max(0.0, due - now)
+
+    def note_callback(
+        self,
+        connection: sqlite3.Connection,
+        effects: Effects,
+        delivery: Delivery,
+        error: str | None,
+        retry_seconds: float | None,
+    ) -> None:
+        """See JobStore.note_callback."""
+        due = None if retry_seconds is None else self._clock.now() + retry_seconds
+        sqlite_callbacks.note(connection, delivery, error=error, due_on_clock=due, at=self._wall())
+        effects.rings.add(CALLBACKS)
 
     # ---- the fence and the log -------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from typing import get_args
 
-from server.jobs.job import Job, JobEvent, JobPage, JobStatus, StoreStats
+from server.jobs.job import CallbackState, Job, JobEvent, JobPage, JobStatus, StoreStats
 from server.jobs.serialization import (
     deaths_from_json,
     failure_from_json,
@@ -21,6 +21,7 @@ JOB_COLUMNS = (
     "seq, job_id, owner, status, options, result_format, callback_url, created_at, started_at, finished_at, "
     "audio_id, audio_seconds_done, audio_seconds_total, attempts, deaths, claim_number, is_demo, failure"
 )
+_JOB_COLUMNS_OF_JOBS = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS.split(", "))
 _LARGEST_SEQ = (1 << 63) - 1
 
 
@@ -87,8 +88,9 @@ def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, turns: Tu
     """An owner's job with its texts and its queue position."""
     row = _one(
         connection,
-        f"SELECT {JOB_COLUMNS}, texts.partial_text, texts.transcript "
-        "FROM jobs LEFT JOIN texts USING (seq) WHERE job_id = ? AND owner = ?",
+        f"SELECT {_JOB_COLUMNS_OF_JOBS}, texts.partial_text, texts.transcript, callbacks.status AS callback_status, "
+        "callbacks.attempts AS callback_attempts, callbacks.last_error, callbacks.last_at "
+        "FROM jobs LEFT JOIN texts USING (seq) LEFT JOIN callbacks USING (seq) WHERE job_id = ? AND owner = ?",
         (job_id, owner),
     )
     if row is None:
@@ -98,6 +100,11 @@ def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, turns: Tu
         job_of(row, queue_position=position),
         partial_text=row["partial_text"] or "",
         transcript=None if row["transcript"] is None else transcript_from_json(row["transcript"]),
+        callback=None
+        if row["callback_status"] is None
+        else CallbackState(
+            row["callback_status"], row["callback_attempts"], row["last_error"], row["last_at"]
+        ),
     )
 
 
@@ -157,7 +164,8 @@ def stats(connection: sqlite3.Connection) -> StoreStats:
     audio = connection.execute(
         "SELECT count(*), coalesce(sum(audio_bytes), 0) FROM jobs WHERE audio_id IS NOT NULL"
     ).fetchone()
-    return StoreStats({status: counted[status] for status in get_args(JobStatus)}, audio[0], audio[1])
+    (due,) = connection.execute("SELECT count(*) FROM callbacks WHERE status = 'due'").fetchone()
+    return StoreStats({status: counted[status] for status in get_args(JobStatus)}, audio[0], audio[1], due)
 
 
 def _one(connection: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> sqlite3.Row | None:

@@ -25,7 +25,8 @@ from typing import TypeVar
 from engine.protocol.transcript import Transcript
 from server.jobs import sqlite_rows
 from server.jobs.audio_folder import AudioFolder, FolderLock, store_error
-from server.jobs.bells import WORK, Bells, claim_of, log_of
+from server.jobs.bells import CALLBACKS, WORK, Bells, claim_of, log_of
+from server.jobs.callback import Delivery
 from server.jobs.group_commit import Effects, GroupCommitWriter, database_error
 from server.jobs.job import (
     FINISHED,
@@ -333,6 +334,34 @@ class SqliteJobStore:
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """See JobStore."""
         return await self._read(sqlite_rows.unfinished)
+
+    # ---- telling ---------------------------------------------------------------------------------------------
+
+    async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
+        """See JobStore."""
+        deadline = time.monotonic() + wait_seconds
+        with self._bells.listening(CALLBACKS) as rung:
+            while True:
+                rung.clear()
+                taken, next_seconds = await asyncio.shield(
+                    self._writer.call(partial(self._operations.take_callbacks, limit=limit))
+                )
+                remaining = deadline - time.monotonic()
+                if taken or remaining <= 0:
+                    return taken
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, next_seconds or remaining)):
+                        await rung.wait()
+
+    async def note_callback(
+        self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
+    ) -> None:
+        """See JobStore."""
+        await self._writer.call(
+            partial(
+                self._operations.note_callback, delivery=delivery, error=error, retry_seconds=retry_seconds
+            )
+        )
 
     # ---- ending ----------------------------------------------------------------------------------------------
 

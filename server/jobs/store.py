@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from engine.protocol.transcript import Transcript
+from server.jobs.callback import Delivery
 from server.jobs.job import (
     Claim,
     Job,
@@ -218,6 +219,20 @@ class JobStore(Protocol):
 
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """Ids and owners of all jobs that are queued or processing, of all owners."""
+
+    # ---- telling ---------------------------------------------------------------------------------------------
+
+    async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
+        """Ends of jobs that somebody is to be told of now; waits for the first, and returns nothing when that is over.
+
+        What was taken is due again after a while (LEASE_SECONDS) unless `note_callback` says how it went: telling
+        happens at least once. An end is due as soon as it is on disk, and with it.
+        """
+
+    async def note_callback(
+        self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
+    ) -> None:
+        """How an attempt went: it arrived (no error), is made again after so long, or never again (None)."""
 
     # ---- ending ----------------------------------------------------------------------------------------------
 

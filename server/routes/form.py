@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.protocol.config import DEMO_MODEL, ModelInfo, TranscribeOptions
+from server.callbacks.targets import AllowedTargets, TargetNotAllowed
 from server.errors import ApiError, bad_request
 from server.uploads import FormFields
 
@@ -129,6 +130,26 @@ def read_job_form(fields: FormFields) -> TranscriptionForm:
             "stream",
         )
     return replace(form, options=replace(form.options, logprobs=True))
+
+
+def read_callback_url(fields: FormFields, targets: AllowedTargets) -> str | None:
+    """Whom to tell of a job's end, None for nobody; raises ApiError 400."""
+    name = "callback_url"
+    url = (fields.text(name) or "").strip()
+    if not url:
+        return None
+    try:
+        targets.target(url)
+    except ValueError as error:
+        raise bad_request("callback_invalid", f"{name} {error}.", name) from None
+    except TargetNotAllowed:
+        raise bad_request(
+            "callback_not_allowed",
+            f"{name} is not among the targets that this server may call; its operator allows one with "
+            "`--allow-callback HOST` or `--allow-callback https://HOST/PATH/`.",
+            name,
+        ) from None
+    return url
 
 
 def read_result_format(wanted: str) -> ResponseFormat:

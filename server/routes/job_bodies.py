@@ -40,9 +40,25 @@ def job_body(job: Job) -> dict[str, Any]:
         "queue_position": job.queue_position,
         "partial_text": job.partial_text,
         "has_audio": job.has_audio,
+        "callback": _callback(job),
         "result": job_result_body(job.transcript, with_words=shows_words(job.options))
         if job.transcript is not None
         else None,
+    }
+
+
+def _callback(job: Job) -> dict[str, Any] | None:
+    """How telling of the job's end goes: `waiting` until there is one."""
+    if job.callback_url is None:
+        return None
+    state = job.callback
+    at = state.last_attempt_at if state is not None else None
+    return {
+        "url": job.callback_url,
+        "status": state.status if state is not None else "waiting",
+        "attempts": state.attempts if state is not None else 0,
+        "last_error": state.last_error if state is not None else None,
+        "last_attempt_at": int(at) if at is not None else None,
     }
 
 

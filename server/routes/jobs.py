@@ -18,6 +18,7 @@ from server.routes.form import (
     ResponseFormat,
     TranscriptionForm,
     check_model,
+    read_callback_url,
     read_job_form,
     read_result_format,
 )
@@ -61,6 +62,7 @@ async def _submit(request: Request) -> Response:
             owner=owner_of(request),
             result_format=form.response_format,
             idempotency_key=idempotency_key,
+            callback_url=read_callback_url(upload.fields, parts.callback_targets),
             request_id=request.state.request_id,
         )
     except BaseException:

@@ -63,7 +63,12 @@ async def describe(request: Request) -> Response:
     # The gate notes a key only where it asked for one.
     needs_key = hasattr(request.state, "key_id")
     return JSONResponse(
-        openapi_document(parts.engine.info, needs_key=needs_key, has_docs=parts.settings.docs)
+        openapi_document(
+            parts.engine.info,
+            needs_key=needs_key,
+            has_docs=parts.settings.docs,
+            has_callbacks=not parts.callback_targets.is_empty,
+        )
     )
 
 

@@ -91,6 +91,11 @@ class RunningServer:
         """Tell it to end, as a signal would; leaving the context waits for that."""
         self._server.should_exit = True
 
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive(), "the server did not stop"
+
     def transcribe(self, recording: bytes, **fields: Any) -> httpx.Response:
         """POST /v1/audio/transcriptions, headers taken from `headers=`."""
         headers = fields.pop("headers", None)

@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import ApiError
 from server.json_types import TYPES, NumberText, check_types
-from server.routes.openapi.parameters import transcription_json
+from server.routes.openapi.parameters import job_json, transcription_json
 
 
 def parsed(content: dict[str, Any]) -> dict[str, Any]:
@@ -75,5 +75,6 @@ def test_wrong_type_is_refused_by_name(content: dict[str, Any], param: str):
 
 
 def test_every_parameter_that_is_described_has_its_type_checked():
-    described = set(transcription_json(None)["properties"]) - {"input_audio", "file_path"}
+    described = {*transcription_json(None)["properties"], *job_json(None)["properties"]}
+    described -= {"input_audio", "file_path"}
     assert described == {*TYPES, "chunking_strategy"}

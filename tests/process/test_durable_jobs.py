@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.http.receiver import Receiver
 from tests.http.running_server import PATIENCE_SECONDS, script, until
 from tests.process.test_serve import Served, plain_lines, served
 
@@ -101,3 +103,29 @@ def test_stopped_server_hands_its_jobs_back_and_ends_well(tmp_path: Path):
         assert (resumed["attempts"], resumed["worker_deaths"]) == (1, [])
         assert httpx.delete(f"{again.address}/jobs/{job_id}").json()["status"] == "cancelled"
         assert recordings(data) == []
+
+
+def test_end_that_could_not_be_told_is_told_by_the_next_server_after_a_kill(tmp_path: Path):
+    data = tmp_path / "data"
+    with Receiver() as first:
+        port = first.port
+    allowed = f"http://127.0.0.1:{port}/"
+    with served(data, allow_callback=(allowed,)) as running:
+        running.until_ready()
+        response = httpx.post(
+            f"{running.address}/transcribe",
+            files={"file": script(text="x")},
+            data={"callback_url": allowed},
+            timeout=PATIENCE_SECONDS,
+        )
+        job_id = response.json()["job_id"]
+        tried = until(lambda: (one := job(running, job_id)["callback"])["last_error"] and one)
+        assert (tried["status"], tried["attempts"]) == ("due", 1)
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+    with Receiver(port=port) as receiver, served(data, allow_callback=(allowed,)) as again:
+        again.until_ready()
+        told = until(lambda: receiver.told and receiver.told[0])
+        assert json.loads(told.body)["data"]["job_id"] == job_id
+        done = until(lambda: (one := job(again, job_id)["callback"])["status"] == "delivered" and one)
+        assert (done["attempts"], done["last_error"]) == (2, None)

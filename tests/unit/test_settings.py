@@ -66,6 +66,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
     values = {
         "host": ("::1", "::1"), "port": ("80", 80), "model": ("demo", "demo"), "device": ("cpu", "cpu"),
         "dtype": ("float16", "float16"), "offline": ("true", True), "data": ("/srv/x", Path("/srv/x")),
+        "allow_callback": ("a.example,https://b/x/", ("a.example", "https://b/x/")),
         "allow_host": ("a,b", ("a", "b")), "allow_origin": ("https://a", ("https://a",)),
         "max_upload_bytes": ("500MiB", 500 << 20), "max_concurrent_uploads": ("3", 3),
         "upload_idle_seconds": ("2.5", 2.5), "max_duration_seconds": ("60", 60.0),

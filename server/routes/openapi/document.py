@@ -41,18 +41,21 @@ EVENT_EXAMPLE = (
 )
 
 
-def openapi_document(info: ModelInfo | None, *, needs_key: bool, has_docs: bool) -> dict[str, Any]:
+def openapi_document(
+    info: ModelInfo | None, *, needs_key: bool, has_docs: bool, has_callbacks: bool = False
+) -> dict[str, Any]:
     """The whole description.
 
     info: the loaded model, whose names and languages become enumerations; None while none is loaded.
     needs_key: whether this server asks for a key. has_docs: whether /docs is served.
+    has_callbacks: whether any target of callbacks is allowed.
     """
     paths = {
         "/v1/audio/transcriptions": {"post": _create_transcription(info)},
         "/v1/audio/translations": {"post": _create_translation()},
         "/v1/models": {"get": _list_models()},
         "/v1/models/{model_id}": {"get": _get_model(info)},
-        **job_paths(info),
+        **job_paths(info, has_callbacks=has_callbacks),
         "/health/live": {"get": _live()},
         "/health/ready": {"get": _ready()},
         "/metrics": {"get": _metrics()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from server.jobs.job import EventKind, JobStatus
+from server.jobs.job import CallbackStatus, EventKind, JobStatus
 from server.routes.openapi.schemas import (
     INTEGER,
     SECONDS,
@@ -75,8 +75,19 @@ JOB_SCHEMAS: dict[str, Schema] = {
             },
             "partial_text": {**TEXT, "description": "The text so far, while the job is being worked on."},
             "has_audio": {"type": "boolean", "description": "Whether the recording is still there."},
+            "callback": or_null(ref("JobCallback")),
             "result": or_null(ref("JobResult")),
         }
+    ),
+    "JobCallback": closed(
+        {
+            "url": TEXT,
+            "status": {"type": "string", "enum": ["waiting", *get_args(CallbackStatus)]},
+            "attempts": INTEGER,
+            "last_error": or_null(TEXT),
+            "last_attempt_at": or_null(UNIX_SECONDS),
+        },
+        description="How telling `callback_url` of the job's end goes; `waiting` until the job is over.",
     ),
     "JobResult": closed(
         {

@@ -33,11 +33,11 @@ _JOB_ID: Schema = {
 _LINKS = {"job": {"operationId": "getJob", "parameters": {"job_id": "$response.body#/job_id"}}}
 
 
-def job_paths(info: ModelInfo | None) -> dict[str, Schema]:
+def job_paths(info: ModelInfo | None, *, has_callbacks: bool) -> dict[str, Schema]:
     """Every address of jobs with its operations."""
     return {
-        "/transcribe": {"post": _submit_job(info, "submitJob")},
-        "/v1/audio/transcriptions/jobs": {"post": _submit_job(info, "createTranscriptionJob")},
+        "/transcribe": {"post": _submit_job(info, "submitJob", has_callbacks)},
+        "/v1/audio/transcriptions/jobs": {"post": _submit_job(info, "createTranscriptionJob", has_callbacks)},
         "/jobs": {"get": _list_jobs()},
         "/jobs/{job_id}": {"get": _get_job(), "delete": _delete_job()},
         "/jobs/{job_id}/result": {"get": _get_job_result()},
@@ -46,8 +46,8 @@ def job_paths(info: ModelInfo | None) -> dict[str, Schema]:
     }
 
 
-def _submit_job(info: ModelInfo | None, operation_id: str) -> Schema:
-    form = job_form(info)
+def _submit_job(info: ModelInfo | None, operation_id: str, has_callbacks: bool) -> Schema:
+    form = job_form(info, has_callbacks=has_callbacks)
     accepted = _accepted(
         {
             "x-scribewire-replayed": {
@@ -73,7 +73,7 @@ def _submit_job(info: ModelInfo | None, operation_id: str) -> Schema:
             "required": True,
             "content": {
                 "multipart/form-data": {"schema": form, "encoding": encoding(form)},
-                "application/json": {"schema": job_json(info)},
+                "application/json": {"schema": job_json(info, has_callbacks=has_callbacks)},
             },
         },
         "responses": {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 from engine.protocol.config import ModelInfo
+from server.callbacks.targets import MAX_URL_CHARACTERS
 from server.form_fields import MAX_FIELD_BYTES, MAX_FIELDS
 from server.routes.form import (
     MAX_KEYWORD_CHARACTERS,
@@ -153,11 +154,12 @@ def transcription_json(info: ModelInfo | None) -> Schema:
     return _whole_json({**options(info), **_answer_options(), "stream": {"type": ["boolean", "null"]}})
 
 
-def job_form(info: ModelInfo | None) -> Schema:
+def job_form(info: ModelInfo | None, *, has_callbacks: bool = False) -> Schema:
     """The multipart form of a job: the same fields, and the recording in `audio` or `file`."""
     properties = {
         "audio": recording(),
         "file": recording(),
+        "callback_url": _callback_url(has_callbacks=has_callbacks),
         **options(info, is_job=True),
         **_job_answer_options(),
         **_form_details(),
@@ -174,11 +176,27 @@ def job_form(info: ModelInfo | None) -> Schema:
     }
 
 
-def job_json(info: ModelInfo | None) -> Schema:
+def job_json(info: ModelInfo | None, *, has_callbacks: bool = False) -> Schema:
     """The JSON body of a job."""
     not_streamed: Schema = {"enum": [False, None], "description": "A job is not streamed; follow its events."}
     fields = {**options(info, is_job=True), **_job_answer_options(), "stream": not_streamed}
+    fields["callback_url"] = _callback_url(has_callbacks=has_callbacks)
     return _whole_json(fields, is_job=True)
+
+
+def _callback_url(*, has_callbacks: bool) -> Schema:
+    about = (
+        "Told with a signed POST when the job is over (docs/webhooks.md). Only targets that the operator allowed are "
+        "taken (--allow-callback)"
+    )
+    if not has_callbacks:
+        return {"enum": ["", None], "description": f"{about}; here none is."}
+    return {
+        "type": ["string", "null"],
+        "format": "uri",
+        "maxLength": MAX_URL_CHARACTERS,
+        "description": f"{about}.",
+    }
 
 
 def _whole_json(fields: dict[str, Schema], *, is_job: bool = False) -> Schema:
