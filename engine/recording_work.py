@@ -22,6 +22,7 @@ from engine.batching.sequence import Sequence
 from engine.live_text import DeltaCallback, LiveText
 from engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
 from engine.protocol.errors import RequestCancelled
+from engine.protocol.speakers import SpeakerOptions
 from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
 from engine.reading import compression_ratio, main_language
 from engine.resident import Wish
@@ -53,6 +54,7 @@ class TranscribeItem:
     repetition_penalty: float = 1.0
     words: bool = False
     words_optional: bool = False
+    speakers: SpeakerOptions | None = None
 
     def options(self) -> TranscribeOptions:
         """The same without the audio, checked; raises OptionInvalid."""

@@ -32,14 +32,23 @@ from server.request_scope import CLIENT_GONE_STATUS, RequestScope
 from server.routes import jobs, openai, ops
 from server.settings import Settings
 from server.shared_work import SharedWork
+from server.speakers import Speakers
 from server.unread_body import UnreadBody
 from server.uploads import UploadStore
 
 
 def create_app(
-    settings: Settings, engine: EngineClient, key_store: KeyStore, *, decoder: Decoder | None = None
+    settings: Settings,
+    engine: EngineClient,
+    key_store: KeyStore,
+    *,
+    decoder: Decoder | None = None,
+    speakers: Speakers | None = None,
 ) -> FastAPI:
-    """The application over an engine and a decoder (None for the pool) that it starts and stops with its lifespan."""
+    """The application over parts that it starts and stops with its lifespan.
+
+    decoder: None for the pool. speakers: None for pyannote.audio, where it is installed.
+    """
     limits = KeyLimits(
         requests_per_minute=settings.key_requests_per_minute,
         concurrent_uploads=settings.key_concurrent_uploads,
@@ -49,7 +58,8 @@ def create_app(
     store = store_from_settings(settings)
     decoder = decoder or DecodePool.from_settings(settings)
     metrics = Metrics()
-    recognizer = Recognizer(engine, decoder, metrics)
+    speakers = speakers or Speakers.from_settings(settings)
+    recognizer = Recognizer(engine, decoder, speakers, metrics)
     shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
     targets = AllowedTargets(settings.allow_callback)
     teller = CallbackTeller(store, Telling(targets, WebhookSecret(settings.data)), metrics)
@@ -75,6 +85,7 @@ def create_app(
             await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
             await teller.stop()
             await shared.stop()
+            await speakers.stop()
             await decoder.stop()
             await engine.stop()
             uploads.close()
@@ -94,6 +105,7 @@ def create_app(
         runner,
         recognizer,
         shared,
+        speakers,
         metrics,
         Standing(metrics.registry, engine, uploads),
         targets,

@@ -68,6 +68,10 @@ ENGINE_ERROR_RULES: Mapping[str, Rule] = {
     "aligner_missing": _MODEL_BROKEN,
     "checkpoint_mismatch": _MODEL_BROKEN,
     "download_failed": _MODEL_BROKEN,
+    # The speakers: what is missing is said; a child that died is replaced.
+    "speakers_error": Rule(503, retry_after_seconds=5, should_retry=False),
+    "speakers_unavailable": _BAD_REQUEST,
+    "speakers_failed": Rule(503, retry_after_seconds=5, should_retry=False),
     # The process. Work is cancelled under a client that still listens only while the server stops.
     "cancelled": Rule(503, retry_after_seconds=5),
     "engine_crashed": Rule(503, retry_after_seconds=1),

@@ -16,6 +16,7 @@ from server.metrics.standing import Standing
 from server.recognition import Recognizer
 from server.settings import Settings
 from server.shared_work import SharedWork
+from server.speakers import Speakers
 from server.uploads import UploadStore
 
 
@@ -30,6 +31,7 @@ class Parts:
     runner: JobRunner
     recognizer: Recognizer
     shared: SharedWork
+    speakers: Speakers
     metrics: Metrics
     standing: Standing
     callback_targets: AllowedTargets

@@ -1,32 +1,43 @@
 """One recording from its upload to its transcript: decoded by a child, transcribed by the engine, both at once.
 
+Where speakers are wanted, a further child tells them apart meanwhile, and the two results are joined at the end.
+
 Nothing outlives the call: whatever way it ends, the samples are removed, the child is stopped and the place in the
 queue is free again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from engine.protocol.attribution import with_speakers
 from engine.protocol.config import TranscribeOptions
+from engine.protocol.errors import SpeakersError
 from engine.protocol.messages import Progress, TextDelta
+from engine.protocol.speakers import Diarized, SpeakerOptions
 from engine.protocol.transcript import Segment, Transcript
 from server.decode_pool import DecodedRecording, Decoder
+from server.diarization import Diarization
 from server.engine_client import EngineClient
 from server.metrics.instruments import Metrics
+from server.speakers import Speakers
 
 
 class Recognizer:
     """Uploads in, transcripts out; lives on one event loop."""
 
-    def __init__(self, engine: EngineClient, decoder: Decoder, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, engine: EngineClient, decoder: Decoder, speakers: Speakers, metrics: Metrics | None = None
+    ) -> None:
         self._engine = engine
         self._metrics = metrics or Metrics()
         self._decoder = decoder
+        self._diarization = Diarization(decoder, speakers)
 
     async def transcribe(
         self,
@@ -45,18 +56,27 @@ class Recognizer:
 
         The callbacks, `runs_alone` and what is raised are the engine client's; warnings of decoding stand before the
         engine's.
-        raises: further AudioError (the recording), ApiError 507 (no room for its samples)
+        Where speakers cannot be told apart, a request fails and a job goes without them, and says so.
+        raises: further AudioError (the recording), ApiError 507 (no room for its samples), SpeakersError
         """
+        if options.speakers is not None and priority == "interactive":
+            # What is missing is told before a long recording is decoded; a job's transcript is kept without speakers.
+            await self._diarization.check()
         if priority == "interactive":
             on_started = self._noting_wait(on_started)
         with self._engine.admission():
             # A recording is not decoded for an engine that will not take it.
             await self._engine.wait_ready()
             recording = await self._decoder.decode(upload_path, is_interactive=priority == "interactive")
+            speaking = None
+            if options.speakers is not None:
+                telling = self._tell_apart(recording, upload_path, options.speakers, priority)
+                speaking = asyncio.create_task(telling, name="speakers")
             try:
-                transcript = await self._engine.transcribe(
+                work = self._engine.transcribe(
                     recording.source,
-                    options,
+                    # The voices of references are nothing for the engine.
+                    dataclasses.replace(options, speakers=None),
                     owner=owner,
                     priority=priority,
                     on_started=on_started,
@@ -67,6 +87,7 @@ class Recognizer:
                     is_admitted=True,
                     runs_alone=runs_alone,
                 )
+                transcript = await (work if speaking is None else _both(work, speaking))
             except Exception:
                 if recording.failure is not None:
                     # The engine only passes on that the samples ended early; this says why.
@@ -85,6 +106,45 @@ class Recognizer:
                 on_started()
 
         return note_and_tell
+
+    async def _tell_apart(
+        self,
+        recording: DecodedRecording,
+        upload_path: Path,
+        options: SpeakerOptions,
+        priority: Literal["interactive", "background"],
+    ) -> Diarized | None:
+        is_interactive = priority == "interactive"
+        try:
+            return await self._diarization.tell_apart(
+                recording, upload_path.parent, options, is_interactive=is_interactive
+            )
+        except SpeakersError as error:
+            if is_interactive:
+                raise
+            # Hours of transcript are worth having without their speakers.
+            return Diarized(0, (), (f"the speakers are not told apart: {error.message}",))
+
+
+async def _both(work: Coroutine[Any, Any, Transcript], speaking: asyncio.Task[Diarized | None]) -> Transcript:
+    """The transcript with its speakers; whichever of the two fails first ends the other."""
+    transcribing = asyncio.create_task(work, name="transcribing")
+    tasks: set[asyncio.Task[Any]] = {transcribing, speaking}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in (transcribing, speaking):
+            if task in done:
+                task.result()
+        speakers = speaking.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    transcript = transcribing.result()
+    if speakers is None:
+        return transcript
+    told = with_speakers(transcript, speakers.turns)
+    return dataclasses.replace(told, warnings=(*told.warnings, *speakers.notices))
 
 
 def _with_decoding(transcript: Transcript, recording: DecodedRecording) -> Transcript:

@@ -18,6 +18,7 @@ from typing import Any
 import platformdirs
 
 from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, EngineConfig
+from engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL
 from server import setting_types
 from server.callbacks.targets import allowed_targets
 from server.engine_watchdog import WatchLimits
@@ -107,6 +108,27 @@ class Settings:
         False,
         setting_types.boolean,
         "Load the aligner with the model, fetching it first if it is not on disk.",
+    )
+    diarization_model: str = _setting(
+        DEFAULT_DIARIZATION_MODEL,
+        setting_types.text,
+        "The pipeline of pyannote.audio that tells speakers apart (extra `speakers`): a folder or a Hugging Face id.",
+    )
+    diarization_device: str = _setting(
+        "auto",
+        setting_types.choice("auto", "cpu", "cuda", "mps"),
+        "Where it computes: auto, cpu, cuda or mps.",
+    )
+    diarization_timeout_seconds: float = _setting(
+        7200.0,
+        setting_types.seconds(1, 86_400),
+        "Longest time that telling the speakers of one recording apart may take.",
+    )
+    diarization_memory_bytes: int = _setting(
+        8 << 30,
+        setting_types.size,
+        "Memory that the process which tells speakers apart may take.",
+        shown="8GiB",
     )
     data: Path = field(
         default_factory=default_data_folder,

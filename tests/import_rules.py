@@ -26,6 +26,7 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"protocol", "transcriber"},
     "engine.protocol": set(),
     "engine.subtitles": {"protocol"},
+    "engine.speakers": {"protocol", "process_memory"},
     "engine.model": set(),
     "engine.text": {"protocol"},
     "engine.audio": {"protocol"},
@@ -70,6 +71,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine": set(),
     "engine.protocol": set(),
     "engine.subtitles": set(),
+    "engine.speakers": {"numpy", "torch", "pyannote", "huggingface_hub"},
     "engine.fake_worker": set(),
     "engine.timestamps": set(),
     "engine.model": {"mlx", "numpy"},
@@ -93,6 +95,7 @@ LATE_IMPORTS = {
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/bench/forced_serve.py": "starts the server by name, in a benchmark's child only",
     "engine/bench/peers/mlx_audio_side.py": "the peer's server needs packages that not all have",
+    "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",
     "server/cli.py": "engine subcommands are mounted by name, so that serve never loads them",
 }
 ENVIRONMENT_READERS = {

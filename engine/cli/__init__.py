@@ -24,10 +24,12 @@ from engine.cli.console import PROGRAM, Console, shown_bytes
 from engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
 from engine.cli.listings import show_languages, show_models
 from engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
+from engine.cli.speakers import SpeakerTeller
 from engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
 from engine.demo import SampleRecording, sample_recordings
 from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, DEMO_MODEL, NO_ALIGNER, TranscribeOptions
 from engine.protocol.errors import EngineError
+from engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL, DiarizationConfig, SpeakerOptions
 from engine.text.languages import resolve_language
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
@@ -44,12 +46,15 @@ COMMANDS = {
 Load = Callable[[str, Console, str, bool], AbstractContextManager[Engine]]
 """A model by its name, a console for bars, the aligner's name, and whether it is to be fetched if need be."""
 
+Tell = Callable[[DiarizationConfig, SpeakerOptions], SpeakerTeller]
+
 
 def main(
     argv: Sequence[str] | None = None,
     *,
     console: Console | None = None,
     load: Load | None = None,
+    tell: Tell = SpeakerTeller,
     run_child: RunChild = run_python,
     hub: HubAccess | None = None,
     data_folder: Path | None = None,
@@ -57,7 +62,8 @@ def main(
 ) -> int:
     """Run one subcommand; returns the exit code.
 
-    load, run_child, hub: how a model is loaded, child processes are run and the hub is reached.
+    load, tell, run_child, hub: how a model is loaded, speakers are told apart, child processes are run and the hub is
+    reached.
     data_folder, port: what `serve` would use, for the doctor.
     """
     console = console or Console.of_this_process()
@@ -67,7 +73,7 @@ def main(
         arguments = parser.parse_args(words)
         if arguments.command == "bench":
             return run_bench(arguments, words, console)
-        return _run(arguments, console, load or load_transcriber, run_child, hub, data_folder, port)
+        return _run(arguments, console, load or load_transcriber, tell, run_child, hub, data_folder, port)
     except UsageError as error:
         console.warn(f"{error} (see `{PROGRAM} {error.command} --help`)")
         return EXIT_USAGE
@@ -190,6 +196,26 @@ def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         help="the forced aligner of words: a folder, a Hugging Face id, auto (default) or none",
     )
     parser.add_argument(
+        "--diarize",
+        action="store_true",
+        help="tell the speakers apart (pip install 'scribewire[speakers]'); they are named A, B, C",
+    )
+    parser.add_argument("--num-speakers", type=int, metavar="N", help="how many there are, if you know")
+    parser.add_argument("--min-speakers", type=int, metavar="N", help="there are at least so many")
+    parser.add_argument("--max-speakers", type=int, metavar="N", help="there are at most so many")
+    parser.add_argument(
+        "--diarization-model",
+        metavar="MODEL",
+        default=DEFAULT_DIARIZATION_MODEL,
+        help="a pipeline of pyannote.audio: a folder or a Hugging Face id (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--diarization-device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where it computes (default: %(default)s)",
+    )
+    parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 (default) is deterministic"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="makes a temperature above 0 repeatable")
@@ -200,6 +226,7 @@ def _run(
     arguments: argparse.Namespace,
     console: Console,
     load: Load,
+    tell: Tell,
     run_child: RunChild,
     hub: HubAccess | None,
     data_folder: Path | None,
@@ -207,10 +234,17 @@ def _run(
 ) -> int:
     match arguments.command:
         case "transcribe":
+            request = _request(arguments)
             return transcribe_files(
-                _request(arguments),
+                request,
                 lambda: load(arguments.model, console, arguments.aligner, arguments.words),
                 console,
+                speakers=None
+                if request.options.speakers is None
+                else tell(
+                    DiarizationConfig(arguments.diarization_model, arguments.diarization_device),
+                    request.options.speakers,
+                ),
             )
         case "models":
             return show_models(console, as_json=arguments.json, hub=hub)
@@ -247,7 +281,10 @@ def _request(arguments: argparse.Namespace) -> Request:
         arguments.output = Path()
     if arguments.format in SUBTITLE_FORMATS and arguments.output is None and len(arguments.files) > 1:
         raise UsageError("transcribe", "subtitles of several recordings need a folder: add -o DIR")
-    times_words = arguments.format in (*SUBTITLE_FORMATS, ALL_FORMATS)
+    times_words = arguments.diarize or arguments.format in (*SUBTITLE_FORMATS, ALL_FORMATS)
+    counts = (arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
+    if not arguments.diarize and any(count is not None for count in counts):
+        raise UsageError("transcribe", "a number of speakers is for --diarize; add it")
     try:
         if arguments.language is not None:
             resolve_language(arguments.language)
@@ -258,6 +295,7 @@ def _request(arguments: argparse.Namespace) -> Request:
             seed=arguments.seed,
             words=arguments.words or times_words,
             words_optional=not arguments.words and times_words,
+            speakers=SpeakerOptions(*counts) if arguments.diarize else None,
         )
     except EngineError as error:
         raise UsageError("transcribe", str(error)) from None
@@ -287,8 +325,9 @@ Turn recordings into text: wav, flac, mp3, m4a, ogg, opus, webm, aac, or the sou
 The text goes to stdout; with several files, each under a line `==> name <==`. With -f json there is one JSON
 document a line for each file. Subtitles are srt, vtt, tsv (Whisper's columns, milliseconds) or lrc. With -o DIR each
 result is a file of its own, and its path goes to stdout; results of an earlier run are replaced, an input never is.
-With -f all there is a file of every format, in this folder unless -o names another. A file that fails is one line on
-stderr and exit code 1 at the end; the others are still done."""
+With -f all there is a file of every format, in this folder unless -o names another. With --diarize the text has a
+line for each turn of a speaker, and JSON and subtitles name the speakers. A file that fails is one line on stderr and
+exit code 1 at the end; the others are still done."""
 
 _TRANSCRIBE_EXAMPLES = """\
 examples:
@@ -297,6 +336,7 @@ examples:
   scribewire transcribe -f json interview.m4a | jq -r '.segments[].text'
   scribewire transcribe -f json --words talk.mp3 | jq '.segments[].words[]'
   scribewire transcribe -f srt film.mkv > film.srt
+  scribewire transcribe --diarize --num-speakers 2 interview.m4a
   scribewire transcribe -f all -o texts --language es *.ogg
   scribewire transcribe --prompt "Kubernetes, etcd, Anneliese Kohlrausch" standup.webm
   curl -s https://example.org/news.mp3 | scribewire transcribe -"""

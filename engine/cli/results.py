@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any
 
 from engine.protocol.config import ModelInfo
@@ -16,6 +17,7 @@ from engine.subtitles import (
     render_tsv,
     render_vtt,
 )
+from engine.text.joining import join_texts
 
 _RENDERERS = {"srt": render_srt, "vtt": render_vtt, "tsv": render_tsv, "lrc": render_lrc}
 
@@ -36,11 +38,22 @@ def result_text(transcript: Transcript, form: str, info: ModelInfo, file: str, *
     file: the recording as messages name it. is_file: a JSON document is laid out to be read, and not on one line.
     """
     if form == "txt":
-        return transcript.text + "\n"
+        return _text(transcript) + "\n"
     if form == "json":
         values = document(transcript, info, file)
         return json.dumps(values, ensure_ascii=False, indent=2 if is_file else None) + "\n"
     return _RENDERERS[form](cues_from_transcript(transcript))
+
+
+def _text(transcript: Transcript) -> str:
+    """The text; where speakers are told apart a paragraph for each turn, its speaker before it."""
+    if not any(segment.speaker for segment in transcript.segments):
+        return transcript.text
+    turns = groupby(transcript.segments, key=lambda segment: segment.speaker)
+    return "\n".join(
+        f"{speaker}: " + join_texts([(segment.text, segment.language) for segment in segments])
+        for speaker, segments in turns
+    )
 
 
 def document(transcript: Transcript, info: ModelInfo, file: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ whole or not at all, and never over an input.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ from typing import Protocol
 
 from engine.cli.console import Console
 from engine.cli.results import formats_of, result_text
+from engine.cli.speakers import SpeakerTeller
 from engine.protocol.config import DEFAULT_MODEL, ModelInfo, TranscribeOptions
 from engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from engine.protocol.transcript import Transcript
@@ -64,12 +66,17 @@ class Request:
 
 
 def transcribe_files(
-    request: Request, load: Callable[[], AbstractContextManager[Engine]], console: Console
+    request: Request,
+    load: Callable[[], AbstractContextManager[Engine]],
+    console: Console,
+    *,
+    speakers: SpeakerTeller | None = None,
 ) -> int:
     """Transcribe every file; returns the exit code, 1 when any file failed.
 
     load: gives the engine; called once, and not at all when no file is there to be read.
-    raises: EngineError when the model cannot be loaded, OSError when stdout cannot be written
+    speakers: tells the speakers apart, where that is wanted; entered before the engine is loaded.
+    raises: EngineError when a model cannot be loaded, OSError when stdout cannot be written
     """
     names = output_names(request.files)
     if not any(name == STANDARD_INPUT or Path(name).exists() for name in request.files):
@@ -79,7 +86,10 @@ def transcribe_files(
     if request.folder is not None:
         request.folder.mkdir(parents=True, exist_ok=True)
     failures = 0
-    with load() as engine:
+    with contextlib.ExitStack() as held:
+        if speakers is not None:
+            held.enter_context(speakers)  # what is missing is told before a large model is loaded
+        engine = held.enter_context(load())
         if engine.info.is_demo:
             console.warn(
                 "this is the bundled demo model, trained on synthetic speech: it shows that everything works but "
@@ -88,7 +98,11 @@ def transcribe_files(
         for index, (name, output_name) in enumerate(zip(request.files, names, strict=True)):
             shown = shown_name(name)
             try:
-                with _input_path(name, console) as path, console.bar(shown) as advance:
+                with (
+                    _input_path(name, console) as path,
+                    _beside(speakers, path) as with_speakers,
+                    console.bar(shown) as advance,
+                ):
                     advance(0.0, 0.0)  # how long it is, nobody knows yet
                     transcript = engine.transcribe(
                         path,
@@ -100,6 +114,7 @@ def transcribe_files(
                         words_optional=request.options.words_optional,
                         on_progress=advance,
                     )
+                    transcript = with_speakers(transcript)
                 _deliver(request, transcript, engine.info, shown, output_name, console, is_first=index == 0)
             except EngineError as error:
                 failures += 1
@@ -113,6 +128,14 @@ def transcribe_files(
                 if request.shows_tracebacks:
                     traceback.print_exception(error, file=console.stderr)
     return 1 if failures else 0
+
+
+def _beside(
+    speakers: SpeakerTeller | None, path: Path
+) -> AbstractContextManager[Callable[[Transcript], Transcript]]:
+    return (
+        contextlib.nullcontext(lambda transcript: transcript) if speakers is None else speakers.beside(path)
+    )
 
 
 def shown_name(name: str) -> str:

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from engine.protocol.errors import OptionInvalid
+from engine.protocol.speakers import SpeakerOptions
 
 DEFAULT_MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
 DEFAULT_ALIGNER = "mlx-community/Qwen3-ForcedAligner-0.6B-8bit"
@@ -83,6 +84,7 @@ class TranscribeOptions:
     words: also find out when each word was said (Segment.words). Where that cannot be done, the transcript's warnings
     say so and the segments' times are all there is.
     words_optional: with `words`: an aligner that is not there costs the words and not the recording, as for subtitles.
+    speakers: also tell the speakers apart, which a process beside the engine does; the engine itself does not look.
     """
 
     language: str | None = None
@@ -97,6 +99,7 @@ class TranscribeOptions:
     repetition_penalty: float = 1.0
     words: bool = False
     words_optional: bool = False
+    speakers: SpeakerOptions | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""

@@ -154,6 +154,27 @@ class DownloadFailed(ModelError):
     code = "download_failed"
 
 
+# ---- the speakers --------------------------------------------------------------------------------------------
+
+
+class SpeakersError(EngineError):
+    """The speakers of a recording could not be told apart."""
+
+    code = "speakers_error"
+
+
+class SpeakersUnavailable(SpeakersError):
+    """The extra, its model, a token or accepted terms are missing; the message says what to install or accept."""
+
+    code = "speakers_unavailable"
+
+
+class SpeakersFailed(SpeakersError):
+    """The process that tells speakers apart died, was too slow, or could not do it."""
+
+    code = "speakers_failed"
+
+
 # ---- the process ---------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,7 @@
 """How the engine's processes are started: by module name, in a spawned child only.
 
-The front calls `start_worker` and `start_decode_child` and never imports what runs in the child, which imports it by
-name. Nothing of the engine but `engine.protocol` is loaded on this side.
+The front calls `start_worker`, `start_decode_child` and `start_speaker_child` and never imports what runs in the
+child, which imports it by name. Nothing of the engine but `engine.protocol` is loaded on this side.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from multiprocessing.process import BaseProcess
 
 from engine.protocol.config import EngineConfig
 from engine.protocol.decoding import DecodeLimits
+from engine.protocol.speakers import DiarizationConfig
 
 WORKER_MODULE = "engine.worker"
 FAKE_WORKER_MODULE = "engine.fake_worker"
 """Speaks the same protocol with no model and no MLX, for tests and for breaking things on cue."""
 
 DECODE_CHILD_MODULE = "engine.decode_child"
+SPEAKER_CHILD_MODULE = "engine.speakers.child"
+
+Setup = EngineConfig | DecodeLimits | DiarizationConfig
+"""What a child is told when it starts, and nothing else."""
 
 _starting = threading.Lock()
 
@@ -34,7 +39,7 @@ EXIT_ENGINE_FAULT = 75
 
 @dataclass(frozen=True, slots=True)
 class WorkerHandle:
-    """A started engine worker or decode child: its process and the ends that the front holds.
+    """A started engine worker, decode child or speaker child: its process and the ends that the front holds.
 
     pipe: duplex, carries messages. liveness: never written to; its closing tells the child that the front is gone.
     stderr: read end of the child's standard error, raw bytes (read its `fileno()`); the front must keep it drained.
@@ -68,7 +73,15 @@ def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODUL
     return _start(module, limits, name="scribewire-decode")
 
 
-def _start(module: str, setup: EngineConfig | DecodeLimits, *, name: str) -> WorkerHandle:
+def start_speaker_child(config: DiarizationConfig, *, module: str = SPEAKER_CHILD_MODULE) -> WorkerHandle:
+    """Spawn a child that tells speakers apart, which runs `module.main(config, pipe, liveness)`.
+
+    The pipe carries messages of `engine.protocol.speakers`; the first is DiarizerReady or DiarizerUnavailable.
+    """
+    return _start(module, config, name="scribewire-speakers")
+
+
+def _start(module: str, setup: Setup, *, name: str) -> WorkerHandle:
     context = multiprocessing.get_context("spawn")
     front_pipe, child_pipe = context.Pipe(duplex=True)
     child_liveness, front_liveness = context.Pipe(duplex=False)
@@ -101,7 +114,7 @@ def _start_without_main(process: BaseProcess) -> None:
 
 def _run_in_child(
     module: str,
-    setup: EngineConfig | DecodeLimits,
+    setup: Setup,
     pipe: Connection,
     liveness: Connection,
     stderr: Connection,

@@ -34,7 +34,14 @@ from server.client.failures import (
 from server.client.waiting import wait_for_job
 
 STANDARD_INPUT = "-"
-FORMATS = {"text": "txt", "json": "json", "srt": "srt", "vtt": "vtt", "verbose_json": "json"}
+FORMATS = {
+    "text": "txt",
+    "json": "json",
+    "srt": "srt",
+    "vtt": "vtt",
+    "verbose_json": "json",
+    "diarized_json": "json",
+}
 """The formats of a transcript and the endings of their files."""
 
 TRIES = 6

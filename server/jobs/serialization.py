@@ -11,6 +11,7 @@ import json
 from typing import Any, TypeVar
 
 from engine.protocol.config import TranscribeOptions
+from engine.protocol.speakers import SpeakerOptions
 from engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
 from server.jobs.job import JobFailure, Submission, WorkerDeath
 
@@ -35,6 +36,10 @@ def options_from_json(text: str) -> TranscribeOptions:
     values = json.loads(text)
     for name in ("languages", "keywords"):
         values[name] = tuple(values.get(name, ()))
+    if (speakers := values.get("speakers")) is not None:
+        for name in ("known_names", "references"):
+            speakers[name] = tuple(speakers.get(name, ()))
+        values["speakers"] = _build(SpeakerOptions, speakers)
     return _build(TranscribeOptions, values)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from engine.protocol.attribution import NOBODY
 from engine.protocol.config import ModelInfo, TranscribeOptions
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from engine.subtitles import cues_from_transcript, render_srt, render_vtt
@@ -57,6 +58,8 @@ def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> 
             return JSONResponse(
                 verbose_json_body(transcript, with_words=shows_words(form.options)), headers=headers
             )
+        case "diarized_json":
+            return JSONResponse(diarized_json_body(transcript), headers=headers)
         case "text":
             text = transcript.text + "\n"
         case "srt":
@@ -115,6 +118,30 @@ def verbose_json_body(transcript: Transcript, *, with_words: bool = False) -> di
     return _with_warnings(body, transcript)
 
 
+def diarized_json_body(transcript: Transcript) -> dict[str, Any]:
+    """response_format=diarized_json."""
+    body = {
+        "task": "transcribe",
+        "duration": _number(transcript.duration_seconds),
+        "text": transcript.text,
+        "segments": [diarized_segment_body(segment) for segment in transcript.segments],
+        "usage": {"type": "duration", "seconds": _number(transcript.duration_seconds)},
+    }
+    return _with_warnings(body, transcript)
+
+
+def diarized_segment_body(segment: Segment) -> dict[str, Any]:
+    """A segment with its speaker, which is also an event of a stream."""
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{segment.index + 1:03}",
+        "start": _number(segment.start_seconds),
+        "end": _number(segment.end_seconds),
+        "text": segment.text,
+        "speaker": segment.speaker or NOBODY,
+    }
+
+
 def segment_body(segment: Segment) -> dict[str, Any]:
     """One segment with all ten fields, which strict clients require."""
     return {
@@ -160,6 +187,7 @@ def job_result_body(transcript: Transcript, *, with_words: bool = False) -> dict
                 "start": _number(part.start_seconds),
                 "end": _number(part.end_seconds),
                 "text": part.text,
+                **({"speaker": part.speaker} if part.speaker is not None else {}),
             }
             for part in transcript.segments
         ],

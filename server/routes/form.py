@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.protocol.config import DEMO_MODEL, ModelInfo, TranscribeOptions
+from engine.protocol.speakers import SpeakerOptions
 from server.callbacks.targets import AllowedTargets, TargetNotAllowed
 from server.errors import ApiError, bad_request
 from server.uploads import FormFields
 
-MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
+MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
 """Names that clients have built in; the resident model answers to each."""
 
 MAX_LANGUAGE_CHARACTERS = 64
@@ -29,18 +30,19 @@ MAX_SPEAKERS = 16
 MAX_SPEAKER_NAME_CHARACTERS = 200
 MAX_PADDING_MILLISECONDS = 60_000
 
-ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
+ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 _FORMATS: dict[str, ResponseFormat] = {
     "json": "json",
     "text": "text",
     "srt": "srt",
     "verbose_json": "verbose_json",
     "vtt": "vtt",
+    "diarized_json": "diarized_json",
 }
 SUBTITLE_FORMATS: tuple[ResponseFormat, ...] = ("srt", "vtt")
 """They go by the times of words where an aligner is there, and by those of segments where none is."""
 
-_USABLE_FORMATS = "use json, text, srt, verbose_json or vtt"
+_USABLE_FORMATS = "use json, text, srt, verbose_json, vtt or diarized_json"
 
 # A data URL holds a comma, at which FormFields takes lists apart; a new one begins only at `data:`.
 _BETWEEN_DATA_URLS = re.compile(r",(?=data:)", re.IGNORECASE)
@@ -68,6 +70,7 @@ def read_options(
     token_logprobs: bool = False,
     words: bool = False,
     words_optional: bool = False,
+    speakers: SpeakerOptions | None = None,
 ) -> TranscribeOptions:
     """Everything that the engine is told; raises ApiError 400."""
     language = _bounded("language", (fields.text("language") or "").strip())
@@ -84,6 +87,7 @@ def read_options(
         repetition_penalty=_number(fields, "repetition_penalty", 1.0, 2.0) or 1.0,
         words=words or words_optional,
         words_optional=words_optional and not words,
+        speakers=speakers,
     )
 
 
@@ -95,10 +99,10 @@ def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> Tran
     response_format = _response_format(fields)
     words = _wants_words(fields, may_show_words=is_job or response_format == "verbose_json")
     _check_chunking_strategy(fields)
-    _check_speakers(fields)
+    speakers = _speakers(fields)
     wants_logprobs = _wants_logprobs(fields, response_format)
     stream = _boolean(fields, "stream")
-    if stream and response_format not in ("json", "text"):
+    if stream and response_format not in ("json", "text", "diarized_json"):
         raise bad_request(
             "invalid_parameter",
             f"stream=true sends events in place of a {response_format} body; "
@@ -113,7 +117,8 @@ def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> Tran
             logprobs=response_format == "verbose_json",
             token_logprobs=wants_logprobs,
             words=words,
-            words_optional=response_format in SUBTITLE_FORMATS,
+            words_optional=response_format in (*SUBTITLE_FORMATS, "diarized_json"),
+            speakers=speakers if response_format == "diarized_json" else None,
         ),
         stream=stream,
         wants_logprobs=wants_logprobs,
@@ -188,13 +193,6 @@ def _response_format(fields: FormFields) -> ResponseFormat:
     wanted = (fields.text("response_format") or "json").strip()
     if wanted in _FORMATS:
         return _FORMATS[wanted]
-    if wanted == "diarized_json":
-        raise bad_request(
-            "unsupported_parameter",
-            "response_format diarized_json needs speakers to be told apart, which this server cannot do yet; "
-            f"{_USABLE_FORMATS}.",
-            "response_format",
-        )
     raise bad_request(
         "invalid_parameter",
         f"response_format {_shown(wanted)} is unknown; {_USABLE_FORMATS}.",
@@ -280,8 +278,8 @@ def _bracketed(text: str, name: str) -> FormFields:
     )
 
 
-def _check_speakers(fields: FormFields) -> None:
-    """Speakers matter only to diarized_json; what is sent for it must still be what it claims to be."""
+def _speakers(fields: FormFields) -> SpeakerOptions:
+    """Speakers matter only to diarized_json; what is sent with another format must still be what it claims to be."""
     names = fields.texts("known_speaker_names")
     joined = ",".join(fields.texts("known_speaker_references"))
     references = _BETWEEN_DATA_URLS.split(joined) if joined else []
@@ -308,6 +306,7 @@ def _check_speakers(fields: FormFields) -> None:
             f"known_speaker_references has {len(references)} entries for {len(names)} known_speaker_names.",
             "known_speaker_references",
         )
+    return SpeakerOptions(known_names=tuple(names), references=tuple(references))
 
 
 def _languages(fields: FormFields) -> tuple[str, ...]:

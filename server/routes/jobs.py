@@ -56,6 +56,8 @@ async def _submit(request: Request) -> Response:
         if form.model:
             # Known since the model was first loaded; a job need not wait for an engine that is restarting.
             check_model(form.model, parts.engine.info or await parts.engine.wait_ready())
+        if form.options.speakers is not None:
+            await parts.speakers.check()
         submitted = await parts.runner.submit(
             upload,
             form.options,
@@ -138,6 +140,12 @@ async def get_job_result(request: Request, job_id: str) -> Response:
             should_retry=False,
         )
     response_format: ResponseFormat = chosen or read_result_format(job.result_format)
+    if response_format == "diarized_json" and job.options.speakers is None:
+        raise bad_request(
+            "invalid_parameter",
+            "This job's speakers were not told apart; submit it with response_format=diarized_json.",
+            "format",
+        )
     form = TranscriptionForm(
         model=None,
         response_format=response_format,

@@ -49,6 +49,7 @@ async def create_transcription(request: Request) -> Response:
                 held=held.pop_all(),
                 more_headers=headers,
                 wants_logprobs=form.wants_logprobs,
+                wants_segments=form.response_format == "diarized_json",
                 timeout_seconds=timeout_seconds,
                 first_wait_seconds=parts.stream_first_wait_seconds,
                 keep_alive_seconds=parts.stream_keep_alive_seconds,

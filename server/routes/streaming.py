@@ -1,6 +1,7 @@
 """stream=true: one transcription as server-sent events.
 
     data: {"type": "transcript.text.delta", "delta": ...}     text that follows what was sent before
+    data: {"type": "transcript.text.segment", ...}            who said it (diarized_json only), when all is known
     data: {"type": "transcript.text.done", "text": ...}       the last event of a transcription that went well
     data: {"error": {...}}                                    the last event of one that did not
     : keep-alive                                              a comment, while nothing else is to be said
@@ -29,7 +30,13 @@ from engine.protocol.messages import TextDelta
 from engine.protocol.transcript import TokenLogprob, Transcript
 from server.errors import ApiError, as_api_error, error_fields
 from server.logs import log_event
-from server.routes.bodies import answer_headers, json_body, logprobs_body, transcript_logprobs
+from server.routes.bodies import (
+    answer_headers,
+    diarized_segment_body,
+    json_body,
+    logprobs_body,
+    transcript_logprobs,
+)
 from server.routes.disconnect import took_too_long, while_connected
 
 STALLED_CLIENT_SECONDS = 30.0
@@ -58,6 +65,7 @@ class TranscriptStream(Response):
         held: AbstractAsyncContextManager[Any],
         more_headers: Mapping[str, str],
         wants_logprobs: bool,
+        wants_segments: bool,
         timeout_seconds: float,
         first_wait_seconds: float,
         keep_alive_seconds: float,
@@ -82,6 +90,7 @@ class TranscriptStream(Response):
         self._held = held
         self._more_headers = more_headers
         self._wants_logprobs = wants_logprobs
+        self._wants_segments = wants_segments
         self._timeout_seconds = timeout_seconds
         self._first_wait_seconds = first_wait_seconds
         self._keep_alive_seconds = keep_alive_seconds
@@ -154,6 +163,9 @@ class TranscriptStream(Response):
             await self._send_delta(send, transcript.text[len(sent) :], rest)
             sent = transcript.text
             sent_logprobs += rest
+        if self._wants_segments:
+            for segment in transcript.segments:
+                await self._send(send, _event(diarized_segment_body(segment)))
         await self._send(send, _event(self._done(transcript, sent, sent_logprobs)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -21,8 +21,11 @@ from server.keys import KeyStore
 from server.parts import Parts
 from server.serve import DrainingServer, bind, uvicorn_config
 from server.settings import Settings
+from server.speakers import Speakers
 
 PATIENCE_SECONDS = 30.0
+STAND_IN_MODULE = "tests.speaker_stand_in"
+"""Named and not imported: only tests of speakers load it, in a child."""
 
 
 def script(**keys: Any) -> bytes:
@@ -50,6 +53,7 @@ class RunningServer:
         wait_ready: bool = True,
         engine_module: str = FAKE_WORKER_MODULE,
         decoder: Decoder | None = None,
+        speaker_module: str = STAND_IN_MODULE,
         **settings: Any,
     ) -> None:
         """decoder: by default the real one with a real engine, and with the fake none, which is sent scripts."""
@@ -62,7 +66,8 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
         if decoder is None and engine_module == FAKE_WORKER_MODULE:
             decoder = PassThrough()
-        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder)
+        self.speakers = Speakers.from_settings(self.settings, module=speaker_module)
+        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder, speakers=self.speakers)
         self.parts: Parts = app.state.parts
         config = uvicorn_config(app, self.settings)
         self._server = DrainingServer(config, self.engine, app.state.parts.stopping)

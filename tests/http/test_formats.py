@@ -172,9 +172,3 @@ def test_warnings_are_in_a_header_and_where_there_is_a_body_for_them(
     if response_format.endswith("json"):
         assert response.json()["warnings"] == [warning]
     assert WARNING_HEADER not in server.transcribe(SPEECH, response_format=response_format).headers
-
-
-def test_diarized_json_is_refused_with_what_is_missing(server: RunningServer):
-    response = server.transcribe(SPEECH, response_format="diarized_json")
-    error = assert_openai_error(response, 400, "unsupported_parameter", param="response_format")
-    assert "speakers" in error["message"]

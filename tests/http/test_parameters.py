@@ -50,6 +50,7 @@ def test_options_reach_the_engine(server: RunningServer):
         "token_logprobs": False,
         "words": False,
         "words_optional": False,
+        "speakers": None,
     }
 
 
@@ -76,6 +77,7 @@ def test_options_that_are_left_out_change_nothing(server: RunningServer):
         "token_logprobs": False,
         "words": False,
         "words_optional": False,
+        "speakers": None,
     }
     empty = {
         "language": " ",

@@ -13,6 +13,7 @@ import pytest
 from engine.protocol.config import TranscribeOptions
 from engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
 from engine.protocol.messages import Progress, TextDelta
+from engine.protocol.speakers import SpeakerOptions
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from server.shared_work import Retry, SharedWork, held_bytes
 from tests.http.shared_work_story import PATIENCE_SECONDS, PLAIN, Recognizer, Story, transcript
@@ -94,6 +95,8 @@ def test_result_is_decoded_again_after_the_window(tell, jump: float):
         {"options": replace(PLAIN, keywords=("Zoë",))},
         {"options": replace(PLAIN, repetition_penalty=1.1)},
         {"options": replace(PLAIN, words=True)},
+        {"options": replace(PLAIN, words=True, words_optional=True)},
+        {"options": replace(PLAIN, speakers=SpeakerOptions())},
         {"options": replace(PLAIN, logprobs=True)},
         {"options": replace(PLAIN, logprobs=True, token_logprobs=True)},
     ],
@@ -119,7 +122,7 @@ def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
 def test_every_option_is_part_of_what_must_agree():
     tested = {
         "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
-        "repetition_penalty", "logprobs", "token_logprobs", "words",
+        "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers",
     }  # fmt: skip
     assert set(TranscribeOptions.__dataclass_fields__) == tested
 

@@ -323,6 +323,7 @@ def test_client_that_takes_nothing_is_treated_as_gone():
                 held=held.pop_all(),
                 more_headers={},
                 wants_logprobs=False,
+                wants_segments=False,
                 timeout_seconds=NEVER_SECONDS,
                 first_wait_seconds=NEVER_SECONDS,
                 keep_alive_seconds=NEVER_SECONDS,

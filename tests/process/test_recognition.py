@@ -21,11 +21,13 @@ from engine.protocol.config import ModelInfo, TranscribeOptions
 from engine.protocol.errors import AudioUndecodable, EngineBusy, EngineCrashed
 from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.messages import AudioEnded, Cancel, Completed, Failed, ToWorker, Transcribe
+from engine.protocol.speakers import DiarizationConfig
 from engine.protocol.transcript import Timings, Transcript
 from server.decode_pool import DecodedRecording, DecodePool
 from server.engine_client import EngineClient
 from server.errors import ApiError
 from server.recognition import Recognizer
+from server.speakers import Speakers
 from tests.http.running_server import PATIENCE_SECONDS, RunningServer, assert_openai_error, until
 from tests.process.pools import RATE, SHORT, becomes, pool_of, run, samples_beside, upload
 from tests.unit.media import LIMITS, encoded, riff, tones
@@ -47,6 +49,11 @@ INFO = ModelInfo(
     resident_bytes=0,
     load_seconds=0.0,
 )
+
+
+def no_speakers() -> Speakers:
+    """Nobody here asks for speakers, so that no child is started."""
+    return Speakers(DiarizationConfig(), timeout_seconds=1.0)
 
 
 class ListeningEngine:
@@ -93,7 +100,7 @@ class ListeningEngine:
 async def recognizer_of(**options: Any) -> AsyncIterator[tuple[Recognizer, ListeningEngine, DecodePool]]:
     async with pool_of(**options) as pool:
         engine = ListeningEngine()
-        yield Recognizer(engine.client, pool), engine, pool
+        yield Recognizer(engine.client, pool, no_speakers()), engine, pool
 
 
 def test_whole_recording_reaches_the_engine_with_its_warnings_and_times(tmp_path: Path) -> None:
@@ -218,7 +225,7 @@ class NoRoom:
 
 def test_lack_of_room_is_told_as_such(tmp_path: Path) -> None:
     async def work() -> None:
-        recognizer = Recognizer(ListeningEngine().client, NoRoom())
+        recognizer = Recognizer(ListeningEngine().client, NoRoom(), no_speakers())
         with pytest.raises(ApiError) as raised:
             await recognizer.transcribe(tmp_path, TranscribeOptions(), owner="me")
         assert raised.value.rule.status == 507

@@ -77,6 +77,8 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "docs": ("yes", True), "max_batch_rows": ("9", 9), "memory_limit_bytes": ("2GiB", 2 << 30),
         "idle_unload_minutes": ("1.5", 1.5), "draft_model": ("small", "small"),
             "aligner": ("none", "none"), "preload_aligner": ("true", True),
+        "diarization_model": ("x/y", "x/y"), "diarization_device": ("cpu", "cpu"),
+        "diarization_timeout_seconds": ("60", 60.0), "diarization_memory_bytes": ("2GiB", 2 << 30),
         "min_upload_bytes_per_second": ("11", 11), "header_timeout_seconds": ("6", 6.0),
         "max_connections": ("12", 12), "key_requests_per_minute": ("13", 13),
         "key_concurrent_uploads": ("14", 14), "key_queued_recordings": ("15", 15),

@@ -26,7 +26,7 @@ from server.routes.openapi.responses import (
     errors,
     json_answer,
 )
-from server.routes.openapi.schemas import SCHEMAS, Schema, one_value, ref
+from server.routes.openapi.schemas import SCHEMAS, TRANSCRIPTION_SHAPES, Schema, one_value, ref
 from server.shared_work import RETRY_HEADER
 
 OPENAPI_VERSION = "3.1.0"
@@ -93,11 +93,11 @@ def _create_transcription(info: ModelInfo | None) -> Schema:
     form = transcription_form(info)
     texts = {
         "text/plain": "response_format=text: the text and a line break.",
-        "application/x-subrip": "response_format=srt: one cue per segment.",
-        "text/vtt": "response_format=vtt: one cue per segment.",
+        "application/x-subrip": "response_format=srt: SubRip, by word times where an aligner is there.",
+        "text/vtt": "response_format=vtt: WebVTT, by word times where an aligner is there.",
     }
     content: dict[str, Schema] = {
-        "application/json": {"schema": {"anyOf": [ref("Transcription"), ref("VerboseTranscription")]}},
+        "application/json": {"schema": TRANSCRIPTION_SHAPES},
         **{
             kind: {"schema": {"type": "string", "description": description}}
             for kind, description in texts.items()

@@ -95,7 +95,18 @@ JOB_SCHEMAS: dict[str, Schema] = {
             "language": or_null(TEXT),
             "duration": SECONDS,
             "model": TEXT,
-            "segments": list_of(closed({"id": INTEGER, "start": SECONDS, "end": SECONDS, "text": TEXT})),
+            "segments": list_of(
+                closed(
+                    {
+                        "id": INTEGER,
+                        "start": SECONDS,
+                        "end": SECONDS,
+                        "text": TEXT,
+                        "speaker": {**TEXT, "description": "Only where speakers were told apart."},
+                    },
+                    optional=("speaker",),
+                )
+            ),
             "words": WORDS,
             "warnings": WARNINGS,
         },

@@ -10,7 +10,7 @@ from server.jobs.store import CURSOR_PATTERN, MAX_PAGE
 from server.routes.form import ResponseFormat
 from server.routes.openapi.parameters import encoding, job_form, job_json
 from server.routes.openapi.responses import ABOUT_MODEL, FORBIDDEN_FILE, REQUEST_ID, errors, json_answer
-from server.routes.openapi.schemas import Schema, one_value, ref
+from server.routes.openapi.schemas import TRANSCRIPTION_SHAPES, Schema, one_value, ref
 
 EVENTS_EXAMPLE = (
     "id: 1\nevent: queued\n"
@@ -171,9 +171,7 @@ def _get_job_result() -> Schema:
                 "description": "The transcript in the format asked for.",
                 "headers": {**REQUEST_ID, **ABOUT_MODEL},
                 "content": {
-                    "application/json": {
-                        "schema": {"anyOf": [ref("Transcription"), ref("VerboseTranscription")]}
-                    },
+                    "application/json": {"schema": TRANSCRIPTION_SHAPES},
                     **{kind: {"schema": {"type": "string"}} for kind in texts},
                 },
             },

@@ -10,6 +10,7 @@ from typing import get_args
 
 from engine.protocol.config import ModelInfo
 from server.callbacks.targets import MAX_URL_CHARACTERS
+from server.diarization import MAX_REFERENCE_SECONDS
 from server.form_fields import MAX_FIELD_BYTES, MAX_FIELDS
 from server.routes.form import (
     MAX_KEYWORD_CHARACTERS,
@@ -273,7 +274,7 @@ def _answer_options() -> dict[str, Schema]:
         "stream": {
             "enum": [True, 1, "true", "1", *_NOT_STREAMED],
             "default": False,
-            "description": "Answer with server-sent events (json and text only).",
+            "description": "Answer with server-sent events (json, text and diarized_json).",
         },
     }
 
@@ -336,6 +337,7 @@ def _which_go_together(*, list_mark: str = "[]", is_job: bool = False) -> Schema
         {"response_format": {"enum": ["text"]}, **no_logprobs, **no_words},
         {"response_format": {"enum": ["srt", "vtt"]}, **not_streamed, **no_logprobs, **no_words},
         {"response_format": {"enum": ["verbose_json"]}, **not_streamed, **no_logprobs},
+        {"response_format": {"enum": ["diarized_json"]}, **no_logprobs, **no_words},
     ]
     return {"anyOf": [{"properties": properties} for properties in together]}
 
@@ -345,7 +347,8 @@ def _speaker_names() -> Schema:
         "type": "array",
         "maxItems": MAX_SPEAKERS,
         "items": {"type": "string", "maxLength": MAX_SPEAKER_NAME_CHARACTERS},
-        "description": "Checked and otherwise without effect: speakers are not told apart yet.",
+        "description": "diarized_json: names for the voices of known_speaker_references, in the same order. Other "
+        "voices are named A, B, C.",
     }
 
 
@@ -354,7 +357,9 @@ def _speaker_references() -> Schema:
         "type": "array",
         "maxItems": MAX_SPEAKERS,
         "items": {"type": "string", "pattern": "^(data:audio/[a-z0-9]{1,10};base64,[A-Za-z0-9+/]+)?$"},
-        "description": "Data URLs, as many as there are known_speaker_names. Checked and otherwise without effect.",
+        "description": "diarized_json: recordings of one voice each as data URLs, as many as there are "
+        f"known_speaker_names, of {MAX_REFERENCE_SECONDS:g} s and 1 MiB at most. Used where the pipeline gives "
+        "embeddings of voices.",
     }
 
 

@@ -53,6 +53,11 @@ def one_value(value: str) -> Schema:
     return {"type": "string", "const": value}
 
 
+TRANSCRIPTION_SHAPES: Schema = {
+    "anyOf": [ref("Transcription"), ref("VerboseTranscription"), ref("DiarizedTranscription")]
+}
+"""What a transcription in JSON may be."""
+
 ERROR_TYPES = (
     "invalid_request_error",
     "authentication_error",
@@ -146,6 +151,33 @@ SCHEMAS: dict[str, Schema] = {
         optional=("words", "warnings"),
         description="response_format=verbose_json.",
     ),
+    "DiarizedTranscription": closed(
+        {
+            "task": one_value("transcribe"),
+            "duration": SECONDS,
+            "text": TEXT,
+            "segments": list_of(ref("DiarizedSegment")),
+            "usage": ref("DurationUsage"),
+            "warnings": WARNINGS,
+        },
+        optional=("warnings",),
+        description="response_format=diarized_json.",
+    ),
+    "DiarizedSegment": closed(
+        {
+            "type": one_value("transcript.text.segment"),
+            "id": {"type": "string", "pattern": "^seg_[0-9]{3,}$"},
+            "start": SECONDS,
+            "end": SECONDS,
+            "text": TEXT,
+            "speaker": {
+                "type": "string",
+                "minLength": 1,
+                "description": "A known name, else A, B, C in the order in which they are first heard.",
+            },
+        },
+        description="What one speaker says; also an event of a stream.",
+    ),
     "Segment": _SEGMENT,
     "Word": closed(
         {"word": TEXT, "start": SECONDS, "end": SECONDS},
@@ -165,7 +197,12 @@ SCHEMAS: dict[str, Schema] = {
     "StreamEvent": {
         "description": "The `data` of one server-sent event. The last one is `transcript.text.done`, whose text is the "
         "deltas joined, or an error.",
-        "anyOf": [ref("TextDeltaEvent"), ref("TextDoneEvent"), ref("Error")],
+        "anyOf": [
+            ref("TextDeltaEvent"),
+            ref("DiarizedSegment"),
+            ref("TextDoneEvent"),
+            ref("Error"),
+        ],
     },
     "Model": closed(
         {

@@ -1,0 +1,89 @@
+"""`scribewire transcribe --diarize`: a child process tells the speakers apart while this one transcribes."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from engine.audio.decode import open_audio
+from engine.protocol.attribution import with_speakers
+from engine.protocol.config import AudioLimits
+from engine.protocol.launch import SPEAKER_CHILD_MODULE
+from engine.protocol.speaker_process import SpeakerProcess
+from engine.protocol.speakers import DiarizationConfig, Diarize, Diarized, SpeakerOptions
+from engine.protocol.transcript import Transcript
+
+TIMEOUT_SECONDS = 24 * 3600.0
+
+
+class SpeakerTeller:
+    """A child process for one run of the command. A context manager; entering it waits until the child is ready."""
+
+    def __init__(
+        self, config: DiarizationConfig, options: SpeakerOptions, *, module: str = SPEAKER_CHILD_MODULE
+    ) -> None:
+        """module: what the child runs."""
+        self._config = config
+        self._options = options
+        self._module = module
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="speakers")
+        self._process: SpeakerProcess | None = None
+
+    def __enter__(self) -> SpeakerTeller:
+        """Start the child; raises SpeakersUnavailable, SpeakersFailed."""
+        self._ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._process is not None:
+            self._process.close()
+
+    @contextlib.contextmanager
+    def beside(self, path: Path) -> Iterator[Callable[[Transcript], Transcript]]:
+        """Tell the speakers of a recording apart while the block runs; gives a function that joins the result.
+
+        The function waits, and raises SpeakersFailed. A block that raises stops the work.
+        """
+        working: Future[Diarized] = self._thread.submit(self._tell_apart, path)
+
+        def joined(transcript: Transcript) -> Transcript:
+            found = working.result()
+            told = with_speakers(transcript, found.turns)
+            return replace(told, warnings=(*told.warnings, *found.notices))
+
+        try:
+            yield joined
+        except BaseException:
+            if not working.cancel() and not working.done() and self._process is not None:
+                self._process.kill()
+            raise
+
+    def _tell_apart(self, path: Path) -> Diarized:
+        with tempfile.NamedTemporaryFile(prefix="scribewire-samples-") as samples:
+            with path.open("rb") as recording, open_audio(recording, limits=AudioLimits()) as stream:
+                for block in stream.blocks():
+                    samples.write(block.astype("<f4", copy=False).tobytes())
+            samples.flush()
+            wanted = self._options
+            task = Diarize(0, samples.name, wanted.num_speakers, wanted.min_speakers, wanted.max_speakers)
+            return self._ready().diarize(task, timeout_seconds=TIMEOUT_SECONDS)
+
+    def _ready(self) -> SpeakerProcess:
+        """The child; another one when the last recording ended it."""
+        if self._process is not None and self._process.is_alive:
+            return self._process
+        if self._process is not None:
+            self._process.close()
+        self._process = SpeakerProcess(self._config, module=self._module)
+        self._process.wait_ready()
+        return self._process
