@@ -16,7 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from engine.protocol.errors import EngineUnavailable, RequestCancelled, SpeakersFailed
+from engine.protocol.errors import (
+    EngineUnavailable,
+    RequestCancelled,
+    SpeakersFailed,
+    SpeakersUnavailable,
+)
 from engine.protocol.launch import SPEAKER_CHILD_MODULE
 from engine.protocol.speaker_process import SpeakerProcess
 from engine.protocol.speakers import (
@@ -81,8 +86,12 @@ class Speakers:
 
     async def check(self) -> None:
         """Have a child ready, waiting while it loads its model; raises SpeakersUnavailable, SpeakersFailed."""
-        if self.process_id is None:
+        if self.process_id is not None:
+            return
+        try:
             await self._in_turn(_Turn(), self._ready)
+        except SpeakersUnavailable as error:
+            raise SpeakersUnavailable(error.message, parameter="response_format") from None
 
     async def tell_apart(
         self, samples_path: str, options: SpeakerOptions, references: Sequence[VoiceReference] = ()

@@ -83,11 +83,13 @@ class PyannotePipeline:
             output = self._pipeline(
                 file, hook=hook, **{name: count for name, count in wanted.items() if count is not None}
             )
-        if not hasattr(output, "speaker_diarization"):
-            return Found(output)  # an older pipeline's plain annotation
-        return Found(
-            output.speaker_diarization, output.exclusive_speaker_diarization, output.speaker_embeddings
-        )
+        return _found(output)
+
+
+def _found(output: Any) -> Found:
+    if not hasattr(output, "speaker_diarization"):
+        return Found(output)  # an older pipeline's plain annotation
+    return Found(output.speaker_diarization, output.exclusive_speaker_diarization, output.speaker_embeddings)
 
 
 def _known_or_folder(model: str) -> str:

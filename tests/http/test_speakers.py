@@ -143,6 +143,11 @@ def test_a_stream_has_text_first_then_who_said_it_and_then_its_end(server: Runni
     assert "".join(event["delta"] for event in events[:2]) == events[-1]["text"]
 
 
+def assert_missing(response: httpx.Response, words: str) -> None:
+    error = assert_openai_error(response, 400, "speakers_unavailable", param="response_format")
+    assert words in error["message"]
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [("no-extra", "pip install 'scribewire[speakers]'"), ("no-terms", "accepted terms and a token")],
@@ -151,11 +156,18 @@ def test_what_is_missing_is_a_400_that_says_what_to_do(tmp_path: Path, model: st
     with RunningServer(tmp_path, diarization_model=model) as server:
         for stream in ("false", "true"):
             response = diarized(server, talk(), stream=stream)
-            assert words in assert_openai_error(response, 400, "speakers_unavailable")["message"]
+            assert (
+                words
+                in assert_openai_error(response, 400, "speakers_unavailable", param="response_format")[
+                    "message"
+                ]
+            )
         job = server.client.post(
             "/transcribe", files={"audio": ("a.wav", talk())}, data={"response_format": "diarized_json"}
         )
-        assert words in assert_openai_error(job, 400, "speakers_unavailable")["message"]
+        assert (
+            words in assert_openai_error(job, 400, "speakers_unavailable", param="response_format")["message"]
+        )
         assert server.transcribe(talk()).status_code == 200
         assert server.leftovers() == []
 
