@@ -41,12 +41,12 @@ CARD_BEGIN = "<!-- word times: begin; written by tests/eval/evaluate_aligner.py,
 CARD_END = "<!-- word times: end -->"
 SEED = 21
 SET_SIZES = {
-    "words-short-en": 250,
-    "words-short-es": 250,
-    "words-long-en": 40,
-    "words-long-es": 40,
-    "words-held-out-en": 100,
-    "words-held-out-es": 100,
+    "words-short-en": 60,
+    "words-short-es": 60,
+    "words-long-en": 12,
+    "words-long-es": 12,
+    "words-held-out-en": 30,
+    "words-held-out-es": 30,
 }
 
 # samples (n,) float32 in [-1, 1] at 16 kHz, text, language -> (start, end) in seconds of each word
@@ -164,9 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""\
 sets:
-  words-short-en, -es       250 clips each of one sentence, voices of training
-  words-long-en, -es        40 clips each of four to six sentences joined, up to 30 s
-  words-held-out-en, -es    100 clips each by the espeak-ng variant that training never used
+  words-short-en, -es       60 clips each of one sentence, voices of training
+  words-long-en, -es        12 clips each of four to six sentences joined, up to 30 s
+  words-held-out-en, -es    30 clips each by the espeak-ng variant that training never used
 
 examples:
   python tests/eval/evaluate_aligner.py                                    everything; a few minutes on 2 cores

@@ -296,8 +296,9 @@ def decode(
     x: Tensor,
     cache: KeyValueCache | None = None,
     positions: Tensor | None = None,
+    after_layers: list[Tensor] | None = None,
 ) -> Tensor:
-    """Hidden states after the last norm, (batch, length, width).
+    """Hidden states after the last norm, (batch, length, width); those after each layer are put in `after_layers`.
 
     Without `positions` a whole right-padded sequence is run causally (and written to the cache from 0). With
     `positions` (batch,) one step is run: x is (batch, 1, width), and each row attends to all before its position.
@@ -346,6 +347,8 @@ def decode(
         gate = F.silu(F.linear(y, parameters[f"{base}mlp.gate_proj.weight"]))
         up = F.linear(y, parameters[f"{base}mlp.up_proj.weight"])
         x = x + F.linear(gate * up, parameters[f"{base}mlp.down_proj.weight"])
+        if after_layers is not None:
+            after_layers.append(x)
     return _rms_norm(parameters, "thinker.model.norm", x)
 
 
