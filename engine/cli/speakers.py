@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from engine.audio.decode import open_audio
 from engine.protocol.attribution import with_speakers
 from engine.protocol.config import AudioLimits
 from engine.protocol.launch import SPEAKER_CHILD_MODULE
@@ -69,6 +68,9 @@ class SpeakerTeller:
             raise
 
     def _tell_apart(self, path: Path) -> Diarized:
+        # Only now: the help of the command has no need of a decoder.
+        from engine.audio.decode import open_audio
+
         with tempfile.NamedTemporaryFile(prefix="scribewire-samples-") as samples:
             with path.open("rb") as recording, open_audio(recording, limits=AudioLimits()) as stream:
                 for block in stream.blocks():
