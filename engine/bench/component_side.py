@@ -69,14 +69,14 @@ class Components:
 
     def prefill(self, rows: int, seconds: float, repeats: int) -> dict[str, Any]:
         """Prompts of several clips into a cache, all together, and the logits of what follows."""
-        sequences = self._sequences(rows, seconds)
+        sequences = self.sequences(rows, seconds)
         values = self._timed(lambda: mx.eval(prefill(self.model, sequences)[1]), repeats)
         return {"prefill": summary(values), "prompt_tokens": sum(len(one.prompt_ids) for one in sequences)}
 
     def step(self, rows: int, seconds: float, steps: int) -> dict[str, Any]:
         """Decode steps of a running batch in steady state, behind prompts of clips of about that length."""
         batch = RunningBatch(self.model, Marks(end_ids=frozenset()))
-        sequences = self._sequences(rows, seconds)
+        sequences = self.sequences(rows, seconds)
         values = []
         with self._host_products.on_one_thread():
             batch.join(sequences)
@@ -113,7 +113,8 @@ class Components:
             "peak_resident_bytes": peak_resident_bytes(),
         }
 
-    def _sequences(self, rows: int, seconds: float) -> list[Sequence]:
+    def sequences(self, rows: int, seconds: float) -> list[Sequence]:
+        """So many clips of about that length, encoded to noise, each a little shorter than the one before."""
         hidden = self.model.config.text.hidden_size
         frames = [round((seconds - (row % 16) / 10) * 100) for row in range(rows)]
         counts = [self.model.config.audio.token_count(max(count, 8)) for count in frames]

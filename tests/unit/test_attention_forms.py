@@ -136,8 +136,8 @@ def mels_of(*seconds: float) -> list[mx.array]:
     return log_mel_batch([mx.array(clip) for clip in clips])
 
 
-# Less than a second, less than a window, a window to the frame, one and a bit; and more windows than any bucket below.
-@pytest.mark.parametrize("seconds", [(0.7,), (5.0,), (8.0,), (8.1, 3.0), (9.0, 17.2, 2.5)], ids=str)
+# Less than a second, less than a window, a window to the frame, one and a bit; the last are five windows in six rows.
+@pytest.mark.parametrize("seconds", [(0.7,), (5.0,), (8.0, 2.0), (8.1, 3.0, 9.0)], ids=str)
 def test_few_shapes_give_every_clip_its_own_embeddings(
     plain_and_planned: tuple[SpeechModel, SpeechModel], seconds: tuple[float, ...]
 ) -> None:
@@ -149,7 +149,7 @@ def test_few_shapes_give_every_clip_its_own_embeddings(
 
 
 @pytest.mark.parametrize("slice_tokens", [0, 100])
-@pytest.mark.parametrize("seconds", [(4.0,), (6.0, 6.0), (2.0, 11.0, 7.3)], ids=str)
+@pytest.mark.parametrize("seconds", [(4.0,), (3.0, 3.0), (2.0, 5.6)], ids=str)
 def test_prompts_in_steps_of_width_begin_the_same_answers(
     plain_and_planned: tuple[SpeechModel, SpeechModel], seconds: tuple[float, ...], slice_tokens: int
 ) -> None:
@@ -162,7 +162,7 @@ def test_rows_that_join_and_leave_say_the_same_in_every_form(
 ) -> None:
     said = []
     for model in plain_and_planned:
-        first, second = sequences(model, (3.0, 9.0)), sequences(model, (5.0,))
+        first, second = sequences(model, (2.0, 6.0)), sequences(model, (3.0,))
         batch = RunningBatch(model, Marks(end_ids=frozenset()))
         batch.join(first)
         for _ in range(7):

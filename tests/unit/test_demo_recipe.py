@@ -15,8 +15,8 @@ from engine.demo.recipe import checkpoint_files, export, speech
 from engine.demo.recipe.vocabulary import ADDED_TOKENS, Prompt, target_text, train_tokenizer, write_tokenizer
 
 SIZES = {
-    "vocabulary": 1600, "audio_width": 256, "audio_layers": 6, "audio_heads": 4, "audio_ffn": 1024,
-    "stem_channels": 64, "width": 256, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 128, "ffn": 768,
+    "vocabulary": 4096, "audio_width": 256, "audio_layers": 6, "audio_heads": 4, "audio_ffn": 1024,
+    "stem_channels": 64, "width": 256, "layers": 4, "heads": 4, "kv_heads": 2, "head_dim": 128, "ffn": 960,
     "rope_theta": 1_000_000.0,
 }  # fmt: skip
 IDS = {"<|audio_pad|>": 7, "<|audio_start|>": 5, "<|audio_end|>": 6, "<|im_end|>": 3, "<|endoftext|>": 1}
@@ -204,7 +204,7 @@ class TestShippedModel:
         export.export(demo_model_path(), folder, layout="thinker", dtype="float32")
         assert checkpoint_files.read_sizes(folder) == SIZES
         written = mx.load(str(folder / "model.safetensors"))
-        assert written["thinker.model.embed_tokens.weight"].shape == (1600, 256)
+        assert written["thinker.model.embed_tokens.weight"].shape == (4096, 256)
         assert written["thinker.audio_tower.conv2d1.weight"].shape == (64, 1, 3, 3)
         again = export.mlx_layout(written, quantize=True)
         shipped = mx.load(str(demo_model_path() / "model.safetensors"))

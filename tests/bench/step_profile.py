@@ -1,0 +1,104 @@
+"""Where a decode step's time goes on a CUDA GPU: `python -m tests.bench.step_profile FOLDER`.
+
+FOLDER: a model's, for instance of random weights (`scribewire bench --random 0.6b --keep DIR`). Kernels are counted and
+timed through PyTorch's profiler, which sees every kernel of the process, MLX's too; so it needs torch with CUDA beside
+`mlx[cuda13]`, and is run by hand. Three numbers of a step: from start to start, what Python and MLX take to build and
+hand over its graph while the device waits, and what the kernels themselves take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import re
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from engine.batching.sequence import Marks
+from engine.batching.step import RunningBatch
+from engine.bench.component_side import Components
+from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
+
+STEPS, WARM_STEPS, SHOWN_KERNELS = 20, 12, 14
+
+
+def main() -> None:
+    """Measure, print and write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 32, 64])
+    parser.add_argument("--seconds", type=float, default=10.0, help="of audio behind each row")
+    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER)
+    arguments = parser.parse_args()
+    components = Components(arguments.folder, "gpu", arguments.dtype)
+    found = [_profiled(components, rows, arguments.seconds) for rows in arguments.rows]
+    for one in found:
+        print({name: value for name, value in one.items() if name != "kernels"}, flush=True)
+    command = f"python -m tests.bench.step_profile {arguments.folder.name} --dtype {arguments.dtype}"
+    content = {
+        "model": arguments.folder.name,
+        "dtype": arguments.dtype,
+        "machine": machine(),
+        "by_rows": found,
+    }
+    print(write_result("step_profile_gpu", command, content, arguments.out))
+
+
+def _profiled(components: Components, rows: int, seconds: float) -> dict[str, Any]:
+    from torch.profiler import ProfilerActivity, profile
+
+    batch = RunningBatch(components.model, Marks(end_ids=frozenset()))
+    batch.join(components.sequences(rows, seconds))
+    for _ in range(WARM_STEPS):
+        batch.step()
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        batch.step()
+    step_seconds = (time.perf_counter() - started) / STEPS
+    handing_over = [_hand_over_seconds(batch) for _ in range(STEPS // 2)]
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(STEPS):
+            batch.step()
+        mx.synchronize()
+    counts: collections.Counter[str] = collections.Counter()
+    microseconds: collections.Counter[str] = collections.Counter()
+    for event in profiler.events():
+        name = _plain_name(event.name)
+        counts[name] += 1
+        microseconds[name] += event.time_range.elapsed_us()
+    return {
+        "rows": rows,
+        "step_ms": round(step_seconds * 1e3, 3),
+        "build_and_encode_ms": round(statistics.median(handing_over) * 1e3, 3),
+        "kernels_per_step": round(counts.total() / STEPS, 1),
+        "gpu_busy_ms": round(microseconds.total() / STEPS / 1000, 3),
+        "kernels": [
+            {"kernel": name, "per_step": round(counts[name] / STEPS, 1), "ms": round(spent / STEPS / 1000, 4)}
+            for name, spent in microseconds.most_common(SHOWN_KERNELS)
+        ],
+    }
+
+
+def _hand_over_seconds(batch: RunningBatch) -> float:
+    """Of a step on an idle device: the tokens it reads are there, so it returns when its graph is handed over."""
+    mx.synchronize()
+    started = time.perf_counter()
+    batch.step()
+    spent = time.perf_counter() - started
+    mx.synchronize()
+    return spent
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"<.*", "", name).split("(")[0].split("::")[-1][:60]
+
+
+if __name__ == "__main__":
+    main()
