@@ -55,8 +55,8 @@ class Watch:
         while not self._stopping.wait(self._every_seconds):
             try:
                 self.samples.append(self._look())
-            except (psutil.Error, IndexError):
-                continue  # a process left while it was looked at
+            except (psutil.Error, OSError, IndexError):
+                continue  # a process or a folder went while it was looked at
 
     def _look(self) -> Sample:
         front = psutil.Process(self._served.process.pid)
