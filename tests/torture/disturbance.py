@@ -6,6 +6,7 @@ A figure of a shared machine says little without it.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -39,8 +40,9 @@ class Disturbance:
         """Of the time in it. Processes of the run itself count as much as others."""
         return {
             "cores": os.cpu_count(),
-            # Below 0 this run went before what else ran, as on a machine of its own.
+            # Below 0, or in real time (`chrt -f 10 make torture`), this run goes before what else runs.
             "niceness": os.nice(0),
+            "real_time": _is_real_time(),
             "load_average_mean": round(sum(self._load) / max(1, len(self._load)), 2),
             "timer_of_10_ms_late_by_ms": _quantiles(self._late),
             "fsync_of_4_kib_ms": _quantiles(self._fsyncs),
@@ -60,6 +62,12 @@ class Disturbance:
                     os.pwrite(file.fileno(), bytes(4096), 0)
                     os.fsync(file.fileno())
                     self._fsyncs.append(time.perf_counter() - started)
+
+
+def _is_real_time() -> bool:
+    if sys.platform != "linux":
+        return False
+    return os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR)
 
 
 def _quantiles(seconds: list[float]) -> dict[str, float]:
