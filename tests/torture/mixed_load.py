@@ -35,6 +35,7 @@ SLOPE_LIMIT_BYTES_PER_HOUR = 5_000_000
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 PATIENCE_SECONDS = 180.0
+FLOOR_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +311,20 @@ def _slope(samples: list[Sample], name: str) -> float:
 
 def _growth(samples: list[Sample], name: str) -> dict[str, Any]:
     values = _values(samples, f"{name}_bytes")
-    return {"slope_bytes_per_hour": round(_slope(samples, f"{name}_bytes")), **_range(values)}
+    return {
+        "slope_bytes_per_hour": round(_slope(samples, f"{name}_bytes")),
+        # Through the least of every three minutes: what is held with little in hand, which a backlog does not move.
+        "floor_slope_bytes_per_hour": round(_floor_slope(samples, values)),
+        **_range(values),
+    }
+
+
+def _floor_slope(samples: list[Sample], values: list[float]) -> float:
+    floors: dict[int, float] = {}
+    for sample, value in zip(samples, values, strict=True):
+        part = int(sample.at_seconds // FLOOR_SECONDS)
+        floors[part] = min(value, floors.get(part, value))
+    return slope_per_hour([part * FLOOR_SECONDS for part in floors], list(floors.values()))
 
 
 def _range(values: list[Any]) -> dict[str, Any]:
