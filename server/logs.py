@@ -1,13 +1,15 @@
-"""Structured logs: one JSON object a line on standard error.
+"""Structured logs: one event a line on standard error, as JSON for programs or as text for people.
 
 Refuses to carry transcripts, prompts or keys: callers pass ids and numbers. Strings that a client may have chosen
-are escaped by JSON and cut at 200 characters here, so that no line can be forged or flooded.
+are escaped and cut at 200 characters here, so that no line can be forged or flooded, and no terminal be told things.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import sqlite3
 import sys
 import time
 import traceback
@@ -16,30 +18,63 @@ from typing import Any, TextIO
 MAX_CHARACTERS = 200
 _MAX_LIST_ITEMS = 100
 _EVENT_ATTRIBUTE = "scribewire_event"
+_ONE_WORD = re.compile(r"""[!#-&(-<>-~]+""")
+_WITH_SPACES = re.compile(r"""[ !#-~]+""")
 
 
 class JsonLineFormatter(logging.Formatter):
     """Formats a record as one line of ASCII JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line; exceptions become their type, message and frames."""
+        """The record as one line; exceptions become their type and frames."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": cut(record.getMessage()),
+            **_details(record),
         }
-        line.update(getattr(record, _EVENT_ATTRIBUTE, {}))
-        if record.exc_info and record.exc_info[0] is not None:
-            kind, error, frames = record.exc_info
-            line["exception"] = kind.__name__
-            line["exception_message"] = cut(str(error))
-            line["frames"] = [
-                f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"
-                for frame in traceback.extract_tb(frames)[-20:]
-            ]
         return json.dumps(line, ensure_ascii=True, default=str)
+
+
+class TextLineFormatter(logging.Formatter):
+    """Formats a record as one line for people: local time, level, event, then name=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line of printable ASCII."""
+        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
+        words = [moment, f"{record.levelname:<7}", _plain(cut(record.getMessage()), may_hold_spaces=True)]
+        words += [f"{name}={_plain(value)}" for name, value in _details(record).items()]
+        return " ".join(words)
+
+
+def _details(record: logging.LogRecord) -> dict[str, Any]:
+    details: dict[str, Any] = dict(getattr(record, _EVENT_ATTRIBUTE, {}))
+    if record.exc_info and record.exc_info[0] is not None:
+        kind, error, frames = record.exc_info
+        details["exception"] = kind.__name__
+        if (message := _harmless_message(error)) is not None:
+            details["exception_message"] = cut(message)
+        details["frames"] = [
+            f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}"
+            for frame in traceback.extract_tb(frames)[-20:]
+        ]
+    return details
+
+
+def _harmless_message(error: BaseException | None) -> str | None:
+    """The message of an error whose words are the system's; others may quote what a client said."""
+    if isinstance(error, OSError):
+        return error.strerror
+    return str(error) if isinstance(error, sqlite3.Error) else None
+
+
+def _plain(value: Any, *, may_hold_spaces: bool = False) -> str:
+    """A value as it is where nothing in it could be misread, else as JSON writes it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=str)
+    allowed = _WITH_SPACES if may_hold_spaces else _ONE_WORD
+    return text if allowed.fullmatch(text) else json.dumps(text, ensure_ascii=True)
 
 
 def cut(text: str) -> str:
@@ -61,14 +96,20 @@ def log_event(logger: logging.Logger, level: int, event: str, **details: Any) ->
     logger.log(level, event, extra={_EVENT_ATTRIBUTE: shown})
 
 
-def configure_logging(level: str, stream: TextIO | None = None) -> None:
-    """Send this process's logs to standard error as JSON lines; only `serve` calls this."""
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(JsonLineFormatter())
+def configure_logging(level: str, stream: TextIO | None = None, *, log_format: str = "json") -> None:
+    """Send this process's logs to standard error; only `serve` calls this.
+
+    log_format: text, json or auto; `auto` is text where the stream is a terminal and JSON elsewhere.
+    """
+    out = stream if stream is not None else sys.stderr
+    handler = logging.StreamHandler(out)
+    is_text = log_format == "text" or (log_format == "auto" and out.isatty())
+    handler.setFormatter(TextLineFormatter() if is_text else JsonLineFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # uvicorn tells of every start and stop at info, which `serve` says better itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-    logging.getLogger("python_multipart").setLevel(logging.WARNING)
+    # These tell of every request, with the whole URL, and of every part of every form.
+    for name in ("asyncio", "httpcore2", "httpx2", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 
@@ -22,6 +23,8 @@ CLIENT_GONE_STATUS = 499
 
 logger = logging.getLogger("scribewire.requests")
 
+_JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+
 
 def new_request_id() -> str:
     """A fresh id for one request, or for a connection that never came to one."""
@@ -33,8 +36,14 @@ def route_of(scope: Scope) -> str:
     return getattr(scope.get("route"), "path_format", UNMATCHED_ROUTE)
 
 
+def _job_of(scope: Scope) -> str | None:
+    """The job that a request was about: in its path, or made by it."""
+    named = scope["state"].get("job_id") or scope.get("path_params", {}).get("job_id", "")
+    return named if _JOB_ID.fullmatch(named) else None
+
+
 class RequestScope:
-    """ASGI middleware; routes and other middleware may set `request.state.key_id`, `.error_code`, `.client_gone`."""
+    """ASGI middleware; others may set `request.state.key_id`, `.job_id`, `.error_code` and `.client_gone`."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
@@ -96,5 +105,6 @@ class RequestScope:
                 status=CLIENT_GONE_STATUS if is_gone else status,
                 milliseconds=round(seconds * 1000, 1),
                 key_id=state.get("key_id"),
+                job_id=_job_of(scope),
                 error=state.get("error_code"),
             )

@@ -74,7 +74,7 @@ def serve(
     """
     out = stdout if stdout is not None else sys.stdout
     err = stderr if stderr is not None else sys.stderr
-    configure_logging(settings.log_level, err)
+    configure_logging(settings.log_level, err, log_format=settings.log_format)
     raise_descriptor_limit(settings.max_connections, settings.max_concurrent_uploads)
     try:
         key_store = KeyStore(settings.data)

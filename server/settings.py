@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -21,18 +20,17 @@ from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, Eng
 from engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL
 from server import setting_types
 from server.callbacks.targets import allowed_targets
+from server.config_file import ConfigFile, read_config_file
+from server.config_file import SettingsError as SettingsError  # most callers know it from here
 from server.engine_watchdog import WatchLimits
 from server.restart_policy import RestartPolicy
 
 ENVIRONMENT_PREFIX = "SCRIBEWIRE_"
 CONFIG_FILE_NAME = "scribewire.toml"
+LOG_FORMATS = ("auto", "text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "gpu")
-
-
-class SettingsError(Exception):
-    """A setting that cannot be used; the message is one line and names the setting and its source."""
 
 
 def _setting(
@@ -297,6 +295,11 @@ class Settings:
         False, setting_types.boolean, "Keep the recordings of completed jobs as long as their results."
     )
     log_level: str = _setting("info", setting_types.choice(*LOG_LEVELS), "debug, info, warning or error.")
+    log_format: str = _setting(
+        "auto",
+        setting_types.choice(*LOG_FORMATS),
+        "How log lines are written: text for people, json for programs; auto is text on a terminal and json elsewhere.",
+    )
     docs: bool = _setting(False, setting_types.boolean, "Serve /docs, a page to try the API with.")
 
     def engine_config(self) -> EngineConfig:
@@ -345,12 +348,6 @@ class Settings:
         return cls(**chosen)
 
 
-@dataclass(frozen=True, slots=True)
-class _ConfigFile:
-    path: Path
-    values: dict[str, Any]
-
-
 def _parsed(setting: Field[Any], value: Any, source: str) -> Any:
     try:
         return setting.metadata["parse"](value)
@@ -358,24 +355,11 @@ def _parsed(setting: Field[Any], value: Any, source: str) -> Any:
         raise SettingsError(f"{source} {error}, not {str(value)[:80]!r}") from None
 
 
-def _read_config_file(named: Path | None, environ: Mapping[str, str]) -> _ConfigFile:
-    must_exist = True
+def _read_config_file(named: Path | None, environ: Mapping[str, str]) -> ConfigFile:
     if named is None and (from_environment := environ.get(ENVIRONMENT_PREFIX + "CONFIG")):
         named = Path(from_environment).expanduser()
-    if named is None:
-        named, must_exist = default_config_file(), False
-    try:
-        values = tomllib.loads(named.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        if must_exist:
-            raise SettingsError(f"config file {named} does not exist") from None
-        return _ConfigFile(named, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"config file {named} cannot be read: {error}") from None
     known = {setting.name for setting in fields(Settings)}
-    if unknown := sorted(set(values) - known):
-        raise SettingsError(f"config file {named} has unknown settings: {', '.join(unknown)}")
-    return _ConfigFile(named, values)
+    return read_config_file(named or default_config_file(), known, must_exist=named is not None)
 
 
 def flag_name(name: str) -> str:

@@ -70,6 +70,7 @@ async def _submit(request: Request) -> Response:
     except BaseException:
         await upload.delete()
         raise
+    request.state.job_id = submitted.job.job_id
     headers = {"location": f"/jobs/{submitted.job.job_id}"}
     if not submitted.is_new:
         headers[REPLAY_HEADER] = "true"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from server.keys import KeyStore
-from server.logs import JsonLineFormatter, log_event
+from server.logs import JsonLineFormatter, TextLineFormatter, configure_logging, log_event
 from tests.http.running_server import RunningServer, script, until
 
 
@@ -87,11 +88,77 @@ def test_values_are_cut_and_exceptions_fit_on_the_line(lines: Lines):
     assert len(event["value"]) == 203
     assert all(len(word) == 203 for word in event["words"])
     assert "nothing" not in event
-    try:
-        raise ValueError("a\nb" + "z" * 1000)
-    except ValueError:
-        logger.exception("failed")
-    (failed,) = lines.events("failed")
-    assert failed["exception"] == "ValueError"
+    for number, error in enumerate((ValueError("quotes what was said"), OSError(28, "z\n" * 1000))):
+        try:
+            raise error
+        except (ValueError, OSError):
+            logger.exception("failed")
+        failed = lines.events("failed")[number]
+        assert failed["exception"] == type(error).__name__
+        assert failed["frames"][-1].startswith("test_logs.py:")
     assert len(failed["exception_message"]) == 203
-    assert failed["frames"][-1].startswith("test_logs.py:")
+    assert "quotes what was said" not in lines.text
+
+
+def test_text_is_one_plain_line_whatever_it_holds():
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextLineFormatter())
+    logger = logging.getLogger("scribewire.text-lines")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    forged = 'a"b c\n00:00:00 INFO request\x1b[31m\u2028=' + "x" * 500
+    log_event(
+        logger, logging.INFO, "job", change="completed", count=3, none=None, path=forged, many=["a b", 1]
+    )
+    (line,) = stream.getvalue().splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d INFO    job change=completed count=3 path=\"a", line)
+    assert line.isascii()
+    assert line.isprintable()
+    assert line.count("x") < 250
+    assert 'many="[\\"a b\\", 1]"' in line
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("log_format", "stream", "is_json"),
+    [
+        ("auto", io.StringIO(), True),
+        ("auto", Terminal(), False),
+        ("text", io.StringIO(), False),
+        ("json", Terminal(), True),
+    ],
+)
+def test_people_at_a_terminal_get_text_and_programs_get_json(
+    log_format: str, stream: io.StringIO, is_json: bool
+):
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        configure_logging("info", stream, log_format=log_format)
+        log_event(logging.getLogger("scribewire.test"), logging.INFO, "hello", number=1)
+    finally:
+        root.handlers[:], root.level = before, level
+    assert stream.getvalue().startswith("{") == is_json
+
+
+def test_requests_and_changes_of_jobs_are_one_line_each_joined_by_ids(tmp_path: Path, lines: Lines):
+    key_id, secret = KeyStore(tmp_path).create("ann")
+    headers = {"authorization": f"Bearer {secret}"}
+    with RunningServer(tmp_path) as running:
+        response = running.client.post("/transcribe", files={"file": script(text="x")}, headers=headers)
+        job_id = response.json()["job_id"]
+        until(lambda: any(one["change"] == "completed" for one in lines.events("job")))
+        running.client.delete(f"/jobs/{job_id}", headers=headers)
+        until(lambda: len(lines.events("request")) == 2)
+    changes = lines.events("job")
+    assert [one["change"] for one in changes] == ["submitted", "processing", "completed", "erased"]
+    assert {(one["job_id"], one["key_id"]) for one in changes} == {(job_id, key_id)}
+    submitting, erasing = lines.events("request")
+    assert submitting["request_id"] == changes[0]["request_id"] == response.headers["x-request-id"]
+    assert erasing["request_id"] == changes[-1]["request_id"]
+    assert {submitting["job_id"], erasing["job_id"]} == {job_id}

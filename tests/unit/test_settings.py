@@ -74,6 +74,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "load_timeout_seconds": ("8", 8.0), "restart_wait_seconds": ("0", 0.0), "drain_seconds": ("1", 1.0),
         "max_jobs": ("4", 4), "max_running_jobs": ("22", 22), "store": ("no", False), "keep_results_days": ("5", 5.0),
         "keep_failed_audio_days": ("0.5", 0.5), "keep_audio": ("on", True), "log_level": ("debug", "debug"),
+            "log_format": ("text", "text"),
         "docs": ("yes", True), "max_batch_rows": ("9", 9), "memory_limit_bytes": ("2GiB", 2 << 30),
         "idle_unload_minutes": ("1.5", 1.5), "draft_model": ("small", "small"),
             "aligner": ("none", "none"), "preload_aligner": ("true", True),

@@ -1,0 +1,36 @@
+"""The config file: TOML with the names of settings, and no others."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used; the message is one line and names the setting and its source."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """What a file holds, each value as TOML has it."""
+
+    path: Path
+    values: dict[str, Any]
+
+
+def read_config_file(path: Path, known: Collection[str], *, must_exist: bool) -> ConfigFile:
+    """The file's values, none where it need not exist and does not; raises SettingsError."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if must_exist:
+            raise SettingsError(f"config file {path} does not exist") from None
+        return ConfigFile(path, {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"config file {path} cannot be read: {error}") from None
+    if unknown := sorted(set(values) - set(known)):
+        raise SettingsError(f"config file {path} has unknown settings: {', '.join(unknown)}")
+    return ConfigFile(path, values)
