@@ -67,8 +67,9 @@ bench: setup ## Measure speed and memory; JSON with machine and versions, never 
 	$(BIN)/python -m tests.bench.run_bench
 
 .PHONY: eval
-eval: setup ## Measure the demo model's error rates on held-out synthetic speech
-	$(BIN)/python tests/eval/evaluate_demo.py
+eval: setup ## Measure the demo model's error rates and the demo aligner's times on held-out synthetic speech
+	$(BIN)/python -m tests.eval.evaluate_demo
+	$(BIN)/python -m tests.eval.evaluate_aligner
 
 .PHONY: parity
 parity: setup ## Plant porting bugs one at a time and see that the parity tests catch each

@@ -1,7 +1,8 @@
 """Build the wheel from this tree, see that it holds what it should and nothing else, and let it transcribe.
 
-Run by `make wheel` and .ci/run inside the project's .venv; asks no network. Refuses a wheel without the demo model,
-its recordings or its card, one whose demo model is over 12 MB, and one that carries tests or development files.
+Run by `make wheel` and .ci/run inside the project's .venv; asks no network. Refuses a wheel without the demo model, its
+aligner, its recordings or its card, one whose demo model or aligner is over 12 MB, and one that carries tests or
+development files.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGES = ("engine", "server")
-DEMO_MODEL_FOLDER = "engine/demo/model/"
+DEMO_MODEL_FOLDERS = {"demo model": "engine/demo/model/", "demo aligner": "engine/demo/aligner/"}
 RECORDINGS_FOLDER = "engine/demo/recordings/"
 MODEL_CARD = "engine/demo/MODEL_CARD.md"
 DEMO_MODEL_LIMIT_BYTES = 12_000_000
@@ -43,10 +44,11 @@ def main() -> int:
         except (WheelRefused, subprocess.CalledProcessError) as error:
             print(f"wheel refused: {error}", file=sys.stderr)
             return 1
-        demo_bytes = demo_model_bytes(sizes)
+        models = ", ".join(
+            f"{name} {folder_bytes(sizes, folder):,} bytes" for name, folder in DEMO_MODEL_FOLDERS.items()
+        )
         print(
-            f"{wheel.name}: {len(sizes)} files, {wheel.stat().st_size:,} bytes, "
-            f"demo model {demo_bytes:,} bytes; transcribed: {text}"
+            f"{wheel.name}: {len(sizes)} files, {wheel.stat().st_size:,} bytes, {models}; transcribed: {text}"
         )
     return 0
 
@@ -76,9 +78,9 @@ def tracked_package_files() -> set[str]:
     }
 
 
-def demo_model_bytes(sizes: dict[str, int]) -> int:
-    """Uncompressed size of the demo model's folder."""
-    return sum(size for name, size in sizes.items() if name.startswith(DEMO_MODEL_FOLDER))
+def folder_bytes(sizes: dict[str, int], folder: str) -> int:
+    """Uncompressed size of a folder in the wheel."""
+    return sum(size for name, size in sizes.items() if name.startswith(folder))
 
 
 def refuse_wrong_contents(sizes: dict[str, int], expected: Iterable[str]) -> None:
@@ -87,9 +89,10 @@ def refuse_wrong_contents(sizes: dict[str, int], expected: Iterable[str]) -> Non
     reasons = [f"lacks {name}" for name in sorted(set(expected) - names)]
     reasons += [f"lacks {MODEL_CARD}"] * (MODEL_CARD not in names)
     reasons += [
-        f"lacks {DEMO_MODEL_FOLDER}*{needed}"
+        f"lacks {folder}*{needed}"
+        for folder in DEMO_MODEL_FOLDERS.values()
         for needed in DEMO_MODEL_NEEDS
-        if not any(name.startswith(DEMO_MODEL_FOLDER) and name.endswith(needed) for name in names)
+        if not any(name.startswith(folder) and name.endswith(needed) for name in names)
     ]
     if not any(name.startswith(RECORDINGS_FOLDER) and name.endswith(RECORDING_SUFFIXES) for name in names):
         reasons.append(f"lacks a recording in {RECORDINGS_FOLDER}")
@@ -101,8 +104,9 @@ def refuse_wrong_contents(sizes: dict[str, int], expected: Iterable[str]) -> Non
             reasons.append(f"holds {name}, which is no part of the product")
         elif "__pycache__" in name or "/tests/" in name:
             reasons.append(f"holds {name}, which nobody needs")
-    if demo_model_bytes(sizes) > DEMO_MODEL_LIMIT_BYTES:
-        reasons.append(f"holds a demo model of {demo_model_bytes(sizes):,} bytes; the limit is 12 MB")
+    for name, folder in DEMO_MODEL_FOLDERS.items():
+        if folder_bytes(sizes, folder) > DEMO_MODEL_LIMIT_BYTES:
+            reasons.append(f"holds a {name} of {folder_bytes(sizes, folder):,} bytes; the limit is 12 MB")
     if reasons:
         raise WheelRefused("\n  ".join(["", *reasons]))
 

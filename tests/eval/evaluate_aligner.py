@@ -169,10 +169,10 @@ sets:
   words-held-out-en, -es    30 clips each by the espeak-ng variant that training never used
 
 examples:
-  python tests/eval/evaluate_aligner.py                                    everything; a few minutes on 2 cores
-  python tests/eval/evaluate_aligner.py --limit 20 --output quick.json     a quick look
-  python tests/eval/evaluate_aligner.py --aligner ./new --output new.json  other weights
-  python tests/eval/evaluate_aligner.py --report-only --fill-model-card    no run: the last results into the card
+  python -m tests.eval.evaluate_aligner                                    everything; a few minutes on 2 cores
+  python -m tests.eval.evaluate_aligner --limit 20 --output quick.json     a quick look
+  python -m tests.eval.evaluate_aligner --aligner ./new --output new.json  other weights
+  python -m tests.eval.evaluate_aligner --report-only --fill-model-card    no run: the last results into the card
 """,
     )
     parser.add_argument(

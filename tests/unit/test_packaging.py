@@ -228,6 +228,8 @@ GOOD_WHEEL = {
     "engine/demo/MODEL_CARD.md": 1,
     "engine/demo/model/config.json": 1,
     "engine/demo/model/model.safetensors": 9_000_000,
+    "engine/demo/aligner/config.json": 1,
+    "engine/demo/aligner/model.safetensors": 9_000_000,
     "engine/demo/recordings/greeting.wav": 1,
     "server/cli.py": 1,
     "scribewire-0.1.0.dist-info/licenses/LICENSE": 1,
@@ -253,10 +255,11 @@ class TestWheelContents:
         with pytest.raises(check_wheel.WheelRefused, match="holds"):
             check_wheel.refuse_wrong_contents({**GOOD_WHEEL, name: 1}, ())
 
-    def test_demo_model_over_twelve_megabytes_is_refused(self) -> None:
+    @pytest.mark.parametrize("name", ["model", "aligner"])
+    def test_demo_model_or_aligner_over_twelve_megabytes_is_refused(self, name: str) -> None:
         with pytest.raises(check_wheel.WheelRefused, match="the limit is 12 MB"):
             check_wheel.refuse_wrong_contents(
-                {**GOOD_WHEEL, "engine/demo/model/more.safetensors": 3_000_001}, ()
+                {**GOOD_WHEEL, f"engine/demo/{name}/more.safetensors": 3_000_001}, ()
             )
 
 
