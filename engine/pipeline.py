@@ -253,7 +253,11 @@ class Pipeline:
         try:
             if work.recording is None:
                 work.recording = OpenRecording(
-                    work.audio, limits=self._config.audio, max_chunk_seconds=self._config.max_chunk_seconds
+                    work.audio,
+                    limits=self._config.audio,
+                    max_chunk_seconds=self._config.max_chunk_seconds,
+                    min_chunk_seconds=self._config.min_chunk_seconds,
+                    chunking=work.options.chunking,
                 )
                 work.chunks = work.recording.chunks()
             assert work.chunks is not None

@@ -20,7 +20,7 @@ from engine.audio.recording import OpenRecording, Recording
 from engine.audio.split import Chunk, halved
 from engine.batching.sequence import Sequence
 from engine.live_text import DeltaCallback, LiveText
-from engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
+from engine.protocol.config import Chunking, TranscribeOptions
 from engine.protocol.errors import RequestCancelled
 from engine.protocol.speakers import SpeakerOptions
 from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
@@ -55,6 +55,7 @@ class TranscribeItem:
     words: bool = False
     words_optional: bool = False
     speakers: SpeakerOptions | None = None
+    chunking: Chunking = field(default_factory=Chunking)
 
     def options(self) -> TranscribeOptions:
         """The same without the audio, checked; raises OptionInvalid."""
@@ -240,7 +241,8 @@ class RecordingWork:
             slot = self._slots.popleft()
             for segment in self._segments_of(slot):
                 self._take(segment)
-            self._seconds_done += slot.chunk.sample_count / SAMPLE_RATE_HZ
+            # Silence that was left out before it is done as well.
+            self._seconds_done = slot.chunk.end_seconds
             has_moved = True
         if has_moved:
             self.report_progress()

@@ -178,7 +178,18 @@ class ResidentModel:
             head_choices=wish.head_choices,
             guard=None if forced_count else LoopGuard(audio_holds),
             forced_count=forced_count,
+            prompt_after_prefix=self._prompt_after_prefix(wish, prompt_ids),
         )
+
+    def _prompt_after_prefix(self, wish: Wish, prompt_ids: list[int]) -> int | None:
+        """Where in a prompt that names the language the model would have said that it hears none."""
+        prefix = self.marks.none_prefix
+        if wish.language is None or not prefix or not wish.options.logprobs:
+            return None
+        # What follows is the name and the tag.
+        after = len(self.tokenizer.encode_text(f"language {wish.language}")) - len(prefix) + 1
+        is_there = tuple(prompt_ids[-after - len(prefix) : -after]) == prefix
+        return after if is_there else None
 
     def _load_draft(self, model: str, dtype: mx.Dtype) -> SpeechModel:
         offline = self._config.offline

@@ -24,7 +24,7 @@ import numpy as np
 from engine.audio.recording import Recording
 from engine.batching.gauging import Gauge
 from engine.pipeline import Pipeline
-from engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, EngineConfig, ModelInfo
+from engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, Chunking, EngineConfig, ModelInfo
 from engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
 from engine.protocol.transcript import Transcript
 from engine.recording_work import (
@@ -152,6 +152,7 @@ class Transcriber:
         logprobs: bool = False,
         words: bool = False,
         words_optional: bool = False,
+        chunking: Chunking | None = None,
         on_progress: ProgressCallback | None = None,
         on_segment: SegmentCallback | None = None,
         is_cancelled: Callable[[], bool] | None = None,
@@ -160,13 +161,14 @@ class Transcriber:
 
         words: also find out when each word was said (Segment.words), by the aligner that the configuration names.
         words_optional: without one, transcribe all the same and say so in the warnings.
+        chunking: how the recording is cut; at its pauses when None.
         on_progress, on_segment: called from the engine's thread. is_cancelled: asked at every decode step.
         raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong, AlignerMissing,
         RequestCancelled.
         """
         item = TranscribeItem(
             audio, language, prompt, temperature, seed, max_tokens, logprobs,
-            words=words, words_optional=words_optional,
+            words=words, words_optional=words_optional, chunking=chunking or Chunking(),
         )  # fmt: skip
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return self.transcribe_item(item, listener=listener, is_cancelled=is_cancelled)
@@ -207,13 +209,14 @@ class Transcriber:
         logprobs: bool = False,
         words: bool = False,
         words_optional: bool = False,
+        chunking: Chunking | None = None,
         on_progress: ProgressCallback | None = None,
         on_segment: SegmentCallback | None = None,
     ) -> Transcript:
         """`transcribe` for asyncio; cancelling the task stops the work at the next decode step."""
         item = TranscribeItem(
             audio, language, prompt, temperature, seed, max_tokens, logprobs,
-            words=words, words_optional=words_optional,
+            words=words, words_optional=words_optional, chunking=chunking or Chunking(),
         )  # fmt: skip
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return (await self._wait_async([self.submit(item, listener=listener)]))[0]

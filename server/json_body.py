@@ -33,6 +33,7 @@ PATH_FIELD = "file_path"
 MAX_MARKS = 50_000
 """Brackets, commas, colons and quotes around the recording; each costs a step of Python."""
 MAX_DEPTH = 64
+_NULL_MEANS_SOMETHING = ("chunking_strategy",)
 _FIELD_DEPTH = 4
 
 _MARK = re.compile(rb'["{}\[\],:]')
@@ -267,7 +268,9 @@ def _as_form(content: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _texts_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """A value as the form fields that a client would have sent for it; null is nothing."""
+    """A value as the form fields that a client would have sent for it; null is nothing where it has no meaning."""
+    if value is None and name in _NULL_MEANS_SOMETHING:
+        yield name, "null"
     if isinstance(value, bool):
         yield name, "true" if value else "false"
     elif isinstance(value, str):

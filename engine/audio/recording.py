@@ -7,15 +7,17 @@ here; nothing is read before it is needed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from engine.audio.decode import open_audio, prepare_samples
+from engine.audio.pauses import PauseSplitter
 from engine.audio.split import Chunk, StreamingSplitter
-from engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits
+from engine.audio.vad import Detector, SileroDetector, voice_splitter
+from engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits, Chunking
 from engine.protocol.errors import AudioTooShort, AudioUnreadable, EngineError
 
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
@@ -84,8 +86,22 @@ class OpenRecording:
     end.
     """
 
-    def __init__(self, source: Recording, *, limits: AudioLimits, max_chunk_seconds: float) -> None:
+    def __init__(
+        self,
+        source: Recording,
+        *,
+        limits: AudioLimits,
+        max_chunk_seconds: float = 30.0,
+        min_chunk_seconds: float = 0.0,
+        chunking: Chunking | None = None,
+        detector: Callable[[], Detector] = SileroDetector,
+    ) -> None:
+        """detector: listens to this recording, where `chunking` asks for one."""
         self._max_chunk_seconds = max_chunk_seconds
+        self._min_chunk_seconds = min_chunk_seconds
+        self._chunking = chunking or Chunking()
+        self._new_detector = detector
+        self._detector: Detector | None = None
         self._samples_read = 0
         self._stream = None
         self._samples: np.ndarray | None = None
@@ -127,7 +143,7 @@ class OpenRecording:
 
         raises: AudioError subtypes, at the start or in the middle.
         """
-        splitter = StreamingSplitter(max_chunk_seconds=self._max_chunk_seconds)
+        splitter = self._splitter()
         for block in self._blocks():
             if block is None:
                 yield None
@@ -142,13 +158,27 @@ class OpenRecording:
         yield from splitter.finish()
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file and the detector."""
+        if self._detector is not None:
+            self._detector.close()
         if self._stream is not None:
             self._stream.close()
 
+    def _splitter(self) -> PauseSplitter | StreamingSplitter:
+        longest, shortest = self._max_chunk_seconds, self._min_chunk_seconds
+        if self._chunking.rule == "quietest":
+            return StreamingSplitter(max_chunk_seconds=longest)
+        if self._chunking.rule == "voice":
+            self._detector = self._new_detector()
+            return voice_splitter(
+                self._detector, self._chunking, max_chunk_seconds=longest, min_chunk_seconds=shortest
+            )
+        return PauseSplitter(max_chunk_seconds=longest, min_chunk_seconds=shortest)
+
     def _blocks(self) -> Iterator[np.ndarray | None]:
         if self._samples is not None:
-            yield self._samples
+            for start in range(0, len(self._samples), _BLOCK_SAMPLES):
+                yield self._samples[start : start + _BLOCK_SAMPLES]
         elif self._stream is not None:
             yield from self._stream.blocks()
         elif self._pcm is not None:

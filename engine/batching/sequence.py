@@ -62,6 +62,8 @@ class Sequence:
     replay: while it lasts, `tokens` are ahead of the decoder; None usually.
     logprobs: natural log-probability of every token and of the end mark (one more than tokens then), under the model
     itself: before temperature, penalty and choices.
+    prompt_after_prefix: tokens of the prompt behind `Marks.none_prefix`, where the language was written for the model;
+    None where the model is to write it.
     no_speech_prob: see Marks; None when not asked for or when the prefix never came.
     """
 
@@ -75,6 +77,7 @@ class Sequence:
     head_choices: tuple[int, ...] | None = None
     guard: LoopGuard | None = None
     forced_count: int | None = None
+    prompt_after_prefix: int | None = None
     mel: mx.array | None = None
     replay: Replay | None = None
     tokens: list[int] = field(default_factory=list)

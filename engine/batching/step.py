@@ -95,6 +95,13 @@ class Prefill:
         self._slice_width = self.cache.in_width_steps(slice_tokens // len(rows)) if slice_tokens else width
         self._fed = 0
         self._hidden: mx.array | None = None
+        # Row -> column whose hidden state tells what would follow `Marks.none_prefix`, and then that state.
+        self._asked = {
+            row: width - trailing - one.prompt_after_prefix - 1
+            for row, one in enumerate(sequences)
+            if one.wants_logprobs and one.prompt_after_prefix is not None
+        }
+        self._answers: dict[int, mx.array] = {}
 
     @property
     def is_fed(self) -> bool:
@@ -107,12 +114,24 @@ class Prefill:
         # Room for all of it and a first stretch of answers, or every slice would move the buffers.
         self.cache.reserve(self._width - self._fed)
         hidden = self._model.decoder(self._embeddings[:, self._fed : stop], self.cache)
+        for row, column in self._asked.items():
+            if self._fed <= column < stop:
+                self._answers[row] = hidden[row, column - self._fed]
         self._fed = stop
         self._hidden = hidden[:, -1 - self.cache.trailing] if self.is_fed else hidden[:, -1]
         if self.is_fed:
             self.cache.rewind(self.cache.trailing)
         else:
-            mx.async_eval(self._hidden, *self.cache.state())
+            mx.async_eval(self._hidden, *self._answers.values(), *self.cache.state())
+
+    def none_probs(self, marks: Marks) -> list[tuple[Sequence, mx.array]]:
+        """P(no speech) as scalars, of those sequences whose prompt went past the question and that want it."""
+        if marks.none_token is None or not self._answers:
+            return []
+        rows = list(self._answers)
+        logits = self._model.decoder.head(mx.stack([self._answers[row] for row in rows])).astype(mx.float32)
+        probs = mx.exp(logits[:, marks.none_token] - mx.logsumexp(logits, axis=-1))
+        return [(self.sequences[row], probs[place]) for place, row in enumerate(rows)]
 
     def logits(self) -> mx.array:
         """(rows, vocab): what follows each prompt; all must have been fed."""
@@ -133,6 +152,8 @@ class RunningBatch:
         self._pending: Choice | None = None
         # While a lone row goes in rounds, nothing is pending.
         self._rounds: LoneRounds | None = None
+        # Of prompts that have joined: not yet read back.
+        self._none_probs: list[tuple[Sequence, mx.array]] = []
         self.tokens_of_last_step = 0
 
     @property
@@ -160,7 +181,9 @@ class RunningBatch:
         """Let sequences whose prompts have been fed join; their first token is being chosen."""
         self._end_rounds()
         choice = self._choose(list(prefill.sequences), prefill.logits())
-        mx.async_eval(choice.arrays())
+        none_probs = prefill.none_probs(self._marks)
+        self._none_probs += none_probs
+        mx.async_eval(choice.arrays(), [prob for _, prob in none_probs])
         slots = self._cache.adopt(prefill.cache)
         self._slots += [None] * (self._cache.slot_count - len(self._slots))
         for slot, sequence in zip(slots, prefill.sequences, strict=True):
@@ -220,6 +243,9 @@ class RunningBatch:
             self._rounds = None
 
     def _read(self, choice: Choice) -> list[Sequence]:
+        for asking, prob in self._none_probs:
+            asking.no_speech_prob = float(np.array(prob))
+        self._none_probs = []
         tokens = np.array(choice.tokens)
         logprobs, none_probs = choice.values()
         ended = []

@@ -27,7 +27,15 @@ from engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
 from engine.cli.speakers import SpeakerTeller
 from engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
 from engine.demo import SampleRecording, sample_recordings
-from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, DEMO_MODEL, NO_ALIGNER, TranscribeOptions
+from engine.protocol.config import (
+    AUTO_ALIGNER,
+    DEFAULT_MODEL,
+    DEMO_MODEL,
+    NO_ALIGNER,
+    Chunking,
+    EngineConfig,
+    TranscribeOptions,
+)
 from engine.protocol.errors import EngineError
 from engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL, DiarizationConfig, SpeakerOptions
 from engine.text.languages import resolve_language
@@ -43,8 +51,11 @@ COMMANDS = {
     "bench": "measure a model on this machine, alone or beside peers",
 }
 
-Load = Callable[[str, Console, str, bool], AbstractContextManager[Engine]]
-"""A model by its name, a console for bars, the aligner's name, and whether it is to be fetched if need be."""
+_LONGEST_CHUNK_SECONDS = 180.0
+"""Source: the official package cuts so long pieces where words are timed."""
+
+Load = Callable[[EngineConfig, Console, bool], AbstractContextManager[Engine]]
+"""What to load, a console for bars, and whether the aligner is to be fetched if need be."""
 
 Tell = Callable[[DiarizationConfig, SpeakerOptions], SpeakerTeller]
 
@@ -106,15 +117,16 @@ class UsageError(Exception):
 
 
 @contextmanager
-def load_transcriber(model: str, console: Console, aligner: str, fetches_aligner: bool) -> Iterator[Engine]:
+def load_transcriber(config: EngineConfig, console: Console, fetches_aligner: bool) -> Iterator[Engine]:
     """The model, and the aligner where words must be had, fetched first when they are not on disk, with a bar."""
+    model, aligner = config.model, config.aligner
     with console.bar(f"fetching {model}", of_bytes=True) as advance:
         resolved = resolve_model(model, download=True, progress=advance)
     if fetches_aligner and aligner != NO_ALIGNER:
         with console.bar("fetching the aligner", of_bytes=True) as advance:
             name = DEMO_MODEL if resolved.is_demo else model
             find_aligner(aligner, model=name, download=True, progress=advance)
-    with engine.Transcriber(model, aligner=aligner) as transcriber:
+    with engine.Transcriber(config=config) as transcriber:
         yield transcriber
 
 
@@ -216,6 +228,32 @@ def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
         help="where it computes (default: %(default)s)",
     )
     parser.add_argument(
+        "--vad",
+        action="store_true",
+        help="find speech by voice detection instead of by loudness: music and noise between speech are left out",
+    )
+    parser.add_argument(
+        "--vad-threshold",
+        type=float,
+        default=Chunking().threshold,
+        metavar="P",
+        help="with --vad: probability from which it is speech, 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-chunk-seconds",
+        type=float,
+        default=EngineConfig().max_chunk_seconds,
+        metavar="S",
+        help="longest stretch that is decoded at once; longer ones are cut at pauses (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--min-chunk-seconds",
+        type=float,
+        default=EngineConfig().min_chunk_seconds,
+        metavar="S",
+        help="no cut is looked for before; 0 (default) is two thirds of the longest",
+    )
+    parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 (default) is deterministic"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="makes a temperature above 0 repeatable")
@@ -237,7 +275,7 @@ def _run(
             request = _request(arguments)
             return transcribe_files(
                 request,
-                lambda: load(arguments.model, console, arguments.aligner, arguments.words),
+                lambda: load(_engine_config(arguments), console, arguments.words),
                 console,
                 speakers=None
                 if request.options.speakers is None
@@ -270,11 +308,30 @@ def _shipped_recording() -> SampleRecording | None:
         return None
 
 
+def _engine_config(arguments: argparse.Namespace) -> EngineConfig:
+    return EngineConfig(
+        model=arguments.model,
+        aligner=arguments.aligner,
+        max_chunk_seconds=arguments.max_chunk_seconds,
+        min_chunk_seconds=arguments.min_chunk_seconds,
+    )
+
+
 def _request(arguments: argparse.Namespace) -> Request:
     if arguments.files.count(STANDARD_INPUT) > 1:
         raise UsageError("transcribe", "standard input (-) can be read only once")
     if arguments.output is not None and arguments.output.exists() and not arguments.output.is_dir():
         raise UsageError("transcribe", f"-o takes a folder, and {arguments.output} is a file")
+    if not 2.0 <= arguments.max_chunk_seconds <= _LONGEST_CHUNK_SECONDS:
+        raise UsageError(
+            "transcribe",
+            f"--max-chunk-seconds must be from 2 to {_LONGEST_CHUNK_SECONDS:g}, not {arguments.max_chunk_seconds:g}",
+        )
+    if not 0.0 <= arguments.min_chunk_seconds < arguments.max_chunk_seconds:
+        raise UsageError(
+            "transcribe",
+            f"--min-chunk-seconds must be below --max-chunk-seconds, not {arguments.min_chunk_seconds:g}",
+        )
     if arguments.words and arguments.format == "txt":
         raise UsageError("transcribe", "--words has no place in plain text; add -f json")
     if arguments.format == ALL_FORMATS and arguments.output is None:
@@ -296,6 +353,8 @@ def _request(arguments: argparse.Namespace) -> Request:
             words=arguments.words or times_words,
             words_optional=not arguments.words and times_words,
             speakers=SpeakerOptions(*counts) if arguments.diarize else None,
+            logprobs=arguments.format in ("json", ALL_FORMATS),
+            chunking=Chunking("voice" if arguments.vad else "pauses", threshold=arguments.vad_threshold),
         )
     except EngineError as error:
         raise UsageError("transcribe", str(error)) from None

@@ -21,7 +21,7 @@ from typing import Protocol
 from engine.cli.console import Console
 from engine.cli.results import formats_of, result_text
 from engine.cli.speakers import SpeakerTeller
-from engine.protocol.config import DEFAULT_MODEL, ModelInfo, TranscribeOptions
+from engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
 from engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from engine.protocol.transcript import Transcript
 
@@ -45,6 +45,8 @@ class Engine(Protocol):
         seed: int | None,
         words: bool,
         words_optional: bool,
+        logprobs: bool,
+        chunking: Chunking,
         on_progress: Callable[[float, float], None] | None,
     ) -> Transcript:
         """Transcribe one recording."""
@@ -112,6 +114,8 @@ def transcribe_files(
                         seed=request.options.seed,
                         words=request.options.words,
                         words_optional=request.options.words_optional,
+                        logprobs=request.options.logprobs,
+                        chunking=request.options.chunking,
                         on_progress=advance,
                     )
                     transcript = with_speakers(transcript)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from engine.protocol.errors import OptionInvalid
 from engine.protocol.speakers import SpeakerOptions
@@ -23,6 +24,10 @@ MIN_SAMPLES = 201
 """A reflect-padded 400-point transform needs more than 200 samples. Source: torch.stft, center=True, n_fft=400."""
 
 
+MAX_VOICE_MILLISECONDS = 60_000
+"""Longest padding and silence that voice detection may be asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class AudioLimits:
     """Hard bounds on what a decoder may produce, whatever a file claims."""
@@ -34,6 +39,42 @@ class AudioLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a recording is cut into the chunks that are decoded at once.
+
+    rule: `pauses` cuts at pauses that are found by loudness and leaves out long silence; `voice` does the same with a
+    voice detector; `quietest` is the official rule, which cuts where it is quietest and leaves nothing out.
+    The others matter to `voice` only. threshold: probability from which it is speech. prefix_padding_ms: kept before
+    speech. silence_duration_ms: shorter silence does not end speech.
+    Source of the defaults: `chunking_strategy` of OpenAI's API.
+    """
+
+    rule: Literal["pauses", "voice", "quietest"] = "pauses"
+    threshold: float = 0.5
+    prefix_padding_ms: int = 300
+    silence_duration_ms: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range; raises OptionInvalid naming the field."""
+        name = "chunking_strategy"
+        if self.rule not in ("pauses", "voice", "quietest"):
+            raise OptionInvalid(
+                f"the rule of chunking must be pauses, voice or quietest, not {self.rule!r}", parameter=name
+            )
+        if not 0.0 <= self.threshold <= 1.0:
+            raise OptionInvalid(
+                f"threshold must be a number from 0 to 1, not {self.threshold!r}",
+                parameter=f"{name}[threshold]",
+            )
+        for field_name in ("prefix_padding_ms", "silence_duration_ms"):
+            if not 0 <= getattr(self, field_name) <= MAX_VOICE_MILLISECONDS:
+                raise OptionInvalid(
+                    f"{field_name} must be from 0 to {MAX_VOICE_MILLISECONDS}, not {getattr(self, field_name)}",
+                    parameter=f"{name}[{field_name}]",
+                )
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """What an engine worker is started with.
 
@@ -41,6 +82,8 @@ class EngineConfig:
     dtype: `auto`, `float32`, `float16` or `bfloat16`; `auto` is float32 on the CPU and bfloat16 on a GPU.
     device: `auto`, `cpu` or `gpu`.
     offline: never ask the hub, whatever is missing.
+    max_chunk_seconds: a chunk is never longer. min_chunk_seconds: no place for a cut is looked for before; 0 is two
+    thirds of the longest.
     max_batch_rows: sequences decoded together at most; 0 chooses by the device.
     memory_limit_bytes: what weights, caches and buffers may take together; 0 chooses by the machine.
     idle_unload_seconds: give the model's memory back after so long without work, and load it again when work comes;
@@ -58,6 +101,7 @@ class EngineConfig:
     device: str = "auto"
     offline: bool = False
     max_chunk_seconds: float = 30.0
+    min_chunk_seconds: float = 0.0
     max_batch_rows: int = 0
     memory_limit_bytes: int = 0
     idle_unload_seconds: float = 0.0
@@ -85,6 +129,7 @@ class TranscribeOptions:
     say so and the segments' times are all there is.
     words_optional: with `words`: an aligner that is not there costs the words and not the recording, as for subtitles.
     speakers: also tell the speakers apart, which a process beside the engine does; the engine itself does not look.
+    chunking: how the recording is cut.
     """
 
     language: str | None = None
@@ -100,6 +145,7 @@ class TranscribeOptions:
     words: bool = False
     words_optional: bool = False
     speakers: SpeakerOptions | None = None
+    chunking: Chunking = field(default_factory=Chunking)
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
-from engine.protocol.config import TranscribeOptions
+from engine.protocol.config import Chunking, TranscribeOptions
 from engine.protocol.speakers import SpeakerOptions
 from engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
 from server.jobs.job import JobFailure, Submission, WorkerDeath
@@ -40,6 +40,7 @@ def options_from_json(text: str) -> TranscribeOptions:
         for name in ("known_names", "references"):
             speakers[name] = tuple(speakers.get(name, ()))
         values["speakers"] = _build(SpeakerOptions, speakers)
+    values["chunking"] = _build(Chunking, values.get("chunking", {}))
     return _build(TranscribeOptions, values)
 
 

@@ -1,8 +1,7 @@
 """Form fields as options: parsed, bounded, and refused with the field's name when they make no sense.
 
 Fields that nobody here knows are ignored, as OpenAI's API does; fields that ask for something not built yet are
-refused, because an answer without it would be wrong. `chunking_strategy` is checked and accepted: recordings are cut
-at their quietest moments, whatever it says, until voice detection is built.
+refused, because an answer without it would be wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.protocol.config import DEMO_MODEL, ModelInfo, TranscribeOptions
+from engine.protocol.config import DEMO_MODEL, MAX_VOICE_MILLISECONDS, Chunking, ModelInfo, TranscribeOptions
 from engine.protocol.speakers import SpeakerOptions
 from server.callbacks.targets import AllowedTargets, TargetNotAllowed
 from server.errors import ApiError, bad_request
@@ -28,7 +27,6 @@ MAX_KEYWORDS = 500
 MAX_KEYWORD_CHARACTERS = 200
 MAX_SPEAKERS = 16
 MAX_SPEAKER_NAME_CHARACTERS = 200
-MAX_PADDING_MILLISECONDS = 60_000
 
 ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 _FORMATS: dict[str, ResponseFormat] = {
@@ -88,6 +86,7 @@ def read_options(
         words=words or words_optional,
         words_optional=words_optional and not words,
         speakers=speakers,
+        chunking=_chunking(fields),
     )
 
 
@@ -98,7 +97,6 @@ def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> Tran
     """
     response_format = _response_format(fields)
     words = _wants_words(fields, may_show_words=is_job or response_format == "verbose_json")
-    _check_chunking_strategy(fields)
     speakers = _speakers(fields)
     wants_logprobs = _wants_logprobs(fields, response_format)
     stream = _boolean(fields, "stream")
@@ -226,37 +224,53 @@ def _wants_logprobs(fields: FormFields, response_format: ResponseFormat) -> bool
     return bool(wanted)
 
 
-def _check_chunking_strategy(fields: FormFields) -> None:
-    """The strategy as bracketed fields, or as one JSON text, which is how the Vercel AI SDK sends it."""
+def _chunking(fields: FormFields) -> Chunking:
+    """The strategy as bracketed fields, or as one JSON text, which is how the Vercel AI SDK sends it.
+
+    Left out or empty it is our own rule; an explicit null is the official one.
+    """
     name = "chunking_strategy"
     simple = (fields.text(name) or "").strip()
+    bracketed = _strategy_object(fields, name)
     if simple.startswith("{"):
-        _check_strategy_object(_bracketed(simple, name), name)
-    elif simple not in ("", "auto", "null", "none"):
+        return _strategy_object(_bracketed(simple, name), name) or Chunking()
+    if simple not in ("", "auto", "null", "none"):
         raise bad_request(
             "invalid_parameter",
             f"{name} must be auto, or an object sent as {name}[type]=server_vad and so on, "
             f"not {_shown(simple)}.",
             name,
         )
-    _check_strategy_object(fields, name)
+    if bracketed is not None:
+        return bracketed
+    if simple == "auto":
+        return Chunking("voice")
+    return Chunking("quietest") if simple else Chunking()
 
 
-def _check_strategy_object(fields: FormFields, name: str) -> None:
+def _strategy_object(fields: FormFields, name: str) -> Chunking | None:
+    """What the bracketed fields say; None when there are none."""
     kind = (fields.text(f"{name}[type]") or "").strip()
     if kind not in ("", "auto", "server_vad"):
         raise bad_request(
             "invalid_parameter", f"{name}[type] must be server_vad, not {_shown(kind)}.", f"{name}[type]"
         )
-    details = [
-        _whole_number(fields, f"{name}[prefix_padding_ms]", 0, MAX_PADDING_MILLISECONDS),
-        _whole_number(fields, f"{name}[silence_duration_ms]", 0, MAX_PADDING_MILLISECONDS),
-        _number(fields, f"{name}[threshold]", 0.0, 1.0),
-    ]
-    if kind != "server_vad" and any(value is not None for value in details):
+    padding = _whole_number(fields, f"{name}[prefix_padding_ms]", 0, MAX_VOICE_MILLISECONDS)
+    silence = _whole_number(fields, f"{name}[silence_duration_ms]", 0, MAX_VOICE_MILLISECONDS)
+    threshold = _number(fields, f"{name}[threshold]", 0.0, 1.0)
+    if kind != "server_vad" and any(value is not None for value in (padding, silence, threshold)):
         raise bad_request(
             "invalid_parameter", f"{name} has details that need {name}[type]=server_vad.", f"{name}[type]"
         )
+    if not kind:
+        return None
+    usual = Chunking("voice")
+    return Chunking(
+        "voice",
+        threshold=usual.threshold if threshold is None else threshold,
+        prefix_padding_ms=usual.prefix_padding_ms if padding is None else padding,
+        silence_duration_ms=usual.silence_duration_ms if silence is None else silence,
+    )
 
 
 def _bracketed(text: str, name: str) -> FormFields:

@@ -136,6 +136,16 @@ def test_values_become_the_fields_a_form_would_have_sent(tmp_path: Path):
     assert fields.text("input_audio") is fields.text("input_audio[format]") is None
 
 
+@pytest.mark.parametrize(("sent", "field"), [({"chunking_strategy": None}, "null"), ({}, None)])
+def test_null_is_told_from_nothing_where_it_means_something(
+    tmp_path: Path, sent: dict[str, None], field: str | None
+):
+    body = json.dumps({**sent, "prompt": None, "input_audio": encoded()}).encode()
+    fields = Parsed(tmp_path, body, []).fields
+    assert fields.text("chunking_strategy") == field
+    assert fields.text("prompt") is None
+
+
 def test_unknown_keys_are_ignored(server: RunningServer):
     deep: Any = 1
     for _ in range(30):

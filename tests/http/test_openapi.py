@@ -191,8 +191,8 @@ def test_names_and_languages_of_the_model_are_listed(document: dict[str, Any]):
 
 
 def test_every_option_of_the_engine_can_be_asked_for_in_both_bodies(document: dict[str, Any]):
-    # These follow from response_format, include, timestamp_granularities and the known speakers.
-    computed = {"logprobs", "token_logprobs", "words", "words_optional", "speakers"}
+    # These follow from response_format, include, timestamp_granularities, chunking_strategy and the known speakers.
+    computed = {"logprobs", "token_logprobs", "words", "words_optional", "chunking", "speakers"}
     content = document["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]
     form = {name.removesuffix("[]") for name in content["multipart/form-data"]["schema"]["properties"]}
     body = set(content["application/json"]["schema"]["properties"])

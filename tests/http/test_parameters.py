@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 from typing import Any
 
 import pytest
 
+from engine.protocol.config import Chunking
 from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello there.")
+DEFAULT_CHUNKING = dataclasses.asdict(Chunking())
 REFERENCE = "data:audio/wav;base64," + base64.b64encode(b"RIFF0000WAVE").decode()
 
 
@@ -51,6 +54,7 @@ def test_options_reach_the_engine(server: RunningServer):
         "words": False,
         "words_optional": False,
         "speakers": None,
+        "chunking": DEFAULT_CHUNKING,
     }
 
 
@@ -78,6 +82,7 @@ def test_options_that_are_left_out_change_nothing(server: RunningServer):
         "words": False,
         "words_optional": False,
         "speakers": None,
+        "chunking": DEFAULT_CHUNKING,
     }
     empty = {
         "language": " ",
@@ -93,6 +98,34 @@ def test_options_that_are_left_out_change_nothing(server: RunningServer):
         "chunking_strategy": "",
     }
     assert options_of(server, **empty) == nothing
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"chunking_strategy": "auto"}, Chunking("voice")),
+        ({"chunking_strategy": "null"}, Chunking("quietest")),
+        ({"chunking_strategy[type]": "server_vad"}, Chunking("voice", 0.5, 300, 200)),
+        (
+            {
+                "chunking_strategy[type]": "server_vad",
+                "chunking_strategy[prefix_padding_ms]": "0",
+                "chunking_strategy[silence_duration_ms]": "700",
+                "chunking_strategy[threshold]": "0",
+            },
+            Chunking("voice", 0.0, 0, 700),
+        ),
+        (
+            {"chunking_strategy": '{"type": "server_vad", "threshold": 0.4, "silence_duration_ms": null}'},
+            Chunking("voice", 0.4),
+        ),
+        ({"chunking_strategy": '{"type": "auto"}'}, Chunking("voice")),
+    ],
+)
+def test_chunking_strategy_reaches_the_engine(
+    server: RunningServer, fields: dict[str, str], expected: Chunking
+):
+    assert options_of(server, **fields)["chunking"] == dataclasses.asdict(expected)
 
 
 @pytest.mark.parametrize("name", ["keywords[]", "keywords"])

@@ -8,7 +8,7 @@ import pytest
 
 from engine.audio.mel import log_mel, log_mel_batch
 from engine.batching.sequence import Ending, Marks, Sequence
-from engine.batching.step import generate, prefill
+from engine.batching.step import Prefill, RunningBatch, generate, prefill
 from engine.checkpoint.load import load_checkpoint
 from engine.model.asr import SpeechModel
 from engine.protocol.errors import AudioTooShort
@@ -124,6 +124,38 @@ def test_probability_of_no_speech_is_read_after_exactly_its_prefix(
     logits = model.score(prompt_ids(audio[2].shape[0]), audio[2], [*prefix, 77])
     assert watched.no_speech_prob == pytest.approx(mx.softmax(logits[2])[77].item(), rel=1e-3)
     assert other.no_speech_prob is None
+
+
+@pytest.mark.parametrize("slice_tokens", [0, 12])
+def test_probability_of_no_speech_is_read_in_a_prompt_that_names_the_language(
+    model: SpeechModel, audio: list[mx.array], slice_tokens: int
+) -> None:
+    """It is what the model would have said in place of the name that was written for it."""
+    marks = Marks(frozenset(), none_prefix=(11, 12), none_token=77)
+    prompts = [prompt_ids(clip.shape[0]) for clip in audio]
+    sequences = [
+        Sequence(
+            [*prompts[index], 11, 12, 13, 14, 15][: None if named else -5],
+            audio[index],
+            token_budget=3,
+            wants_logprobs=wants,
+            prompt_after_prefix=3 if named else None,
+        )
+        for index, (named, wants) in enumerate([(True, True), (False, True), (True, False), (True, True)])
+    ]
+    prompts_fed = Prefill(model, sequences, slice_tokens=slice_tokens * len(sequences))
+    while not prompts_fed.is_fed:
+        prompts_fed.feed()
+    batch = RunningBatch(model, marks)
+    batch.adopt(prompts_fed)
+    while batch.row_count:
+        batch.step()
+    for index in (0, 3):
+        logits = model.score(prompts[index], audio[index], [11, 12, 77])
+        expected = mx.softmax(logits[2])[77].item()
+        assert sequences[index].no_speech_prob == pytest.approx(expected, rel=1e-3)
+    assert sequences[1].no_speech_prob is None
+    assert sequences[2].no_speech_prob is None
 
 
 def test_prompt_and_audio_must_agree_in_length(model: SpeechModel, audio: list[mx.array]) -> None:

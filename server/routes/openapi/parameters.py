@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from engine.protocol.config import ModelInfo
+from engine.protocol.config import MAX_VOICE_MILLISECONDS, ModelInfo
 from server.callbacks.targets import MAX_URL_CHARACTERS
 from server.diarization import MAX_REFERENCE_SECONDS
 from server.form_fields import MAX_FIELD_BYTES, MAX_FIELDS
@@ -17,7 +17,6 @@ from server.routes.form import (
     MAX_KEYWORDS,
     MAX_LANGUAGE_CHARACTERS,
     MAX_LANGUAGES,
-    MAX_PADDING_MILLISECONDS,
     MAX_SPEAKER_NAME_CHARACTERS,
     MAX_SPEAKERS,
     ResponseFormat,
@@ -42,7 +41,7 @@ def _number_or_unset(kind: str, minimum: int, maximum: int) -> Schema:
     }
 
 
-_MILLISECONDS = _number_or_unset("integer", 0, MAX_PADDING_MILLISECONDS)
+_MILLISECONDS = _number_or_unset("integer", 0, MAX_VOICE_MILLISECONDS)
 _NOT_STREAMED = (False, 0, "false", "0", *_UNSET)
 _SHARE = _number_or_unset("number", 0, 1)
 _VAD_DETAILS: dict[str, Schema] = {
@@ -115,6 +114,12 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
     }
 
 
+_STRATEGY_MEANS = (
+    "How the recording is cut into chunks. Left out: at pauses that are found by loudness; silence of two seconds and "
+    "more is left out. auto: the same with voice detection. server_vad: with its threshold (0.5), its padding before "
+    "speech (300 ms) and the silence that ends speech (200 ms). An explicit null: where it is quietest, nothing left "
+    "out. Times are always those of the recording."
+)
 _STRATEGY_AS_JSON = (
     r'^\{"type":"server_vad"(,"threshold":0\.[0-9])?'
     r'(,"prefix_padding_ms":(0|[1-9][0-9]{0,3}))?(,"silence_duration_ms":(0|[1-9][0-9]{0,3}))?\}$'
@@ -140,8 +145,9 @@ def _form_details() -> dict[str, Schema]:
     return {
         "chunking_strategy": {
             "anyOf": [{"enum": ["auto", *_UNSET]}, {"type": "string", "pattern": _STRATEGY_AS_JSON}],
-            "description": "Accepted and checked; recordings are cut at their quietest moments whatever it says. "
-            "An object comes as bracketed fields or as one JSON text.",
+            "description": _STRATEGY_MEANS
+            + " An object comes as bracketed fields or as one JSON text; an empty "
+            "text is as if left out.",
         },
         "chunking_strategy[type]": {"type": "string", "enum": ["server_vad"]},
         **{f"chunking_strategy[{name}]": schema for name, schema in _VAD_DETAILS.items()},
@@ -208,7 +214,10 @@ def _whole_json(fields: dict[str, Schema], *, is_job: bool = False) -> Schema:
             "known_speaker_references[]": _speaker_references(),
         }
     )
-    schema["properties"]["chunking_strategy"] = {"anyOf": [{"enum": ["auto", *_UNSET]}, _vad()]}
+    schema["properties"]["chunking_strategy"] = {
+        "anyOf": [{"enum": ["auto", *_UNSET]}, _vad()],
+        "description": _STRATEGY_MEANS,
+    }
     schema["allOf"].append(_which_go_together(list_mark="", is_job=is_job))
     return schema
 
@@ -241,8 +250,8 @@ def _json_body(fields: dict[str, Schema]) -> Schema:
             **{name.removesuffix("[]"): _typed(schema) for name, schema in fields.items()},
         },
         "allOf": [{"oneOf": [{"required": ["input_audio"]}, {"required": ["file_path"]}]}],
-        "description": "The parameters of the form, with JSON's types. null is as if left out; fields unknown here are "
-        "ignored.",
+        "description": "The parameters of the form, with JSON's types. null is as if left out, but for "
+        "chunking_strategy; fields unknown here are ignored.",
     }
 
 

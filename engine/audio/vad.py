@@ -1,0 +1,180 @@
+"""Voice detection: which frames of a recording are speech, and chunks cut where none is.
+
+The detector itself runs in a process of its own (`engine.vad_child`), one for all recordings, started when it is first
+needed; what is here decides what its probabilities mean. Nothing is left out that came before or after speech by less
+than the padding, and no speech is too short to count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from engine.audio.pauses import Flags, Levels, PauseSplitter
+from engine.audio.split import Samples
+from engine.audio.voice_frames import FRAME_SAMPLES, HEADER
+from engine.protocol.config import SAMPLE_RATE_HZ, Chunking
+from engine.protocol.errors import EngineUnavailable
+
+HYSTERESIS = 0.15
+"""Speech that has begun goes on while its probability is no further below the threshold. Source: Silero's own rule."""
+
+_MOST_FRAMES_AT_ONCE = 1024
+_CHILD = "engine.vad_child"
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Detector(Protocol):
+    """Listens to one recording from its start."""
+
+    def probabilities(self, frames: Samples) -> list[float]:
+        """Of (n, 512) float32 frames, which follow those before, how probably each is speech."""
+
+    def close(self) -> None:
+        """The recording is over."""
+
+
+class VoiceLabels:
+    """A frame is silent outside speech: speech begins at the threshold, and ends with enough frames well below it."""
+
+    frame_samples = FRAME_SAMPLES
+    tells_pauses = True
+
+    def __init__(self, detector: Detector, chunking: Chunking) -> None:
+        self._detector = detector
+        self._threshold = chunking.threshold
+        self._stays_above = max(0.0, chunking.threshold - HYSTERESIS)
+        frame_ms = 1000 * FRAME_SAMPLES / SAMPLE_RATE_HZ
+        self._ends_after = max(1, round(chunking.silence_duration_ms / frame_ms))
+        self._is_speech = False
+        self._doubtful = 0
+
+    def push(self, frames: Samples, levels: Levels) -> Flags:
+        """See engine.audio.pauses.Labels; speech that may be ending waits for what follows."""
+        return self.label(self._detector.probabilities(frames))
+
+    def finish(self) -> Flags:
+        """Speech that was ending has ended."""
+        doubtful, self._doubtful = self._doubtful, 0
+        return np.ones(doubtful, dtype=np.bool_)
+
+    def label(self, probabilities: Iterable[float]) -> Flags:
+        """The flags that are certain after these."""
+        flags: list[bool] = []
+        for probability in probabilities:
+            if probability >= self._threshold:
+                flags += [False] * (self._doubtful + 1)
+                self._is_speech, self._doubtful = True, 0
+            elif not self._is_speech:
+                flags.append(True)
+            elif self._doubtful or probability < self._stays_above:
+                self._doubtful += 1
+                if self._doubtful >= self._ends_after:
+                    flags += [True] * self._doubtful
+                    self._is_speech, self._doubtful = False, 0
+            else:
+                flags.append(False)
+        return np.array(flags, dtype=np.bool_)
+
+
+def voice_splitter(
+    detector: Detector, chunking: Chunking, *, max_chunk_seconds: float = 30.0, min_chunk_seconds: float = 0.0
+) -> PauseSplitter:
+    """A splitter whose pauses are where this detector hears no voice; raises ValueError as PauseSplitter does."""
+    return PauseSplitter(
+        VoiceLabels(detector, chunking),
+        max_chunk_seconds=max_chunk_seconds,
+        min_chunk_seconds=min_chunk_seconds,
+        lead_seconds=chunking.prefix_padding_ms / 1000,
+    )
+
+
+class SileroDetector:
+    """Silero VAD in the shared process; of one recording. raises: EngineUnavailable when that process fails"""
+
+    def __init__(self, process: DetectorProcess | None = None) -> None:
+        self._process = process or _shared
+        self._stream: tuple[subprocess.Popen[bytes], int] | None = None
+
+    def probabilities(self, frames: Samples) -> list[float]:
+        """See Detector."""
+        if self._stream is None:
+            self._stream = self._process.open()
+        found: list[float] = []
+        for start in range(0, len(frames), _MOST_FRAMES_AT_ONCE):
+            found += self._process.ask(self._stream, frames[start : start + _MOST_FRAMES_AT_ONCE])
+        return found
+
+    def close(self) -> None:
+        """See Detector."""
+        if self._stream is not None:
+            self._process.end(self._stream)
+            self._stream = None
+
+
+class DetectorProcess:
+    """The process that all recordings share, started when first needed and again when it has died."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count()
+
+    def open(self) -> tuple[subprocess.Popen[bytes], int]:
+        """A place for one recording: it stays with the process that has heard its beginning."""
+        with self._lock:
+            if self._child is None or self._child.poll() is not None:
+                self._child = subprocess.Popen(
+                    # From this package's own folder: the caller's may hold an `engine` of its own.
+                    [sys.executable, "-m", _CHILD],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    cwd=_PACKAGE_ROOT,
+                )
+            return self._child, next(self._numbers) & 0xFFFFFFFF
+
+    def ask(self, stream: tuple[subprocess.Popen[bytes], int], frames: Samples) -> list[float]:
+        """Probabilities of (n, 512) frames."""
+        child, number = stream
+        with self._lock:
+            try:
+                assert child.stdin is not None
+                assert child.stdout is not None
+                child.stdin.write(HEADER.pack(number, len(frames)))
+                child.stdin.write(np.ascontiguousarray(frames, dtype="<f4").tobytes())
+                child.stdin.flush()
+                answer = child.stdout.read(4 * len(frames))
+            except OSError:
+                answer = b""
+        if len(answer) < 4 * len(frames):
+            raise EngineUnavailable(
+                "the voice detector's process has ended; ask again, or leave detection out"
+            )
+        return [float(one) for one in np.frombuffer(answer, dtype="<f4")]
+
+    def end(self, stream: tuple[subprocess.Popen[bytes], int]) -> None:
+        """This recording asks no more."""
+        child, number = stream
+        with self._lock, contextlib.suppress(OSError, ValueError):
+            assert child.stdin is not None
+            child.stdin.write(HEADER.pack(number, 0))
+            child.stdin.flush()
+
+    def close(self) -> None:
+        """End the process, when there is one."""
+        with self._lock:
+            child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(OSError):
+                child.communicate()
+
+
+_shared = DetectorProcess()
