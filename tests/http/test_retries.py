@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol.config import TranscribeOptions
+from engine.protocol.config import Chunking, TranscribeOptions
 from engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
 from engine.protocol.messages import Progress, TextDelta
 from engine.protocol.speakers import SpeakerOptions
@@ -97,6 +97,7 @@ def test_result_is_decoded_again_after_the_window(tell, jump: float):
         {"options": replace(PLAIN, words=True)},
         {"options": replace(PLAIN, words=True, words_optional=True)},
         {"options": replace(PLAIN, speakers=SpeakerOptions())},
+        {"options": replace(PLAIN, chunking=Chunking(rule="voice"))},
         {"options": replace(PLAIN, logprobs=True)},
         {"options": replace(PLAIN, logprobs=True, token_logprobs=True)},
     ],
@@ -122,7 +123,7 @@ def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
 def test_every_option_is_part_of_what_must_agree():
     tested = {
         "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
-        "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers",
+        "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers", "chunking",
     }  # fmt: skip
     assert set(TranscribeOptions.__dataclass_fields__) == tested
 

@@ -48,7 +48,7 @@ def test_hung_engine_is_503_with_its_reason_until_it_is_replaced(tmp_path: Path)
         worker = running.engine.worker_process_id
         request = pool.submit(running.transcribe, speech)
         answer = until_sync(lambda: (seen := running.client.get("/health/ready")).status_code == 503 and seen)
-        error = assert_openai_error(answer, 503, "engine_unavailable")
+        error = assert_openai_error(answer, 503, "engine_stalled")
         assert "being replaced, because it has made no progress for" in error["message"]
         assert int(answer.headers["retry-after"]) > 0
         assert running.client.get("/health/live").status_code == 200
@@ -62,8 +62,9 @@ def test_open_breaker_is_503_for_those_who_wait_and_no_end_for_jobs(tmp_path: Pa
     with RunningServer(tmp_path, **settings) as running:
         assert_openai_error(running.transcribe(script(exit=1)), 503, "engine_crashed")
         until_sync(lambda: running.engine._supervisor.resting_seconds)
-        for answer in (running.client.get("/health/ready"), running.transcribe(script(text="x"))):
-            error = assert_openai_error(answer, 503, "engine_unavailable")
+        ready, refused = running.client.get("/health/ready"), running.transcribe(script(text="x"))
+        for answer, code in ((ready, "engine_resting"), (refused, "engine_unavailable")):
+            error = assert_openai_error(answer, 503, code)
             assert "died 2 times within 600 s" in error["message"]
             assert "status 1" in error["message"]
             assert 0 < int(answer.headers["retry-after"]) <= 5
