@@ -4,15 +4,23 @@ Markers are declared in pyproject.toml; by default nothing is chosen that needs 
 downloaded weights.
 """
 
+import faulthandler
 import ipaddress
+import os
 import platform
 import socket
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 IS_APPLE_SILICON = sys.platform == "darwin" and platform.machine() == "arm64"
+
+
+HANG_SECONDS = 240.0
+"""No test is judged by its speed; one that takes so long hangs. Less than faulthandler_timeout, which names no test."""
 
 
 class NetworkUsed(AssertionError):
@@ -27,6 +35,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if not item.get_closest_marker("mac")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End the run when a test hangs: every thread's stack, then the test and its phase as the last line."""
+
+    def give_up() -> None:
+        # What pytest captured, standard error among it, is not shown any more.
+        out = sys.__stdout__ or sys.stdout
+        capture = item.config.pluginmanager.get_plugin("capturemanager")
+        capture.suspend_global_capture(in_=False)
+        faulthandler.dump_traceback(out, all_threads=True)
+        phase = os.environ.get("PYTEST_CURRENT_TEST", item.nodeid)
+        print(f"\nscribewire: this test hung for {HANG_SECONDS:.0f} s: {phase}", file=out, flush=True)
+        os._exit(3)
+
+    watchdog = threading.Timer(HANG_SECONDS, give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        return (yield)
+    finally:
+        watchdog.cancel()
 
 
 @pytest.fixture(autouse=True)

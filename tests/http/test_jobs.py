@@ -147,8 +147,9 @@ def test_too_many_unfinished_jobs_are_429_with_retry_after(tmp_path: Path):
 
 
 def test_engine_queue_is_bounded_for_requests_and_patient_for_jobs(tmp_path: Path):
-    with RunningServer(tmp_path, max_queued_requests=1) as running:
-        first = submit(running, script(text="first", delay_seconds=3)).json()["job_id"]
+    gate = tmp_path / "gate"
+    with RunningServer(tmp_path / "data", max_queued_requests=1) as running:
+        first = submit(running, script(text="first", gate=str(gate))).json()["job_id"]
         until(lambda: state(running, first)["status"] == "processing")
         response = running.transcribe(script(text="x"))
         assert_openai_error(response, 429, "engine_busy")
@@ -156,6 +157,7 @@ def test_engine_queue_is_bounded_for_requests_and_patient_for_jobs(tmp_path: Pat
         second = submit(running, script(text="second")).json()["job_id"]
         # It may be taken up for a moment, and is given back when the engine has no room.
         until(lambda: state(running, second)["status"] == "queued")
+        gate.touch()
         assert ended(running, first)["status"] == "completed"
         job = ended(running, second)
         assert (job["result"]["text"], job["attempts"]) == ("second", 1)

@@ -149,16 +149,20 @@ def test_one_keys_uploads_leave_room_for_anothers(tmp_path: Path):
 
 
 def test_unfinished_recordings_count_whether_waited_for_or_submitted_as_jobs(tmp_path: Path):
-    with RunningServer(tmp_path, key_queued_recordings=2) as running, ThreadPoolExecutor(1) as pool:
-        job = running.client.post("/transcribe", files={"file": script(delay_seconds=1, text="job")}).json()
+    gate = tmp_path / "gate"
+    with (
+        RunningServer(tmp_path / "data", key_queued_recordings=2) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        held, other = (script(gate=str(gate), text=text) for text in ("job", "sync"))
+        job = running.client.post("/transcribe", files={"file": held}).json()
         impatient = httpx.Client(base_url=running.url, timeout=30)
-        pool.submit(
-            impatient.post, "/v1/audio/transcriptions", files={"file": script(delay_seconds=1, text="sync")}
-        )
+        pool.submit(impatient.post, "/v1/audio/transcriptions", files={"file": other})
         until(lambda: len(running.leftovers()) == 2)
         assert_openai_error(running.transcribe(SPEECH), 429, "key_queue_full")
         assert_openai_error(running.client.post("/transcribe", files={"file": SPEECH}), 429, "key_queue_full")
         assert running.client.get(f"/jobs/{job['job_id']}").status_code == 200
+        gate.touch()
         until(lambda: running.client.get(f"/jobs/{job['job_id']}").json()["status"] == "completed")
         until(lambda: running.transcribe(SPEECH).status_code == 200)
         impatient.close()
