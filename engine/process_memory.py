@@ -12,6 +12,9 @@ _STATUS = Path("/proc/self/status")
 _M_MMAP_THRESHOLD = -3
 """Source: glibc's malloc.h, and mallopt(3): a threshold that is set does not move any more."""
 
+_M_ARENA_MAX = -8
+"""Source: glibc's malloc.h, and mallopt(3)."""
+
 LARGE_BUFFER_BYTES = 1 << 20
 
 
@@ -38,10 +41,23 @@ def give_large_buffers_back() -> bool:
     those below come from heaps that small allocations keep from shrinking, and a process that computes on the CPU comes
     to hold a hundred megabytes of holes.
     """
+    return _tell_malloc(_M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES)
+
+
+def share_one_heap() -> bool:
+    """Have all threads allocate from one heap, before the first thread is started; False without a glibc to tell.
+
+    By itself glibc gives each thread one of its own, up to eight for each processor, and what one frees the others
+    cannot use: a process of a dozen threads that take turns comes to hold a dozen heaps of holes.
+    """
+    return _tell_malloc(_M_ARENA_MAX, 1)
+
+
+def _tell_malloc(parameter: int, value: int) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BUFFER_BYTES))
+        return bool(ctypes.CDLL(None).mallopt(parameter, value))
     except AttributeError:  # another C library
         return False
 

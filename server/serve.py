@@ -24,6 +24,7 @@ from typing import TextIO
 import uvicorn
 from fastapi import FastAPI
 
+from engine.process_memory import give_large_buffers_back, share_one_heap
 from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
 from engine.protocol.launch import FAKE_WORKER_MODULE, WORKER_MODULE
 from server.app import create_app
@@ -74,6 +75,8 @@ def serve(
     """
     out = stdout if stdout is not None else sys.stdout
     err = stderr if stderr is not None else sys.stderr
+    share_one_heap()
+    give_large_buffers_back()
     configure_logging(settings.log_level, err, log_format=settings.log_format)
     raise_descriptor_limit(settings.max_connections, settings.max_concurrent_uploads)
     try:

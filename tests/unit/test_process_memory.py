@@ -8,7 +8,12 @@ import sys
 
 import pytest
 
-from engine.process_memory import give_large_buffers_back, peak_resident_bytes, resident_bytes
+from engine.process_memory import (
+    give_large_buffers_back,
+    peak_resident_bytes,
+    resident_bytes,
+    share_one_heap,
+)
 
 MB = 1 << 20
 
@@ -60,5 +65,39 @@ def test_large_buffers_go_back_to_the_system_when_they_are_freed() -> None:
     assert growth("told") < kept + 8 * MB
 
 
+HEAPS = """
+import sys, threading
+from pathlib import Path
+from engine.process_memory import share_one_heap
+if sys.argv[1] == "told":
+    assert share_one_heap()
+pins, gate, done = [], threading.Barrier(13), threading.Event()
+def hold():
+    gate.wait()
+    # More than Python's own allocator takes, and less than what is mapped apart.
+    pins.append([bytes(20_000) for _ in range(4)])
+    gate.wait()
+    done.wait()
+threads = [threading.Thread(target=hold) for _ in range(12)]
+for thread in threads:
+    thread.start()
+gate.wait()
+gate.wait()
+# A heap of a thread's own is reserved as 64 MB, of which little is open to writing.
+print(sum(" ---p " in line for line in Path("/proc/self/maps").read_text().splitlines()))
+done.set()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has a heap for each thread")
+def test_threads_that_were_told_share_one_heap() -> None:
+    def closed_mappings(word: str) -> int:
+        program = [sys.executable, "-c", HEAPS, word]
+        return int(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+
+    assert closed_mappings("told") <= closed_mappings("untold") - 4
+
+
 def test_telling_is_no_error_anywhere() -> None:
+    assert share_one_heap() in (True, False)
     assert give_large_buffers_back() in (True, False)
