@@ -119,6 +119,10 @@ class ServerConnection:
         """Cancel an unfinished job, erase a finished one."""
         return _object(self._send("DELETE", _job_path(job_id)))
 
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel an unfinished job; a finished one stays as it is."""
+        return _object(self._send("POST", f"{_job_path(job_id)}/cancel"))
+
     def retry(self, job_id: str) -> dict[str, Any]:
         """Queue a failed job again."""
         return _object(self._send("POST", f"{_job_path(job_id)}/retry"))

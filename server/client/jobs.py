@@ -165,11 +165,10 @@ def cancel_jobs(server: ServerConnection, console: Console, job_ids: Sequence[st
     """End each unfinished job; one that is finished is left as it is, and said so."""
 
     def cancel(job_id: str) -> str:
-        status = server.job(job_id)["status"]
-        if status in FINISHED:
+        status = str(server.cancel(job_id)["status"])
+        if status != "cancelled":
             raise ClientFailure(f"is {status} already; `scribewire jobs purge {job_id}` erases it")
-        # It may end meanwhile, and is erased then: it was not wanted.
-        return "erased" if server.delete(job_id)["erased"] else "cancelled"
+        return status
 
     return _each(console, job_ids, cancel)
 

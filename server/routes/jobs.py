@@ -180,6 +180,17 @@ async def _delete_job(request: Request, job_id: str) -> Response:
     return JSONResponse({"job_id": job.job_id, "status": status, "erased": False})
 
 
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(request: Request, job_id: str) -> Response:
+    """Cancel an unfinished job; one that is over by then stays as it is, which its status says."""
+    job = await parts_of(request).runner.cancel(
+        job_id, owner_of(request), request_id=request.state.request_id
+    )
+    if job is None:
+        raise _not_found()
+    return JSONResponse({"job_id": job.job_id, "status": job.status, "erased": False})
+
+
 @router.post("/jobs/{job_id}/retry")
 async def retry_job(request: Request, job_id: str) -> Response:
     """Queue a failed job again, as long as its recording is still there."""

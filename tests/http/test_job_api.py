@@ -292,6 +292,20 @@ def test_delete_cancels_what_runs_or_waits_and_frees_its_place(tmp_path: Path):
         assert ended(running, third)["status"] == "completed"
 
 
+def test_cancel_never_erases_however_often_it_is_asked(tmp_path: Path):
+    with RunningServer(tmp_path) as running:
+        running_one, done = submit(running, SLOW).json()["job_id"], submit(running, SPEECH).json()["job_id"]
+        until(lambda: state(running, running_one)["status"] == "processing")
+        for _ in range(2):
+            response = running.client.post(f"/jobs/{running_one}/cancel")
+            assert response.status_code == 200
+            assert response.json() == {"job_id": running_one, "status": "cancelled", "erased": False}
+        text = ended(running, done)["result"]["text"]
+        response = running.client.post(f"/jobs/{done}/cancel")
+        assert response.json() == {"job_id": done, "status": "completed", "erased": False}
+        assert state(running, done)["result"]["text"] == text
+
+
 def test_delete_erases_what_is_finished(server: RunningServer):
     job_id = submit(server, SPEECH).json()["job_id"]
     ended(server, job_id)
@@ -301,7 +315,9 @@ def test_delete_erases_what_is_finished(server: RunningServer):
     for path in ("", "/result", "/events"):
         assert_openai_error(server.client.get(f"/jobs/{job_id}{path}"), 404, "job_not_found", param="job_id")
     assert_openai_error(server.client.delete(f"/jobs/{job_id}"), 404, "job_not_found", param="job_id")
-    assert_openai_error(server.client.post(f"/jobs/{job_id}/retry"), 404, "job_not_found", param="job_id")
+    for action in ("cancel", "retry"):
+        response = server.client.post(f"/jobs/{job_id}/{action}")
+        assert_openai_error(response, 404, "job_not_found", param="job_id")
 
 
 def test_failed_job_is_retried_and_a_completed_one_is_not(server: RunningServer):
@@ -326,6 +342,7 @@ def test_nobody_can_follow_fetch_cancel_or_retry_the_job_of_another(tmp_path: Pa
         job_id = submit(running, SPEECH, headers=ann).json()["job_id"]
         for method, path in (
             ("GET", ""), ("GET", "/result"), ("GET", "/events"), ("DELETE", ""), ("POST", "/retry"),
+            ("POST", "/cancel"),
         ):  # fmt: skip
             response = running.client.request(method, f"/jobs/{job_id}{path}", headers=bob)
             assert_openai_error(response, 404, "job_not_found", param="job_id")

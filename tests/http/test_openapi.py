@@ -321,7 +321,13 @@ def check_job_addresses(server: RunningServer, document: dict[str, Any], locatio
         result = client.get(f"{location}/result", params={"format": one})
         check_answer(document, result, "/jobs/{job_id}/result")
     check_answer(document, client.get(f"{location}/events"), "/jobs/{job_id}/events")
-    for method, path in (("post", "/retry"), ("delete", ""), ("delete", "")):
+    for method, path in (
+        ("post", "/cancel"),
+        ("post", "/retry"),
+        ("delete", ""),
+        ("post", "/cancel"),
+        ("delete", ""),
+    ):
         answer = client.request(method, location + path)
         if answer.status_code == 202:
             until(lambda: client.get(location).json()["status"] == "failed")

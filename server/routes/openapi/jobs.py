@@ -42,6 +42,7 @@ def job_paths(info: ModelInfo | None, *, has_callbacks: bool) -> dict[str, Schem
         "/jobs/{job_id}": {"get": _get_job(), "delete": _delete_job()},
         "/jobs/{job_id}/result": {"get": _get_job_result()},
         "/jobs/{job_id}/events": {"get": _follow_job()},
+        "/jobs/{job_id}/cancel": {"post": _cancel_job()},
         "/jobs/{job_id}/retry": {"post": _retry_job()},
     }
 
@@ -139,6 +140,17 @@ def _delete_job() -> Schema:
         "tags": ["jobs"],
         "parameters": [_JOB_ID],
         "responses": {"200": json_answer("What became of it.", "DeletedJob", {}), **errors(404)},
+    }
+
+
+def _cancel_job() -> Schema:
+    return {
+        "operationId": "cancelJob",
+        "summary": "Cancel an unfinished job; one that is over by then stays as it is.",
+        "description": "Unlike DELETE it never erases, so it may race with the job's end and be sent again.",
+        "tags": ["jobs"],
+        "parameters": [_JOB_ID],
+        "responses": {"200": json_answer("How the job stands now.", "DeletedJob", {}), **errors(404)},
     }
 
 
