@@ -7,7 +7,6 @@ whole or not at all, and never over an input.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 import traceback
@@ -24,6 +23,7 @@ from engine.cli.speakers import SpeakerTeller
 from engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
 from engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from engine.protocol.transcript import Transcript
+from engine.protocol.whole_file import write_whole
 
 STANDARD_INPUT = "-"
 
@@ -199,22 +199,6 @@ def _refuse_to_overwrite_inputs(target: Path, files: Sequence[str]) -> None:
             raise AudioUnreadable(
                 f"its result would overwrite the input {name}; choose another folder with -o"
             )
-
-
-def write_whole(target: Path, content: str) -> None:
-    """Write a file so that it is there in full or not at all."""
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        # mkstemp makes files for their owner's eyes only; a result has the rights of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(partial).chmod(0o666 & ~mask)
-        Path(partial).replace(target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from engine.protocol.whole_file import write_whole
 from server.client.connection import ServerConnection
 from server.client.console import Console
 from server.client.failures import (
@@ -262,22 +262,6 @@ def end_in_words(job: dict[str, Any]) -> str:
 def is_worth_retrying(job: dict[str, Any]) -> bool:
     """Whether a job failed by no fault of its recording, which the server still has."""
     return bool(job["status"] == "failed" and job["has_audio"] and job["error"]["type"] == "server_error")
-
-
-def write_whole(target: Path, content: str) -> None:
-    """Write a file so that it is there in full or not at all."""
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        # mkstemp makes files for their owner's eyes only; a result has the rights of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(partial).chmod(0o666 & ~mask)
-        Path(partial).replace(target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _in_words(error: Exception) -> str:

@@ -32,6 +32,7 @@ from engine.protocol.errors import EngineError
 from tests.eval import provenance
 from tests.eval.borders import TimedOutcome, language_targets, set_figures, table
 from tests.eval.clips import NoFittingVoice, read_sentences
+from tests.eval.options import add_report_options, add_set_options
 from tests.eval.report import fill_model_card
 from tests.eval.timed_clips import TimedClip, TimedStudio
 
@@ -182,28 +183,10 @@ examples:
         metavar="DIR",
         help="folder of the aligner (default: the bundled one)",
     )
-    parser.add_argument("--sets", nargs="+", choices=list(SET_SIZES), metavar="SET", help="only these sets")
-    parser.add_argument("--limit", type=_count, metavar="N", help="at most N clips of each set")
+    add_set_options(parser, SET_SIZES)
     parser.add_argument("--seed", type=int, default=SEED, help=f"draws voices and pauses (default: {SEED})")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=RESULTS,
-        metavar="FILE",
-        help="the JSON report (default: results/demo_aligner.json beside this script, for whole runs only)",
-    )
-    parser.add_argument("--report-only", action="store_true", help="run nothing; show the report in --output")
-    parser.add_argument(
-        "--fill-model-card", action="store_true", help="write the table into engine/demo/MODEL_CARD.md"
-    )
+    add_report_options(parser, RESULTS)
     return parser
-
-
-def _count(text_given: str) -> int:
-    count = int(text_given)
-    if count < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return count
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from engine.protocol.config import ModelInfo
 from engine.protocol.errors import EngineError
 from tests.eval import provenance
 from tests.eval.clips import LANGUAGES, SAMPLE_RATE, Clip, NoFittingVoice, Studio, read_sentences, remembered
+from tests.eval.options import add_report_options, add_set_options
 from tests.eval.report import (
     TRAINING_SAMPLE_SENTENCES,
     Outcome,
@@ -278,8 +279,7 @@ examples:
     parser.add_argument(
         "--model", default="demo", help="what Transcriber takes: demo, a folder, an id (default: demo)"
     )
-    parser.add_argument("--sets", nargs="+", choices=list(SET_SIZES), metavar="SET", help="only these sets")
-    parser.add_argument("--limit", type=_count, metavar="N", help="at most N clips of each set")
+    add_set_options(parser, SET_SIZES)
     parser.add_argument(
         "--seed", type=int, default=SEED, help=f"draws voices, pauses and noise (default: {SEED})"
     )
@@ -290,25 +290,8 @@ examples:
         metavar="DIR",
         help="where spoken sentences are kept from run to run (default: a folder among the temporary files)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=RESULTS,
-        metavar="FILE",
-        help="the JSON report (default: results/demo_model.json beside this script, for whole runs only)",
-    )
-    parser.add_argument("--report-only", action="store_true", help="run nothing; show the report in --output")
-    parser.add_argument(
-        "--fill-model-card", action="store_true", help="write the table into engine/demo/MODEL_CARD.md"
-    )
+    add_report_options(parser, RESULTS)
     return parser
-
-
-def _count(text_given: str) -> int:
-    count = int(text_given)
-    if count < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return count
 
 
 if __name__ == "__main__":

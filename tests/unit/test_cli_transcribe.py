@@ -9,8 +9,9 @@ import pytest
 
 from engine.cli import main
 from engine.cli.console import Console
-from engine.cli.transcribe import output_names, write_whole
+from engine.cli.transcribe import output_names
 from engine.protocol.config import Chunking, EngineConfig
+from engine.protocol.whole_file import write_whole
 from tests.unit.fake_transcriber import FakeTranscriber
 
 
