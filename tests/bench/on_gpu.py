@@ -64,7 +64,7 @@ def parts(
     aligner = ("--peer-python", str(peer_python)) if peer_python else ()
     clip = ("--only", "clip", "--clip-seconds", "10", "--rounds", "7")
     clients = ("--only", "clients", "--clients", "1", "8", "32", "--client-rounds", "2")
-    clients += ("--requests-per-client", "3")
+    clients += ("--requests-per-client", "2")
     hour = ("--only", "long", "--long-seconds", hour_seconds, "--peer-batches", "32", "64")
     middle = ("--only", "middle", "--long-seconds", hour_seconds)
     steps = ("--only", "limits", "step", "--rows", "1", "8", "32", "64")
@@ -73,7 +73,7 @@ def parts(
         name, model = f"{device}_{size}_{recipe}", random(recipe)
         found += [
             Part(f"clip-{recipe}", "a 10 s clip", 150, bench(name, *clip, *both, model=model)),
-            Part(f"clients-{recipe}", "clients over HTTP", 240, bench(name, *clients, *one, model=model)),
+            Part(f"clients-{recipe}", "clients over HTTP", 330, bench(name, *clients, *one, model=model)),
             Part(f"long-{recipe}", "an hour in one file", 300, bench(name, *hour, *both, model=model)),
             Part(f"middle-{recipe}", "requests in its middle", 120, bench(name, *middle, model=model)),
             Part(f"step-{recipe}", "decode steps", 120, bench(name, *steps, model=model)),
