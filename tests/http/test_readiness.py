@@ -41,7 +41,11 @@ def test_open_breaker_and_a_stall_are_told_apart(tmp_path: Path):
         assert code == "engine_resting"
         assert "died 2 times" in message
     with RunningServer(
-        tmp_path / "b", stall_seconds=1, restart_backoff_seconds=(600.0,), drain_seconds=0
+        # Long against its signs of life, or a busy machine makes it silent rather than stuck.
+        tmp_path / "b",
+        stall_seconds=4,
+        restart_backoff_seconds=(600.0,),
+        drain_seconds=0,
     ) as running:
         job = running.client.post("/transcribe", files={"file": script(hang=True)}).json()
         until(lambda: reason(running)[0] == "engine_stalled", seconds=60)
