@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -51,6 +52,17 @@ def share_one_heap() -> bool:
     cannot use: a process of a dozen threads that take turns comes to hold a dozen heaps of holes.
     """
     return _tell_malloc(_M_ARENA_MAX, 1)
+
+
+def leave_out_of_collections() -> None:
+    """Take whatever is there now for permanent: Python's collector does not look at it again.
+
+    To be called once modules are loaded and before work begins. A full collection stops every thread; over the modules
+    of a server alone it takes 22 ms, in the middle of an answer or a decode step. What is left out is still freed when
+    nothing refers to it, unless it is part of a cycle; so a model is loaded afterwards.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _tell_malloc(parameter: int, value: int) -> bool:

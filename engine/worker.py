@@ -21,7 +21,12 @@ from multiprocessing.connection import Connection
 
 from engine.audio.recording import PcmFile
 from engine.memory import memory_use
-from engine.process_memory import give_large_buffers_back, peak_resident_bytes, resident_bytes
+from engine.process_memory import (
+    give_large_buffers_back,
+    leave_out_of_collections,
+    peak_resident_bytes,
+    resident_bytes,
+)
 from engine.protocol.config import EngineConfig
 from engine.protocol.errors import (
     EngineError,
@@ -57,6 +62,7 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     """Run until told to stop or until the front is gone; returns the exit code."""
     faulthandler.enable()
     give_large_buffers_back()
+    leave_out_of_collections()
     # A front that finds this process stuck asks for the stacks of its threads before it ends it.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     # The front keeps the end of this stream and shows it while the model loads, and in its log after a death.

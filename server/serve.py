@@ -24,7 +24,7 @@ from typing import TextIO
 import uvicorn
 from fastapi import FastAPI
 
-from engine.process_memory import give_large_buffers_back, share_one_heap
+from engine.process_memory import give_large_buffers_back, leave_out_of_collections, share_one_heap
 from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
 from engine.protocol.launch import FAKE_WORKER_MODULE, WORKER_MODULE
 from server.app import create_app
@@ -247,6 +247,7 @@ class _Run:
         server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.parts.stopping)
         self._server = server
         server.should_exit = self.was_signalled
+        leave_out_of_collections()
         announcing = asyncio.create_task(self._announce(server, engine))
         try:
             await server.serve(sockets=[self._listener])

@@ -30,13 +30,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 HEAVY = {"mlx", "av", "tokenizers", "numpy", "huggingface_hub", "torch"}
 
 PROGRAM = """
-import json, sys
+import gc, json, sys
 from pathlib import Path
 from server.serve import serve
 from server.settings import Settings
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
     code = serve(settings, engine_module="engine.fake_worker", sample_recording="hello there.wav")
+    print("FROZEN", gc.get_freeze_count(), flush=True)
     print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}), flush=True)
     print("ENGINE", *sorted(name for name in sys.modules if name.startswith("engine.")), flush=True)
     sys.exit(code)
@@ -118,6 +119,8 @@ def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: sign
     engine_modules = out.split("ENGINE ")[1].split("\n")[0].split()
     allowed = ("engine.protocol", "engine.subtitles", "engine.process_memory")
     assert all(name.startswith(allowed) for name in engine_modules)
+    # The collector leaves the modules and the application alone.
+    assert int(out.split("FROZEN ")[1].split("\n")[0]) > 20_000
 
 
 def test_what_is_printed_names_address_model_curl_and_the_real_model(tmp_path: Path):

@@ -98,6 +98,32 @@ def test_threads_that_were_told_share_one_heap() -> None:
     assert closed_mappings("told") <= closed_mappings("untold") - 4
 
 
+PERMANENT = """
+import gc, weakref
+from engine.process_memory import leave_out_of_collections
+class Thing: pass
+early, cycle = Thing(), Thing()
+cycle.itself = cycle
+seen = [weakref.ref(early), weakref.ref(cycle)]
+leave_out_of_collections()
+left = len(gc.get_objects())
+late = Thing()
+late.itself = late
+seen.append(weakref.ref(late))
+del early, cycle, late
+gc.collect()
+print(left, *(one() is not None for one in seen))
+"""
+
+
+def test_what_was_there_is_permanent_and_what_comes_is_collected() -> None:
+    said = subprocess.run([sys.executable, "-c", PERMANENT], capture_output=True, text=True, check=True)
+    left, *alive = said.stdout.split()
+    # Without a cycle it goes when nothing refers to it; with one, only what came later does.
+    assert alive == ["False", "True", "False"]
+    assert int(left) < 1000
+
+
 def test_telling_is_no_error_anywhere() -> None:
     assert share_one_heap() in (True, False)
     assert give_large_buffers_back() in (True, False)
