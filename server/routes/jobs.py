@@ -142,10 +142,12 @@ async def get_job_result(request: Request, job_id: str) -> Response:
         )
     response_format: ResponseFormat = chosen or read_result_format(job.result_format)
     if response_format == "diarized_json" and job.options.speakers is None:
-        raise bad_request(
-            "invalid_parameter",
+        raise ApiError(
+            409,
+            "job_not_diarized",
             "This job's speakers were not told apart; submit it with response_format=diarized_json.",
-            "format",
+            param="format",
+            should_retry=False,
         )
     form = TranscriptionForm(
         model=None,

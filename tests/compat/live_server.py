@@ -30,8 +30,10 @@ class ServerFailed(Exception):
 class LiveServer:
     """One server process. `url` is known once the context is entered."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, program: str = "server.cli") -> None:
+        """flags: further ones of `serve`. program: the module that is the command."""
         self.data = data
+        self._program = program
         self.url = ""
         self._flags = flags
         self._process: subprocess.Popen[str] | None = None
@@ -56,7 +58,7 @@ class LiveServer:
         return [path for path in self.data.glob("uploads/server-*/*") if path.is_dir()]
 
     def __enter__(self) -> LiveServer:
-        command = [sys.executable, "-m", "server.cli", "serve", "--model", "demo", "--device", "cpu"]
+        command = [sys.executable, "-m", self._program, "serve", "--model", "demo", "--device", "cpu"]
         command += ["--host", "127.0.0.1", "--port", "0", "--data", str(self.data), *self._flags]
         if not demo_aligner_path().is_dir():
             # Random weights time words at random, but every word is there and in order.

@@ -1,8 +1,9 @@
-"""Schemathesis over the description at /openapi.json: every check, at least 2,000 examples, seeded.
+"""Schemathesis over the description at /openapi.json: every check but one, at least 2,000 examples, seeded.
 
-A server with the bundled demo model is started behind a key, its description is fetched, and Schemathesis asks it for
-valid and invalid requests of every address (tests/compat/clients/schemathesis_hooks.py gives it real recordings). What
-came of it is printed and written to tests/compat/results/schemathesis.json.
+A server with the bundled demo model, and a stand-in that tells speakers apart, is started behind a key; its description
+is fetched, and Schemathesis asks it for valid and invalid requests of every address
+(tests/compat/clients/schemathesis_hooks.py gives it real recordings). What came of it is printed and written to
+tests/compat/results/schemathesis.json.
 Exit codes: 0 nothing was found, 1 something was found or too little was tried, 2 it could not be run.
 """
 
@@ -34,6 +35,10 @@ RUN_SECONDS = 1800.0
 CACHE = PROJECT / "build" / "compat"
 CONFIGURATION = PROJECT / "tests" / "compat" / "schemathesis.toml"
 RESULTS = PROJECT / "tests" / "compat" / "results" / "schemathesis.json"
+NOT_PROMISED = "use_after_free"
+"""DELETE cancels an unfinished job, which is still there to be asked for, as the description says; it erases a finished
+one. Nothing else can be deleted."""
+
 MUST_SUCCEED = ("POST /v1/audio/transcriptions", "POST /transcribe")
 """Operations of which valid requests must have been accepted, or nothing was really tried."""
 
@@ -114,7 +119,7 @@ def run(environment: Environment, *, seed: int, max_examples: int) -> Outcome:
     """Start the server and let Schemathesis at it. Raises ServerFailed, RunFailed."""
     with tempfile.TemporaryDirectory(prefix="scribewire-schemathesis-") as folder:
         work = Path(folder)
-        server = LiveServer(work / "data")
+        server = LiveServer(work / "data", program="tests.compat.stand_in_server")
         key = server.create_key("schemathesis")
         with server:
             description, report = work / "openapi.json", work / "report.json"
@@ -122,8 +127,8 @@ def run(environment: Environment, *, seed: int, max_examples: int) -> Outcome:
             command = [
                 *environment.command, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION),
                 "run", str(description), "--url", server.url, "--header", f"Authorization: Bearer {key}",
-                "--checks", "all", "--seed", str(seed), "--max-examples", str(max_examples),
-                "--continue-on-failure", "--generation-database", "none", "--no-color",
+                "--checks", "all", "--exclude-checks", NOT_PROMISED,
+                "--seed", str(seed), "--max-examples", str(max_examples), "--continue-on-failure", "--generation-database", "none", "--no-color",
                 "--report", "json", "--report-json-path", str(report),
             ]  # fmt: skip
             variables = {

@@ -272,6 +272,5 @@ def test_a_job_that_is_cancelled_while_its_speakers_are_told_apart_frees_them(se
 def test_a_job_that_did_not_ask_for_speakers_has_no_diarized_result(server: RunningServer):
     job_id = finished(server, submit(server, talk()))["job_id"]
     response = server.client.get(f"/jobs/{job_id}/result?format=diarized_json")
-    assert (
-        "submit it with" in assert_openai_error(response, 400, "invalid_parameter", param="format")["message"]
-    )
+    refused = assert_openai_error(response, 409, "job_not_diarized", param="format")
+    assert "submit it with" in refused["message"]

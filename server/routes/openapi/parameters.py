@@ -166,7 +166,7 @@ def job_form(info: ModelInfo | None, *, has_callbacks: bool = False) -> Schema:
     properties = {
         "audio": recording(),
         "file": recording(),
-        "callback_url": _callback_url(has_callbacks=has_callbacks),
+        "callback_url": _callback_url(has_callbacks=has_callbacks),  # a part of a form is text, never null
         **options(info, is_job=True),
         **_job_answer_options(),
         **_form_details(),
@@ -187,7 +187,7 @@ def job_json(info: ModelInfo | None, *, has_callbacks: bool = False) -> Schema:
     """The JSON body of a job."""
     not_streamed: Schema = {"enum": [False, None], "description": "A job is not streamed; follow its events."}
     fields = {**options(info, is_job=True), **_job_answer_options(), "stream": not_streamed}
-    fields["callback_url"] = _callback_url(has_callbacks=has_callbacks)
+    fields["callback_url"] = or_null(_callback_url(has_callbacks=has_callbacks))
     return _whole_json(fields, is_job=True)
 
 
@@ -197,9 +197,9 @@ def _callback_url(*, has_callbacks: bool) -> Schema:
         "taken (--allow-callback)"
     )
     if not has_callbacks:
-        return {"enum": ["", None], "description": f"{about}; here none is."}
+        return {"type": "string", "enum": [""], "description": f"{about}; here none is."}
     return {
-        "type": ["string", "null"],
+        "type": "string",
         "format": "uri",
         "maxLength": MAX_URL_CHARACTERS,
         "description": f"{about}.",
