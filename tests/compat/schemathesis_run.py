@@ -128,7 +128,8 @@ def run(environment: Environment, *, seed: int, max_examples: int) -> Outcome:
                 *environment.command, "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION),
                 "run", str(description), "--url", server.url, "--header", f"Authorization: Bearer {key}",
                 "--checks", "all", "--exclude-checks", NOT_PROMISED,
-                "--seed", str(seed), "--max-examples", str(max_examples), "--continue-on-failure", "--generation-database", "none", "--no-color",
+                "--seed", str(seed), "--max-examples", str(max_examples), "--continue-on-failure",
+                "--generation-database", "none", "--no-color",
                 "--report", "json", "--report-json-path", str(report),
             ]  # fmt: skip
             variables = {
