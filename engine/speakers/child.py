@@ -18,8 +18,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from engine.process_memory import peak_resident_bytes, resident_bytes
 from engine.protocol.launch import EXIT_PARENT_GONE
+from engine.protocol.process_memory import peak_resident_bytes, resident_bytes
 from engine.protocol.speakers import (
     SPEAKERS_EXTRA,
     DiarizationConfig,

@@ -18,8 +18,8 @@ import numpy as np
 
 from engine.audio.recording import OpenRecording, PcmFile
 from engine.demo import sample_recordings
-from engine.process_memory import resident_bytes
 from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
+from engine.protocol.process_memory import resident_bytes
 from engine.recording_work import Listener, TranscribeItem
 from engine.transcriber import Transcriber
 from tests.bench.measuring import RESULTS_FOLDER, machine, write_result

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from engine.process_memory import leave_out_of_collections
+from engine.protocol.process_memory import leave_out_of_collections
 from tests.bench.measuring import summary
 from tests.hostile.connections import Findings
 from tests.hostile.raw_http import FORM_TYPE, form, request

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from engine.process_memory import (
+from engine.protocol.process_memory import (
     give_large_buffers_back,
     peak_resident_bytes,
     resident_bytes,
@@ -30,7 +30,7 @@ def test_peak_is_at_least_what_is_held_and_grows_with_it() -> None:
 def test_child_does_not_count_what_its_parent_held() -> None:
     held = bytearray(300 * MB)
     held[::4096] = b"x" * len(held[::4096])
-    program = "from engine.process_memory import peak_resident_bytes; print(peak_resident_bytes())"
+    program = "from engine.protocol.process_memory import peak_resident_bytes; print(peak_resident_bytes())"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(said.stdout) < 200 * MB
     assert len(held) == 300 * MB
@@ -38,7 +38,7 @@ def test_child_does_not_count_what_its_parent_held() -> None:
 
 HOLES = """
 import sys
-from engine.process_memory import give_large_buffers_back, resident_bytes
+from engine.protocol.process_memory import give_large_buffers_back, resident_bytes
 if sys.argv[1] == "told":
     assert give_large_buffers_back()
 first = bytearray(30 << 20)
@@ -68,7 +68,7 @@ def test_large_buffers_go_back_to_the_system_when_they_are_freed() -> None:
 HEAPS = """
 import sys, threading
 from pathlib import Path
-from engine.process_memory import share_one_heap
+from engine.protocol.process_memory import share_one_heap
 if sys.argv[1] == "told":
     assert share_one_heap()
 pins, gate, done = [], threading.Barrier(13), threading.Event()
@@ -100,7 +100,7 @@ def test_threads_that_were_told_share_one_heap() -> None:
 
 PERMANENT = """
 import gc, weakref
-from engine.process_memory import leave_out_of_collections
+from engine.protocol.process_memory import leave_out_of_collections
 class Thing: pass
 early, cycle = Thing(), Thing()
 cycle.itself = cycle
