@@ -160,8 +160,10 @@ def test_result_does_not_depend_on_who_else_is_in_the_batch(random_model: Transc
 
 def test_device_failure_fails_everything_in_hand_and_is_told(tmp_path: Path) -> None:
     told: list[BaseException] = []
+    are_both_in_hand = threading.Event()
 
     def breaking(tokens: int) -> str:
+        assert are_both_in_hand.wait(PATIENCE_SECONDS)
         raise RuntimeError("the device is gone")
 
     engine = Transcriber(
@@ -170,6 +172,7 @@ def test_device_failure_fails_everything_in_hand_and_is_told(tmp_path: Path) -> 
         on_fault=told.append,
     )
     works = [engine.submit(TranscribeItem(noise(2.0))) for _ in range(2)]
+    are_both_in_hand.set()
     for work in works:
         assert isinstance(work.future.exception(PATIENCE_SECONDS), EngineFault)
     assert [str(error) for error in told] == ["the device is gone"]
