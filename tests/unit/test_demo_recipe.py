@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import wave
@@ -11,7 +12,7 @@ import pytest
 import tokenizers
 
 from engine.demo import demo_model_path, model_card_path, sample_recordings
-from engine.demo.recipe import checkpoint_files, export, speech
+from engine.demo.recipe import checkpoint_files, corpus, export, speech
 from engine.demo.recipe.vocabulary import ADDED_TOKENS, Prompt, target_text, train_tokenizer, write_tokenizer
 
 SIZES = {
@@ -69,6 +70,42 @@ class TestVoices:
         monkeypatch.setenv("PATH", "")
         with pytest.raises(speech.SynthesizerMissing, match=r"flite, espeak-ng.*apt-get install"):
             speech.Programs.installed()
+
+
+class TestClips:
+    """What is spoken by whom, with a speaker that only takes notes: (text, voice) pieces of 3 s each."""
+
+    @staticmethod
+    def made(count: int) -> list[tuple[str, list[tuple[str, speech.Voice]]]]:
+        rng = random.Random(5)
+        notes: corpus.Speaker[list[tuple[str, speech.Voice]]] = corpus.Speaker(
+            speak=lambda text, voice: [(text, voice)],
+            seconds=lambda pieces: 3.0 * len(pieces),
+            join=lambda pieces, pauses: [one for piece in pieces for one in piece],
+        )
+        sentences = (f"Sentence number {number} is said." for number in itertools.count())
+        return [
+            corpus.compose(
+                sentences, (corpus.clip_voice("English", rng), speech.flite_voice(rng)), rng, notes
+            )
+            for _ in range(count)
+        ]
+
+    def test_text_is_what_the_pieces_say(self) -> None:
+        assert all(text == " ".join(said for said, _ in pieces) for text, pieces in self.made(400))
+
+    def test_voice_changes_once_and_only_in_paragraphs(self) -> None:
+        in_pieces = [[voice for _, voice in pieces] for _, pieces in self.made(2000)]
+        paragraphs = [voices for voices in in_pieces if len(voices) > 1]
+        changes = [sum(a != b for a, b in itertools.pairwise(voices)) for voices in paragraphs]
+        assert set(changes) == {0, 1}
+        assert 0.1 < sum(changes) / len(changes) < 0.3
+
+    def test_flite_speaks_more_than_half_of_english_and_no_spanish(self) -> None:
+        rng = random.Random(6)
+        english = [corpus.clip_voice("English", rng).engine for _ in range(2000)]
+        assert 0.58 < english.count("flite") / len(english) < 0.67
+        assert {corpus.clip_voice("Spanish", rng).engine for _ in range(200)} == {"espeak"}
 
 
 class TestSamples:

@@ -1,13 +1,14 @@
 """Training speech: clips of 0.5 to 30 s made of sentences and voices, written in shards that a trainer reads.
 
-A clip is a few words, one sentence, or several sentences by one voice (joined with pauses, or read in one breath),
-with 0 to 1.5 s of digital silence before and after. Levels are the synthesizer's; gain, noise, filters and the clips
-without speech are the trainer's (batches.py), fresh in every step. The same seed gives the same shard.
+A clip is a few words, one sentence, or several sentences (joined with pauses, by one voice or by two in turn, or read
+in one breath), with 0 to 1.5 s of digital silence before and after. Levels are the synthesizer's; gain, noise, filters
+and the clips without speech are the trainer's (batches.py), fresh in every step. The same seed gives the same shard.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import random
 import time
@@ -26,6 +27,10 @@ SHORTEST_SECONDS = 0.4
 # Of the clips made: a few words, one sentence, several sentences.
 SHORT_SHARE, SINGLE_SHARE = 0.14, 0.68
 ENGLISH_SHARE = 0.8  # English spelling is the hard part
+# Of English clips, beyond the half that speech.training_voice gives it: flite's voices are the ones misheard most.
+MORE_FLITE_SHARE = 0.25
+# Of paragraphs put together from sentences: a second voice takes over between two of them.
+SECOND_VOICE_SHARE = 0.2
 SHARD_SECONDS = 1200.0
 
 
@@ -72,28 +77,41 @@ def clips(
     sentences = mixture.sentences(language, seed, word_lists)
     speaker = plain_speaker(programs)
     while True:
-        voice = speech.training_voice(language, rng)
+        voices = (clip_voice(language, rng), clip_voice(language, rng))
         try:
-            spoken, samples = compose(sentences, voice, rng, speaker)
+            spoken, samples = compose(sentences, voices, rng, speaker)
         except speech.SynthesisFailed:
             continue
         samples = _surround(samples, rng)
         if SHORTEST_SECONDS <= len(samples) / speech.SAMPLE_RATE <= LONGEST_SECONDS:
-            yield Clip(samples, spoken, language, voice.label)
+            yield Clip(samples, spoken, language, voices[0].label)
+
+
+def clip_voice(language: str, rng: random.Random) -> speech.Voice:
+    """A voice of those trained on, flite's more often than the evaluation draws them."""
+    if language == "English" and rng.random() < MORE_FLITE_SHARE:
+        return speech.flite_voice(rng)
+    return speech.training_voice(language, rng)
 
 
 def compose(
-    sentences: Iterator[str], voice: speech.Voice, rng: random.Random, speaker: Speaker[Made]
+    sentences: Iterator[str],
+    voices: tuple[speech.Voice, speech.Voice],
+    rng: random.Random,
+    speaker: Speaker[Made],
 ) -> tuple[str, Made]:
-    """A few words, one sentence or several, and the sound of them; raises speech.SynthesisFailed."""
+    """A few words, one sentence or several, and the sound of them; raises speech.SynthesisFailed.
+
+    voices: who begins, and who takes over in some paragraphs
+    """
     kind = rng.random()
     if kind < SHORT_SHARE:
         words = _few_words(next(sentences), rng)
-        return words, speaker.speak(words, voice)
+        return words, speaker.speak(words, voices[0])
     if kind < SHORT_SHARE + SINGLE_SHARE:
         spoken = next(sentences)
-        return spoken, speaker.speak(spoken, voice)
-    return _paragraph(sentences, voice, rng, speaker)
+        return spoken, speaker.speak(spoken, voices[0])
+    return _paragraph(sentences, voices, rng, speaker)
 
 
 def _few_words(sentence: str, rng: random.Random) -> str:
@@ -107,23 +125,28 @@ def _few_words(sentence: str, rng: random.Random) -> str:
 
 
 def _paragraph(
-    sentences: Iterator[str], voice: speech.Voice, rng: random.Random, speaker: Speaker[Made]
+    sentences: Iterator[str],
+    voices: tuple[speech.Voice, speech.Voice],
+    rng: random.Random,
+    speaker: Speaker[Made],
 ) -> tuple[str, Made]:
-    wanted_seconds = rng.uniform(7.0, 29.0)
+    # Long ones more often than short ones: the engine's chunks of a long recording are 20 to 30 s.
+    wanted_seconds = rng.triangular(7.0, 29.0, 29.0)
     if rng.random() < 0.5:
         # One call for all: the synthesizer's own pauses. About 14 characters are spoken in a second.
         spoken: list[str] = []
         while sum(map(len, spoken)) < wanted_seconds * 12:
             spoken.append(next(sentences))
         joined = " ".join(spoken)
-        return joined, speaker.speak(joined, voice)
+        return joined, speaker.speak(joined, voices[0])
     spoken = []
     pieces: list[Made] = []
     pauses: list[float] = []
     seconds = 0.0
+    changes_at = rng.uniform(0.0, wanted_seconds) if rng.random() < SECOND_VOICE_SHARE else math.inf
     while seconds < wanted_seconds:
         sentence = next(sentences)
-        piece = speaker.speak(sentence, voice)
+        piece = speaker.speak(sentence, voices[int(seconds > changes_at)])
         pause = rng.uniform(0.05, 1.0) if pieces else 0.0
         seconds += pause + speaker.seconds(piece)
         if seconds > LONGEST_SECONDS - 0.2 and pieces:

@@ -44,13 +44,13 @@ def timed_clips(
         join=joined,
     )
     while True:
-        voice = speech.training_voice(language, rng)
+        voices = (speech.training_voice(language, rng), speech.training_voice(language, rng))
         try:
-            spoken, sound = corpus.compose(sentences, voice, rng, makes)
+            spoken, sound = corpus.compose(sentences, voices, rng, makes)
         except speech.SynthesisFailed:
             continue
         sound = surrounded(sound, *corpus.silence_around(len(sound.samples), rng, LONGEST_SECONDS))
-        clip = TimedClip(sound, spoken, voice.label)
+        clip = TimedClip(sound, spoken, voices[0].label)
         if corpus.SHORTEST_SECONDS <= clip.seconds <= LONGEST_SECONDS and sound.words:
             yield clip
 
