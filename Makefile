@@ -16,6 +16,8 @@ PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 pyth
 HOST ?= 127.0.0.1
 PORT ?= 8765
 MODEL ?= demo
+# Processes that run tests; JOBS=0 runs them all in one, which --pdb and -s need.
+JOBS ?= 2
 
 .PHONY: help
 help: ## List what can be made
@@ -45,8 +47,8 @@ run: setup ## Serve the bundled demo model on 127.0.0.1:8765 (HOST, PORT and MOD
 	$(BIN)/scribewire serve --model "$(MODEL)" --host "$(HOST)" --port "$(PORT)"
 
 .PHONY: test
-test: setup ## Run the tests: no network, no downloaded weights, no GPU (TESTS=... picks some)
-	$(BIN)/python -m pytest $(TESTS)
+test: setup ## Run the tests: no network, no downloaded weights, no GPU (TESTS=... picks some, JOBS=0 in one process)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 .PHONY: lint
 lint: setup ## Check style and formatting with ruff

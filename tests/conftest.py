@@ -42,8 +42,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """End the run when a test hangs: every thread's stack, then the test and its phase as the last line."""
 
     def give_up() -> None:
-        # What pytest captured, standard error among it, is not shown any more.
-        out = sys.__stdout__ or sys.stdout
+        # What pytest captured, standard error among it, is not shown any more. The standard output of a process of
+        # xdist leads nowhere; its standard error is that of the whole run.
+        is_one_of_many = hasattr(item.config, "workerinput")
+        out = (sys.__stderr__ if is_one_of_many else sys.__stdout__) or sys.stdout
         capture = item.config.pluginmanager.get_plugin("capturemanager")
         capture.suspend_global_capture(in_=False)
         faulthandler.dump_traceback(out, all_threads=True)
