@@ -15,7 +15,8 @@ torch = pytest.importorskip("torch", reason="the recipe needs torch, which the p
 
 from engine.demo import demo_model_path  # noqa: E402  (needs torch, which may be missing)
 from engine.demo.recipe import corpus, network, speech, vocabulary  # noqa: E402  (needs torch, which may be missing)
-from engine.demo.recipe.alignment import batches, train  # noqa: E402  (needs torch, which may be missing)
+from engine.demo.recipe.alignment import batches, heard_clips, train  # noqa: E402  (needs torch, which may be missing)
+from engine.demo.recipe.alignment.heard_clips import HeardPool  # noqa: E402  (needs torch, which may be missing)
 from engine.demo.recipe.optimization import Plan  # noqa: E402  (needs torch, which may be missing)
 from engine.demo.recipe.weights_file import read_weights, write_weights  # noqa: E402  (needs torch, which may be missing)
 
@@ -122,6 +123,64 @@ def test_training_finds_beeps_and_goes_on_where_it_stopped(tmp_path: Path, token
         before = train.losses(untrained, SMALL, batch, network.mel_filterbank())
         after = train.losses(trained, SMALL, batch, network.mel_filterbank())
     assert float(after.entropy) < float(before.entropy) - 1.0
+
+
+def beeping_pool(folder: Path, tokenizer: Any, count: int) -> batches.TimedPool:
+    write_beeps(folder, count)
+    prompt = batches.AlignerPrompt.of(tokenizer)
+    pool = batches.TimedPool(prompt, CPU, 0.3)
+    pool.add(*batches.prepare_with(tokenizer, prompt, 1)(*corpus.read_shard(folder / "shard-00000.json")))
+    return pool
+
+
+def test_every_clip_is_heard_as_often_as_asked(tmp_path: Path, tokenizer: Any) -> None:
+    pool = beeping_pool(tmp_path, tokenizer, 50)
+    rng = np.random.default_rng(4)
+    assert sum(len(batch.token_ids) for batch in pool.everything(rng)) == 50
+    parameters = network.initial_parameters(SMALL, 1)
+    heard = HeardPool.hear(pool, parameters, SMALL, network.mel_filterbank(), rng, 3, 0)
+    # 1.6 s each, and a delay of up to 0.4 s before seven of ten: the rest of their bucket.
+    assert 150 * 1.6 < heard.hours * 3600 < 150 * 2.0
+
+
+def test_what_was_heard_before_costs_what_it_costs_when_heard_now(tmp_path: Path, tokenizer: Any) -> None:
+    pool = beeping_pool(tmp_path, tokenizer, 40)
+    parameters = network.initial_parameters(SMALL, 1)
+    generator = torch.Generator().manual_seed(2)
+    parameters[train.HEAD] = torch.randn(batches.CLASS_COUNT, SMALL.width, generator=generator)
+    filterbank = network.mel_filterbank()
+    torch.manual_seed(7)
+    with torch.no_grad():
+        now = [
+            train.losses(parameters, SMALL, batch, filterbank, heard_clips.HEARD_HARDNESS)
+            for batch in pool.everything(np.random.default_rng(5), heard_clips.HEARD_HARDNESS)
+        ]
+        torch.manual_seed(7)
+        before = HeardPool.hear(pool, parameters, SMALL, filterbank, np.random.default_rng(5), 1, 0)
+        batch = before.everything()
+        states = train.attend(parameters, SMALL, batch.audio, batch.audio_counts, batch.token_ids)
+        found = train.losses_of(parameters, SMALL, states, batch)
+    assert len(now) == 1
+    assert float(found.entropy) == pytest.approx(float(now[0].entropy), rel=1e-5)
+    assert float(found.error_ms) == pytest.approx(float(now[0].error_ms), rel=1e-5)
+
+
+def test_decoder_alone_learns_and_the_encoder_stays(tmp_path: Path, tokenizer: Any) -> None:
+    write_beeps(tmp_path / "shards", 200)
+    start = tmp_path / "start"
+    start.mkdir()
+    begun = dict(network.initial_parameters(SMALL, 5))
+    begun[train.HEAD] = torch.randn(batches.CLASS_COUNT, SMALL.width) * 0.04
+    write_weights(start / "model.safetensors", begun)
+    plan = Plan(
+        minutes=0.1, batch_seconds=40.0, peak_rate=2e-3, warmup_steps=5, pool_hours=0.3, start_from=str(start)
+    )
+    record = train.train(tmp_path / "shards", tmp_path / "run", tokenizer, SMALL, plan, CPU, hearings=1)
+    trained = train.trained_parameters(tmp_path / "run", SMALL, CPU, encoder_from=start)
+    assert record["steps"] > 0
+    assert record["history"] == [] or record["history"][-1]["entropy"] > 0
+    for name, weight in begun.items():
+        assert torch.equal(trained[name], weight) == (train.TOWER in name), name
 
 
 def test_shipped_layout_is_read_as_the_floats_it_stands_for(tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ Examples
   in two sittings:
   python -m engine.demo.recipe.alignment measure --work build/aligner --minutes 14 --stop-after 7
   python -m engine.demo.recipe.alignment train --work build/aligner --minutes 14 --resume
+  the decoder alone, on from the shipped weights, on two cores:
+  python -m engine.demo.recipe.alignment speech --work build/more --hours 13 --workers 2 --seed 2300
+  python -m engine.demo.recipe.alignment train --work build/more --hours 13 --start-from engine/demo/aligner \
+      --hearings 2 --device cpu --dtype bfloat16 --batch-seconds 50 --warmup 100 --minutes 90
 """
 
 
@@ -75,6 +79,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-seconds", type=float, default=1200.0, help="seconds of speech in one step")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate (default 8e-4)")
     parser.add_argument("--warmup", type=int, default=300, help="warm-up steps (default 300)")
+    parser.add_argument(
+        "--hearings",
+        type=int,
+        default=0,
+        help="for `train` and `evaluate`: keep the encoder as it is, let it hear every clip so often, and train the"
+        " decoder alone on that (default 0: train everything)",
+    )
+    parser.add_argument(
+        "--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="what is computed in"
+    )
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument(
         "--start-from",
@@ -101,6 +115,11 @@ def network_size(options: argparse.Namespace) -> Any:
     return size
 
 
+def encoder_from(options: argparse.Namespace) -> Path | None:
+    """Where the encoder's weights are if they are not trained."""
+    return Path(options.start_from) if options.hearings else None
+
+
 def run_training(options: argparse.Namespace) -> None:
     """Training, and the float16 master with its tokenizer, sizes and record."""
     import torch
@@ -117,12 +136,14 @@ def run_training(options: argparse.Namespace) -> None:
     plan = optimization.Plan(
         minutes=options.minutes, batch_seconds=options.batch_seconds, peak_rate=options.rate, seed=options.seed,
         warmup_steps=options.warmup, start_from="" if options.small else str(options.start_from),
-        pool_hours=max(1.0, options.hours * 1.1),
+        pool_hours=max(1.0, options.hours * 1.1), dtype=options.dtype,
     )  # fmt: skip
     run = options.work / "run"
     record = train.train(
-        options.work / "shards", run, tokenizer, size, plan, device, options.resume, options.stop_after
-    )
+        options.work / "shards", run, tokenizer, size, plan, device, options.resume, options.stop_after,
+        options.hearings,
+    )  # fmt: skip
+    record["hearings"] = options.hearings
     record["plan"] = dataclasses.asdict(plan) | {
         "start_from": options.start_from.name if plan.start_from else ""
     }
@@ -137,7 +158,8 @@ def run_training(options: argparse.Namespace) -> None:
     (master / "sizes.json").write_text(
         json.dumps(dataclasses.asdict(size), indent=2) + "\n", encoding="utf-8"
     )
-    recognizer.write_master(master, train.trained_parameters(run, size, torch.device("cpu")))
+    weights = train.trained_parameters(run, size, torch.device("cpu"), encoder_from(options))
+    recognizer.write_master(master, weights)
     (options.work / "training_run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(
         f"trained: {record['steps']} steps, {record['training_seconds']:.0f} s, {record['hours_heard']} h heard"
@@ -157,7 +179,7 @@ def run_evaluation(options: argparse.Namespace) -> None:
     started = time.monotonic()
     cases = evaluate.timed_cases(sentences, options.archive, options.workers, options.cases)
     print(f"evaluation: {len(cases)} clips made in {time.monotonic() - started:.0f} s", flush=True)
-    weights = train.trained_parameters(options.work / "run", size, device)
+    weights = train.trained_parameters(options.work / "run", size, device, encoder_from(options))
     tokenizer = vocabulary.read_tokenizer(options.work / "master")
     figures = evaluate.judge(weights, size, tokenizer, cases, device)
     print(json.dumps(figures, indent=1), flush=True)

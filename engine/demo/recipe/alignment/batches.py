@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ CLASS_COUNT = 448  # 35.8 s; the published aligner has 5000
 DELAYED_SHARE, LONGEST_DELAY_SECONDS = 0.7, 1.5
 WRONG_TEXT_SHARE, LOWER_CASE_SHARE = 0.25, 0.15
 REPLACED, DROPPED, ADDED = 0.08, 0.04, 0.03
+EVERYTHING_BATCH_SECONDS = 240.0
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,20 @@ class TimedPool:
         weights = np.asarray([len(self._buckets[e]) / size for e, size in zip(edges, sizes, strict=True)])
         chosen = int(rng.choice(len(edges), p=weights / weights.sum()))
         edge, size = edges[chosen], sizes[chosen]
-        rows = table[rng.choice(self._buckets[edge], size=size)]
-        total = edge * SAMPLE_RATE
+        return self._delayed(table[rng.choice(self._buckets[edge], size=size)], edge, rng, hardness)
+
+    def everything(self, rng: np.random.Generator, hardness: float = 1.0) -> Iterator[TimedBatch]:
+        """Every clip once (but for those of a length that few have), in batches of one bucket."""
+        table = self._rows()
+        for edge, rows in self._buckets.items():
+            count = max(1, round(EVERYTHING_BATCH_SECONDS / edge))
+            for start in range(0, len(rows), count):
+                yield self._delayed(table[rows[start : start + count]], edge, rng, hardness)
+
+    def _delayed(
+        self, rows: NDArray[np.int64], edge: int, rng: np.random.Generator, hardness: float
+    ) -> TimedBatch:
+        size, total = len(rows), edge * SAMPLE_RATE
         longest = np.minimum(total - rows[:, 1], int(LONGEST_DELAY_SECONDS * SAMPLE_RATE))
         delays = (rng.random(size) * (longest + 1)).astype(np.int64)
         delays = np.where(rng.random(size) < DELAYED_SHARE, delays, 0)

@@ -33,12 +33,14 @@ from engine.demo.recipe.alignment.batches import (
     prepare_with,
 )
 from engine.demo.recipe.alignment.corpus import LONGEST_SECONDS
+from engine.demo.recipe.alignment.heard_clips import HeardBatch, HeardPool
 from engine.demo.recipe.batches import mask_mel
 from engine.demo.recipe.feeding import ShardFeeder
 from engine.demo.recipe.optimization import Optimization, Plan, averaged_weights, hardness_at, rate_at
 from engine.demo.recipe.weights_file import read_weights
 
 HEAD = "thinker.lm_head.weight"
+TOWER = "thinker.audio_tower."
 AUDIO_START = 1  # position of the first audio token
 # Layers of the decoder (from 1) at whose audio tokens the time is asked, each with a head that only training has.
 CLOCK_LAYERS = (1, 2)
@@ -55,10 +57,11 @@ def aligner_shapes(size: network.Size) -> dict[str, tuple[int, ...]]:
     return {**network.parameter_shapes(size), HEAD: (CLASS_COUNT, size.width)}
 
 
-def training_shapes(size: network.Size) -> dict[str, tuple[int, ...]]:
-    """The same and the clock's heads, in the order of training."""
+def training_shapes(size: network.Size, decoder_only: bool = False) -> dict[str, tuple[int, ...]]:
+    """The same and the clock's heads, in the order of training; decoder_only: without the encoder."""
     clocks = {clock_name(layer): (CLASS_COUNT, size.width) for layer in CLOCK_LAYERS if layer <= size.layers}
-    return {**aligner_shapes(size), **clocks}
+    shapes = {**aligner_shapes(size), **clocks}
+    return {name: shape for name, shape in shapes.items() if not (decoder_only and name.startswith(TOWER))}
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,16 @@ def listen(
     parameters: network.Parameters, size: network.Size, mel: Tensor, frames: Tensor, token_ids: Tensor
 ) -> Heard:
     """Audio first, from position 1, then the words."""
-    audio, counts = network.encode(parameters, size, mel, frames)
+    return attend(parameters, size, *network.encode(parameters, size, mel, frames), token_ids)
+
+
+def attend(
+    parameters: network.Parameters, size: network.Size, audio: Tensor, counts: Tensor, token_ids: Tensor
+) -> Heard:
+    """The same of what the encoder has made: (batch, tokens, width), and how many of them count."""
     starts = torch.full_like(counts, AUDIO_START)
-    x = network.place_audio(network.embed(parameters, token_ids), audio, starts, counts)
+    embedded = network.embed(parameters, token_ids)
+    x = network.place_audio(embedded, audio.to(embedded.dtype), starts, counts)
     after_layers: list[Tensor] = []
     hidden = network.decode(parameters, size, x, after_layers=after_layers)
     return Heard(hidden, after_layers, counts)
@@ -129,7 +139,19 @@ def losses(
     with torch.no_grad():
         mel, frames = network.log_mel(batch.waveforms, batch.sample_counts, filterbank, batch.equalizer)
         mel = mask_mel(mel, frames, hardness, hide_stretches=False)
-    heard = listen(parameters, size, mel, frames, batch.token_ids)
+    return losses_of(
+        parameters, size, listen(parameters, size, mel, frames, batch.token_ids), batch, with_clock
+    )
+
+
+def losses_of(
+    parameters: network.Parameters,
+    size: network.Size,
+    heard: Heard,
+    batch: TimedBatch | HeardBatch,
+    with_clock: bool = False,
+) -> Losses:
+    """The losses of a batch that went through the network already."""
     scores = time_scores(parameters, heard, batch.places)
     entropy = time_entropy(scores, batch.seconds_wanted)
     clock = torch.zeros_like(entropy)
@@ -150,16 +172,21 @@ def losses(
 
 
 def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, size: network.Size, plan: Plan,
-          device: torch.device, resume: bool = False,
-          stop_after_minutes: float = math.inf) -> dict[str, Any]:  # fmt: skip
+          device: torch.device, resume: bool = False, stop_after_minutes: float = math.inf,
+          hearings: int = 0) -> dict[str, Any]:  # fmt: skip
     """Train on the shards in `folder` and leave `state.pt` in `out`; returns figures for the training record.
 
-    stop_after_minutes: end this call early, to be resumed; the rate follows `plan.minutes` all the same.
+    stop_after_minutes: end this call early, to be resumed; the rate follows `plan.minutes` all the same
+    hearings: if not 0, the encoder stays as it is in `plan.start_from`, hears every clip that is there so often, and
+              the decoder learns from that; its minutes begin when all is heard
     """
     prompt = AlignerPrompt.of(tokenizer)
     pool = TimedPool(prompt, device, plan.pool_hours)
+    shard_count = len(list(folder.glob("shard-*.json"))) if hearings else 1
     feeder = ShardFeeder(folder, prepare_with(tokenizer, prompt, plan.seed))
-    while feeder.take(pool, wait_seconds=5.0) == 0 or pool.hours < min(0.3, plan.pool_hours / 4):
+    taken = 0
+    while taken < shard_count or pool.hours < min(0.3, plan.pool_hours / 4):
+        taken += feeder.take(pool, wait_seconds=5.0)
         print(f"waiting for speech: {pool.hours:.2f} h", flush=True)
     filterbank = network.mel_filterbank().to(device)
     start = network.initial_parameters(size, plan.seed)
@@ -168,9 +195,18 @@ def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, size: networ
         start[name] = torch.randn(CLASS_COUNT, size.width, generator=generator) * 0.04
     if plan.start_from:
         start.update(read_weights(Path(plan.start_from)))
-    optimization = Optimization(start, plan, device)
     rng = np.random.default_rng(plan.seed)
     torch.manual_seed(plan.seed)
+    heard_pool: HeardPool | None = None
+    if hearings:
+        encoder = {
+            name: start.pop(name).to(device, plan.dtype_on(device))
+            for name in list(start)
+            if name.startswith(TOWER)
+        }
+        print(f"the encoder hears {pool.hours:.2f} h, {hearings} times", flush=True)
+        heard_pool = HeardPool.hear(pool, encoder, size, filterbank, rng, hearings, prompt.audio_pad)
+    optimization = Optimization(start, plan, device)
     seconds_heard, spent_before = 0.0, 0.0
     state = out / "state.pt"
     if resume and state.exists():
@@ -187,14 +223,21 @@ def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, size: networ
         fraction = spent / (plan.minutes * 60)
         if fraction >= 1.0 or here >= stop_after_minutes * 60:
             break
-        if optimization.step_count % 20 == 0:
-            feeder.take(pool)
-        longest = plan.longest_at_first_seconds if fraction < 0.08 else LONGEST_SECONDS
-        hardness = hardness_at(fraction)
-        batch = pool.draw(rng, plan.batch_seconds, longest, hardness)
-        found = losses(optimization.parameters(), size, batch, filterbank, hardness, True)
+        if heard_pool is not None:
+            heard = heard_pool.draw(rng, plan.batch_seconds)
+            parameters = optimization.parameters()
+            states = attend(parameters, size, heard.audio, heard.audio_counts, heard.token_ids)
+            found = losses_of(parameters, size, states, heard, with_clock=True)
+            seconds_heard += heard.seconds
+        else:
+            if optimization.step_count % 20 == 0:
+                feeder.take(pool)
+            longest = plan.longest_at_first_seconds if fraction < 0.08 else LONGEST_SECONDS
+            hardness = hardness_at(fraction)
+            batch = pool.draw(rng, plan.batch_seconds, longest, hardness)
+            found = losses(optimization.parameters(), size, batch, filterbank, hardness, True)
+            seconds_heard += batch.seconds
         optimization.take_step(found.entropy + CLOCK_WEIGHT * found.clock, fraction)
-        seconds_heard += batch.seconds
         recent.append(torch.stack([found.entropy.detach(), found.clock.detach(), found.error_ms]))
         now = time.monotonic()
         if now - said > 10:
@@ -225,7 +268,17 @@ def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, size: networ
     }
 
 
-def trained_parameters(out: Path, size: network.Size, device: torch.device) -> dict[str, Tensor]:
-    """The averaged weights in `out`/state.pt, float32, under their checkpoint names."""
-    weights = averaged_weights(out / "state.pt", training_shapes(size), device)
+def trained_parameters(
+    out: Path, size: network.Size, device: torch.device, encoder_from: Path | None = None
+) -> dict[str, Tensor]:
+    """The averaged weights in `out`/state.pt, float32, under their checkpoint names.
+
+    encoder_from: folder of the weights that the encoder has, where only the decoder was trained
+    """
+    shapes = training_shapes(size, decoder_only=encoder_from is not None)
+    weights = averaged_weights(out / "state.pt", shapes, device)
+    if encoder_from is not None:
+        weights |= {
+            name: weight.to(device) for name, weight in read_weights(encoder_from).items() if TOWER in name
+        }
     return {name: weights[name] for name in aligner_shapes(size)}
