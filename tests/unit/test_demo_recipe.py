@@ -76,7 +76,7 @@ class TestClips:
     """What is spoken by whom, with a speaker that only takes notes: (text, voice) pieces of 3 s each."""
 
     @staticmethod
-    def made(count: int) -> list[tuple[str, list[tuple[str, speech.Voice]]]]:
+    def made(count: int, paragraphs_only: bool = False) -> list[tuple[str, list[tuple[str, speech.Voice]]]]:
         rng = random.Random(5)
         notes: corpus.Speaker[list[tuple[str, speech.Voice]]] = corpus.Speaker(
             speak=lambda text, voice: [(text, voice)],
@@ -84,12 +84,8 @@ class TestClips:
             join=lambda pieces, pauses: [one for piece in pieces for one in piece],
         )
         sentences = (f"Sentence number {number} is said." for number in itertools.count())
-        return [
-            corpus.compose(
-                sentences, (corpus.clip_voice("English", rng), speech.flite_voice(rng)), rng, notes
-            )
-            for _ in range(count)
-        ]
+        voices = [(corpus.clip_voice("English", rng), speech.flite_voice(rng)) for _ in range(count)]
+        return [corpus.compose(sentences, pair, rng, notes, paragraphs_only) for pair in voices]
 
     def test_text_is_what_the_pieces_say(self) -> None:
         assert all(text == " ".join(said for said, _ in pieces) for text, pieces in self.made(400))
@@ -100,6 +96,10 @@ class TestClips:
         changes = [sum(a != b for a, b in itertools.pairwise(voices)) for voices in paragraphs]
         assert set(changes) == {0, 1}
         assert 0.1 < sum(changes) / len(changes) < 0.3
+
+    def test_paragraphs_alone_have_no_single_sentence(self) -> None:
+        made = self.made(300, paragraphs_only=True)
+        assert all(text.count(" is said.") > 1 for text, _ in made)
 
     def test_flite_speaks_more_than_half_of_english_and_no_spanish(self) -> None:
         rng = random.Random(6)

@@ -99,12 +99,13 @@ def compose(
     voices: tuple[speech.Voice, speech.Voice],
     rng: random.Random,
     speaker: Speaker[Made],
+    paragraphs_only: bool = False,
 ) -> tuple[str, Made]:
     """A few words, one sentence or several, and the sound of them; raises speech.SynthesisFailed.
 
     voices: who begins, and who takes over in some paragraphs
     """
-    kind = rng.random()
+    kind = 1.0 if paragraphs_only else rng.random()
     if kind < SHORT_SHARE:
         words = _few_words(next(sentences), rng)
         return words, speaker.speak(words, voices[0])

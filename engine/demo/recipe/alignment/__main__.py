@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import platform
@@ -51,7 +52,8 @@ Examples
   python -m engine.demo.recipe.alignment train --work build/aligner --minutes 14 --resume
   the decoder alone, on from the shipped weights, on two cores:
   python -m engine.demo.recipe.alignment speech --work build/more --hours 13 --workers 2 --seed 2300
-  python -m engine.demo.recipe.alignment train --work build/more --hours 13 --start-from engine/demo/aligner \
+  python -m engine.demo.recipe.alignment speech --work build/more --hours 24 --workers 2 --seed 2900 --paragraphs-only
+  python -m engine.demo.recipe.alignment train --work build/more --hours 24 --start-from engine/demo/aligner \
       --hearings 2 --device cpu --dtype bfloat16 --batch-seconds 50 --warmup 100 --minutes 90
 """
 
@@ -79,6 +81,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-seconds", type=float, default=1200.0, help="seconds of speech in one step")
     parser.add_argument("--rate", type=float, default=8e-4, help="peak learning rate (default 8e-4)")
     parser.add_argument("--warmup", type=int, default=300, help="warm-up steps (default 300)")
+    parser.add_argument(
+        "--paragraphs-only",
+        action="store_true",
+        help="for `speech`: clips of several sentences alone, 7 to 30 s, where the clock is read worst",
+    )
     parser.add_argument(
         "--hearings",
         type=int,
@@ -201,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.workers,
             options.seed,
             options.archive,
-            write_timed_shard,
+            functools.partial(write_timed_shard, paragraphs_only=options.paragraphs_only),
         )
     elif options.step == "train":
         run_training(options)

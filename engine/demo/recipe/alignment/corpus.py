@@ -33,7 +33,11 @@ class TimedClip:
 
 
 def timed_clips(
-    language: str, seed: int, speaker: TimedSpeaker, word_lists: Path | None = None
+    language: str,
+    seed: int,
+    speaker: TimedSpeaker,
+    word_lists: Path | None = None,
+    paragraphs_only: bool = False,
 ) -> Iterator[TimedClip]:
     """Endless training clips. word_lists: folder, if not Debian's own."""
     rng = random.Random(f"timed clips {language} {seed}")
@@ -46,7 +50,7 @@ def timed_clips(
     while True:
         voices = (speech.training_voice(language, rng), speech.training_voice(language, rng))
         try:
-            spoken, sound = corpus.compose(sentences, voices, rng, makes)
+            spoken, sound = corpus.compose(sentences, voices, rng, makes, paragraphs_only)
         except speech.SynthesisFailed:
             continue
         sound = surrounded(sound, *corpus.silence_around(len(sound.samples), rng, LONGEST_SECONDS))
@@ -56,14 +60,19 @@ def timed_clips(
 
 
 def write_timed_shard(
-    folder: Path, index: int, seed: int, programs: speech.Programs, word_lists: Path | None = None
+    folder: Path,
+    index: int,
+    seed: int,
+    programs: speech.Programs,
+    word_lists: Path | None = None,
+    paragraphs_only: bool = False,
 ) -> float:
     """One shard of about 10 minutes of clips; returns the seconds of speech."""
     language = corpus.shard_language(seed, index)
     made: list[TimedClip] = []
     seconds = 0.0
     with TimedSpeaker(programs) as speaker:
-        for clip in timed_clips(language, seed * 1_000_003 + index, speaker, word_lists):
+        for clip in timed_clips(language, seed * 1_000_003 + index, speaker, word_lists, paragraphs_only):
             made.append(clip)
             seconds += clip.seconds
             if seconds >= SHARD_SECONDS:
