@@ -199,6 +199,10 @@ def run_evaluation(options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run one step, or all."""
     options = parse(arguments)
+    if options.hearings and (options.small or options.step in ("all", "measure")):
+        sys.exit(
+            "--hearings goes on from trained weights and from speech that is there: with `train`, without --small"
+        )
     if options.step == "speech":
         # An ordinary exit ends the workers too; a bare SIGTERM would leave them behind.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

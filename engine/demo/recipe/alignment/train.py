@@ -279,6 +279,8 @@ def trained_parameters(
     weights = averaged_weights(out / "state.pt", shapes, device)
     if encoder_from is not None:
         weights |= {
-            name: weight.to(device) for name, weight in read_weights(encoder_from).items() if TOWER in name
+            name: weight.to(device)
+            for name, weight in read_weights(encoder_from).items()
+            if name.startswith(TOWER)
         }
     return {name: weights[name] for name in aligner_shapes(size)}
