@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,6 +10,10 @@ import mlx.core as mx
 from threadpoolctl import ThreadpoolController
 
 from engine.protocol.errors import OptionInvalid
+
+_CUDA_SETTINGS = {"MLX_CUDA_SDPA_CACHE_SIZE": "512"}
+"""What MLX reads from the environment when it first needs it; whoever sets one of them is obeyed. MLX keeps sixteen
+plans of its attention kernels, which take 60 to 100 ms each to make, and a running batch has more shapes than that."""
 
 _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -23,7 +28,12 @@ def choose_device(wanted: str) -> mx.Device:
     has_gpu = mx.is_available(mx.gpu)
     if wanted == "gpu" and not has_gpu:
         raise OptionInvalid("MLX sees no GPU on this machine; use --device cpu", parameter="device")
-    return mx.Device(mx.gpu) if has_gpu and wanted != "cpu" else mx.Device(mx.cpu)
+    if not has_gpu or wanted == "cpu":
+        return mx.Device(mx.cpu)
+    if mx.cuda.is_available():
+        for name, value in _CUDA_SETTINGS.items():
+            os.environ.setdefault(name, value)
+    return mx.Device(mx.gpu)
 
 
 def choose_dtype(wanted: str, device: mx.Device) -> mx.Dtype:

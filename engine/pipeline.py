@@ -188,7 +188,11 @@ class Pipeline:
         with timed("encode", works):
             mels = log_mel_batch([mx.array(piece.chunk.samples) for piece in pieces])
             embeddings = self._model.network.encode(mels)
-            mx.eval(embeddings)
+            if self._model.device.type == mx.DeviceType.cpu:
+                mx.eval(embeddings)
+            else:
+                # The prompts' graph is built while the device encodes.
+                mx.async_eval(embeddings)
         with timed("prefill", works):
             for piece, mel, embedding in zip(pieces, mels, embeddings, strict=True):
                 assert piece.sequence is not None

@@ -10,6 +10,8 @@ its row and its tokens until it is released. The rules:
 * Among equals, the owner who was served least goes first, then the older recording, then the earlier chunk.
 * Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still, and
   enough for a first word where recordings have just begun and nobody else waits to begin.
+* Where the batch is full and more chunks of long recordings wait than rows are free, some rows are let become free
+  first, so that several chunks share a prefill, on devices where one costs as much as several.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
 * Decoded chunks whose words are to be timed are aligned in groups of bounded size: as soon as one is full, or is
   what some recording's end or first minute waits for. An alignment takes turns with prefills, and the running batch
@@ -43,13 +45,15 @@ class BatchLimits:
     """What may be in the running batch.
 
     token_budget: of all admitted chunks together. prefill_tokens: prompt tokens admitted at once, padding included.
-    align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill.
+    align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill. rows_together: chunks that are not
+    urgent join a running batch when so many rows are free for them, or as many as there are chunks.
     """
 
     max_rows: int
     token_budget: int
     prefill_tokens: int
     align_tokens: int = 0
+    rows_together: int = 1
 
     @property
     def tokens_of_a_pass(self) -> int:
@@ -293,10 +297,17 @@ class Scheduler:
         urgent = [ticket for ticket in urgent if ticket.index == 0] or urgent
         limits = self.limits
         if others and (not urgent or self._urgent_in_a_row >= _OTHERS_EVERY - 1):
-            group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
+            group = []
+            if not self._waits_for_rows(len(others)):
+                group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
             if group or not urgent:
                 return group
         return self._fitting(urgent, limits.max_rows, limits.token_budget)
+
+    def _waits_for_rows(self, waiting: int) -> bool:
+        """Whether rows that will soon be free make a prefill of more chunks that are not urgent worth the wait."""
+        free = self.limits.rows_for_others - self.row_count
+        return free < min(self.limits.rows_together, waiting, self.row_count)
 
     def _is_urgent(self, ticket: Ticket) -> bool:
         return self._recordings[ticket.recording_id].is_urgent(ticket)

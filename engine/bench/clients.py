@@ -44,11 +44,19 @@ class Load:
 
 
 def closed_loop(
-    server: ServerAddress, recordings: Sequence[Path], clients: int, requests: int, *, warm_up: bool = True
+    server: ServerAddress,
+    recordings: Sequence[Path],
+    clients: int,
+    requests: int,
+    *,
+    seconds: float = 0.0,
+    warm_up: bool = True,
 ) -> Load:
-    """Keep `clients` requests under way until `requests` have been sent, and wait for the last answer.
+    """Keep `clients` requests under way until `requests` have been sent and `seconds` are over; wait for the last.
 
-    Recordings are taken in turn. warm_up: let every client send one request first, which does not count.
+    Recordings are taken in turn. seconds: a fast server's round would else be over before it is at its pace, and
+    mostly consist of its end, when fewer and fewer clients are left. warm_up: let every client send requests first,
+    one or as many as that time takes, which do not count.
     raises: RequestFailed when any request fails; the others are waited for
     """
     numbers = itertools.count()
@@ -65,13 +73,18 @@ def closed_loop(
     def next_number() -> int | None:
         with lock:
             number = next(numbers)
-            return number if number < requests and not failures else None
+            goes_on = number < requests or time.perf_counter() - started[0] < seconds
+            return number if goes_on and not failures else None
 
     def run(index: int) -> None:
         caller = Caller(server)
         try:
             if warm_up:
-                caller.transcribe(recordings[index % len(recordings)])
+                begun = time.perf_counter()
+                for turn in itertools.count(index):
+                    caller.transcribe(recordings[turn % len(recordings)])
+                    if time.perf_counter() - begun >= seconds:
+                        break
                 # Servers drop connections that stand idle, as this one may until the last client is warm.
                 caller.close()
                 caller = Caller(server)

@@ -38,6 +38,7 @@ class Plan:
     tokens_per_second: forces token counts of about this rate (see engine.batching.forcing); 0 lets the model end.
     clients: how many at once, each number by itself; 1 is always measured, as the idle latency.
     loads, rounds, steps, requests_per_client, client_rounds, long_rounds, short_requests: how often.
+    round_seconds: a round of clients lasts at least so long, as does their warm-up.
     long_seconds: length of a made-up long file; long_file is used instead where given (a WAV file).
     peers: names of peers to compare with; peer_pythons: interpreters that may have them, the first that has counts.
     peer_batches: batch sizes of mlx-audio's long-file path, the fastest of which counts.
@@ -61,6 +62,7 @@ class Plan:
     client_seconds: float = 10.0
     requests_per_client: int = 4
     client_rounds: int = 3
+    round_seconds: float = 5.0
     long_seconds: float = 600.0
     long_file: Path | None = None
     long_rounds: int = 1
@@ -98,6 +100,8 @@ class Plan:
             raise PlanInvalid("clips and files are 2 seconds long or more")
         if max(*self.clip_seconds, self.row_seconds, self.client_seconds, self.short_seconds) > 30.0:
             raise PlanInvalid("clips are 30 seconds long or less; the long file is for more")
+        if not 0.0 <= self.round_seconds <= 3600.0:
+            raise PlanInvalid("a round of clients lasts from 0 to 3600 seconds")
         if not 0.0 <= self.tokens_per_second <= 50.0:
             raise PlanInvalid("tokens per second are from 0 to 50")
         if self.random is not None and self.tokens_per_second == 0.0:
@@ -117,6 +121,7 @@ class Plan:
             client_seconds=3.0,
             requests_per_client=2,
             client_rounds=1,
+            round_seconds=0.0,
             long_seconds=40.0,
             short_seconds=3.0,
             short_requests=1,
@@ -158,7 +163,7 @@ _SETTINGS: dict[str, set[str]] = {
     "prefill": {"rows", "row_seconds", "rounds"},
     "step": {"rows", "row_seconds", "steps"},
     "clip": {"clip_seconds", "rounds"},
-    "clients": {"clients", "client_seconds", "requests_per_client", "client_rounds"},
+    "clients": {"clients", "client_seconds", "requests_per_client", "client_rounds", "round_seconds"},
     "long": {"long_seconds", "long_rounds"},
     "middle": {"long_seconds", "long_rounds", "short_seconds", "short_requests"},
 }

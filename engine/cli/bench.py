@@ -104,6 +104,7 @@ _COUNTS = {
     "client_seconds": "length of their clips",
     "requests_per_client": "requests of each in a round",
     "client_rounds": "rounds of each number of clients",
+    "round_seconds": "least length of such a round, and of the warm-up before the first",
     "long_seconds": "length of the long file",
     "long_rounds": "runs of the long file",
     "short_seconds": "length of the requests in its middle",

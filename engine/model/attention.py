@@ -48,22 +48,24 @@ class AttentionForm:
 
     def mask(self, visible: npt.NDArray[np.bool_], dtype: mx.Dtype) -> mx.array:
         """visible: any shape, true where a key is seen -> the same shape, as this form has it."""
-        seen = mx.array(visible)
-        return mx.where(seen, 0.0, HIDDEN).astype(dtype) if self.adds_mask else seen
+        if not self.adds_mask:
+            return mx.array(visible)
+        # Made on the host: choosing by a broadcast condition is a kernel of 0.2 ms on an H100.
+        return mx.array(np.where(visible, 0.0, HIDDEN).astype(np.float32), dtype=dtype)
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None
     ) -> mx.array:
         """queries: (rows, heads, width, head_dim), keys and values: (rows, kv_heads, columns, head_dim)
-        -> (rows, width, heads * head_dim)."""
+        -> (rows * width, heads * head_dim)."""
         rows, heads, width, head_dim = queries.shape
         groups = self.groups_queries and width == 1 and isinstance(mask, mx.array) and heads > keys.shape[1]
         if groups:
             queries = queries.reshape(rows, keys.shape[1], -1, head_dim)
         mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=head_dim**-0.5, mask=mask)
-        if groups:
-            return mixed.reshape(rows, 1, heads * head_dim)
-        return mixed.swapaxes(1, 2).reshape(rows, width, heads * head_dim)
+        if width > 1:
+            mixed = mixed.swapaxes(1, 2)
+        return mixed.reshape(rows * width, heads * head_dim)
 
 
 PLAIN_ATTENTION = AttentionForm()

@@ -55,6 +55,8 @@ class KVCache:
         self._starts = np.zeros(0, dtype=np.int64)
         self.end = 0
         self.trailing = 0
+        # (stop, columns to attend to) of the pass under way: every layer asks, and rows change only between passes.
+        self._window_of_pass: tuple[int, tuple[int, int]] | None = None
 
     @property
     def slot_count(self) -> int:
@@ -103,7 +105,11 @@ class KVCache:
         return max(1, -(-width // step)) * step
 
     def reserve(self, extra: int) -> None:
-        """Make room for `extra` more columns; leftovers in front of all rows are given up before buffers grow."""
+        """A pass begins: make room for `extra` more columns.
+
+        Leftovers in front of all rows are given up before buffers grow.
+        """
+        self._window_of_pass = None
         if self.end + extra > self._capacity:
             used = self.end - self._first()
             self._rebuild(list(range(self.slot_count)), end=used, capacity=_columns(used + extra))
@@ -182,13 +188,14 @@ class KVCache:
             self._rebuild(kept, end=end, capacity=max(self._capacity, _columns(end)))
         slots = [slot for slot in range(self.slot_count) if self._starts[slot] == _FREE][: other.slot_count]
         shift = self.end - other.end
+        runs = _neighbors(slots)
         for mine, theirs in ((self._keys, other._keys), (self._values, other._values)):
             for layer, rows in enumerate(theirs):
                 buffer = mine[layer]
                 assert buffer is not None
                 assert rows is not None
-                for row, slot in enumerate(slots):
-                    buffer[slot : slot + 1, :, shift : self.end] = rows[row : row + 1, :, : other.end]
+                for row, slot, count in runs:
+                    buffer[slot : slot + count, :, shift : self.end] = rows[row : row + count, :, : other.end]
         self._starts[slots] = other._starts + shift
         return slots
 
@@ -251,8 +258,11 @@ class KVCache:
 
     def _window(self, stop: int) -> tuple[int, int]:
         """The columns to attend to when those up to `stop` are written."""
-        first = self._first()
-        return self._form.window(first, stop) if self._needs_mask(stop - self.end) else (first, stop)
+        if self._window_of_pass is None or self._window_of_pass[0] != stop:
+            first = self._first()
+            window = self._form.window(first, stop) if self._needs_mask(stop - self.end) else (first, stop)
+            self._window_of_pass = (stop, window)
+        return self._window_of_pass[1]
 
     def _needs_mask(self, width: int) -> bool:
         """Whether some of `width` queries at the end must not see all columns in use that lie before them."""
@@ -282,6 +292,18 @@ class OnePass:
     def attention_mask(self, width: int) -> str:
         """Rows that are padded behind their end need no mask but this."""
         return "causal"
+
+
+def _neighbors(slots: list[int]) -> list[tuple[int, int, int]]:
+    """Rows in order whose slots follow each other: (first row, its slot, how many), to be written at once."""
+    runs: list[tuple[int, int, int]] = []
+    for row, slot in enumerate(slots):
+        if runs and slot == runs[-1][1] + runs[-1][2]:
+            first, start, count = runs[-1]
+            runs[-1] = (first, start, count + 1)
+        else:
+            runs.append((row, slot, 1))
+    return runs
 
 
 def _columns(wanted: int) -> int:

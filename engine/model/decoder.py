@@ -22,6 +22,11 @@ def silu(x: mx.array) -> mx.array:
     return x * mx.sigmoid(x)
 
 
+def gated(gate: mx.array, up: mx.array) -> mx.array:
+    """silu(gate) * up."""
+    return silu(gate) * up
+
+
 class DecoderLayer:
     """Pre-norm attention and gated feed-forward (canonical tensors under `model.layers.N.`)."""
 
@@ -34,6 +39,7 @@ class DecoderLayer:
         mlp = weights.scope("mlp")
         self.gate_up = mlp.projection("gate_proj", "up_proj")
         self.down = mlp.projection("down_proj")
+        self.gated = weights.placement.fused(gated)
         self.attention_norm = weights.tensor("input_layernorm.weight")
         self.mlp_norm = weights.tensor("post_attention_layernorm.weight")
 
@@ -50,26 +56,34 @@ class DecoderLayer:
         ]
         return mx.concatenate(parts)
 
-    def before_attention(self, x: mx.array, offsets: int | mx.array) -> tuple[mx.array, mx.array, mx.array]:
-        """x: (rows, width, hidden) -> queries, keys and values, each (rows, its heads, width, head_dim)."""
+    def before_attention(
+        self, x: mx.array, offsets: int | mx.array, width: int
+    ) -> tuple[mx.array, mx.array, mx.array]:
+        """x: (rows * width, hidden) -> queries, keys and values, each (rows, its heads, width, head_dim)."""
         config, eps = self.config, self.config.rms_norm_eps
-        rows, width, _ = x.shape
         heads = self.qkv(mx.fast.rms_norm(x, self.attention_norm, eps))
-        heads = heads.reshape(rows, width, -1, config.head_dim)
         query_end = config.head_count
         key_end = query_end + config.kv_head_count
         # All heads at once, the values' too, which are not used: one norm over a whole array and one rotation start
         # half as many kernels as a norm and a rotation of each part.
-        normed = (mx.fast.rms_norm(heads, None, eps) * self.head_scales).swapaxes(1, 2)
+        head_total = key_end + config.kv_head_count
+        if width == 1:
+            # In the wanted order already: turning axes of length 1 would be work for the host alone.
+            heads, scales = heads.reshape(-1, head_total, 1, config.head_dim), self.head_scales[:, None]
+        else:
+            heads, scales = heads.reshape(-1, width, head_total, config.head_dim), self.head_scales
+        normed = mx.fast.rms_norm(heads, None, eps) * scales
+        if width > 1:
+            heads, normed = heads.swapaxes(1, 2), normed.swapaxes(1, 2)
         turned = self._rotate(normed[:, :key_end], offsets)
-        return turned[:, :query_end], turned[:, query_end:], heads[:, :, key_end:].swapaxes(1, 2)
+        return turned[:, :query_end], turned[:, query_end:], heads[:, key_end:]
 
     def after_attention(self, x: mx.array, mixed: mx.array) -> mx.array:
-        """x as it went into the layer, mixed: (rows, width, heads * head_dim) -> what leaves the layer."""
+        """x as it went into the layer, mixed: (rows * width, heads * head_dim) -> what leaves the layer."""
         x = self.out.added_to(x, mixed)
         gate_up = self.gate_up(mx.fast.rms_norm(x, self.mlp_norm, self.config.rms_norm_eps))
         gate, up = mx.split(gate_up, 2, axis=-1)
-        return self.down.added_to(x, silu(gate) * up)
+        return self.down.added_to(x, self.gated(gate, up))
 
     def _rotate(self, x: mx.array, offsets: int | mx.array) -> mx.array:
         return mx.fast.rope(
@@ -85,12 +99,14 @@ Heads = tuple[mx.array, mx.array, mx.array]
 class Stretches:
     """The decoder cut at its attentions, the only parts that touch the cache; what lies between can be compiled.
 
-    first: (x, offsets) -> (x, heads). between: for each layer but the first, (x, mixed, offsets) -> (x, heads): the
-    end of the layer before and its own beginning. last: (x, mixed) -> final hidden states.
+    Rows of a pass lie behind each other, (rows * width, hidden): products of two axes are the fewest graph nodes.
+
+    first: (x, offsets, width) -> heads. between: for each layer but the first, (x, mixed, offsets, width) ->
+    (x, heads): the end of the layer before and its own beginning. last: (x, mixed) -> final hidden states.
     """
 
-    first: Callable[[mx.array, int | mx.array], tuple[mx.array, Heads]]
-    between: list[Callable[[mx.array, mx.array, int | mx.array], tuple[mx.array, Heads]]]
+    first: Callable[[mx.array, int | mx.array, int], Heads]
+    between: list[Callable[[mx.array, mx.array, int | mx.array, int], tuple[mx.array, Heads]]]
     last: Callable[[mx.array, mx.array], mx.array]
 
     @classmethod
@@ -98,14 +114,16 @@ class Stretches:
         """The stretches of these layers and the norm behind them."""
 
         def joint(before: DecoderLayer, after: DecoderLayer) -> Callable[..., tuple[mx.array, Heads]]:
-            def run(x: mx.array, mixed: mx.array, offsets: int | mx.array) -> tuple[mx.array, Heads]:
+            def run(
+                x: mx.array, mixed: mx.array, offsets: int | mx.array, width: int
+            ) -> tuple[mx.array, Heads]:
                 x = before.after_attention(x, mixed)
-                return x, after.before_attention(x, offsets)
+                return x, after.before_attention(x, offsets, width)
 
             return run
 
         return cls(
-            first=lambda x, offsets: (x, layers[0].before_attention(x, offsets)),
+            first=layers[0].before_attention,
             between=[joint(before, after) for before, after in pairwise(layers)],
             last=lambda x, mixed: mx.fast.rms_norm(layers[-1].after_attention(x, mixed), norm, eps),
         )
@@ -141,7 +159,7 @@ class Decoder:
 
     def __call__(self, embeddings: mx.array, cache: KVCache | OnePass) -> mx.array:
         """embeddings: (rows, width, hidden), right-aligned behind the cache -> (rows, width, hidden)."""
-        width = embeddings.shape[1]
+        rows, width, hidden = embeddings.shape
         cache.reserve(width)
         offsets = cache.rope_offsets()
         mask = cache.attention_mask(width)
@@ -150,12 +168,13 @@ class Decoder:
             stretches = self._compiled
             # A number would be a constant, and every step would be compiled anew.
             offsets = mx.array(offsets) if isinstance(offsets, int) else offsets
-        x, heads = stretches.first(embeddings, offsets)
+        x = embeddings.reshape(rows * width, hidden)
+        heads = stretches.first(x, offsets, width)
         for layer, following in enumerate(stretches.between, start=1):
-            x, heads = following(x, self._attend(cache, layer - 1, heads, mask), offsets)
+            x, heads = following(x, self._attend(cache, layer - 1, heads, mask), offsets, width)
         x = stretches.last(x, self._attend(cache, len(stretches.between), heads, mask))
         cache.advance(width)
-        return x
+        return x.reshape(rows, width, hidden)
 
     def _attend(
         self, cache: KVCache | OnePass, layer: int, heads: Heads, mask: mx.array | str | None

@@ -159,12 +159,13 @@ class EncoderLayer:
             weights.tensor("self_attn_layer_norm.bias"),
         )
         self.ffn_norm = (weights.tensor("final_layer_norm.weight"), weights.tensor("final_layer_norm.bias"))
+        self.gelu = weights.placement.fused(gelu)
         self.clamps = weights.placement.dtype == mx.float16
 
     def __call__(self, x: mx.array, plan: WindowPlan) -> mx.array:
         """x: (tokens, d), attending inside the plan's windows only."""
         x = x + self._attention(layer_norm(x, self.attention_norm), plan)
-        x = x + self.fc2(gelu(self.fc1(layer_norm(x, self.ffn_norm))))
+        x = x + self.fc2(self.gelu(self.fc1(layer_norm(x, self.ffn_norm))))
         # Published behavior for float16: large activations are clipped, not left to become infinite.
         return mx.clip(x, -_FLOAT16_LIMIT, _FLOAT16_LIMIT) if self.clamps else x
 
@@ -191,6 +192,7 @@ class AudioEncoder:
         self.config = config
         self.dtype = weights.placement.dtype
         self.attention = weights.placement.attention
+        self.gelu = weights.placement.fused(gelu)
         self.plans_by_shape = weights.placement.plans_by_shape
         self.stem = [StridedConvolution(weights.scope(f"conv2d{i}")) for i in (1, 2, 3)]
         self.conv_out = weights.projection("conv_out")
@@ -223,7 +225,7 @@ class AudioEncoder:
             # As many tokens as rows have slots make few shapes; the tokens as they are, a new one nearly every time.
             slots = plan.to_rows(x).reshape(plan.row_count * plan.row_length, -1)
             x = plan.to_flat(self._transformed(slots, plan.in_rows()))
-        x = self.proj2(gelu(self.proj1(layer_norm(x, self.ln_post))))
+        x = self.proj2(self.gelu(self.proj1(layer_norm(x, self.ln_post))))
         if len(counts) == 1:
             return [x]
         ends = np.cumsum(counts).tolist()
@@ -276,7 +278,7 @@ class AudioEncoder:
 
     def _convolve_some(self, x: mx.array) -> mx.array:
         for convolution in self.stem:
-            x = gelu(convolution(x))
+            x = self.gelu(convolution(x))
         # (rows, time, mel, channels) -> channel-major features, the order conv_out was trained with.
         x = x.swapaxes(2, 3).reshape(x.shape[0], x.shape[1], -1)
         return self.conv_out(x) + self.positions[: x.shape[1]]

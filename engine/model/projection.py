@@ -9,7 +9,7 @@ of magnitude faster.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,8 @@ _ROWS_WORTH_THE_HOST = 8
 class Placement:
     """How tensors are kept: compute type, quantized or not, products made by MLX or by numpy on the host.
 
-    compiles: whether stretches of single steps are compiled. attention: how attention is asked for.
+    compiles: whether stretches of single steps, and what is done element by element, are compiled.
+    attention: how attention is asked for.
     plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
     are made few, at the price of padding.
     """
@@ -51,6 +52,10 @@ class Placement:
             attention=AttentionForm.for_device(device, dtype),
             plans_by_shape=not on_cpu and mx.cuda.is_available(),
         )
+
+    def fused(self, function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+        """A function of arrays that goes element by element, as one kernel for arrays of any size where that helps."""
+        return mx.compile(function, shapeless=True) if self.compiles else function
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,9 @@ class TokenUsage:
 class Timings:
     """Where the engine's time went, in seconds, for logs and benchmarks.
 
-    prefill_seconds: from the encoded audio to the first token, of all batches. generate_seconds: the rest of decoding.
+    encode_seconds: of log-mel frames and encoder; on a GPU, until they are handed over, and what the device still takes
+    counts as prefill. prefill_seconds: from there to the first token, of all batches. generate_seconds: the rest of
+    decoding.
     align_seconds: finding the times of words, where they were asked for.
     """
 

@@ -64,7 +64,7 @@ def parts(
     aligner = ("--peer-python", str(peer_python)) if peer_python else ()
     clip = ("--only", "clip", "--clip-seconds", "10", "--rounds", "7")
     clients = ("--only", "clients", "--clients", "1", "8", "32", "--client-rounds", "2")
-    clients += ("--requests-per-client", "2")
+    clients += ("--requests-per-client", "2", "--round-seconds", "8")
     hour = ("--only", "long", "--long-seconds", hour_seconds, "--peer-batches", "32", "64")
     middle = ("--only", "middle", "--long-seconds", hour_seconds)
     steps = ("--only", "limits", "step", "--rows", "1", "8", "32", "64")

@@ -3,7 +3,8 @@
 FOLDER: a model's, for instance of random weights (`scribewire bench --random 0.6b --keep DIR`). Kernels are counted and
 timed through PyTorch's profiler, which sees every kernel of the process, MLX's too; so it needs torch with CUDA beside
 `mlx[cuda13]`, and is run by hand. Three numbers of a step: from start to start, what Python and MLX take to build and
-hand over its graph while the device waits, and what the kernels themselves take.
+hand over its graph while the device waits, and what the kernels themselves take. Of the handing over, the calls of
+CUDA's own that took longest, where the profiler lists them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from engine.batching.step import RunningBatch
 from engine.bench.component_side import Components
 from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
 
-STEPS, WARM_STEPS, SHOWN_KERNELS = 20, 12, 14
+STEPS, WARM_STEPS, SHOWN = 20, 12, 14
 
 
 def main() -> None:
@@ -40,7 +41,9 @@ def main() -> None:
     components = Components(arguments.folder, "gpu", arguments.dtype)
     found = [_profiled(components, rows, arguments.seconds) for rows in arguments.rows]
     for one in found:
-        print({name: value for name, value in one.items() if name != "kernels"}, flush=True)
+        print(
+            {name: value for name, value in one.items() if name not in ("kernels", "host_calls")}, flush=True
+        )
     command = f"python -m tests.bench.step_profile {arguments.folder.name} --dtype {arguments.dtype}"
     content = {
         "model": arguments.folder.name,
@@ -52,6 +55,7 @@ def main() -> None:
 
 
 def _profiled(components: Components, rows: int, seconds: float) -> dict[str, Any]:
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     batch = RunningBatch(components.model, Marks(end_ids=frozenset()))
@@ -67,23 +71,42 @@ def _profiled(components: Components, rows: int, seconds: float) -> dict[str, An
         for _ in range(STEPS):
             batch.step()
         mx.synchronize()
-    counts: collections.Counter[str] = collections.Counter()
-    microseconds: collections.Counter[str] = collections.Counter()
+    kernels, calls = _Tally(), _Tally()
     for event in profiler.events():
-        name = _plain_name(event.name)
-        counts[name] += 1
-        microseconds[name] += event.time_range.elapsed_us()
+        tally = kernels if event.device_type == DeviceType.CUDA else calls
+        tally.add(_plain_name(event.name), event.time_range.elapsed_us())
     return {
         "rows": rows,
         "step_ms": round(step_seconds * 1e3, 3),
         "build_and_encode_ms": round(statistics.median(handing_over) * 1e3, 3),
-        "kernels_per_step": round(counts.total() / STEPS, 1),
-        "gpu_busy_ms": round(microseconds.total() / STEPS / 1000, 3),
-        "kernels": [
-            {"kernel": name, "per_step": round(counts[name] / STEPS, 1), "ms": round(spent / STEPS / 1000, 4)}
-            for name, spent in microseconds.most_common(SHOWN_KERNELS)
-        ],
+        "kernels_per_step": round(kernels.counts.total() / STEPS, 1),
+        "gpu_busy_ms": round(kernels.microseconds.total() / STEPS / 1000, 3),
+        "kernels": kernels.longest(),
+        "host_calls": calls.longest(),
     }
+
+
+class _Tally:
+    """How often something was, and how long in all."""
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.microseconds: collections.Counter[str] = collections.Counter()
+
+    def add(self, name: str, microseconds: float) -> None:
+        self.counts[name] += 1
+        self.microseconds[name] += microseconds
+
+    def longest(self) -> list[dict[str, Any]]:
+        """Of one step, what took longest first."""
+        return [
+            {
+                "name": name,
+                "per_step": round(self.counts[name] / STEPS, 1),
+                "ms": round(spent / STEPS / 1000, 4),
+            }
+            for name, spent in self.microseconds.most_common(SHOWN)
+        ]
 
 
 def _hand_over_seconds(batch: RunningBatch) -> float:

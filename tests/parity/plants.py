@@ -193,7 +193,7 @@ PLANTS = (
         "encoder: no GELU between the projections",
         "encoder",
         ENCODER,
-        "self.proj2(gelu(self.proj1(",
+        "self.proj2(self.gelu(self.proj1(",
         "self.proj2((self.proj1(",
     ),
     _one(

@@ -100,6 +100,19 @@ def test_warm_up_requests_do_not_count(server: tuple[CountingServer, ServerAddre
     assert set(counting.order) == {"0.wav", "1.wav", "2.wav"}
 
 
+def test_a_round_and_its_warm_up_last_as_long_as_asked(
+    server: tuple[CountingServer, ServerAddress], tmp_path: Path
+) -> None:
+    counting, address = server
+    load = closed_loop(address, [clip(tmp_path, "a.wav")], 2, 3, seconds=0.2)
+    assert load.wall_seconds >= 0.2
+    assert len(load.latencies) >= 3
+    # At least one more of each client before it counts.
+    assert counting.answered >= len(load.latencies) + 2
+    short = closed_loop(address, [clip(tmp_path, "a.wav")], 2, 3, warm_up=False)
+    assert len(short.latencies) == 3
+
+
 def test_a_refused_request_ends_the_loop_with_the_servers_words(
     server: tuple[CountingServer, ServerAddress], tmp_path: Path
 ) -> None:

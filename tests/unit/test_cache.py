@@ -132,6 +132,15 @@ def test_row_longer_than_all_before_it_moves_the_common_column() -> None:
     assert contents(cache) == {0: [1.0, 2.0], 1: [3.0, 4.0, 5.0, 6.0], 2: [7.0]}
 
 
+def test_rows_that_join_in_slots_apart_from_each_other_keep_their_order() -> None:
+    cache = prefilled([[float(row)] * 3 for row in range(8)])
+    cache.free_slots([1])
+    assert cache.free_slots([4, 5]) is None
+    assert cache.adopt(prefilled([[21.0, 22.0], [31.0, 32.0], [41.0]])) == [1, 4, 5]
+    stayed = {slot: [float(slot)] * 3 for slot in (0, 2, 3, 6, 7)}
+    assert contents(cache) == stayed | {1: [21.0, 22.0], 4: [31.0, 32.0], 5: [41.0]}
+
+
 def test_rewound_columns_are_written_again() -> None:
     cache = prefilled([[1.0, 2.0, 3.0]])
     cache.rewind(2)

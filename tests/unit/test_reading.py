@@ -5,12 +5,9 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-import mlx.core as mx
 import pytest
 
 from engine.batching.sequence import Ending, Sequence
-from engine.device import choose_device, choose_dtype
-from engine.protocol.errors import OptionInvalid
 from engine.protocol.transcript import Segment
 from engine.reading import compression_ratio, main_language, read_sequence, recognition_marks
 from engine.text.tokenizer import Tokenizer
@@ -95,13 +92,3 @@ def test_marks_find_where_none_parts_from_a_language(tokenizer: Tokenizer) -> No
     assert tokenizer.decode(list(marks.none_prefix)) == "language "
     assert marks.none_token == tokenizer.encode_text("N")[0]
     assert marks.end_ids == {TOKEN_IDS["<|im_end|>"], TOKEN_IDS["<|endoftext|>"]}
-
-
-def test_device_and_type_follow_each_other() -> None:
-    assert choose_dtype("auto", choose_device("cpu")) == mx.float32
-    assert choose_dtype("auto", mx.Device(mx.gpu)) == mx.bfloat16
-    assert choose_dtype("float16", choose_device("cpu")) == mx.float16
-    with pytest.raises(OptionInvalid, match="auto, cpu or gpu"):
-        choose_device("tpu")
-    with pytest.raises(OptionInvalid, match="dtype must be"):
-        choose_dtype("int8", choose_device("cpu"))

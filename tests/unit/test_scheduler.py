@@ -346,3 +346,37 @@ def test_every_chunk_is_admitted_once_and_no_limit_is_ever_passed(seed: int) -> 
     assert len(admitted) == len(set(admitted))
     assert desk.scheduler.waiting_count == 0
     assert desk.offered - len(admitted) <= 5 * len(closed)
+
+
+def test_rows_of_a_full_batch_are_let_become_free_until_several_chunks_share_a_prefill() -> None:
+    desk = Desk(BatchLimits(max_rows=16, token_budget=1_000_000, prefill_tokens=100_000, rows_together=4))
+    desk.recording("long", 40, interactive=False)
+    full = desk.next_prefill()
+    assert len(full) == desk.scheduler.limits.rows_for_others == 14
+    for ticket in full[:3]:
+        desk.end([ticket])
+        assert desk.scheduler.next_move() is Move.STEP
+        desk.scheduler.stepped()
+    desk.end([full[3]])
+    assert len(desk.next_prefill()) == 4
+
+
+def test_what_is_urgent_does_not_wait_for_rows_and_the_last_chunks_do_not_either() -> None:
+    desk = Desk(BatchLimits(max_rows=16, token_budget=1_000_000, prefill_tokens=100_000, rows_together=4))
+    desk.recording("long", 16, interactive=False)
+    full = desk.next_prefill()
+    desk.recording("short", 1)
+    assert names(desk.next_prefill()) == ["short"]
+    desk.end(full[:2])
+    # Two chunks are left, and two rows are free for them, one of which the short recording holds.
+    desk.end([full[2]])
+    assert names(desk.next_prefill()) == ["long", "long"]
+
+
+def test_an_empty_batch_waits_for_no_rows() -> None:
+    desk = Desk(BatchLimits(max_rows=4, token_budget=1_000_000, prefill_tokens=100_000, rows_together=8))
+    desk.recording("long", 9, interactive=False)
+    first = desk.next_prefill()
+    assert len(first) == 3
+    desk.end(first)
+    assert len(desk.next_prefill()) == 3
