@@ -305,9 +305,19 @@ class Scheduler:
         return self._fitting(urgent, limits.max_rows, limits.token_budget)
 
     def _waits_for_rows(self, waiting: int) -> bool:
-        """Whether rows that will soon be free make a prefill of more chunks that are not urgent worth the wait."""
-        free = self.limits.rows_for_others - self.row_count
-        return free < min(self.limits.rows_together, waiting, self.row_count)
+        """Whether rows that will soon be free make a prefill of more chunks that are not urgent worth the wait.
+
+        waiting: such chunks. They wait for no more rows than their like still hold, or urgent ones could keep them out.
+        """
+        wanted = min(self.limits.rows_together, waiting)
+        if self.limits.rows_for_others - self.row_count >= wanted:
+            return False
+        held = sum(
+            not self._is_urgent(one)
+            for one in self._admitted.values()
+            if one.recording_id in self._recordings
+        )
+        return self.limits.rows_for_others - self.row_count < min(wanted, held)
 
     def _is_urgent(self, ticket: Ticket) -> bool:
         return self._recordings[ticket.recording_id].is_urgent(ticket)

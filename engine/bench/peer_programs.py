@@ -36,6 +36,8 @@ _TYPES = {
     ("mlx-audio", "cpu"): ("stored", "float32"),
 }
 _KEY = "bench-of-scribewire"
+AS_GIVEN = "as given"
+"""Said of a peer that reads the checkpoint itself."""
 
 Note = Callable[[str], None]
 
@@ -106,7 +108,7 @@ def prepare(
     raises: ChildFailed when it fails with every type on either
     """
     given: tuple[tuple[str, Callable[[], Path]], ...] = (
-        ("as given", lambda: folder),
+        (AS_GIVEN, lambda: folder),
         ("unpacked", lambda: _plain_copy(folder, scratch, device)),
     )
     failures: list[str] = []

@@ -21,7 +21,7 @@ from engine.bench.audio import write_wav
 from engine.bench.child import Child, ChildFailed, child, run_to_end
 from engine.bench.component_parts import COMPONENT_PARTS, measure_component
 from engine.bench.measuring import machine, versions
-from engine.bench.peer_programs import Note, Peer, absent, prepare, python_with
+from engine.bench.peer_programs import AS_GIVEN, Note, Peer, absent, prepare, python_with
 from engine.bench.plan import COMPARED_PARTS, PARTS, Plan, PlanInvalid
 from engine.bench.serving import RequestFailed
 from engine.bench.side_by_side import (
@@ -72,7 +72,7 @@ def run(plan: Plan, command: str, out: Path | None, note: Note, *, again: bool =
         rest = [one for one in left if one in _PROCESS_PARTS]
         peers: list[Peer] = []
         if any(one in COMPARED_PARTS for one in rest):
-            peers, about = _prepared_peers(plan, folder, scratch, document, note)
+            peers, about = _prepared_peers(plan, folder, scratch, document, note, again=again)
             document["peers"] = document.get("peers", {}) | about
         for part in rest:
             compared = peers if part in COMPARED_PARTS else []
@@ -172,9 +172,12 @@ def _measure_components(
 
 
 def _prepared_peers(
-    plan: Plan, folder: Path, scratch: Path, document: Document, note: Note
+    plan: Plan, folder: Path, scratch: Path, document: Document, note: Note, *, again: bool
 ) -> tuple[list[Peer], dict[str, Any]]:
-    """The peers that run here, and what is to be said of all that were asked for."""
+    """The peers that run here, and what is to be said of all that were asked for.
+
+    again: find out anew in which type a peer is fastest, though the document says so.
+    """
     ready: list[Peer] = []
     about: dict[str, Any] = {}
     if not plan.peers:
@@ -186,6 +189,12 @@ def _prepared_peers(
         if python is None:
             about[name] = absent(name)
             note(f"{name} is not installed: {about[name]['how_to_install']}")
+            continue
+        known = document.get("peers", {}).get(name, {})
+        if not again and "dtype" in known and known.get("weights") == AS_GIVEN:
+            note(f"{name}: {known['dtype']} was found to be fastest before")
+            ready.append(Peer(name, python, folder, known["dtype"], plan.tokens_per_second, known))
+            about[name] = known
             continue
         try:
             peer = prepare(name, python, folder, scratch, clip, device, plan.tokens_per_second, note)

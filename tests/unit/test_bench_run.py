@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from engine.bench import runner
 from engine.bench.child import ChildFailed, child, run_to_end
-from engine.bench.peer_programs import absent, python_with
+from engine.bench.peer_programs import Peer, absent, python_with
 from engine.bench.plan import Plan, PlanInvalid
 from engine.bench.runner import failed_parts, run
 from engine.bench.serving import Caller, scribewire_server
@@ -115,6 +116,36 @@ def test_a_peer_that_is_not_installed_is_said_so_with_the_way_to_get_it(tiny: Pa
     assert "pip install" in document["peers"]["mlx-audio"]["how_to_install"]
     assert any("mlx-audio is not installed" in line for line in told)
     assert list(document["parts"]["clip"]["by_seconds"]["2"]["times"]) == ["scribewire"]
+
+
+def test_in_which_type_a_peer_is_fastest_is_found_once_for_all_parts_of_a_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def prepare(name: str, python: str, folder: Path, *rest: Any) -> Peer:
+        tried.append(name)
+        return Peer(name, python, folder, "float16", 3.5, {"weights": "as given", "dtype": "float16"})
+
+    monkeypatch.setattr(runner, "prepare", prepare)
+    monkeypatch.setattr(runner, "python_with", lambda name, pythons: "python")
+    plan = replace(SMALL, peers=("mlx-audio",), tokens_per_second=3.5)
+    document: dict[str, Any] = {}
+    told = Noted()
+
+    def prepared(*, again: bool = False) -> list[Peer]:
+        ready, about = runner._prepared_peers(plan, tmp_path, tmp_path, document, told, again=again)
+        document["peers"] = about
+        return ready
+
+    first, second = prepared(), prepared()
+    assert first == second
+    assert tried == ["mlx-audio"]
+    assert told == ["mlx-audio: float16 was found to be fastest before"]
+    prepared(again=True)
+    document["peers"]["mlx-audio"]["weights"] = "unpacked"
+    prepared()
+    assert tried == ["mlx-audio"] * 3
 
 
 def test_only_an_interpreter_that_has_the_peer_is_taken() -> None:

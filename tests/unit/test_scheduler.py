@@ -380,3 +380,22 @@ def test_an_empty_batch_waits_for_no_rows() -> None:
     assert len(first) == 3
     desk.end(first)
     assert len(desk.next_prefill()) == 3
+
+
+def test_waiting_for_rows_does_not_let_urgent_chunks_keep_the_others_out() -> None:
+    desk = Desk(BatchLimits(max_rows=16, token_budget=1_000_000, prefill_tokens=1_000, rows_together=8))
+    for number in range(11):
+        desk.recording(f"short {number}", 1)
+    while len(desk.scheduler._admitted) < 11:
+        desk.next_prefill()
+    desk.recording("long", 30, interactive=False)
+    held = desk.next_prefill()
+    # The eleven urgent ones stay, so never more than three rows are free for the long one.
+    assert names(held) == ["long"] * 3
+    for _ in range(5):
+        desk.end(held[:1])
+        assert desk.scheduler.next_move() is Move.STEP
+        desk.scheduler.stepped()
+        desk.end(held[1:2])
+        held = held[2:] + desk.next_prefill()
+        assert names(held) == ["long"] * 3

@@ -45,9 +45,8 @@ Steps (each reads the work folder of the one before)
 Examples
   python -m engine.demo.recipe all --work build/demo --minutes 20 --hours 300
   going on from the shipped weights:
-  python -m engine.demo.recipe export --master engine/demo/model --layout thinker --dtype float32 --out build/start
   python -m engine.demo.recipe speech --work build/more --hours 200 --seed 9 &
-  python -m engine.demo.recipe train --work build/more --start-from build/start --rate 6e-4 --minutes 15 --seed 9
+  python -m engine.demo.recipe train --work build/more --start-from engine/demo/model --rate 6e-4 --minutes 15 --seed 9
   python -m engine.demo.recipe export --work build/more
 """
 SMALL = {"audio_width": 128, "audio_layers": 4, "audio_heads": 2, "audio_ffn": 512, "stem_channels": 32, "width": 192,
@@ -79,7 +78,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=500, help="warm-up steps")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--start-from", default="", help="folder of float weights and tokenizer to go on from"
+        "--start-from", default="", help="folder of weights, shipped or float, and tokenizer to go on from"
     )
     parser.add_argument("--masters", type=Path, nargs="+", default=[], help="folders to average")
     parser.add_argument("--resume", action="store_true", help="go on from WORK/run/state.pt")
