@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.audio.mel import log_mel_batch
 from engine.audio.recording import OpenRecording
 from engine.audio.split import Chunk, can_be_halved, is_silent
 from engine.batch_limits import batch_limits
@@ -186,13 +185,7 @@ class Pipeline:
         for work in works:
             work.begin()
         with timed("encode", works):
-            mels = log_mel_batch([mx.array(piece.chunk.samples) for piece in pieces])
-            embeddings = self._model.network.encode(mels)
-            if self._model.device.type == mx.DeviceType.cpu:
-                mx.eval(embeddings)
-            else:
-                # The prompts' graph is built while the device encodes.
-                mx.async_eval(embeddings)
+            mels, embeddings = self._model.encode([piece.chunk.samples for piece in pieces])
         with timed("prefill", works):
             for piece, mel, embedding in zip(pieces, mels, embeddings, strict=True):
                 assert piece.sequence is not None

@@ -6,11 +6,13 @@ Everything here touches MLX and belongs to one thread. It decodes nothing by its
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.audio.mel import HOP_SAMPLES
+from engine.audio.mel import HOP_SAMPLES, log_mel_batch
+from engine.audio.split import Samples
 from engine.batching.drafting import DRAFT_TOKENS, check_pair
 from engine.batching.forcing import forced_token_count
 from engine.batching.gauging import Gauge
@@ -119,6 +121,16 @@ class ResidentModel:
             mx.clear_cache()
             return None
         return Speculator.with_draft(self.network, self.draft, self.marks, plan)
+
+    def encode(self, clips: Several[Samples]) -> tuple[list[mx.array], list[mx.array]]:
+        """Log-mel frames (frames, mel_bins) and embeddings (tokens, hidden) of clips, (n,) float32 at 16 kHz each.
+
+        On a GPU they are handed over and not waited for, so that the prompts' graph is built meanwhile.
+        """
+        mels = log_mel_batch([mx.array(samples) for samples in clips])
+        embeddings = self.network.encode(mels)
+        (mx.eval if self.device.type == mx.DeviceType.cpu else mx.async_eval)(embeddings)
+        return mels, embeddings
 
     def wish(self, options: TranscribeOptions) -> Wish:
         """Check what a recording asks for against this model; raises LanguageUnknown, LanguageUnsupported."""
