@@ -53,7 +53,10 @@ class _CountingPipe:
                 self._in_hand += 1
                 if self._in_hand > self._most and self._count_path is not None:
                     self._most = self._in_hand
-                    self._count_path.write_text(str(self._most))
+                    # Whole or not there: it may be read, and this process ended, at any time.
+                    draft = self._count_path.with_suffix(".draft")
+                    draft.write_text(str(self._most))
+                    draft.replace(self._count_path)
         return message
 
     def send(self, message: Any) -> None:
