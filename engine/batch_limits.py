@@ -9,7 +9,7 @@ _ROWS: dict[DeviceKind, int] = {"cpu": 8, "metal": 32, "cuda": 64}
 _PREFILL_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 8192}
 _ROWS_TOGETHER: dict[DeviceKind, int] = {"cpu": 1, "metal": 1, "cuda": 8}
 """Rows of long recordings that are prefilled together where the batch is full. A CUDA GPU is bound by launches, so a
-prefill of one costs what a prefill of eight does."""
+prefill of one costs nearly what a prefill of eight does."""
 _ALIGN_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 8192}
 """Of one alignment, which the running batch waits for. A CUDA GPU takes eight thousand in the time of some steps and is
 bound by launches below; elsewhere arithmetic is the bound, and more would only be a longer wait."""

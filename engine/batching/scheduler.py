@@ -309,15 +309,13 @@ class Scheduler:
 
         waiting: such chunks. They wait for no more rows than their like still hold, or urgent ones could keep them out.
         """
+        free = self.limits.rows_for_others - self.row_count
         wanted = min(self.limits.rows_together, waiting)
-        if self.limits.rows_for_others - self.row_count >= wanted:
+        if free >= wanted:
             return False
-        held = sum(
-            not self._is_urgent(one)
-            for one in self._admitted.values()
-            if one.recording_id in self._recordings
-        )
-        return self.limits.rows_for_others - self.row_count < min(wanted, held)
+        admitted = self._admitted.values()
+        held = sum(one.recording_id in self._recordings and not self._is_urgent(one) for one in admitted)
+        return free < min(wanted, held)
 
     def _is_urgent(self, ticket: Ticket) -> bool:
         return self._recordings[ticket.recording_id].is_urgent(ticket)

@@ -367,9 +367,8 @@ def test_what_is_urgent_does_not_wait_for_rows_and_the_last_chunks_do_not_either
     full = desk.next_prefill()
     desk.recording("short", 1)
     assert names(desk.next_prefill()) == ["short"]
-    desk.end(full[:2])
-    # Two chunks are left, and two rows are free for them, one of which the short recording holds.
-    desk.end([full[2]])
+    # Two chunks are left. Of three rows that become free the short recording has taken the place of one.
+    desk.end(full[:3])
     assert names(desk.next_prefill()) == ["long", "long"]
 
 
@@ -386,7 +385,7 @@ def test_waiting_for_rows_does_not_let_urgent_chunks_keep_the_others_out() -> No
     desk = Desk(BatchLimits(max_rows=16, token_budget=1_000_000, prefill_tokens=1_000, rows_together=8))
     for number in range(11):
         desk.recording(f"short {number}", 1)
-    while len(desk.scheduler._admitted) < 11:
+    while desk.scheduler.row_count < 11:
         desk.next_prefill()
     desk.recording("long", 30, interactive=False)
     held = desk.next_prefill()
