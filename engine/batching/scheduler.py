@@ -8,8 +8,9 @@ its row and its tokens until it is released. The rules:
   kept for them, so a long recording delays them by one prefill at most. Where both wait, every fourth prefill is the
   others' nevertheless.
 * Among equals, the owner who was served least goes first, then the older recording, then the earlier chunk.
-* Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still, and
-  enough for a first word where recordings have just begun and nobody else waits to begin.
+* Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still (for
+  somebody who waits to begin, only urgent ones count), and enough for a first word where recordings have just begun
+  and nobody else waits to begin.
 * Where the batch is full and more chunks of long recordings wait than rows are free, some rows are let become free
   first, so that several chunks share a prefill, on devices where one costs as much as several.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
@@ -30,7 +31,7 @@ URGENT_CHUNKS = 2
 """So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""
 
 _OTHERS_EVERY = 4
-_ROWS_PER_FURTHER_STEP = 8
+_MOST_STEPS_BETWEEN = 8
 _STEPS_TO_SPEAK = 16
 """Who has just joined with a first chunk says a first word in so many steps: up to ten tokens of language head in a
 small vocabulary, a word, the step that is read one step late, and some that may be held back."""
@@ -46,7 +47,9 @@ class BatchLimits:
 
     token_budget: of all admitted chunks together. prefill_tokens: prompt tokens admitted at once, padding included.
     align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill. rows_together: chunks that are not
-    urgent join a running batch when so many rows are free for them, or as many as there are chunks.
+    urgent join a running batch when so many rows are free for them, or as many as there are chunks. rows_per_step: for
+    each so many rows, one step more is taken between two prefills. has_few_sizes: chunks that are not urgent are
+    prefilled in groups of 1, 2, 3, 4, 6, 8, 12, 16, ...
     """
 
     max_rows: int
@@ -54,6 +57,8 @@ class BatchLimits:
     prefill_tokens: int
     align_tokens: int = 0
     rows_together: int = 1
+    rows_per_step: int = 8
+    has_few_sizes: bool = False
 
     @property
     def tokens_of_a_pass(self) -> int:
@@ -224,9 +229,7 @@ class Scheduler:
         joined_rows = len(self._admitted) - len(self._prefilling)
         if self._is_prefilling:
             return Move.STEP if joined_rows and not self._steps_since_prefill else Move.FEED
-        patience = 1 + joined_rows // _ROWS_PER_FURTHER_STEP
-        if self._has_beginners and not self._is_beginner_waiting():
-            patience = max(patience, _STEPS_TO_SPEAK)
+        patience = self._patience(joined_rows)
         if not (joined_rows and self._steps_since_prefill < patience):
             wants_alignment = self._wants_alignment(joined_rows)
             if wants_alignment and self._may_align_next:
@@ -285,6 +288,24 @@ class Scheduler:
         """The running batch took a step."""
         self._steps_since_prefill += 1
 
+    def _patience(self, joined_rows: int) -> int:
+        """Steps to take before the next prefill. Who waits to begin is held up only by rows that are urgent too."""
+        if not self._has_beginners and joined_rows < self.limits.rows_per_step:
+            return 1
+        if not self._is_beginner_waiting():
+            steps = self._steps_for(joined_rows)
+            return max(steps, _STEPS_TO_SPEAK) if self._has_beginners else steps
+        return self._steps_for(
+            sum(
+                ticket.recording_id in self._recordings and self._is_urgent(ticket)
+                for ticket_id, ticket in self._admitted.items()
+                if ticket_id not in self._prefilling
+            )
+        )
+
+    def _steps_for(self, rows: int) -> int:
+        return min(1 + rows // self.limits.rows_per_step, _MOST_STEPS_BETWEEN)
+
     def _next_group(self) -> list[Ticket]:
         if self.row_count >= self.limits.max_rows or not self._may_admit_more:
             return []
@@ -300,6 +321,8 @@ class Scheduler:
             group = []
             if not self._waits_for_rows(len(others)):
                 group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
+            if group and limits.has_few_sizes:
+                group = group[: _size_below(len(group))]
             if group or not urgent:
                 return group
         return self._fitting(urgent, limits.max_rows, limits.token_budget)

@@ -57,6 +57,11 @@ class KVCache:
         self.trailing = 0
         # (stop, columns to attend to) of the pass under way: every layer asks, and rows change only between passes.
         self._window_of_pass: tuple[int, tuple[int, int]] | None = None
+        # What a kernel that writes into the buffers itself computes beside that, until somebody else needs them.
+        self._unsettled: mx.array | None = None
+        # Columns of a prefill that `start_rows` has announced; and whether what holds them is views of it.
+        self._announced = 0
+        self._holds_views = False
 
     @property
     def slot_count(self) -> int:
@@ -95,6 +100,7 @@ class KVCache:
             raise ValueError("the cache already holds rows")
         width = self.in_width_steps(max(lengths))
         self.trailing = width - lengths[0] if len(set(lengths)) == 1 else 0
+        self._announced = width
         starts = [0 if self.trailing else width - length for length in lengths]
         self._starts = np.asarray(starts, dtype=np.int64)
         return width
@@ -110,7 +116,7 @@ class KVCache:
         Leftovers in front of all rows are given up before buffers grow.
         """
         self._window_of_pass = None
-        if self.end + extra > self._capacity:
+        if self._holds_views or self.end + extra > self._capacity:
             used = self.end - self._first()
             self._rebuild(list(range(self.slot_count)), end=used, capacity=_columns(used + extra))
 
@@ -122,6 +128,26 @@ class KVCache:
         """
         stop = self.end + keys.shape[2]
         return self._write(self._keys, layer, keys, stop), self._write(self._values, layer, values, stop)
+
+    def buffers_to_write(self) -> tuple[mx.array, list[mx.array]] | None:
+        """For a kernel that writes one column into the buffers itself and attends to them; None before any were made.
+
+        Returns marks (2 + slots,) int32, the column, the capacity and each slot's start, and all keys, then all values.
+        `reserve` must have made room. MLX takes buffers for read where they are written so, and may run what comes
+        after at the same time; so whoever uses them next has that kernel handed over to the device first, behind which
+        everything else then stands in line. Tell `written_by` what it computes.
+        """
+        if any(buffer is None for buffer in (*self._keys, *self._values)):
+            return None
+        self._settle()
+        # A free slot sees what it is about to write and nothing else.
+        starts = np.minimum(self._starts, self.end)
+        marks = np.concatenate([(self.end, self._capacity), starts]).astype(np.int32)
+        return mx.array(marks), self.state()
+
+    def written_by(self, result: mx.array) -> None:
+        """result: depends on the kernels that write, in every layer, what `buffers_to_write` gave out."""
+        self._unsettled = result
 
     def advance(self, width: int) -> None:
         """All layers have written `width` columns."""
@@ -175,9 +201,12 @@ class KVCache:
 
     def adopt(self, other: KVCache) -> list[int]:
         """Take over all rows of a cache that was prefilled apart; returns their slots here, in its order."""
+        self._settle()
+        other._settle()
         if not self.row_count:
             self._keys, self._values = other._keys, other._values
             self._capacity, self._starts, self.end = other._capacity, other._starts, other.end
+            self._holds_views = other._holds_views
             return list(range(self.slot_count))
         wanted = self.row_count + other.slot_count
         size = max(self.slot_count, slot_bucket(wanted))
@@ -203,6 +232,11 @@ class KVCache:
         """All buffers, for evaluation."""
         return [buffer for buffer in (*self._keys, *self._values) if buffer is not None]
 
+    def _settle(self) -> None:
+        if self._unsettled is not None:
+            mx.async_eval(self._unsettled)
+            self._unsettled = None
+
     def _used_starts(self) -> np.ndarray:
         used: np.ndarray = self._starts[self._starts != _FREE]
         return used
@@ -220,9 +254,11 @@ class KVCache:
         self._keys, self._values = [None] * layers, [None] * layers
         self._starts = np.zeros(0, dtype=np.int64)
         self._capacity = self.end = 0
+        self._holds_views = False
 
     def _rebuild(self, slots: list[int], *, end: int, capacity: int) -> None:
         """Move to buffers of these slots (old numbers; -1 is a new free one), their rows ending at column `end`."""
+        self._settle()
         first = self._first()
         used = self.end - first
         for buffers in (self._keys, self._values):
@@ -234,6 +270,7 @@ class KVCache:
             if before >= 0 and self._starts[before] != _FREE:
                 starts[slot] = self._starts[before] + end - self.end
         self._starts, self.end, self._capacity = starts, end, capacity
+        self._holds_views = False
 
     def _moved(self, old: mx.array, slots: list[int], columns: slice, left: int, capacity: int) -> mx.array:
         heads, head_dim = self._shape
@@ -247,14 +284,20 @@ class KVCache:
         return new
 
     def _write(self, buffers: list[mx.array | None], layer: int, new: mx.array, stop: int) -> mx.array:
+        self._settle()
+        first, last = self._window(stop)
         buffer = buffers[layer]
+        if buffer is None and stop == self._announced and last <= stop:
+            # A prompt fed at once needs no buffer with room: where it joins others it is copied into theirs, and where
+            # it is alone its first step moves it into one.
+            buffers[layer], self._holds_views = new, True
+            return new if (first, last) == (0, stop) else new[:, :, first:last]
         if buffer is None:
             heads, head_dim = self._shape
             buffer = mx.zeros((self.slot_count, heads, self._capacity, head_dim), dtype=self._dtype)
         buffer[:, :, self.end : stop] = new
         buffers[layer] = buffer
-        first, stop = self._window(stop)
-        return buffer[:, :, first:stop] if first else buffer[:, :, :stop]
+        return buffer[:, :, first:last] if first else buffer[:, :, :last]
 
     def _window(self, stop: int) -> tuple[int, int]:
         """The columns to attend to when those up to `stop` are written."""

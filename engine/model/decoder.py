@@ -15,6 +15,7 @@ import mlx.core as mx
 from engine.model.cache import KVCache, OnePass
 from engine.model.config import TextConfig
 from engine.model.projection import Projection, Weights
+from engine.model.step_attention import suits
 
 
 def silu(x: mx.array) -> mx.array:
@@ -135,6 +136,23 @@ class Stretches:
         )
 
 
+def whole_step(
+    layers: list[DecoderLayer], norm: mx.array, attention: Callable[..., mx.array]
+) -> Callable[..., mx.array]:
+    """A step with the kernel for its attention: (x (rows, hidden), marks, all keys, then all values) -> final states.
+
+    Nothing in it is a number that changes from step to step, so it can be compiled as a whole.
+    """
+
+    def run(x: mx.array, marks: mx.array, buffers: list[mx.array]) -> mx.array:
+        for layer, keys, values in zip(layers, buffers[: len(layers)], buffers[len(layers) :], strict=True):
+            heads = layer.qkv(mx.fast.rms_norm(x, layer.attention_norm, layer.config.rms_norm_eps))
+            x = layer.after_attention(x, attention(heads, layer.head_scales, keys, values, marks))
+        return mx.fast.rms_norm(x, norm, layers[0].config.rms_norm_eps)
+
+    return run
+
+
 class Decoder:
     """Embeddings in, final hidden states out; `head` turns those into logits."""
 
@@ -151,6 +169,10 @@ class Decoder:
         )
         self._stretches = Stretches.of(self.layers, self.norm, config.rms_norm_eps)
         self._compiled = self._stretches.compiled() if weights.placement.compiles else None
+        self._step: Callable[..., mx.array] | None = None
+        if weights.placement.step_attention is not None and suits(config):
+            step = whole_step(self.layers, self.norm, weights.placement.step_attention(config))
+            self._step = mx.compile(step) if weights.placement.compiles else step
 
     def new_cache(self) -> KVCache:
         """An empty cache of this decoder's shape."""
@@ -161,6 +183,14 @@ class Decoder:
         """embeddings: (rows, width, hidden), right-aligned behind the cache -> (rows, width, hidden)."""
         rows, width, hidden = embeddings.shape
         cache.reserve(width)
+        if width == 1 and self._step is not None and isinstance(cache, KVCache):
+            written = cache.buffers_to_write()
+            if written is not None:
+                marks, buffers = written
+                x = self._step(embeddings.reshape(rows, hidden), marks, buffers)
+                cache.written_by(x)
+                cache.advance(width)
+                return x[:, None]
         offsets = cache.rope_offsets()
         mask = cache.attention_mask(width)
         stretches = self._stretches

@@ -9,7 +9,7 @@ masked, so a clip's result does not depend on which other clips are in the call.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
@@ -95,10 +95,6 @@ class WindowPlan:
             mx.array(scatter.astype(np.int32)),
             form.mask(valid[:, None, None, :], dtype),
         )
-
-    def in_rows(self) -> WindowPlan:
-        """The plan for tokens that lie in padded rows already, and stay in them."""
-        return replace(self, gather=None, scatter=None)
 
     def to_rows(self, flat: mx.array) -> mx.array:
         """(tokens, width) -> (rows, row_length, width)."""
@@ -198,6 +194,8 @@ class AudioEncoder:
         self.conv_out = weights.projection("conv_out")
         self.positions = mx.array(sinusoids(config.tokens_per_chunk, config.d_model)).astype(self.dtype)
         self.layers = [EncoderLayer(config, weights.scope(f"layers.{i}")) for i in range(config.layer_count)]
+        # Of slots in rows that are as long as a window can be, so that few shapes are traced.
+        self._compiled = mx.compile(self._transformed_rows) if self.plans_by_shape else None
         self.ln_post = (weights.tensor("ln_post.weight"), weights.tensor("ln_post.bias"))
         self.proj1 = weights.projection("proj1")
         self.proj2 = weights.projection("proj2")
@@ -219,17 +217,22 @@ class AudioEncoder:
             has_few_shapes=self.plans_by_shape,
         )
         x = mx.concatenate(clips, axis=0) if len(clips) > 1 else clips[0]
-        if not self.plans_by_shape:
+        if self._compiled is None:
             x = self._transformed(x, plan)
         else:
             # As many tokens as rows have slots make few shapes; the tokens as they are, a new one nearly every time.
-            slots = plan.to_rows(x).reshape(plan.row_count * plan.row_length, -1)
-            x = plan.to_flat(self._transformed(slots, plan.in_rows()))
+            x = plan.to_flat(self._compiled(plan.to_rows(x), plan.mask))
         x = self.proj2(self.gelu(self.proj1(layer_norm(x, self.ln_post))))
         if len(counts) == 1:
             return [x]
         ends = np.cumsum(counts).tolist()
         return [x[end - count : end] for end, count in zip(ends, counts, strict=True)]
+
+    def _transformed_rows(self, rows: mx.array, mask: mx.array | None) -> mx.array:
+        """rows: (row_count, row_length, d) slots, mask: as a plan's -> the same shape."""
+        count, length, width = rows.shape
+        plan = WindowPlan(count, length, gather=None, scatter=None, mask=mask)
+        return self._transformed(rows.reshape(count * length, width), plan).reshape(rows.shape)
 
     def _transformed(self, x: mx.array, plan: WindowPlan) -> mx.array:
         for layer in self.layers:

@@ -11,12 +11,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
 from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from engine.model.config import TextConfig
+from engine.model.few_rows import FewRowsKernel, FewRowsProduct, suits, trusted
+from engine.model.step_attention import StepAttention
 
 _ROWS_WORTH_THE_HOST = 8
 
@@ -27,6 +31,8 @@ class Placement:
 
     compiles: whether stretches of single steps, and what is done element by element, are compiled.
     attention: how attention is asked for.
+    few_rows: multiplies a few rows with a matrix that is not quantized, where there is a kernel of its own for that.
+    step_attention: makes the one kernel of a step's attention for a shape of heads, where there is one.
     plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
     are made few, at the price of padding.
     """
@@ -36,6 +42,8 @@ class Placement:
     multiplies_on_host: bool
     compiles: bool = False
     attention: AttentionForm = PLAIN_ATTENTION
+    few_rows: FewRowsProduct | None = None
+    step_attention: Callable[[TextConfig], Callable[..., mx.array]] | None = None
     plans_by_shape: bool = False
 
     @classmethod
@@ -43,6 +51,7 @@ class Placement:
         """What measures fastest on this kind of device (see the module's head)."""
         on_cpu = device.type == mx.DeviceType.cpu
         # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
+        on_cuda = not on_cpu and mx.cuda.is_available()
         on_host = on_cpu and sys.platform == "linux" and dtype == mx.float32
         return cls(
             dtype=dtype,
@@ -50,7 +59,9 @@ class Placement:
             multiplies_on_host=on_host,
             compiles=not on_cpu,
             attention=AttentionForm.for_device(device, dtype),
-            plans_by_shape=not on_cpu and mx.cuda.is_available(),
+            few_rows=trusted(FewRowsKernel(), dtype) if on_cuda else None,
+            step_attention=StepAttention if on_cuda else None,
+            plans_by_shape=on_cuda,
         )
 
     def fused(self, function: Callable[..., mx.array]) -> Callable[..., mx.array]:
@@ -119,6 +130,24 @@ class DenseProjection:
         if self.bias is not None or x.size == x.shape[-1]:
             return residual + self(x)
         return mx.addmm(residual, x, self.matrix)
+
+
+class FewRowsProjection(DenseProjection):
+    """The same, a few rows multiplied by a kernel of their own."""
+
+    def __init__(self, matrix: mx.array, product: FewRowsProduct) -> None:
+        """matrix: (out, in)."""
+        super().__init__(matrix.T, None)
+        # Bound here, not kept as a second array: both are the same memory, which is counted by arrays.
+        self._product = partial(product, matrix)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply the map to the last axis."""
+        return self._product(x, None) if suits(x) else super().__call__(x)
+
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x."""
+        return self._product(x, residual) if suits(x) else super().added_to(residual, x)
 
 
 class HostProjection(DenseProjection):
@@ -293,7 +322,10 @@ def _projection(
 ) -> Projection:
     if isinstance(matrix, QuantizedTensor):
         return QuantizedProjection(matrix, bias)
-    transposed = matrix.astype(placement.dtype).T
+    matrix = matrix.astype(placement.dtype)
+    if placement.few_rows is not None and bias is None:
+        return FewRowsProjection(matrix, placement.few_rows)
+    transposed = matrix.T
     if placement.multiplies_on_host:
         return HostProjection(transposed, bias)
     return DenseProjection(transposed, bias)

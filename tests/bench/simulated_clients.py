@@ -22,7 +22,9 @@ from tests.bench.measuring import RESULTS_FOLDER, write_result
 PROMPT_TOKENS, RESERVED_TOKENS = 150, 300
 FEWEST_TOKENS, MOST_TOKENS = 25, 46  # 3.5 a second, 30 % more or less
 REQUESTS, LEFT_OUT = 600, 150
-LIMITS = BatchLimits(max_rows=64, token_budget=10_000_000, prefill_tokens=8192, rows_together=8)
+LIMITS = BatchLimits(
+    max_rows=64, token_budget=10_000_000, prefill_tokens=8192, rows_together=8, rows_per_step=1
+)
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,34 @@ def test_running_rows_step_between_prefills_and_the_more_rows_the_more_steps() -
     assert steps_between[32] == 5
 
 
+def test_a_device_may_take_a_step_for_each_row_but_never_many() -> None:
+    limits = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100, rows_per_step=1)
+    desk = Desk(limits)
+    steps_between = []
+    for number in range(20):
+        desk.recording(f"{number}", 1)
+        steps = 0
+        while desk.scheduler.next_move() is Move.STEP:
+            desk.scheduler.stepped()
+            steps += 1
+        desk.scheduler.admit()
+        desk.scheduler.joined()
+        steps_between.append(steps)
+    assert steps_between[:5] == [0, 2, 3, 4, 5]
+    assert steps_between[10:] == [8] * 10
+
+
+def test_who_waits_to_begin_waits_for_no_steps_of_rows_that_nobody_waits_for() -> None:
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000, rows_per_step=1))
+    desk.recording("long", 40, interactive=False)
+    desk.next_prefill()
+    desk.recording("short", 1)
+    assert desk.scheduler.next_move() is Move.STEP
+    desk.scheduler.stepped()
+    assert desk.scheduler.next_move() is Move.ADMIT
+    assert names(desk.scheduler.admit()) == ["short"]
+
+
 def test_first_chunk_is_admitted_before_the_second_and_speaks_before_it_joins() -> None:
     desk = Desk()
     desk.recording("a", 3, interactive=True)
@@ -370,6 +398,16 @@ def test_what_is_urgent_does_not_wait_for_rows_and_the_last_chunks_do_not_either
     # Two chunks are left. Of three rows that become free the short recording has taken the place of one.
     desk.end(full[:3])
     assert names(desk.next_prefill()) == ["long", "long"]
+
+
+def test_where_shapes_are_to_be_few_groups_have_few_sizes_and_nobody_is_left_behind() -> None:
+    desk = Desk(BatchLimits(max_rows=32, token_budget=1_000_000, prefill_tokens=100_000, has_few_sizes=True))
+    desk.recording("long", 23, interactive=False)
+    assert [len(desk.next_prefill()) for _ in range(3)] == [16, 6, 1]
+    assert desk.scheduler.waiting_count == 0
+    for number in range(5):
+        desk.recording(f"{number}", 1)
+    assert len(desk.next_prefill()) == 5, "who waits is not told to wait for a number"
 
 
 def test_an_empty_batch_waits_for_no_rows() -> None:

@@ -1,0 +1,167 @@
+"""What the engine's turns take while several recordings share it: `python -m tests.bench.move_profile --model FOLDER`.
+
+In one process, without HTTP: closed-loop callers with short clips, or a long file with short ones sent into its middle.
+Every turn of the pipeline is timed by what it did (a prefill of so many rows, a step of so many), so a latency that is
+too long can be told apart: waiting for a turn, somebody else's prefill, or the steps themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from engine.batching.scheduler import Move
+from engine.bench.audio import speech, write_wav
+from engine.bench.measuring import quantile
+from engine.pipeline import Pipeline
+from engine.protocol.config import EngineConfig
+from engine.transcriber import Transcriber
+from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
+
+Turns = dict[tuple[str, int], list[float]]
+
+
+@contextmanager
+def timed_turns() -> Iterator[Turns]:
+    """Milliseconds of the turns taken inside the block, by move and rows."""
+    turns: Turns = collections.defaultdict(list)
+    original = Pipeline._make
+
+    def timed(pipeline: Pipeline, move: Move) -> None:
+        rows = {
+            Move.ADMIT: len(pipeline._scheduler._group),
+            Move.FEED: len(pipeline._prefill_pieces),
+            Move.STEP: pipeline._batch.row_count,
+        }.get(move, 0)
+        started = time.perf_counter()
+        original(pipeline, move)
+        turns[move.name.lower(), rows].append(1e3 * (time.perf_counter() - started))
+
+    with patch.object(Pipeline, "_make", timed):
+        yield turns
+
+
+def closed_loops(transcriber: Transcriber, clients: int, clip_seconds: float, seconds: float) -> list[float]:
+    """Latencies, milliseconds, of so many callers who each send the next clip when the last one is answered."""
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+
+    def call(number: int) -> None:
+        while (started := time.perf_counter()) < end:
+            transcriber.transcribe(speech(clip_seconds, skip_seconds=0.73 * number))
+            latencies.append(1e3 * (time.perf_counter() - started))
+
+    threads = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return latencies
+
+
+def in_the_middle(transcriber: Transcriber, file: Path, shorts: int, clip_seconds: float) -> dict[str, Any]:
+    """The file alone, and with short clips sent into it one after the other."""
+    found: dict[str, Any] = {}
+    for count in (0, 0, shorts):
+        latencies: list[float] = []
+        started = time.perf_counter()
+        thread = threading.Thread(target=transcriber.transcribe, args=(file,), daemon=True)
+        thread.start()
+        for number in range(count):
+            time.sleep(found["alone_ms"] / 1e3 / (count + 1))
+            sent = time.perf_counter()
+            transcriber.transcribe(speech(clip_seconds, skip_seconds=0.73 * number))
+            latencies.append(round(1e3 * (time.perf_counter() - sent), 1))
+        thread.join()
+        found["with_shorts_ms" if count else "alone_ms"] = round(1e3 * (time.perf_counter() - started), 1)
+        found["short_ms"] = latencies
+    return found
+
+
+def main() -> None:
+    """Measure, print and write the JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--tokens-per-second", type=float, default=3.5, help="of audio, forced")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--clip-seconds", type=float, default=10.0)
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="of each number of clients, and of its warm-up"
+    )
+    parser.add_argument(
+        "--file-seconds", type=float, default=3600.0, help="of the long file; 0 leaves it out"
+    )
+    parser.add_argument("--name", default="move_profile")
+    parser.add_argument("--out", type=Path, default=RESULTS_FOLDER)
+    given = parser.parse_args()
+    config = EngineConfig(
+        model=given.model,
+        device=given.device,
+        offline=True,
+        forced_tokens_per_second=given.tokens_per_second,
+    )
+    found: list[dict[str, Any]] = []
+    given.out.mkdir(parents=True, exist_ok=True)
+    with Transcriber(config=config) as transcriber:
+        transcriber.warm_up()
+        for clients in given.clients:
+            closed_loops(transcriber, clients, given.clip_seconds, given.seconds)
+            with timed_turns() as turns:
+                latencies = closed_loops(transcriber, clients, given.clip_seconds, given.seconds)
+            found.append(
+                {
+                    "clients": clients,
+                    "requests": len(latencies),
+                    "p50_ms": round(quantile(latencies, 0.5), 1),
+                    "p95_ms": round(quantile(latencies, 0.95), 1),
+                    "turns": _table(turns),
+                }
+            )
+            _show(found[-1])
+        if given.file_seconds:
+            file = write_wav(given.out / "long.wav", speech(given.file_seconds))
+            with timed_turns() as turns:
+                middle = in_the_middle(transcriber, file, 3, given.clip_seconds / 2)
+            file.unlink()
+            found.append({"file_seconds": given.file_seconds, **middle, "turns": _table(turns)})
+            _show(found[-1])
+    command = f"python -m tests.bench.move_profile --model {Path(given.model).name} --device {given.device}"
+    content = {"model": Path(given.model).name, "machine": machine(), "found": found}
+    print(write_result(given.name, command, content, given.out))
+
+
+def _table(turns: Turns) -> list[dict[str, Any]]:
+    """Longest in all first."""
+    rows = [
+        {
+            "move": move,
+            "rows": rows,
+            "count": len(values),
+            "median_ms": round(statistics.median(values), 2),
+            "longest_ms": round(max(values), 1),
+            "sum_ms": round(sum(values)),
+        }
+        for (move, rows), values in turns.items()
+    ]
+    return sorted(rows, key=lambda row: -float(row["sum_ms"]))
+
+
+def _show(one: dict[str, Any]) -> None:
+    print({name: value for name, value in one.items() if name != "turns"}, flush=True)
+    for row in one["turns"][:12]:
+        print("   ", row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

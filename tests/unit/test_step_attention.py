@@ -1,0 +1,183 @@
+"""The kernel of a step's attention gives what separate kernels give: its source compiled for the CPU, and on a GPU.
+
+On the CPU the threads of a block take turns, so that what lanes and warps hand to each other is tried as it is; only
+the hardware's arithmetic is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from engine.model import step_attention
+from engine.model.cache import KVCache
+from engine.model.config import TextConfig
+from engine.model.decoder import Decoder
+from engine.model.projection import Placement, Weights
+from tests.unit.cuda_on_cpu import CpuKernel
+
+CONFIG = TextConfig(
+    hidden_size=32,
+    intermediate_size=48,
+    layer_count=2,
+    head_count=4,
+    kv_head_count=2,
+    head_dim=64,
+    vocab_size=40,
+    rms_norm_eps=1e-6,
+    rope_theta=1e6,
+    max_positions=4096,
+    ties_embeddings=True,
+)
+PLAIN = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
+Attention = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array], mx.array]
+
+
+class OnCpu:
+    """The kernel's source run by the CPU; writes into MLX's memory as the kernel does."""
+
+    def __init__(self, config: TextConfig, folder: Path, warps: int) -> None:
+        kinds = ("const float*",) * 4 + ("const int*", "const float*", "float*")
+        self._kernel = CpuKernel(
+            step_attention.SOURCE,
+            list(zip(kinds, (*step_attention.INPUTS, "mixed"), strict=True)),
+            folder,
+            macros=step_attention.header(config),
+            T="float",
+            HEADS=config.head_count,
+            KV_HEADS=config.kv_head_count,
+            HEAD_DIM=config.head_dim,
+            WARPS=warps,
+        )
+        self._config = config
+        self._frequencies = step_attention.frequencies(config)
+
+    def __call__(
+        self, heads: mx.array, scales: mx.array, keys: mx.array, values: mx.array, marks: mx.array
+    ) -> mx.array:
+        mx.eval(heads, scales, keys, values, marks)
+        rows = heads.shape[0]
+        mixed = np.zeros((rows, self._config.head_count * self._config.head_dim), dtype=np.float32)
+        given = [np.asarray(one) for one in (heads, scales, keys, values, marks)]
+        self._kernel([*given, self._frequencies, mixed], (self._config.kv_head_count, rows))
+        return mx.array(mixed)
+
+
+@pytest.fixture(scope="module", params=[1, 4])
+def on_cpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Attention:
+    return OnCpu(CONFIG, tmp_path_factory.mktemp("kernel"), request.param)
+
+
+def decoder(placement: Placement, config: TextConfig = CONFIG) -> Decoder:
+    mx.random.seed(11)
+    heads, kv_heads, hidden = config.head_count * config.head_dim, config.kv_head_count * config.head_dim, 32
+    shapes = {
+        "self_attn.q_proj": (heads, hidden), "self_attn.k_proj": (kv_heads, hidden),
+        "self_attn.v_proj": (kv_heads, hidden), "self_attn.o_proj": (hidden, heads),
+        "mlp.gate_proj": (48, hidden), "mlp.up_proj": (48, hidden), "mlp.down_proj": (hidden, 48),
+    }  # fmt: skip
+    tensors = {"model.norm.weight": mx.ones(hidden), "model.embed_tokens.weight": mx.zeros((40, hidden))}
+    for layer in range(config.layer_count):
+        base = f"model.layers.{layer}."
+        for name, shape in shapes.items():
+            tensors[f"{base}{name}.weight"] = 0.3 * mx.random.normal(shape)
+        for name in ("q_norm", "k_norm"):
+            tensors[f"{base}self_attn.{name}.weight"] = 1 + 0.3 * mx.random.normal((config.head_dim,))
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{base}{name}.weight"] = 1 + 0.1 * mx.random.normal((hidden,))
+    return Decoder(config, Weights(tensors, placement))
+
+
+def _inputs(network: Decoder, rows: int, width: int, seed: int) -> mx.array:
+    return mx.random.normal((rows, width, 32), key=mx.random.key(seed)).astype(network.dtype)
+
+
+def filled(network: Decoder, lengths: list[int], seed: int) -> KVCache:
+    cache = network.new_cache()
+    width = cache.start_rows(lengths)
+    network(_inputs(network, len(lengths), width, seed), cache)
+    cache.rewind(cache.trailing)
+    return cache
+
+
+def step(network: Decoder, cache: KVCache, seed: int, width: int = 1) -> list[np.ndarray]:
+    """States of the rows that there are."""
+    states = np.array(network(_inputs(network, cache.slot_count, width, seed), cache).astype(mx.float32))
+    return [states[slot] for slot, length in enumerate(cache.lengths) if length]
+
+
+def a_life(network: Decoder, lengths: list[int]) -> list[np.ndarray]:
+    """Steps of a batch that rows join and leave, that grows beyond its first buffers, and whose end moves back."""
+    cache = filled(network, lengths, seed=5)
+    found = [state for seed in range(3) for state in step(network, cache, seed)]
+    cache.rewind(2)
+    found += [state for seed in range(3, 6) for state in step(network, cache, seed)]
+    cache.adopt(filled(network, [31, 6], seed=6))
+    found += [state for seed in range(6, 9) for state in step(network, cache, seed)]
+    alive = [slot for slot, length in enumerate(cache.lengths) if length]
+    cache.free_slots(alive[:-2])
+    found += [state for seed in range(9, 12) for state in step(network, cache, seed)]
+    # Several tokens at once behind what the kernel wrote, as guesses are checked, and one again.
+    return [*found, *step(network, cache, 40, width=3), *step(network, cache, 41)]
+
+
+@pytest.mark.parametrize("lengths", [[1], [9], [9, 9, 9], [140, 5, 70], [250, 190]], ids=str)
+def test_steps_with_the_kernel_are_the_plain_ones(on_cpu: Attention, lengths: list[int]) -> None:
+    with mx.stream(mx.cpu):
+        wanted = a_life(decoder(PLAIN), lengths)
+        found = a_life(decoder(replace(PLAIN, step_attention=lambda config: on_cpu)), lengths)
+    assert len(found) == len(wanted)
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=2e-5)
+
+
+def test_what_lies_behind_a_row_s_end_or_before_its_start_is_never_seen(on_cpu: Attention) -> None:
+    network = decoder(replace(PLAIN, step_attention=lambda config: on_cpu))
+    with mx.stream(mx.cpu):
+        clean, cache = (filled(network, [40, 7], seed=5) for _ in range(2))
+        for one in (clean, cache):
+            step(network, one, seed=0)
+        wanted = step(network, clean, seed=1)
+        assert cache.capacity > cache.end
+        for buffer in cache.state():
+            buffer[:, :, cache.end :] = mx.nan
+            buffer[1, :, : cache.end - 8] = mx.nan
+        for found, one in zip(step(network, cache, seed=1), wanted, strict=True):
+            np.testing.assert_array_equal(found, one)
+
+
+def test_heads_that_a_warp_cannot_share_go_without_the_kernel() -> None:
+    odd = replace(CONFIG, head_dim=48)
+    assert not step_attention.suits(odd)
+    with pytest.raises(ValueError, match="no kernel for 4 heads of 48"):
+        step_attention.StepAttention(odd)
+    network = decoder(replace(PLAIN, step_attention=step_attention.StepAttention), odd)
+    assert len(step(network, filled(network, [5, 3], seed=1), seed=2)) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    # MLX multiplies float32 on CUDA in ten bits of fraction, unless told otherwise.
+    ("dtype", "close"), [(mx.float32, 0.01), (mx.float16, 0.03), (mx.bfloat16, 0.2)], ids=str
+)  # fmt: skip
+def test_on_a_gpu_steps_with_the_kernels_are_the_plain_ones(dtype: mx.Dtype, close: float) -> None:
+    if not mx.cuda.is_available():
+        pytest.skip("the kernels are CUDA's")
+    mx.set_default_device(mx.Device(mx.gpu))
+    ours = Placement.for_device(mx.Device(mx.gpu), dtype)
+    assert ours.step_attention is not None
+    plain = replace(ours, step_attention=None, few_rows=None, compiles=False)
+    for head_dim in (64, 128):
+        config = replace(CONFIG, head_dim=head_dim)
+        for lengths in ([1 + 2], [9, 9, 9], [140, 5, 70], [250, 190], [30 + 7 * i for i in range(24)]):
+            wanted = a_life(decoder(plain, config), lengths)
+            found = a_life(decoder(ours, config), lengths)
+            for one, other in zip(wanted, found, strict=True):
+                np.testing.assert_allclose(
+                    other, one, rtol=close, atol=close, err_msg=f"{head_dim} {lengths}"
+                )
