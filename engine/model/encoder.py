@@ -194,8 +194,9 @@ class AudioEncoder:
         self.conv_out = weights.projection("conv_out")
         self.positions = mx.array(sinusoids(config.tokens_per_chunk, config.d_model)).astype(self.dtype)
         self.layers = [EncoderLayer(config, weights.scope(f"layers.{i}")) for i in range(config.layer_count)]
-        # Of slots in rows that are as long as a window can be, so that few shapes are traced.
-        self._compiled = mx.compile(self._transformed_rows) if self.plans_by_shape else None
+        # Of slots in rows that are as long as a window can be, so that few shapes are traced where that is compiled.
+        is_compiled = self.plans_by_shape and weights.placement.compiles
+        self._of_rows = mx.compile(self._transformed_rows) if is_compiled else self._transformed_rows
         self.ln_post = (weights.tensor("ln_post.weight"), weights.tensor("ln_post.bias"))
         self.proj1 = weights.projection("proj1")
         self.proj2 = weights.projection("proj2")
@@ -217,11 +218,11 @@ class AudioEncoder:
             has_few_shapes=self.plans_by_shape,
         )
         x = mx.concatenate(clips, axis=0) if len(clips) > 1 else clips[0]
-        if self._compiled is None:
+        if not self.plans_by_shape:
             x = self._transformed(x, plan)
         else:
             # As many tokens as rows have slots make few shapes; the tokens as they are, a new one nearly every time.
-            x = plan.to_flat(self._compiled(plan.to_rows(x), plan.mask))
+            x = plan.to_flat(self._of_rows(plan.to_rows(x), plan.mask))
         x = self.proj2(self.gelu(self.proj1(layer_norm(x, self.ln_post))))
         if len(counts) == 1:
             return [x]

@@ -24,8 +24,8 @@ from engine.demo.recipe import mixture, speech
 
 LONGEST_SECONDS = 30.0
 SHORTEST_SECONDS = 0.4
-# Of the clips made: a few words, one sentence, several sentences.
-SHORT_SHARE, SINGLE_SHARE = 0.14, 0.68
+# Of the clips made: a few words, one sentence; the rest several sentences, which is more than half of the seconds.
+SHORT_SHARE, SINGLE_SHARE = 0.12, 0.6
 ENGLISH_SHARE = 0.8  # English spelling is the hard part
 # Of English clips, beyond the half that speech.training_voice gives it: flite's voices are the ones misheard most.
 MORE_FLITE_SHARE = 0.25
