@@ -119,6 +119,7 @@ class Scheduler:
         self._admitted: dict[int, Ticket] = {}
         self._to_align: dict[int, Ticket] = {}
         self._prefilling: set[int] = set()
+        self._waiting_beginners: set[int] = set()
         self._served: dict[str, int] = {}
         self._opened = 0
         self._is_prefilling = False
@@ -145,7 +146,8 @@ class Scheduler:
 
     def close(self, recording_id: str) -> None:
         """Forget a recording with its waiting chunks; admitted ones are released apart."""
-        self._recordings.pop(recording_id, None)
+        recording = self._recordings.pop(recording_id, None)
+        self._waiting_beginners.difference_update(recording.waiting if recording else ())
         for ticket in [one for one in self._to_align.values() if one.recording_id == recording_id]:
             del self._to_align[ticket.ticket_id]
         self._may_read_more = self._may_admit_more = True
@@ -155,6 +157,8 @@ class Scheduler:
     def offer(self, ticket: Ticket) -> None:
         """A chunk of an open recording is ready to be decoded."""
         self._recordings[ticket.recording_id].waiting[ticket.ticket_id] = ticket
+        if ticket.index == 0 and self._is_urgent(ticket):
+            self._waiting_beginners.add(ticket.ticket_id)
         self._may_admit_more = True
 
     def offer_alignment(self, ticket: Ticket) -> None:
@@ -249,6 +253,7 @@ class Scheduler:
         for ticket in group:
             recording = self._recordings[ticket.recording_id]
             del recording.waiting[ticket.ticket_id]
+            self._waiting_beginners.discard(ticket.ticket_id)
             self._admitted[ticket.ticket_id] = ticket
             self._prefilling.add(ticket.ticket_id)
             self._served[recording.owner] += ticket.reserve_tokens
@@ -290,9 +295,7 @@ class Scheduler:
 
     def _patience(self, joined_rows: int) -> int:
         """Steps to take before the next prefill. Who waits to begin is held up only by rows that are urgent too."""
-        if not self._has_beginners and joined_rows < self.limits.rows_per_step:
-            return 1
-        if not self._is_beginner_waiting():
+        if not self._waiting_beginners:
             steps = self._steps_for(joined_rows)
             return max(steps, _STEPS_TO_SPEAK) if self._has_beginners else steps
         return self._steps_for(
@@ -377,13 +380,6 @@ class Scheduler:
             group.append(ticket)
             longest, total = width, tokens
         return group[: _size_below(len(group))] if is_full else group
-
-    def _is_beginner_waiting(self) -> bool:
-        return any(
-            ticket.index == 0 and recording.is_urgent(ticket)
-            for recording in self._recordings.values()
-            for ticket in recording.waiting.values()
-        )
 
     def _fitting(self, candidates: Iterable[Ticket], max_rows: int, token_budget: int) -> list[Ticket]:
         """The next of these in order, and with it what fits beside it."""

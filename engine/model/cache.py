@@ -129,16 +129,19 @@ class KVCache:
         stop = self.end + keys.shape[2]
         return self._write(self._keys, layer, keys, stop), self._write(self._values, layer, values, stop)
 
-    def buffers_to_write(self) -> tuple[mx.array, list[mx.array]] | None:
-        """For a kernel that writes one column into the buffers itself and attends to them; None before any were made.
+    @property
+    def has_buffers(self) -> bool:
+        """Whether anything was written yet."""
+        return all(buffer is not None for buffer in (*self._keys, *self._values))
+
+    def buffers_to_write(self) -> tuple[mx.array, list[mx.array]]:
+        """For a kernel that writes one column into the buffers, which there must be, and attends to them.
 
         Returns marks (2 + slots,) int32, the column, the capacity and each slot's start, and all keys, then all values.
         `reserve` must have made room. MLX takes buffers for read where they are written so, and may run what comes
         after at the same time; so whoever uses them next has that kernel handed over to the device first, behind which
         everything else then stands in line. Tell `written_by` what it computes.
         """
-        if any(buffer is None for buffer in (*self._keys, *self._values)):
-            return None
         self._settle()
         # A free slot sees what it is about to write and nothing else.
         starts = np.minimum(self._starts, self.end)
@@ -290,6 +293,7 @@ class KVCache:
         if buffer is None and stop == self._announced and last <= stop:
             # A prompt fed at once needs no buffer with room: where it joins others it is copied into theirs, and where
             # it is alone its first step moves it into one.
+            new = new.astype(self._dtype)
             buffers[layer], self._holds_views = new, True
             return new if (first, last) == (0, stop) else new[:, :, first:last]
         if buffer is None:

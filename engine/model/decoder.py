@@ -15,7 +15,7 @@ import mlx.core as mx
 from engine.model.cache import KVCache, OnePass
 from engine.model.config import TextConfig
 from engine.model.projection import Projection, Weights
-from engine.model.step_attention import suits
+from engine.model.step_attention import suits_heads
 
 
 def silu(x: mx.array) -> mx.array:
@@ -57,12 +57,16 @@ class DecoderLayer:
         ]
         return mx.concatenate(parts)
 
+    def heads(self, x: mx.array) -> mx.array:
+        """x: (rows * width, hidden) -> queries, keys and values as the product gives them, all heads side by side."""
+        return self.qkv(mx.fast.rms_norm(x, self.attention_norm, self.config.rms_norm_eps))
+
     def before_attention(
         self, x: mx.array, offsets: int | mx.array, width: int
     ) -> tuple[mx.array, mx.array, mx.array]:
         """x: (rows * width, hidden) -> queries, keys and values, each (rows, its heads, width, head_dim)."""
         config, eps = self.config, self.config.rms_norm_eps
-        heads = self.qkv(mx.fast.rms_norm(x, self.attention_norm, eps))
+        heads = self.heads(x)
         query_end = config.head_count
         key_end = query_end + config.kv_head_count
         # All heads at once, the values' too, which are not used: one norm over a whole array and one rotation start
@@ -146,8 +150,7 @@ def whole_step(
 
     def run(x: mx.array, marks: mx.array, buffers: list[mx.array]) -> mx.array:
         for layer, keys, values in zip(layers, buffers[: len(layers)], buffers[len(layers) :], strict=True):
-            heads = layer.qkv(mx.fast.rms_norm(x, layer.attention_norm, layer.config.rms_norm_eps))
-            x = layer.after_attention(x, attention(heads, layer.head_scales, keys, values, marks))
+            x = layer.after_attention(x, attention(layer.heads(x), layer.head_scales, keys, values, marks))
         return mx.fast.rms_norm(x, norm, layers[0].config.rms_norm_eps)
 
     return run
@@ -170,7 +173,7 @@ class Decoder:
         self._stretches = Stretches.of(self.layers, self.norm, config.rms_norm_eps)
         self._compiled = self._stretches.compiled() if weights.placement.compiles else None
         self._step: Callable[..., mx.array] | None = None
-        if weights.placement.step_attention is not None and suits(config):
+        if weights.placement.step_attention is not None and suits_heads(config):
             step = whole_step(self.layers, self.norm, weights.placement.step_attention(config))
             self._step = mx.compile(step) if weights.placement.compiles else step
 
@@ -183,14 +186,16 @@ class Decoder:
         """embeddings: (rows, width, hidden), right-aligned behind the cache -> (rows, width, hidden)."""
         rows, width, hidden = embeddings.shape
         cache.reserve(width)
-        if width == 1 and self._step is not None and isinstance(cache, KVCache):
-            written = cache.buffers_to_write()
-            if written is not None:
-                marks, buffers = written
-                x = self._step(embeddings.reshape(rows, hidden), marks, buffers)
-                cache.written_by(x)
-                cache.advance(width)
-                return x[:, None]
+        x = embeddings.reshape(rows * width, hidden)
+        if width == 1 and self._step is not None and isinstance(cache, KVCache) and cache.has_buffers:
+            x = self._step(x, *cache.buffers_to_write())
+            cache.written_by(x)
+        else:
+            x = self._by_stretches(x, width, cache)
+        cache.advance(width)
+        return x.reshape(rows, width, hidden)
+
+    def _by_stretches(self, x: mx.array, width: int, cache: KVCache | OnePass) -> mx.array:
         offsets = cache.rope_offsets()
         mask = cache.attention_mask(width)
         stretches = self._stretches
@@ -198,13 +203,10 @@ class Decoder:
             stretches = self._compiled
             # A number would be a constant, and every step would be compiled anew.
             offsets = mx.array(offsets) if isinstance(offsets, int) else offsets
-        x = embeddings.reshape(rows * width, hidden)
         heads = stretches.first(x, offsets, width)
         for layer, following in enumerate(stretches.between, start=1):
             x, heads = following(x, self._attend(cache, layer - 1, heads, mask), offsets, width)
-        x = stretches.last(x, self._attend(cache, len(stretches.between), heads, mask))
-        cache.advance(width)
-        return x.reshape(rows, width, hidden)
+        return stretches.last(x, self._attend(cache, len(stretches.between), heads, mask))
 
     def _attend(
         self, cache: KVCache | OnePass, layer: int, heads: Heads, mask: mx.array | str | None

@@ -37,7 +37,7 @@ class FewRowsProduct(Protocol):
         ...
 
 
-def suits(x: mx.array) -> bool:
+def suits_rows(x: mx.array) -> bool:
     """Whether the kernel takes it."""
     return (
         x.ndim == 2 and LEAST_ROWS <= x.shape[0] <= MOST_ROWS and x.shape[1] % SPAN == 0 and x.dtype in _TYPES

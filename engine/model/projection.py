@@ -19,7 +19,7 @@ import numpy as np
 
 from engine.model.attention import PLAIN_ATTENTION, AttentionForm
 from engine.model.config import TextConfig
-from engine.model.few_rows import FewRowsKernel, FewRowsProduct, suits, trusted
+from engine.model.few_rows import FewRowsKernel, FewRowsProduct, suits_rows, trusted
 from engine.model.step_attention import StepAttention
 
 _ROWS_WORTH_THE_HOST = 8
@@ -50,16 +50,18 @@ class Placement:
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
         """What measures fastest on this kind of device (see the module's head)."""
         on_cpu = device.type == mx.DeviceType.cpu
-        # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
         on_cuda = not on_cpu and mx.cuda.is_available()
+        # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
         on_host = on_cpu and sys.platform == "linux" and dtype == mx.float32
+        with mx.stream(device):
+            few_rows = trusted(FewRowsKernel(), dtype) if on_cuda else None
         return cls(
             dtype=dtype,
             dequantizes=on_cpu,
             multiplies_on_host=on_host,
             compiles=not on_cpu,
             attention=AttentionForm.for_device(device, dtype),
-            few_rows=trusted(FewRowsKernel(), dtype) if on_cuda else None,
+            few_rows=few_rows,
             step_attention=StepAttention if on_cuda else None,
             plans_by_shape=on_cuda,
         )
@@ -143,11 +145,11 @@ class FewRowsProjection(DenseProjection):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Apply the map to the last axis."""
-        return self._product(x, None) if suits(x) else super().__call__(x)
+        return self._product(x, None) if suits_rows(x) else super().__call__(x)
 
     def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
         """residual + the map of x."""
-        return self._product(x, residual) if suits(x) else super().added_to(residual, x)
+        return self._product(x, residual) if suits_rows(x) else super().added_to(residual, x)
 
 
 class HostProjection(DenseProjection):

@@ -24,7 +24,7 @@ LONE_WARPS, WARPS = 16, 8
 _FEW_ROWS = 8
 
 
-def suits(config: TextConfig) -> bool:
+def suits_heads(config: TextConfig) -> bool:
     """Whether heads have a size that the kernel can share out among the lanes of a warp."""
     return config.head_dim in (64, 128) and config.head_count % config.kv_head_count == 0
 
@@ -46,7 +46,7 @@ class StepAttention:
 
     def __init__(self, config: TextConfig) -> None:
         """raises: ValueError for a shape that the kernel does not know."""
-        if not suits(config):
+        if not suits_heads(config):
             raise ValueError(f"no kernel for {config.head_count} heads of {config.head_dim}")
         self._config = config
         self._frequencies = mx.array(frequencies(config))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ from engine.demo import demo_model_path
 from engine.model.asr import SpeechModel
 from engine.model.attention import PLAIN_ATTENTION, PLANNED_ATTENTION, AttentionForm
 from engine.model.cache import KVCache
-from engine.model.config import TextConfig
 from engine.model.decoder import Decoder
-from engine.model.projection import Placement, Weights
+from engine.model.projection import Placement
+from tests.unit.tiny_decoder import PLAIN, decoder
 
 GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)
 ON_CUDA = Placement(
@@ -29,45 +31,6 @@ ON_CUDA = Placement(
     plans_by_shape=True,
 )
 """What a CUDA device is given, in a type that shows every difference."""
-CONFIG = TextConfig(
-    hidden_size=32,
-    intermediate_size=48,
-    layer_count=3,
-    head_count=4,
-    kv_head_count=2,
-    head_dim=16,
-    vocab_size=40,
-    rms_norm_eps=1e-6,
-    rope_theta=1e6,
-    max_positions=4096,
-    ties_embeddings=True,
-)
-
-
-def decoder(form: AttentionForm, *, compiles: bool) -> Decoder:
-    mx.random.seed(11)
-    shapes = {
-        "self_attn.q_proj": (64, 32), "self_attn.k_proj": (32, 32), "self_attn.v_proj": (32, 32),
-        "self_attn.o_proj": (32, 64), "mlp.gate_proj": (48, 32), "mlp.up_proj": (48, 32), "mlp.down_proj": (32, 48),
-    }  # fmt: skip
-    tensors = {
-        f"model.layers.{layer}.{name}.weight": 0.3 * mx.random.normal(shape)
-        for layer in range(CONFIG.layer_count)
-        for name, shape in shapes.items()
-    }
-    for layer in range(CONFIG.layer_count):
-        base = f"model.layers.{layer}."
-        for name, size in (
-            ("self_attn.q_norm", 16), ("self_attn.k_norm", 16), ("input_layernorm", 32),
-            ("post_attention_layernorm", 32),
-        ):  # fmt: skip
-            tensors[f"{base}{name}.weight"] = 1 + 0.1 * mx.random.normal((size,))
-    tensors["model.norm.weight"] = 1 + 0.1 * mx.random.normal((32,))
-    tensors["model.embed_tokens.weight"] = mx.random.normal((40, 32))
-    placement = Placement(
-        dtype=mx.float32, dequantizes=True, multiplies_on_host=False, compiles=compiles, attention=form
-    )
-    return Decoder(CONFIG, Weights(tensors, placement))
 
 
 def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.ndarray]:
@@ -90,8 +53,8 @@ def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.n
 def test_each_form_gives_the_states_of_the_plain_one(
     form: AttentionForm, compiles: bool, lengths: list[int], steps: int
 ) -> None:
-    wanted = hidden_states(decoder(PLAIN_ATTENTION, compiles=False), lengths, steps)
-    found = hidden_states(decoder(form, compiles=compiles), lengths, steps)
+    wanted = hidden_states(decoder(), lengths, steps)
+    found = hidden_states(decoder(replace(PLAIN, attention=form, compiles=compiles)), lengths, steps)
     for one, other in zip(wanted, found, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
 

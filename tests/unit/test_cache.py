@@ -195,3 +195,17 @@ def test_rows_keep_what_they_hold_through_any_order_of_joining_leaving_and_growi
         assert cache.row_count == len(held)
         if held:
             assert contents(cache) == held
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_prompt_is_kept_in_the_cache_s_type_however_it_is_fed(slices: int) -> None:
+    cache = KVCache(1, 2, 16, mx.float16)
+    width = cache.start_rows([8, 5])
+    for _ in range(slices):
+        cache.reserve(width // slices)
+        new = mx.random.normal((2, 2, width // slices, 16))
+        assert all(kept.dtype == mx.float16 for kept in cache.append(0, new, new))
+        cache.advance(width // slices)
+    cache.reserve(1)
+    assert cache.capacity > cache.end
+    assert [(one.shape, one.dtype) for one in cache.state()] == [((2, 2, cache.capacity, 16), mx.float16)] * 2

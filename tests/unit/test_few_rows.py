@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from engine.model import few_rows
-from engine.model.projection import Placement, Weights
+from engine.model.projection import Weights
 from tests.unit.cuda_on_cpu import CpuKernel
+from tests.unit.tiny_decoder import PLAIN
 
-PLAIN = Placement(dtype=mx.float16, dequantizes=True, multiplies_on_host=False)
+IN_16_BITS = replace(PLAIN, dtype=mx.float16)
 
 
 class OnCpu:
@@ -59,8 +60,8 @@ def test_the_kernel_multiplies(on_cpu: OnCpu, rows: int, length: int, columns: i
 
 def test_projections_hand_over_few_rows_and_no_others(on_cpu: OnCpu) -> None:
     tensors = {"one.weight": mx.random.normal((24, 32)), "two.weight": mx.random.normal((8, 32))}
-    ours = Weights(tensors, replace(PLAIN, few_rows=on_cpu)).projection("one", "two")
-    plain = Weights(tensors, PLAIN).projection("one", "two")
+    ours = Weights(tensors, replace(IN_16_BITS, few_rows=on_cpu)).projection("one", "two")
+    plain = Weights(tensors, IN_16_BITS).projection("one", "two")
     for shape, is_ours in (((1, 32), 0), ((2, 32), 1), ((8, 32), 1), ((9, 32), 0), ((2, 3, 32), 0)):
         x = mx.random.normal(shape).astype(mx.float16)
         residual = mx.random.normal((*shape[:-1], 32)).astype(mx.float16)
@@ -113,7 +114,7 @@ def test_a_kernel_that_is_not_right_is_left_out_and_said_to_be(
 
 def test_a_map_with_a_bias_goes_the_usual_way(on_cpu: OnCpu) -> None:
     tensors = {"one.weight": mx.random.normal((8, 32)), "one.bias": mx.random.normal((8,))}
-    projection = Weights(tensors, replace(PLAIN, few_rows=on_cpu)).projection("one")
+    projection = Weights(tensors, replace(IN_16_BITS, few_rows=on_cpu)).projection("one")
     before = on_cpu.calls
     assert projection(mx.zeros((2, 32), dtype=mx.float16)).shape == (2, 8)
     assert on_cpu.calls == before

@@ -51,6 +51,21 @@ def names(group: Iterable[Ticket]) -> list[str]:
     return [ticket.recording_id for ticket in group]
 
 
+def steps_before_each(desk: Desk, count: int) -> list[int]:
+    """Recordings come one by one and stay: the steps that are taken before each one's prefill."""
+    steps_before = []
+    for number in range(count):
+        desk.recording(f"{number}", 1)
+        steps = 0
+        while desk.scheduler.next_move() is Move.STEP:
+            desk.scheduler.stepped()
+            steps += 1
+        desk.scheduler.admit()
+        desk.scheduler.joined()
+        steps_before.append(steps)
+    return steps_before
+
+
 def test_nothing_to_do_is_idle() -> None:
     desk = Desk()
     assert desk.scheduler.next_move() is Move.IDLE
@@ -200,34 +215,15 @@ def test_prompts_prefilled_together_are_of_similar_length_and_nobody_starves() -
 
 def test_running_rows_step_between_prefills_and_the_more_rows_the_more_steps() -> None:
     desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
-    steps_between = []
-    for number in range(33):
-        desk.recording(f"{number}", 1)
-        steps = 0
-        while desk.scheduler.next_move() is Move.STEP:
-            desk.scheduler.stepped()
-            steps += 1
-        desk.scheduler.admit()
-        desk.scheduler.joined()
-        steps_between.append(steps)
+    steps_between = steps_before_each(desk, 33)
     assert steps_between[0] == 0
     assert steps_between[1] == 1
     assert steps_between[32] == 5
 
 
 def test_a_device_may_take_a_step_for_each_row_but_never_many() -> None:
-    limits = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100, rows_per_step=1)
-    desk = Desk(limits)
-    steps_between = []
-    for number in range(20):
-        desk.recording(f"{number}", 1)
-        steps = 0
-        while desk.scheduler.next_move() is Move.STEP:
-            desk.scheduler.stepped()
-            steps += 1
-        desk.scheduler.admit()
-        desk.scheduler.joined()
-        steps_between.append(steps)
+    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100, rows_per_step=1))
+    steps_between = steps_before_each(desk, 20)
     assert steps_between[:5] == [0, 2, 3, 4, 5]
     assert steps_between[10:] == [8] * 10
 
@@ -265,6 +261,18 @@ def test_who_waits_to_begin_does_not_wait_for_the_first_words_of_others() -> Non
     assert desk.scheduler.next_move() is Move.STEP
     desk.scheduler.stepped()
     assert desk.scheduler.next_move() is Move.ADMIT
+
+
+def test_who_goes_away_before_the_beginning_hurries_nobody() -> None:
+    desk = Desk()
+    desk.recording("a", 3)
+    desk.next_prefill()
+    desk.recording("b", 1)
+    desk.scheduler.close("b")
+    for _ in range(16):
+        assert desk.scheduler.next_move() is Move.STEP
+        desk.scheduler.stepped()
+    assert names(desk.next_prefill()) == ["a"]
 
 
 def test_slices_of_a_long_prefill_alternate_with_steps_of_those_who_run() -> None:

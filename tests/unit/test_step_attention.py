@@ -18,23 +18,12 @@ from engine.model import step_attention
 from engine.model.cache import KVCache
 from engine.model.config import TextConfig
 from engine.model.decoder import Decoder
-from engine.model.projection import Placement, Weights
+from engine.model.projection import Placement
+from tests.unit import tiny_decoder
 from tests.unit.cuda_on_cpu import CpuKernel
+from tests.unit.tiny_decoder import PLAIN
 
-CONFIG = TextConfig(
-    hidden_size=32,
-    intermediate_size=48,
-    layer_count=2,
-    head_count=4,
-    kv_head_count=2,
-    head_dim=64,
-    vocab_size=40,
-    rms_norm_eps=1e-6,
-    rope_theta=1e6,
-    max_positions=4096,
-    ties_embeddings=True,
-)
-PLAIN = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
+CONFIG = replace(tiny_decoder.CONFIG, layer_count=2, head_dim=64)
 Attention = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array], mx.array]
 
 
@@ -74,23 +63,7 @@ def on_cpu(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def decoder(placement: Placement, config: TextConfig = CONFIG) -> Decoder:
-    mx.random.seed(11)
-    heads, kv_heads, hidden = config.head_count * config.head_dim, config.kv_head_count * config.head_dim, 32
-    shapes = {
-        "self_attn.q_proj": (heads, hidden), "self_attn.k_proj": (kv_heads, hidden),
-        "self_attn.v_proj": (kv_heads, hidden), "self_attn.o_proj": (hidden, heads),
-        "mlp.gate_proj": (48, hidden), "mlp.up_proj": (48, hidden), "mlp.down_proj": (hidden, 48),
-    }  # fmt: skip
-    tensors = {"model.norm.weight": mx.ones(hidden), "model.embed_tokens.weight": mx.zeros((40, hidden))}
-    for layer in range(config.layer_count):
-        base = f"model.layers.{layer}."
-        for name, shape in shapes.items():
-            tensors[f"{base}{name}.weight"] = 0.3 * mx.random.normal(shape)
-        for name in ("q_norm", "k_norm"):
-            tensors[f"{base}self_attn.{name}.weight"] = 1 + 0.3 * mx.random.normal((config.head_dim,))
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{base}{name}.weight"] = 1 + 0.1 * mx.random.normal((hidden,))
-    return Decoder(config, Weights(tensors, placement))
+    return tiny_decoder.decoder(placement, config)
 
 
 def _inputs(network: Decoder, rows: int, width: int, seed: int) -> mx.array:
@@ -153,7 +126,7 @@ def test_what_lies_behind_a_row_s_end_or_before_its_start_is_never_seen(on_cpu: 
 
 def test_heads_that_a_warp_cannot_share_go_without_the_kernel() -> None:
     odd = replace(CONFIG, head_dim=48)
-    assert not step_attention.suits(odd)
+    assert not step_attention.suits_heads(odd)
     with pytest.raises(ValueError, match="no kernel for 4 heads of 48"):
         step_attention.StepAttention(odd)
     network = decoder(replace(PLAIN, step_attention=step_attention.StepAttention), odd)
@@ -161,13 +134,12 @@ def test_heads_that_a_warp_cannot_share_go_without_the_kernel() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not mx.cuda.is_available(), reason="Metal, the other GPU, goes without these kernels")
 @pytest.mark.parametrize(
     # MLX multiplies float32 on CUDA in ten bits of fraction, unless told otherwise.
     ("dtype", "close"), [(mx.float32, 0.01), (mx.float16, 0.03), (mx.bfloat16, 0.2)], ids=str
 )  # fmt: skip
 def test_on_a_gpu_steps_with_the_kernels_are_the_plain_ones(dtype: mx.Dtype, close: float) -> None:
-    if not mx.cuda.is_available():
-        pytest.skip("the kernels are CUDA's")
     mx.set_default_device(mx.Device(mx.gpu))
     ours = Placement.for_device(mx.Device(mx.gpu), dtype)
     assert ours.step_attention is not None
