@@ -1,4 +1,4 @@
-"""What the scheduler makes of given costs: `python -m tests.bench.simulated_clients --step-ms 5.2 --prefill-ms 20`.
+"""What the scheduler makes of given costs: `python -m tests.bench.simulated_clients --step-ms 3.1 --prefill-ms 15`.
 
 Clients in closed loops, ten seconds of audio each, against the real scheduler; the device is a clock. It says what a
 change of a cost is worth before anybody has built it, and nothing about how fast any machine is. A step costs the same
@@ -43,13 +43,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--step-ms", type=float, default=5.2)
-    parser.add_argument("--idle-step-ms", type=float, default=3.0)
+    parser.add_argument("--step-ms", type=float, default=3.1)
+    parser.add_argument("--idle-step-ms", type=float, default=1.9)
     parser.add_argument("--step-ms-per-row", type=float, default=0.02)
-    parser.add_argument("--prefill-ms", type=float, nargs="+", default=[20.0, 12.0])
-    parser.add_argument("--prefill-ms-per-row", type=float, default=2.5)
-    parser.add_argument("--http-ms", type=float, default=35.0)
+    parser.add_argument("--prefill-ms", type=float, nargs="+", default=[15.0])
+    parser.add_argument("--prefill-ms-per-row", type=float, default=1.5)
+    parser.add_argument("--http-ms", type=float, default=30.0)
     parser.add_argument("--clients", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--name", default="simulated_clients")
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER)
     given = parser.parse_args()
     found: list[dict[str, Any]] = []
@@ -70,8 +71,8 @@ def main() -> None:
                 }
             )
             print(found[-1])
-    costs = {name: value for name, value in vars(given).items() if name not in ("out", "clients")}
-    print(write_result("simulated_clients", "python -m tests.bench.simulated_clients",
+    costs = {name: value for name, value in vars(given).items() if name not in ("out", "clients", "name")}
+    print(write_result(given.name, "python -m tests.bench.simulated_clients",
                        {"costs": costs, "results": found}, given.out))  # fmt: skip
 
 
