@@ -243,7 +243,7 @@ PLANTS = (
         "decoder: epsilon 1e-5 in the layers' norms",
         "logits",
         (
-            Edit(DECODER, "rms_norm(x, self.attention_norm, eps)", "rms_norm(x, self.attention_norm, 1e-5)"),
+            Edit(DECODER, "self.attention_norm, self.config.rms_norm_eps", "self.attention_norm, 1e-5"),
             Edit(DECODER, "self.mlp_norm, self.config.rms_norm_eps", "self.mlp_norm, 1e-5"),
         ),
     ),
