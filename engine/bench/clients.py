@@ -30,14 +30,18 @@ class Load:
         """Finished requests by the time they took all together."""
         return len(self.latencies) / self.wall_seconds
 
+    def latency(self, share: float) -> float:
+        """Seconds within which that share of the requests was answered."""
+        return quantile(self.latencies, share)
+
     def values(self) -> dict[str, Any]:
         """For the report."""
         return {
             "clients": self.clients,
             "requests": len(self.latencies),
             "requests_per_second": round(self.requests_per_second, 4),
-            "p50_seconds": round(quantile(self.latencies, 0.5), 5),
-            "p95_seconds": round(quantile(self.latencies, 0.95), 5),
+            "p50_seconds": round(self.latency(0.5), 5),
+            "p95_seconds": round(self.latency(0.95), 5),
             "max_seconds": round(max(self.latencies), 5),
             "wall_seconds": round(self.wall_seconds, 4),
         }

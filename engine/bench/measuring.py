@@ -28,8 +28,20 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "system": f"{platform.system()} {platform.machine()}",
+        "allocator": _allocator(),
         "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
     }
+
+
+def _allocator() -> str:
+    """Who allocates this process's memory: what was loaded before the system's own, or that."""
+    try:
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+    except OSError:
+        return "the system's"
+    return next(
+        (name for name in ("jemalloc", "mimalloc", "tcmalloc") if f"/lib{name}" in mapped), "the system's"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -104,3 +116,10 @@ def _cpu_model() -> str:
         if line.startswith(("model name", "Model")):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def shown_seconds(seconds: float) -> str:
+    """Seconds, or milliseconds below one."""
+    if seconds >= 100.0:
+        return f"{seconds:.0f} s"
+    return f"{seconds:.2f} s" if seconds >= 1.0 else f"{seconds * 1e3:.{3 if seconds < 1e-3 else 1}f} ms"

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from engine.bench.measuring import shown_seconds
 from engine.bench.plan import PARTS
 from engine.bench.side_by_side import OURS
 
 Row = tuple[str, str, str, str]
 """What it is, its median, its spread, and what else is to be said."""
 
+_SYSTEM_S = "the system's"
 _HEAD: Row = ("", "median", "from - to", "")
 
 
@@ -34,13 +36,6 @@ def table(document: dict[str, Any]) -> list[str]:
     return lines
 
 
-def shown_seconds(seconds: float) -> str:
-    """Seconds, or milliseconds below one."""
-    if seconds >= 100.0:
-        return f"{seconds:.0f} s"
-    return f"{seconds:.2f} s" if seconds >= 1.0 else f"{seconds * 1e3:.{3 if seconds < 1e-3 else 1}f} ms"
-
-
 def _about(document: dict[str, Any]) -> Iterator[str]:
     subject, machine = document["subject"], document["machine"]
     forced = subject["tokens_per_second"]
@@ -49,7 +44,9 @@ def _about(document: dict[str, Any]) -> Iterator[str]:
     engine = document.get("engine", {})
     device = engine.get("device_description", {}).get("device_name", "")
     ran = f", computing in {engine['dtype']} on the {engine['device']} {device}".rstrip() if engine else ""
-    yield f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}{ran}"
+    allocator = machine.get("allocator", _SYSTEM_S)
+    memory = "" if allocator == _SYSTEM_S else f", memory by {allocator}"
+    yield f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}{memory}{ran}"
     yield ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     for name, about in document.get("peers", {}).items():
         if not about["installed"]:

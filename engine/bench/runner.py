@@ -1,6 +1,7 @@
 """Runs a plan part by part and writes what is there after each, so that a benchmark that broke off goes on.
 
-A part that fails is noted with its reason, and the others are still measured.
+A part that fails is noted with its reason, and the others are still measured. What a part that is broken off had found
+by then is written too, marked as such.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def run(plan: Plan, command: str, out: Path | None, note: Note, *, again: bool =
             document["peers"] = document.get("peers", {}) | about
         for part in rest:
             compared = peers if part in COMPARED_PARTS else []
-            subject = Subject(plan, folder, scratch, compared, note)
             with _part(part, plan, document, out, note) as found:
+                subject = Subject(plan, folder, scratch, compared, note, found)
                 found.update(_PROCESS_PARTS[part](subject))
     return document
 
@@ -142,9 +143,13 @@ def _part(
     except (ChildFailed, RequestFailed) as error:
         found["error"] = str(error)
         note(f"{part} failed: {error}")
-    found["took_seconds"] = round(time.perf_counter() - started, 1)
-    document["parts"][part] = found
-    _write(document, out)
+    except BaseException as error:
+        found["error"] = "interrupted" if isinstance(error, KeyboardInterrupt) else f"broken off: {error}"
+        raise
+    finally:
+        found["took_seconds"] = round(time.perf_counter() - started, 1)
+        document["parts"][part] = found
+        _write(document, out)
 
 
 def _measure_components(

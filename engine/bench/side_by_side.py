@@ -11,7 +11,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from engine.bench.audio import distinct_clips, speech, wav_seconds, write_long_wav
 from engine.bench.child import Child, ChildFailed, child
 from engine.bench.clients import Load, closed_loop, short_in_the_middle
-from engine.bench.measuring import ratio, summary
+from engine.bench.measuring import ratio, shown_seconds, summary
 from engine.bench.peer_programs import Note, Peer
 from engine.bench.plan import Plan
 from engine.bench.serving import Caller, RequestFailed, scribewire_server
@@ -34,13 +34,17 @@ _FIRST_ANSWER_SECONDS = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: a model folder, how it runs, and the peers beside it. scratch: a folder for recordings."""
+    """What is measured: a model folder, how it runs, and the peers beside it.
+
+    scratch: a folder for recordings. found: filled by long parts as they go on, for the case that they are broken off.
+    """
 
     plan: Plan
     folder: Path
     scratch: Path
     peers: Sequence[Peer]
     note: Note
+    found: dict[str, Any] = field(default_factory=dict)
 
     def engine_command(self) -> list[str]:
         """Our engine in a process of its own."""
@@ -136,6 +140,7 @@ def measure_clients(subject: Subject) -> dict[str, Any]:
     counts = sorted({1, *plan.clients})
     clips = distinct_clips(subject.scratch, plan.client_seconds, max(counts))
     by_clients: dict[str, Any] = {}
+    subject.found["by_clients"] = by_clients
     with ExitStack() as running:
         servers = {OURS: running.enter_context(_server(subject))}
         failures: dict[str, str] = {}
@@ -174,43 +179,53 @@ def measure_clients(subject: Subject) -> dict[str, Any]:
                         subject.note(f"without {name}: {error}")
                         continue
                     loads[name].append(load)
-            by_clients[str(clients)] = _compared_loads(loads)
-    idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
-    for each in by_clients.values():
-        each["p95_over_idle"] = round(each["loads"][OURS]["p95"]["median"] / idle, 3)
+                    subject.note(
+                        f"  {load.requests_per_second:.2f} requests/s, p50 {shown_seconds(load.latency(0.5))}, "
+                        f"p95 {shown_seconds(load.latency(0.95))}"
+                    )
+            found = by_clients[str(clients)] = _compared_loads(loads)
+            idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
+            found["p95_over_idle"] = round(found["loads"][OURS]["p95"]["median"] / idle, 3)
     return {"by_clients": by_clients, "idle_seconds": idle, "failed_peers": failures}
 
 
 def measure_middle(subject: Subject) -> dict[str, Any]:
     """Short requests alone, the long file alone, and then both."""
     plan = subject.plan
+    found = subject.found
     long = subject.long_file()
     shorts = distinct_clips(subject.scratch, plan.short_seconds, max(plan.short_requests, 2))
     with _server(subject) as server:
         subject.note("short requests while idle")
         idle = closed_loop(server, shorts, 1, _IDLE_REQUESTS)
+        found["idle"] = summary(idle.latencies)
+        subject.note(f"  median {shown_seconds(found['idle']['median'])}")
         subject.note("the long file alone, once for its kernels and then timed")
         closed_loop(server, [long], 1, 1, warm_up=False)
-        alone = [
-            closed_loop(server, [long], 1, 1, warm_up=False).wall_seconds for _ in range(plan.long_rounds)
-        ]
+        alone: list[float] = []
+        for _ in range(plan.long_rounds):
+            alone.append(closed_loop(server, [long], 1, 1, warm_up=False).wall_seconds)
+            subject.note(f"  {shown_seconds(alone[-1])}")
+        found["file_alone"] = summary(alone)
         expected = statistics.median(alone)
-        subject.note(f"{plan.short_requests} short requests in the middle of the long file")
-        both = [
-            short_in_the_middle(server, long, shorts[: plan.short_requests], expected)
-            for _ in range(plan.long_rounds)
-        ]
-    taken = [seconds for one in both for seconds in one.short_seconds]
-    found: dict[str, Any] = {
-        "idle": summary(idle.latencies),
-        "file_alone": summary(alone),
-        "file_with_short_requests": summary([one.file_seconds for one in both]),
-        "short_requests": len(taken),
-        "file_slower_by": round(statistics.median(one.file_seconds for one in both) / expected - 1.0, 4),
-    }
-    if taken:
-        found["short"] = summary(taken)
-        found["short_over_idle"] = ratio(taken, idle.latencies)
+        files: list[float] = []
+        taken: list[float] = []
+        for number in range(plan.long_rounds):
+            subject.note(
+                f"{plan.short_requests} short requests in the middle of the long file, round {number + 1} of "
+                f"{plan.long_rounds}"
+            )
+            one = short_in_the_middle(server, long, shorts[: plan.short_requests], expected)
+            files.append(one.file_seconds)
+            taken += one.short_seconds
+            told = ", ".join(map(shown_seconds, one.short_seconds)) or "none in time"
+            subject.note(f"  {told}; the file {shown_seconds(one.file_seconds)}")
+            found["file_with_short_requests"] = summary(files)
+            found["short_requests"] = len(taken)
+            found["file_slower_by"] = round(statistics.median(files) / expected - 1.0, 4)
+            if taken:
+                found["short"] = summary(taken)
+                found["short_over_idle"] = ratio(taken, idle.latencies)
     return found
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import engine.cli
-from engine.bench.measuring import ratio, summary
+from engine.bench.measuring import ratio, shown_seconds, summary
 from engine.bench.plan import PARTS, PEER_NAMES, Plan, PlanInvalid
-from engine.bench.report import shown_seconds, table
+from engine.bench.report import table
 from engine.cli.bench import plan_of
 from engine.cli.console import Console
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench import runner
+from engine.bench import runner, side_by_side
 from engine.bench.child import ChildFailed, child, run_to_end
 from engine.bench.peer_programs import Peer, absent, python_with
 from engine.bench.plan import Plan, PlanInvalid
@@ -89,6 +89,46 @@ def test_a_part_that_fails_is_noted_and_measured_by_the_next_run(tiny: Path, tmp
     assert failed_parts(mended, plan) == []
     assert mended["parts"]["load"]["ready"]["median"] > mended["parts"]["load"]["load"]["median"]
     assert mended["parts"]["prefill"] == document["parts"]["prefill"]
+
+
+def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.json"
+    plan = replace(
+        SMALL,
+        model=str(tiny),
+        parts=("middle",),
+        tokens_per_second=2.0,
+        long_seconds=6.0,
+        long_rounds=2,
+        short_seconds=2.0,
+        short_requests=1,
+    )
+    original = side_by_side.short_in_the_middle
+    rounds: list[object] = []
+
+    def once(*given: Any) -> object:
+        if rounds:
+            raise KeyboardInterrupt
+        rounds.append(original(*given))
+        return rounds[0]
+
+    monkeypatch.setattr(side_by_side, "short_in_the_middle", once)
+    told = Noted()
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, "scribewire bench", out, told)
+    broken = json.loads(out.read_text())["parts"]["middle"]
+    assert broken["error"] == "interrupted"
+    assert broken["idle"]["count"] == 5
+    assert broken["file_alone"]["count"] == 2
+    assert broken["file_with_short_requests"]["count"] == 1
+    assert sum(line.startswith("  ") for line in told) == 4
+
+    monkeypatch.setattr(side_by_side, "short_in_the_middle", original)
+    whole = run(plan, "scribewire bench", out, Noted())["parts"]["middle"]
+    assert "error" not in whole
+    assert whole["file_with_short_requests"]["count"] == 2
 
 
 def test_forced_counts_reach_the_whole_engine(tiny: Path) -> None:
