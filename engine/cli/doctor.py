@@ -29,6 +29,7 @@ from engine.checkpoint.aligners import find_aligner
 from engine.checkpoint.fetch import HubAccess, resolve_model
 from engine.cli.console import Console, shown_bytes
 from engine.demo import SampleRecording
+from engine.protocol.allocator import preloadable
 from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from engine.protocol.errors import EngineError
 from engine.text.words import WORD_PACKAGES
@@ -184,6 +185,13 @@ def check_mlx(run_child: RunChild, system: str) -> Finding:
     if system == "Darwin" and said["device"] != "gpu":
         return Finding(
             "mlx", "note", detail, "Metal is not available here; in a virtual machine that is expected"
+        )
+    if system == "Linux" and said["device"] == "gpu" and preloadable("gpu") is None:
+        return Finding(
+            "mlx",
+            "note",
+            f"{detail}; jemalloc is not installed, without which the server takes up to twice as long for short clips",
+            "install it, as in: apt-get install libjemalloc2; the server finds it by itself",
         )
     return Finding("mlx", "ok", detail)
 

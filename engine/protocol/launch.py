@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from engine.protocol.allocator import preloadable, preloaded
 from engine.protocol.config import EngineConfig
 from engine.protocol.decoding import DecodeLimits
 from engine.protocol.speakers import DiarizationConfig
@@ -62,7 +63,7 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
 
     The child's first message is `Ready` or `LoadFailed`.
     """
-    return _start(module, config, name="scribewire-engine")
+    return _start(module, config, name="scribewire-engine", preload=preloadable(config.device))
 
 
 def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODULE) -> WorkerHandle:
@@ -81,7 +82,7 @@ def start_speaker_child(config: DiarizationConfig, *, module: str = SPEAKER_CHIL
     return _start(module, config, name="scribewire-speakers")
 
 
-def _start(module: str, setup: Setup, *, name: str) -> WorkerHandle:
+def _start(module: str, setup: Setup, *, name: str, preload: str | None = None) -> WorkerHandle:
     context = multiprocessing.get_context("spawn")
     front_pipe, child_pipe = context.Pipe(duplex=True)
     child_liveness, front_liveness = context.Pipe(duplex=False)
@@ -92,7 +93,7 @@ def _start(module: str, setup: Setup, *, name: str) -> WorkerHandle:
         name=name,
         daemon=True,
     )
-    _start_without_main(process)
+    _start_without_main(process, preload)
     # The front must not hold the child's ends, or it would never see them close.
     child_pipe.close()
     child_liveness.close()
@@ -100,14 +101,15 @@ def _start(module: str, setup: Setup, *, name: str) -> WorkerHandle:
     return WorkerHandle(process=process, pipe=front_pipe, liveness=front_liveness, stderr=front_stderr)
 
 
-def _start_without_main(process: BaseProcess) -> None:
+def _start_without_main(process: BaseProcess, preload: str | None) -> None:
     # A spawned child imports its parent's main program anew: the whole server, for nothing. With a main program that
     # has no file there is nothing to import.
     with _starting:
         main = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:
-            process.start()
+            with preloaded(preload):
+                process.start()
         finally:
             sys.modules["__main__"] = main
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.protocol import launch
 from engine.protocol.config import EngineConfig, TranscribeOptions
 from engine.protocol.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
 from engine.protocol.messages import (
@@ -220,6 +222,24 @@ def test_unusable_model_is_reported_before_the_process_ends(tmp_path: Path) -> N
     handle.process.join(PATIENCE_SECONDS)
     assert handle.process.exitcode == 1
     handle.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there another allocator is loaded, and /proc tells")
+def test_allocator_that_suits_the_device_is_loaded_into_the_worker(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands for jemalloc: part of the system's C library, and not loaded into Python by itself everywhere.
+    monkeypatch.setattr(launch, "preloadable", lambda device: "libBrokenLocale.so.1")
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    handle = start_worker(EngineConfig(model=str(folder), device="cpu"))
+    try:
+        assert isinstance(receive(handle), Ready)
+        asked = Path(f"/proc/{handle.process.pid}/environ").read_bytes().split(b"\0")
+        assert b"LD_PRELOAD=libBrokenLocale.so.1" in asked
+        assert "libBrokenLocale" in Path(f"/proc/{handle.process.pid}/maps").read_text(encoding="utf-8")
+    finally:
+        handle.close()
+        handle.process.join(PATIENCE_SECONDS)
 
 
 def test_heartbeats_carry_counters_that_grow_with_work(worker: WorkerHandle, tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_mac_without_metal_is_noted() -> None:
     assert doctor.check_mlx(lambda arguments: GOOD_MLX, "Darwin").status == "note"
 
 
+@pytest.mark.parametrize(("library", "status"), [(None, "note"), ("libjemalloc.so.2", "ok")])
+def test_cuda_without_the_allocator_that_it_runs_fastest_with_is_noted(
+    monkeypatch: pytest.MonkeyPatch, library: str | None, status: str
+) -> None:
+    monkeypatch.setattr(doctor, "preloadable", lambda device: library)
+    on_gpu = ChildResult(0, json.dumps({"version": "0.32.4", "device": "gpu", "sum": 64**3}), "")
+    finding = doctor.check_mlx(lambda arguments: on_gpu, "Linux")
+    assert finding.status == status
+    assert (finding.remedy is not None and "libjemalloc2" in finding.remedy) == (status == "note")
+    assert doctor.check_mlx(lambda arguments: on_gpu, "Darwin").status == "ok"
+
+
 @pytest.mark.parametrize(
     ("system", "machine", "status"),
     [

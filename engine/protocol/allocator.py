@@ -1,0 +1,54 @@
+"""Whose memory allocator the engine's process runs with: jemalloc's beside a CUDA GPU, where it is installed.
+
+A step there is bound by the host, which makes and drops some hundreds of graph nodes, dropped by another thread than
+made them. glibc's allocator takes a third of that time, and the longer a process lives the more (docs/benchmarks.md).
+Another one can only be loaded before a process begins, so whoever starts the process asks for it.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_PRELOAD = "LD_PRELOAD"
+_CUDA_BUILDS = ("mlx-cuda-12", "mlx-cuda-13")
+
+
+def preloadable(device: str) -> str | None:
+    """The library to load into an engine process for this device (auto, cpu, gpu): its name, or None for none.
+
+    On macOS and without MLX's CUDA build, the system's own allocator is what was measured.
+    """
+    if sys.platform != "linux" or device == "cpu" or not _has_cuda_build():
+        return None
+    return ctypes.util.find_library("jemalloc")
+
+
+@contextmanager
+def preloaded(library: str | None) -> Iterator[None]:
+    """Processes started inside the block have this library loaded first; whoever has asked for one already is obeyed.
+
+    Changes the environment of the whole process for that time: one at a time.
+    """
+    if library is None or os.environ.get(_PRELOAD):
+        yield
+        return
+    os.environ[_PRELOAD] = library
+    try:
+        yield
+    finally:
+        del os.environ[_PRELOAD]
+
+
+def _has_cuda_build() -> bool:
+    for name in _CUDA_BUILDS:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return True
+    return False
