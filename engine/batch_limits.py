@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.batching.scheduler import BatchLimits
+from engine.batching.limits import BatchLimits
 from engine.memory import DeviceKind, MemoryLimits, kv_token_budget
 
 _ROWS: dict[DeviceKind, int] = {"cpu": 8, "metal": 32, "cuda": 64}
@@ -10,7 +10,8 @@ _PREFILL_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 819
 _ROWS_TOGETHER: dict[DeviceKind, int] = {"cpu": 1, "metal": 1, "cuda": 8}
 """Rows of long recordings that are prefilled together where the batch is full. A CUDA GPU is bound by launches, so a
 prefill of one costs nearly what a prefill of eight does."""
-_ROWS_PER_STEP: dict[DeviceKind, int] = {"cpu": 8, "metal": 8, "cuda": 1}
+_STEPS_PER_ROW: dict[DeviceKind, float] = {"cpu": 0.125, "metal": 0.125, "cuda": 2.0}
+_MOST_STEPS: dict[DeviceKind, int] = {"cpu": 8, "metal": 8, "cuda": 16}
 """For the same reason the running batch takes more steps between two prefills there: more arrive for the next one."""
 _ALIGN_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 8192}
 """Of one alignment, which the running batch waits for. A CUDA GPU takes eight thousand in the time of some steps and is
@@ -30,7 +31,8 @@ def batch_limits(
         prefill_tokens=_PREFILL_TOKENS[kind],
         align_tokens=_ALIGN_TOKENS[kind],
         rows_together=_ROWS_TOGETHER[kind],
-        rows_per_step=_ROWS_PER_STEP[kind],
+        steps_per_row=_STEPS_PER_ROW[kind],
+        most_steps=_MOST_STEPS[kind],
         # Attention there is planned for every new shape, which takes longer than a prefill of some rows less.
         has_few_sizes=kind == "cuda",
     )

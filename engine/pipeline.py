@@ -22,7 +22,8 @@ from engine.audio.recording import OpenRecording
 from engine.audio.split import Chunk, can_be_halved, is_silent
 from engine.batch_limits import batch_limits
 from engine.batching.gauging import Gauge
-from engine.batching.scheduler import BatchLimits, Move, Scheduler, Ticket
+from engine.batching.limits import BatchLimits
+from engine.batching.scheduler import Move, Scheduler, Ticket
 from engine.batching.sequence import Ending, Sequence
 from engine.batching.step import Prefill, RunningBatch
 from engine.device import choose_device

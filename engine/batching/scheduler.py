@@ -11,8 +11,10 @@ its row and its tokens until it is released. The rules:
 * Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still (for
   somebody who waits to begin, only urgent ones count), and enough for a first word where recordings have just begun
   and nobody else waits to begin.
-* Where the batch is full and more chunks of long recordings wait than rows are free, some rows are let become free
-  first, so that several chunks share a prefill, on devices where one costs as much as several.
+* While a short recording that somebody waits for is being decoded, and nothing urgent waits, the others' prefills wait
+  for its end, or for as many steps as such a recording usually takes.
+* Where the batch is full and more chunks of long recordings wait than rows are free, some rows become free first, on
+  devices where a prefill of one chunk costs as much as one of several.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
 * Decoded chunks whose words are to be timed are aligned in groups of bounded size: as soon as one is full, or is
   what some recording's end or first minute waits for. An alignment takes turns with prefills, and the running batch
@@ -27,53 +29,25 @@ from enum import Enum, auto
 from heapq import heapify, heappop, heapreplace
 from itertools import islice
 
+from engine.batching.limits import BatchLimits
+
 URGENT_CHUNKS = 2
 """So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""
 
 _OTHERS_EVERY = 4
-_MOST_STEPS_BETWEEN = 8
+_MOST_STEPS_TO_FILL = 8
+"""Between two prefills of chunks that nobody waits for: a batch that is filling up is worth more when it is full."""
+
 _STEPS_TO_SPEAK = 16
 """Who has just joined with a first chunk says a first word in so many steps: up to ten tokens of language head in a
 small vocabulary, a word, the step that is read one step late, and some that may be held back."""
 
+_STEPS_BESIDE_SHORT = 32
+"""What is decoded in so many steps, nine seconds of speech, is held up by no prefill of chunks that are not urgent.
+Rows that become free meanwhile stand idle, a fifth of a full batch of thirty-second chunks at the end."""
+
 _PADDING_ALLOWED = 1.5
-_KEPT_PART = 8
 _READ_AHEAD_OF_ONE_OWNER = 2
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """What may be in the running batch.
-
-    token_budget: of all admitted chunks together. prefill_tokens: prompt tokens admitted at once, padding included.
-    align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill. rows_together: chunks that are not
-    urgent join a running batch when so many rows are free for them, or as many as there are chunks. rows_per_step: for
-    each so many rows, one step more is taken between two prefills. has_few_sizes: chunks that are not urgent are
-    prefilled in groups of 1, 2, 3, 4, 6, 8, 12, 16, ...
-    """
-
-    max_rows: int
-    token_budget: int
-    prefill_tokens: int
-    align_tokens: int = 0
-    rows_together: int = 1
-    rows_per_step: int = 8
-    has_few_sizes: bool = False
-
-    @property
-    def tokens_of_a_pass(self) -> int:
-        """Prompt tokens aligned at once, padding included."""
-        return self.align_tokens or self.prefill_tokens
-
-    @property
-    def rows_for_others(self) -> int:
-        """Rows that chunks which are not urgent may take."""
-        return max(1, self.max_rows - -(-self.max_rows // _KEPT_PART)) if self.max_rows > 1 else 1
-
-    @property
-    def tokens_for_others(self) -> int:
-        """Tokens that chunks which are not urgent may hold."""
-        return self.token_budget - self.token_budget // _KEPT_PART
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +79,10 @@ class _Recording:
     is_read: bool = False
     is_being_read: bool = False
     waiting: dict[int, Ticket] = field(default_factory=dict)
+
+    @property
+    def is_all_taken(self) -> bool:
+        return self.is_read and not self.waiting
 
     def is_urgent(self, ticket: Ticket) -> bool:
         return self.is_interactive and ticket.index < URGENT_CHUNKS
@@ -292,11 +270,13 @@ class Scheduler:
     def stepped(self) -> None:
         """The running batch took a step."""
         self._steps_since_prefill += 1
+        if self._steps_since_prefill == _STEPS_BESIDE_SHORT:
+            self._may_admit_more = True
 
     def _patience(self, joined_rows: int) -> int:
         """Steps to take before the next prefill. Who waits to begin is held up only by rows that are urgent too."""
         if not self._waiting_beginners:
-            steps = self._steps_for(joined_rows)
+            steps = min(self._steps_for(joined_rows), _MOST_STEPS_TO_FILL)
             return max(steps, _STEPS_TO_SPEAK) if self._has_beginners else steps
         return self._steps_for(
             sum(
@@ -307,7 +287,7 @@ class Scheduler:
         )
 
     def _steps_for(self, rows: int) -> int:
-        return min(1 + rows // self.limits.rows_per_step, _MOST_STEPS_BETWEEN)
+        return min(1 + int(rows * self.limits.steps_per_row), self.limits.most_steps)
 
     def _next_group(self) -> list[Ticket]:
         if self.row_count >= self.limits.max_rows or not self._may_admit_more:
@@ -322,10 +302,12 @@ class Scheduler:
         limits = self.limits
         if others and (not urgent or self._urgent_in_a_row >= _OTHERS_EVERY - 1):
             group = []
-            if not self._waits_for_rows(len(others)):
+            if not (self._waits_for_rows(len(others)) or (not urgent and self._is_beside_short())):
                 group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
             if group and limits.has_few_sizes:
-                group = group[: _size_below(len(group))]
+                # Beside a running batch only as many as usually come, or a pause would bring a size never seen before.
+                most = limits.rows_together if self._admitted and limits.rows_together > 1 else len(group)
+                group = group[: _size_below(min(len(group), most))]
             if group or not urgent:
                 return group
         return self._fitting(urgent, limits.max_rows, limits.token_budget)
@@ -342,6 +324,14 @@ class Scheduler:
         admitted = self._admitted.values()
         held = sum(one.recording_id in self._recordings and not self._is_urgent(one) for one in admitted)
         return free < min(wanted, held)
+
+    def _is_beside_short(self) -> bool:
+        """Whether a row belongs to somebody who waits for nothing else, and is about to end."""
+        return self._steps_since_prefill < _STEPS_BESIDE_SHORT and any(
+            recording.is_all_taken and recording.is_urgent(ticket)
+            for ticket in self._admitted.values()
+            if (recording := self._recordings.get(ticket.recording_id))
+        )
 
     def _is_urgent(self, ticket: Ticket) -> bool:
         return self._recordings[ticket.recording_id].is_urgent(ticket)
@@ -360,7 +350,7 @@ class Scheduler:
     def _waits_for_words_only(self, recording_id: str) -> bool:
         recording = self._recordings[recording_id]
         is_in_hand = any(ticket.recording_id == recording_id for ticket in self._admitted.values())
-        return recording.is_read and not recording.waiting and not is_in_hand
+        return recording.is_all_taken and not is_in_hand
 
     def _padded_alike(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """The first of these in order, and with it those that one pass takes along.

@@ -26,13 +26,36 @@ from engine.protocol.config import EngineConfig
 from engine.transcriber import Transcriber
 from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
 
-Turns = dict[tuple[str, int], list[float]]
+TOLD_ONE_BY_ONE = 40
+
+
+class Turns(collections.defaultdict[tuple[str, int], list[float]]):
+    """Milliseconds of turns, by move and rows; and as they came."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+        self._began = time.perf_counter()
+        self._all: list[tuple[float, str, int, float]] = []
+
+    def add(self, move: str, rows: int, started: float, ended: float) -> None:
+        """One turn."""
+        taken = 1e3 * (ended - started)
+        self[move, rows].append(taken)
+        self._all.append((taken, move, rows, started))
+
+    def longest(self) -> list[str]:
+        """The longest ones, in the order in which they came: milliseconds since the beginning, move, rows, length."""
+        longest = sorted(sorted(self._all, reverse=True)[:TOLD_ONE_BY_ONE], key=lambda turn: turn[3])
+        return [
+            f"{1e3 * (started - self._began):.0f}: {move} {rows}, {taken:.1f}"
+            for taken, move, rows, started in longest
+        ]
 
 
 @contextmanager
 def timed_turns() -> Iterator[Turns]:
-    """Milliseconds of the turns taken inside the block, by move and rows."""
-    turns: Turns = collections.defaultdict(list)
+    """The turns taken inside the block."""
+    turns = Turns()
     original = Pipeline._make
 
     def timed(pipeline: Pipeline, move: Move) -> None:
@@ -43,7 +66,7 @@ def timed_turns() -> Iterator[Turns]:
         }.get(move, 0)
         started = time.perf_counter()
         original(pipeline, move)
-        turns[move.name.lower(), rows].append(1e3 * (time.perf_counter() - started))
+        turns.add(move.name.lower(), rows, started, time.perf_counter())
 
     with patch.object(Pipeline, "_make", timed):
         yield turns
@@ -69,14 +92,20 @@ def closed_loops(transcriber: Transcriber, clients: int, clip_seconds: float, se
 
 def in_the_middle(transcriber: Transcriber, file: Path, shorts: int, clip_seconds: float) -> dict[str, Any]:
     """The file alone, and with short clips sent into it one after the other."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"short_idle_ms": []}
+    for number in range(6):
+        sent = time.perf_counter()
+        transcriber.transcribe(speech(clip_seconds, skip_seconds=0.73 * (number % 3)))
+        found["short_idle_ms"].append(round(1e3 * (time.perf_counter() - sent), 1))
     for count in (0, 0, shorts):
         latencies: list[float] = []
         started = time.perf_counter()
         thread = threading.Thread(target=transcriber.transcribe, args=(file,), daemon=True)
         thread.start()
         for number in range(count):
-            time.sleep(found["alone_ms"] / 1e3 / (count + 1))
+            time.sleep(
+                max(0.0, started + found["alone_ms"] / 1e3 * (number + 1) / (count + 1) - time.perf_counter())
+            )
             sent = time.perf_counter()
             transcriber.transcribe(speech(clip_seconds, skip_seconds=0.73 * number))
             latencies.append(round(1e3 * (time.perf_counter() - sent), 1))
@@ -126,16 +155,25 @@ def main() -> None:
                     "p50_ms": round(quantile(latencies, 0.5), 1),
                     "p95_ms": round(quantile(latencies, 0.95), 1),
                     "turns": _table(turns),
+                    "longest_turns": turns.longest(),
                 }
             )
             _show(found[-1])
         if given.file_seconds:
             file = write_wav(given.out / "long.wav", speech(given.file_seconds))
-            with timed_turns() as turns:
-                middle = in_the_middle(transcriber, file, 3, given.clip_seconds / 2)
+            for _ in range(2):
+                with timed_turns() as turns:
+                    middle = in_the_middle(transcriber, file, 3, given.clip_seconds / 2)
+                found.append(
+                    {
+                        "file_seconds": given.file_seconds,
+                        **middle,
+                        "turns": _table(turns),
+                        "longest_turns": turns.longest(),
+                    }
+                )
+                _show(found[-1])
             file.unlink()
-            found.append({"file_seconds": given.file_seconds, **middle, "turns": _table(turns)})
-            _show(found[-1])
     command = f"python -m tests.bench.move_profile --model {Path(given.model).name} --device {given.device}"
     content = {"model": Path(given.model).name, "machine": machine(), "found": found}
     print(write_result(given.name, command, content, given.out))
@@ -158,9 +196,10 @@ def _table(turns: Turns) -> list[dict[str, Any]]:
 
 
 def _show(one: dict[str, Any]) -> None:
-    print({name: value for name, value in one.items() if name != "turns"}, flush=True)
+    print({name: value for name, value in one.items() if "turns" not in name}, flush=True)
     for row in one["turns"][:12]:
-        print("   ", row, flush=True)
+        print("   ", *(f"{name} {value}" for name, value in row.items()), flush=True)
+    print("    longest:", "; ".join(one["longest_turns"]), flush=True)
 
 
 if __name__ == "__main__":

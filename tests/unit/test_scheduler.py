@@ -3,67 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 
 import pytest
 
-from engine.batching.scheduler import URGENT_CHUNKS, BatchLimits, Move, Scheduler, Ticket
-
-ROOMY = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000)
-
-
-class Desk:
-    """A scheduler with recordings of equal chunks, moved by hand."""
-
-    def __init__(self, limits: BatchLimits = ROOMY) -> None:
-        self.scheduler = Scheduler(limits)
-        self.offered = 0
-
-    def recording(
-        self, name: str, chunks: int, *, owner: str = "", interactive: bool = True, prompt: int = 100
-    ) -> None:
-        self.scheduler.open(name, owner=owner or name, is_interactive=interactive)
-        for index in range(chunks):
-            self.chunk(name, index, prompt=prompt)
-
-    def chunk(self, name: str, index: int, *, prompt: int = 100, reserve: int | None = None) -> Ticket:
-        ticket = Ticket(self.offered, name, index, prompt, 2 * prompt if reserve is None else reserve)
-        self.offered += 1
-        self.scheduler.offer(ticket)
-        return ticket
-
-    def next_prefill(self) -> list[Ticket]:
-        """Step until the next prefill, and let it join at once."""
-        while (move := self.scheduler.next_move()) is Move.STEP:
-            self.scheduler.stepped()
-        if move is Move.IDLE:
-            return []
-        group = self.scheduler.admit()
-        self.scheduler.joined()
-        return group
-
-    def end(self, tickets: Iterable[Ticket]) -> None:
-        for ticket in tickets:
-            self.scheduler.release(ticket.ticket_id)
-
-
-def names(group: Iterable[Ticket]) -> list[str]:
-    return [ticket.recording_id for ticket in group]
-
-
-def steps_before_each(desk: Desk, count: int) -> list[int]:
-    """Recordings come one by one and stay: the steps that are taken before each one's prefill."""
-    steps_before = []
-    for number in range(count):
-        desk.recording(f"{number}", 1)
-        steps = 0
-        while desk.scheduler.next_move() is Move.STEP:
-            desk.scheduler.stepped()
-            steps += 1
-        desk.scheduler.admit()
-        desk.scheduler.joined()
-        steps_before.append(steps)
-    return steps_before
+from engine.batching.limits import BatchLimits
+from engine.batching.scheduler import URGENT_CHUNKS, Move, Scheduler, Ticket
+from tests.unit.scheduler_desk import Desk, names
 
 
 def test_nothing_to_do_is_idle() -> None:
@@ -213,88 +158,6 @@ def test_prompts_prefilled_together_are_of_similar_length_and_nobody_starves() -
         assert max(lengths) * len(lengths) <= 1.5 * sum(lengths)
 
 
-def test_running_rows_step_between_prefills_and_the_more_rows_the_more_steps() -> None:
-    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
-    steps_between = steps_before_each(desk, 33)
-    assert steps_between[0] == 0
-    assert steps_between[1] == 1
-    assert steps_between[32] == 5
-
-
-def test_a_device_may_take_a_step_for_each_row_but_never_many() -> None:
-    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100, rows_per_step=1))
-    steps_between = steps_before_each(desk, 20)
-    assert steps_between[:5] == [0, 2, 3, 4, 5]
-    assert steps_between[10:] == [8] * 10
-
-
-def test_who_waits_to_begin_waits_for_no_steps_of_rows_that_nobody_waits_for() -> None:
-    desk = Desk(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000, rows_per_step=1))
-    desk.recording("long", 40, interactive=False)
-    desk.next_prefill()
-    desk.recording("short", 1)
-    assert desk.scheduler.next_move() is Move.STEP
-    desk.scheduler.stepped()
-    assert desk.scheduler.next_move() is Move.ADMIT
-    assert names(desk.scheduler.admit()) == ["short"]
-
-
-def test_first_chunk_is_admitted_before_the_second_and_speaks_before_it_joins() -> None:
-    desk = Desk()
-    desk.recording("a", 3, interactive=True)
-    desk.recording("b", 3, interactive=True)
-    first = desk.next_prefill()
-    assert [(ticket.recording_id, ticket.index) for ticket in first] == [("a", 0), ("b", 0)]
-    steps = 0
-    while desk.scheduler.next_move() is Move.STEP:
-        desk.scheduler.stepped()
-        steps += 1
-    assert steps == 16
-    assert {ticket.index for ticket in desk.scheduler.admit()} == {1}
-
-
-def test_who_waits_to_begin_does_not_wait_for_the_first_words_of_others() -> None:
-    desk = Desk()
-    desk.recording("a", 3)
-    desk.next_prefill()
-    desk.recording("b", 1)
-    assert desk.scheduler.next_move() is Move.STEP
-    desk.scheduler.stepped()
-    assert desk.scheduler.next_move() is Move.ADMIT
-
-
-def test_who_goes_away_before_the_beginning_hurries_nobody() -> None:
-    desk = Desk()
-    desk.recording("a", 3)
-    desk.next_prefill()
-    desk.recording("b", 1)
-    desk.scheduler.close("b")
-    for _ in range(16):
-        assert desk.scheduler.next_move() is Move.STEP
-        desk.scheduler.stepped()
-    assert names(desk.next_prefill()) == ["a"]
-
-
-def test_slices_of_a_long_prefill_alternate_with_steps_of_those_who_run() -> None:
-    desk = Desk()
-    desk.recording("running", 1)
-    desk.next_prefill()
-    desk.recording("long prompt", 1, prompt=9_000)
-    moves = []
-    while (move := desk.scheduler.next_move()) is not Move.ADMIT:
-        assert move is Move.STEP
-        desk.scheduler.stepped()
-    desk.scheduler.admit()
-    for _ in range(6):
-        move = desk.scheduler.next_move()
-        moves.append(move)
-        if move is Move.STEP:
-            desk.scheduler.stepped()
-        else:
-            desk.scheduler.fed()
-    assert moves == [Move.FEED, Move.STEP] * 3
-
-
 def test_closed_recording_leaves_nothing_behind() -> None:
     desk = Desk(BatchLimits(max_rows=1, token_budget=1000, prefill_tokens=1000))
     desk.recording("a", 3)
@@ -416,6 +279,22 @@ def test_where_shapes_are_to_be_few_groups_have_few_sizes_and_nobody_is_left_beh
     for number in range(5):
         desk.recording(f"{number}", 1)
     assert len(desk.next_prefill()) == 5, "who waits is not told to wait for a number"
+
+
+def test_where_shapes_are_few_a_running_batch_gets_no_larger_groups_than_it_usually_does() -> None:
+    limits = BatchLimits(
+        max_rows=64, token_budget=1_000_000, prefill_tokens=100_000, rows_together=8, has_few_sizes=True
+    )
+    desk = Desk(limits)
+    desk.recording("long", 50, interactive=False)
+    assert [len(desk.next_prefill()) for _ in range(2)] == [48, 2]
+    desk = Desk(limits)
+    desk.recording("long", 23, interactive=False)
+    running = desk.next_prefill()
+    for index in range(23, 40):
+        desk.chunk("long", index)
+    assert len(running) == 16
+    assert [len(desk.next_prefill()) for _ in range(3)] == [8, 8, 8]
 
 
 def test_an_empty_batch_waits_for_no_rows() -> None:
