@@ -1,14 +1,15 @@
-"""Products of two to eight rows as one CUDA kernel.
+"""Products of two to eight rows as one CUDA kernel, with a plain matrix and with a quantized one.
 
-MLX has a kernel of its own for one row; more go to cuBLAS, whose launches are captured graphs that cost the host ten
-microseconds each. A step of a small batch has a hundred and more of them and waits for the host.
+MLX has kernels of its own for one row. More go to cuBLAS, whose launches are captured graphs that cost the host ten
+microseconds each, and with a quantized matrix to kernels made for many rows. A step of a small batch has a hundred and
+more such products and waits for them.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,13 +18,18 @@ import mlx.core as mx
 from engine.model.cuda_kernel import cuda_kernel
 
 SOURCE = Path(__file__).with_suffix(".cu")
+QUANTIZED_SOURCE = SOURCE.with_name("few_rows_quantized.cu")
 TENSOR_CORES = SOURCE.with_name("tensor_cores.cuh")
 INPUTS = ("matrix", "x", "residual", "sizes")
+QUANTIZED_INPUTS = ("codes", "scales", "biases", "x", "residual", "sizes")
 LEAST_ROWS, MOST_ROWS = 2, 8
 COLUMNS = 16
 """Of the result, computed by one block."""
 SPAN = 32
 """Rows are read in pieces of so many numbers."""
+GROUP = 64
+"""Codes of a quantized matrix that share a scale: what four lanes read, and what all published checkpoints have."""
+BITS = (4, 8)
 WARPS = 8
 _log = logging.getLogger(__name__)
 _TYPES = (mx.float16, mx.bfloat16)
@@ -37,35 +43,100 @@ class FewRowsProduct(Protocol):
         ...
 
 
-def suits_rows(x: mx.array) -> bool:
-    """Whether the kernel takes it."""
+class FewRowsQuantizedProduct(Protocol):
+    """codes: (out, in * bits / 32) uint32, scales, biases: (out, in / 64), x: (rows, in), residual: (rows, out) or None
+    -> (rows, out), the product with MLX's affine quantization plus the residual."""
+
+    def __call__(
+        self,
+        codes: mx.array,
+        scales: mx.array,
+        biases: mx.array,
+        bits: int,
+        x: mx.array,
+        residual: mx.array | None,
+    ) -> mx.array:
+        """Multiply."""
+        ...
+
+
+def suits_rows(x: mx.array, span: int = SPAN) -> bool:
+    """Whether the kernel takes it. span: what the sum's length must be a multiple of."""
     return (
-        x.ndim == 2 and LEAST_ROWS <= x.shape[0] <= MOST_ROWS and x.shape[1] % SPAN == 0 and x.dtype in _TYPES
+        x.ndim == 2 and LEAST_ROWS <= x.shape[0] <= MOST_ROWS and x.shape[1] % span == 0 and x.dtype in _TYPES
+    )
+
+
+def suits_quantized(scales: mx.array, biases: mx.array | None, bits: int, group_size: int, mode: str) -> bool:
+    """Whether the kernel knows this kind of quantized matrix."""
+    return (
+        mode == "affine"
+        and biases is not None
+        and bits in BITS
+        and group_size == GROUP
+        and scales.dtype in _TYPES
     )
 
 
 class FewRowsKernel:
-    """The product on a CUDA device."""
+    """The product with a plain matrix on a CUDA device."""
 
     def __init__(self) -> None:
-        self._kernel: Callable[..., list[mx.array]] | None = None
+        self._kernel = _Kernel(SOURCE, INPUTS)
 
     def __call__(self, matrix: mx.array, x: mx.array, residual: mx.array | None) -> mx.array:
         """As `FewRowsProduct`; all in one type."""
-        if self._kernel is None:
+        return self._kernel([matrix], matrix.shape[0], x, residual)
+
+
+class FewRowsQuantizedKernel:
+    """The product with a quantized matrix on a CUDA device."""
+
+    def __init__(self) -> None:
+        self._kernel = _Kernel(QUANTIZED_SOURCE, QUANTIZED_INPUTS)
+
+    def __call__(
+        self,
+        codes: mx.array,
+        scales: mx.array,
+        biases: mx.array,
+        bits: int,
+        x: mx.array,
+        residual: mx.array | None,
+    ) -> mx.array:
+        """As `FewRowsQuantizedProduct`; all but the codes in one type."""
+        return self._kernel([codes, scales, biases], codes.shape[0], x, residual, ("BITS", bits))
+
+
+class _Kernel:
+    """One of the two, compiled when it first runs."""
+
+    def __init__(self, source: Path, inputs: tuple[str, ...]) -> None:
+        self._source = source
+        self._inputs = inputs
+        self._compiled: Callable[..., list[mx.array]] | None = None
+
+    def __call__(
+        self,
+        matrix: list[mx.array],
+        columns: int,
+        x: mx.array,
+        residual: mx.array | None,
+        *constants: tuple[str, int],
+    ) -> mx.array:
+        if self._compiled is None:
             macros = TENSOR_CORES.read_text(encoding="utf-8")
-            self._kernel = cuda_kernel(SOURCE, INPUTS, "y", macros=macros)
-        rows, columns = x.shape[0], matrix.shape[0]
-        blocks = -(-columns // COLUMNS)
-        found = self._kernel(
+            self._compiled = cuda_kernel(self._source, self._inputs, "y", macros=macros)
+        rows = x.shape[0]
+        found = self._compiled(
             inputs=[
-                matrix,
+                *matrix,
                 x,
                 x if residual is None else residual,
                 sizes(rows, x.shape[1], columns, residual is not None),
             ],
-            template=[("T", x.dtype), ("WARPS", WARPS)],
-            grid=(blocks * WARPS * 32, 1, 1),
+            template=[("T", x.dtype), ("WARPS", WARPS), *constants],
+            grid=(-(-columns // COLUMNS) * WARPS * 32, 1, 1),
             threadgroup=(WARPS * 32, 1, 1),
             output_shapes=[(rows, columns)],
             output_dtypes=[x.dtype],
@@ -80,21 +151,48 @@ def trusted(product: FewRowsProduct, dtype: mx.Dtype) -> FewRowsProduct | None:
     """
     if dtype not in _TYPES:
         return None
+    matrix, x, residual = _trial(5 * SPAN, dtype)
+    return product if _is_right(lambda: product(matrix, x, residual), matrix, x, residual) else None
+
+
+def trusted_quantized(product: FewRowsQuantizedProduct, dtype: mx.Dtype) -> FewRowsQuantizedProduct | None:
+    """The same of a product with quantized matrices, for all numbers of bits."""
+    if dtype not in _TYPES:
+        return None
+    matrix, x, residual = _trial(5 * GROUP, dtype)
+    for bits in BITS:
+        codes, scales, biases = mx.quantize(matrix, group_size=GROUP, bits=bits)
+        stood_for = mx.dequantize(
+            codes, scales.astype(mx.float32), biases.astype(mx.float32), group_size=GROUP, bits=bits
+        )
+        multiply = partial(product, codes, scales, biases, bits, x, residual)
+        if not _is_right(multiply, stood_for, x, residual):
+            return None
+    return product
+
+
+def _trial(length: int, dtype: mx.Dtype) -> tuple[mx.array, mx.array, mx.array]:
+    """A matrix that does not fill its last block, three rows and a residual."""
     keys = mx.random.split(mx.random.key(0), 3)
-    matrix = mx.random.normal((COLUMNS + 5, 5 * SPAN), key=keys[0]).astype(dtype)
-    x = mx.random.normal((3, 5 * SPAN), key=keys[1]).astype(dtype)
-    residual = mx.random.normal((3, COLUMNS + 5), key=keys[2]).astype(dtype)
+    shapes = ((COLUMNS + 5, length), (3, length), (3, COLUMNS + 5))
+    matrix, x, residual = (
+        mx.random.normal(shape, key=key).astype(dtype) for shape, key in zip(shapes, keys, strict=True)
+    )
+    return matrix, x, residual
+
+
+def _is_right(multiply: Callable[[], mx.array], matrix: mx.array, x: mx.array, residual: mx.array) -> bool:
     wanted = x.astype(mx.float32) @ matrix.astype(mx.float32).T + residual.astype(mx.float32)
     try:
-        apart = mx.abs(product(matrix, x, residual).astype(mx.float32) - wanted).max().item()
+        apart = mx.abs(multiply().astype(mx.float32) - wanted).max().item()
     except RuntimeError as error:
         _log.warning("few rows are multiplied by MLX: the kernel for them does not run here: %s", error)
-        return None
-    # A right result is apart by what rounding takes, at most a fiftieth of one here, and a wrong one by some tens.
+        return False
+    # A right result is apart by what rounding takes, at most a tenth of one here, and a wrong one by some tens.
     if not isinstance(apart, float) or not apart < 1.0:
         _log.warning("few rows are multiplied by MLX: the kernel for them is off by %s here", apart)
-        return None
-    return product
+        return False
+    return True
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,17 @@ import numpy as np
 
 from engine.model.attention import PLAIN_ATTENTION, AttentionForm
 from engine.model.config import TextConfig
-from engine.model.few_rows import FewRowsKernel, FewRowsProduct, suits_rows, trusted
+from engine.model.few_rows import (
+    GROUP,
+    FewRowsKernel,
+    FewRowsProduct,
+    FewRowsQuantizedKernel,
+    FewRowsQuantizedProduct,
+    suits_quantized,
+    suits_rows,
+    trusted,
+    trusted_quantized,
+)
 from engine.model.step_attention import StepAttention
 
 _ROWS_WORTH_THE_HOST = 8
@@ -31,7 +41,8 @@ class Placement:
 
     compiles: whether stretches of single steps, and what is done element by element, are compiled.
     attention: how attention is asked for.
-    few_rows: multiplies a few rows with a matrix that is not quantized, where there is a kernel of its own for that.
+    few_rows, few_rows_quantized: multiply a few rows with a plain and with a quantized matrix, where there are kernels
+    of their own for that.
     step_attention: makes the one kernel of a step's attention for a shape of heads, where there is one.
     plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
     are made few, at the price of padding.
@@ -43,6 +54,7 @@ class Placement:
     compiles: bool = False
     attention: AttentionForm = PLAIN_ATTENTION
     few_rows: FewRowsProduct | None = None
+    few_rows_quantized: FewRowsQuantizedProduct | None = None
     step_attention: Callable[[TextConfig], Callable[..., mx.array]] | None = None
     plans_by_shape: bool = False
 
@@ -55,6 +67,7 @@ class Placement:
         on_host = on_cpu and sys.platform == "linux" and dtype == mx.float32
         with mx.stream(device):
             few_rows = trusted(FewRowsKernel(), dtype) if on_cuda else None
+            few_rows_quantized = trusted_quantized(FewRowsQuantizedKernel(), dtype) if on_cuda else None
         return cls(
             dtype=dtype,
             dequantizes=on_cpu,
@@ -62,6 +75,7 @@ class Placement:
             compiles=not on_cpu,
             attention=AttentionForm.for_device(device, dtype),
             few_rows=few_rows,
+            few_rows_quantized=few_rows_quantized,
             step_attention=StepAttention if on_cuda else None,
             plans_by_shape=on_cuda,
         )
@@ -202,6 +216,26 @@ class QuantizedProjection:
         return residual + self(x)
 
 
+class FewRowsQuantizedProjection(QuantizedProjection):
+    """The same, a few rows multiplied by a kernel of their own."""
+
+    def __init__(self, matrix: QuantizedTensor, product: FewRowsQuantizedProduct) -> None:
+        super().__init__(matrix, None)
+        assert matrix.biases is not None
+        self._product = partial(product, matrix.packed, matrix.scales, matrix.biases, matrix.bits)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Apply the map to the last axis."""
+        return self._product(x, None) if self._suits(x) else super().__call__(x)
+
+    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
+        """residual + the map of x."""
+        return self._product(x, residual) if self._suits(x) else super().added_to(residual, x)
+
+    def _suits(self, x: mx.array) -> bool:
+        return suits_rows(x, GROUP) and x.dtype == self.matrix.scales.dtype
+
+
 class ConcatenatedProjection:
     """Several maps of one input whose matrices cannot be fused; outputs side by side."""
 
@@ -323,6 +357,10 @@ def _projection(
     matrix: mx.array | QuantizedTensor, bias: mx.array | None, placement: Placement
 ) -> Projection:
     if isinstance(matrix, QuantizedTensor):
+        product = placement.few_rows_quantized
+        kind = (matrix.scales, matrix.biases, matrix.bits, matrix.group_size, matrix.mode)
+        if product is not None and bias is None and suits_quantized(*kind):
+            return FewRowsQuantizedProjection(matrix, product)
         return QuantizedProjection(matrix, bias)
     matrix = matrix.astype(placement.dtype)
     if placement.few_rows is not None and bias is None:

@@ -18,10 +18,8 @@ from engine.model.cuda_kernel import cuda_kernel
 
 SOURCE = Path(__file__).with_suffix(".cu")
 INPUTS = ("heads", "scales", "keys", "values", "marks", "frequencies")
-LONE_WARPS, WARPS = 16, 8
-"""Warps of a block: few rows leave most of the device idle, so each of theirs has more."""
-
-_FEW_ROWS = 8
+WARPS = 16
+"""Of a block. One number for any number of rows, because each would be a kernel to compile at its first use."""
 
 
 def suits_heads(config: TextConfig) -> bool:
@@ -64,7 +62,6 @@ class StepAttention:
         rows = heads.shape[0]
         # Scales of quantized matrices decide the type of their products, which need not be the cache's.
         heads = heads.astype(keys.dtype)
-        warps = LONE_WARPS if rows <= _FEW_ROWS else WARPS
         found = self._kernel(
             inputs=[heads, scales, keys, values, marks, self._frequencies],
             template=[
@@ -72,10 +69,10 @@ class StepAttention:
                 ("HEADS", config.head_count),
                 ("KV_HEADS", config.kv_head_count),
                 ("HEAD_DIM", config.head_dim),
-                ("WARPS", warps),
+                ("WARPS", WARPS),
             ],
-            grid=(config.kv_head_count * warps * 32, rows, 1),
-            threadgroup=(warps * 32, 1, 1),
+            grid=(config.kv_head_count * WARPS * 32, rows, 1),
+            threadgroup=(WARPS * 32, 1, 1),
             output_shapes=[(rows, config.head_count * config.head_dim)],
             output_dtypes=[keys.dtype],
         )

@@ -16,3 +16,17 @@
 
 SCRIBEWIRE_MULTIPLY_ADD(__nv_bfloat16, "bf16")
 SCRIBEWIRE_MULTIPLY_ADD(__half, "f16")
+
+// Two whole numbers from 0 to 255 as 16-bit ones side by side, the first in the low half. Exact; by way of numbers whose
+// low bits are the whole number, because converting proper is slow on these devices.
+__device__ __forceinline__ unsigned pair_of(const __nv_bfloat16*, unsigned low, unsigned high) {
+  const float a = __uint_as_float(0x4b000000u | low) - 8388608.0f;
+  const float b = __uint_as_float(0x4b000000u | high) - 8388608.0f;
+  return __byte_perm(__float_as_uint(a), __float_as_uint(b), 0x7632);
+}
+
+__device__ __forceinline__ unsigned pair_of(const __half*, unsigned low, unsigned high) {
+  const unsigned shifted = 0x64006400u | low | high << 16;
+  const __half2 pair = __hsub2(*(const __half2*)&shifted, __float2half2_rn(1024.0f));
+  return *(const unsigned*)&pair;
+}

@@ -69,6 +69,14 @@ static inline void multiply_add(const T* type, float* sums, unsigned a0, unsigne
   wait_for(&of_warp[warp], 32);
 }
 
+static inline unsigned pair_of(const T* type, unsigned low, unsigned high) {
+  const T both[2] = {(T)low, (T)high};
+  unsigned packed = 0;
+  (void)type;
+  memcpy(&packed, both, sizeof packed);
+  return packed;
+}
+
 static void __syncthreads(void) { wait_for(&of_block, THREADS); }
 
 static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
