@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import random
@@ -106,6 +107,15 @@ class TestClips:
         english = [corpus.clip_voice("English", rng).engine for _ in range(2000)]
         assert 0.58 < english.count("flite") / len(english) < 0.67
         assert {corpus.clip_voice("Spanish", rng).engine for _ in range(200)} == {"espeak"}
+
+    def test_voice_that_is_misheard_most_speaks_most_and_the_evaluation_draws_all_alike(self) -> None:
+        rng = random.Random(7)
+        drawn = [corpus.clip_voice("English", rng) for _ in range(4000)]
+        trained = collections.Counter(voice.name for voice in drawn if voice.engine == "flite")
+        assert trained["kal16"] > 1.2 * trained["awb"]
+        assert trained["awb"] > 1.2 * trained["slt"] > 0
+        evaluated = collections.Counter(speech.flite_voice(rng).name for _ in range(4000))
+        assert max(evaluated.values()) < 1.15 * min(evaluated.values())
 
 
 class TestSamples:

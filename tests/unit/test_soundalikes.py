@@ -54,3 +54,21 @@ def test_without_the_lists_of_common_words_the_next_ones_stand_in(tmp_path: Path
     rng = Random(6)
     drawn = {source.with_list_words("zzzzb", rng) for _ in range(400)}
     assert drawn == {"quagmire", "zzzzb"}
+
+
+def test_words_that_are_two_common_ones_are_found_and_drawn_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "dict"
+    (folder / "scowl").mkdir(parents=True)
+    (folder / "american-english").write_text("bedtime\nzebrawood\nagoing\ntimetime\n")
+    (folder / "american-english-small").write_text("lanterns\n")
+    (folder / "scowl/english-words.10").write_text("time\nbed\na\ngoing\n")
+    lists = [["time", "bed", "going"], ["lanterns"], ["bedtime", "zebrawood", "agoing", "timetime"]]
+    assert mixture.compounds(lists) == ["bedtime", "timetime"]
+    source = mixture._source("English", folder)
+    rng = Random(8)
+    # Of its ending there are "time", "bedtime" and "timetime" in the lists; both compounds also in one of their own.
+    drawn = [source.with_list_words("xxxxe", rng) for _ in range(6000)]
+    put_in = [word for word in drawn if word != "xxxxe"]
+    compounds = sum(word in ("bedtime", "timetime") for word in put_in) / len(put_in)
+    from_whole_list = (1 - mixture.COMPOUND_SHARE) * mixture.LIST_SHARES[2]
+    assert compounds > from_whole_list + 0.5 * mixture.COMPOUND_SHARE

@@ -25,10 +25,12 @@ from engine.demo.recipe import mixture, speech
 LONGEST_SECONDS = 30.0
 SHORTEST_SECONDS = 0.4
 # Of the clips made: a few words, one sentence; the rest several sentences, which is more than half of the seconds.
-SHORT_SHARE, SINGLE_SHARE = 0.12, 0.6
-ENGLISH_SHARE = 0.8  # English spelling is the hard part
-# Of English clips, beyond the half that speech.training_voice gives it: flite's voices are the ones misheard most.
+SHORT_SHARE, SINGLE_SHARE = 0.12, 0.64
+ENGLISH_SHARE = 0.86  # English spelling is the hard part
+# Of English clips, beyond the half that speech.training_voice gives it: flite's voices are the ones misheard most, and
+# of them the one that is put together from the fewest recordings.
 MORE_FLITE_SHARE = 0.25
+MORE_FLITE_VOICES = ("kal16", "kal16", "awb", "rms")
 # Of paragraphs put together from sentences: a second voice takes over between two of them.
 SECOND_VOICE_SHARE = 0.2
 SHARD_SECONDS = 1200.0
@@ -90,7 +92,7 @@ def clips(
 def clip_voice(language: str, rng: random.Random) -> speech.Voice:
     """A voice of those trained on, flite's more often than the evaluation draws them."""
     if language == "English" and rng.random() < MORE_FLITE_SHARE:
-        return speech.flite_voice(rng)
+        return speech.flite_voice(rng, MORE_FLITE_VOICES)
     return speech.training_voice(language, rng)
 
 

@@ -4,7 +4,8 @@ A first run on text.py's mix alone spelled rare words by ear and cut them in the
 in no sentence, so the model could not lean on the sentence, and each word of a list of 74,000 was met twice. Here list
 words stand where a grammar word of the same ending stood, and common words are drawn more often: those of the smaller
 list (wamerican-small) and of the first levels of the lists that both are made from (scowl), where they are installed.
-What is left of the errors were words that sound alike; frames that tell them apart are a part of the English text.
+What is left of the errors were words that sound alike; frames that tell them apart are a part of the English text. Then
+it was words that are two common ones in one, written apart; some of the words put in are such.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ REPLACED_WORDS_SHARE = 0.45
 LIST_SHARES = (0.5, 0.33, 0.17)
 """How often a list word is one of the commonest, of the small list, of the whole list."""
 FEWEST_LETTERS = 4
+COMPOUND_SHARE = 0.15
+"""Of the words put in: English ones that are two common words in one, which is what is most often written apart."""
 
 _ENDINGS = {
     "English": ("ing", "ness", "ion", "ly", "est", "ed", "er", "ss", "us", "is", "s", "y"),
@@ -103,6 +106,7 @@ class _Source:
         self._endings = _ENDINGS[language]
         self._kept = kept
         self._lists = [self._by_ending(words) for words in lists]
+        self._compounds = self._by_ending(compounds(lists)) if language == "English" else {}
 
     def _ending(self, word: str) -> str:
         return next((ending for ending in self._endings if word.endswith(ending)), "")
@@ -124,8 +128,20 @@ class _Source:
         if rng.random() >= REPLACED_WORDS_SHARE:
             return token
         (words,) = rng.choices(self._lists, LIST_SHARES)
+        if self._compounds and rng.random() < COMPOUND_SHARE:
+            words = self._compounds
         choices = words.get(self._ending(word))
         return rng.choice(choices) + token[len(word) :] if choices else token
+
+
+def compounds(lists: list[list[str]]) -> list[str]:
+    """Words of the whole list that are two of the commonest in a row, each of three letters or more."""
+    common = {word for word in lists[0] if len(word) >= 3}
+    return [
+        word
+        for word in sorted(set(lists[-1]))
+        if any(word[:at] in common and word[at:] in common for at in range(3, len(word) - 2))
+    ]
 
 
 @cache

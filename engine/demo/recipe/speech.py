@@ -16,7 +16,7 @@ import random
 import shutil
 import subprocess
 import wave
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -168,12 +168,12 @@ def training_voice(language: str, rng: random.Random) -> Voice:
     return _espeak_voice(language, variant, rng)
 
 
-def flite_voice(rng: random.Random) -> Voice:
-    """A random flite voice (English)."""
+def flite_voice(rng: random.Random, among: Sequence[str] = FLITE_VOICES) -> Voice:
+    """A random flite voice (English); one that is named twice is drawn twice as often."""
     plain = rng.random() < _DEFAULT_SETTING_SHARE
     stretch = 1.0 if plain else round(rng.uniform(*FLITE_STRETCH_RANGE), 3)
     pitch_hz = 0.0 if plain else round(rng.uniform(*FLITE_PITCH_RANGE_HZ), 1)
-    return Voice("English", "flite", rng.choice(FLITE_VOICES), "", stretch, pitch_hz)
+    return Voice("English", "flite", rng.choice(among), "", stretch, pitch_hz)
 
 
 def espeak_voice(language: str, rng: random.Random) -> Voice:
