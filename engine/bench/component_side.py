@@ -90,7 +90,7 @@ class Components:
             with counted_evaluations() as primitives:
                 batch.step()
         # Products made by numpy cut the graph into stretches of which only the last would be seen.
-        is_whole = rows == 1 or not self.placement.multiplies_on_host
+        is_whole = not self.placement.multiplies_on_host
         held = sum(len(one.prompt_ids) + _WARM_STEPS + steps // 2 for one in sequences)
         return {
             "step": summary(values),

@@ -8,6 +8,8 @@ of a grouped-query model has two there (`groups_queries`).
 That kernel is planned once for each shape, for 60 to 100 ms, so numbers of columns and widths of prompts come in steps
 and what is not in use is masked (`column_step`, `width_step`). And MLX 0.32 takes keys of a single query to begin with
 their buffer, so keys that begin later go by the mask as well (`masks_what_begins_later`).
+
+On a Linux CPU MLX multiplies by a reference BLAS, for attention too; numpy does it there (`on_host`).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class AttentionForm:
     column_step: int = 1
     width_step: int = 1
     masks_what_begins_later: bool = False
+    on_host: bool = False
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> AttentionForm:
@@ -59,16 +62,47 @@ class AttentionForm:
         """queries: (rows, heads, width, head_dim), keys and values: (rows, kv_heads, columns, head_dim)
         -> (rows * width, heads * head_dim)."""
         rows, heads, width, head_dim = queries.shape
+        scale = head_dim**-0.5
+        if self.on_host:
+            seen = mask if mask is None or isinstance(mask, str) else np.asarray(mask)
+            operands = (np.asarray(queries), np.asarray(keys), np.asarray(values))
+            return mx.array(host_attention(*operands, seen, scale))
         groups = self.groups_queries and width == 1 and isinstance(mask, mx.array) and heads > keys.shape[1]
         if groups:
             queries = queries.reshape(rows, keys.shape[1], -1, head_dim)
-        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=head_dim**-0.5, mask=mask)
+        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
         if width > 1:
             mixed = mixed.swapaxes(1, 2)
         return mixed.reshape(rows * width, heads * head_dim)
 
 
+def host_attention(
+    queries: npt.NDArray[np.float32],
+    keys: npt.NDArray[np.float32],
+    values: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.bool_] | str | None,
+    scale: float,
+) -> npt.NDArray[np.float32]:
+    """As `AttentionForm.attend`, by numpy; a mask is booleans, (rows or 1, 1, width or 1, columns), or "causal"."""
+    rows, heads, width, head_dim = queries.shape
+    kv_heads, columns = keys.shape[1:3]
+    if isinstance(mask, str):
+        mask = np.tri(width, columns, columns - width, dtype=np.bool_)[None, None]
+    # Queries that share keys stand below each other: one product for each head of keys.
+    grouped = (queries * np.float32(scale)).reshape(rows, kv_heads, -1, head_dim)
+    scores: npt.NDArray[np.float32] = np.matmul(grouped, keys.swapaxes(-1, -2), dtype=np.float32)
+    if mask is not None:
+        by_query = scores.reshape(rows, heads, width, columns)
+        np.copyto(by_query, HIDDEN, where=~mask)
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    mixed: npt.NDArray[np.float32] = np.matmul(scores, values, dtype=np.float32)
+    mixed /= scores.sum(axis=-1, keepdims=True)
+    return mixed.reshape(rows, heads, width, head_dim).swapaxes(1, 2).reshape(rows * width, heads * head_dim)
+
+
 PLAIN_ATTENTION = AttentionForm()
+HOST_ATTENTION = AttentionForm(on_host=True)
 PLANNED_ATTENTION = AttentionForm(
     adds_mask=True, groups_queries=True, column_step=64, width_step=64, masks_what_begins_later=True
 )

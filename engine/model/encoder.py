@@ -145,6 +145,7 @@ class EncoderLayer:
     def __init__(self, config: AudioConfig, weights: Weights) -> None:
         self.head_count = config.head_count
         self.head_dim = config.head_dim
+        self.attention = weights.placement.attention
         attention = weights.scope("self_attn")
         self.qkv = attention.projection("q_proj", "k_proj", "v_proj")
         self.out = attention.projection("out_proj")
@@ -170,10 +171,7 @@ class EncoderLayer:
         heads = rows.reshape(plan.row_count, plan.row_length, 3, self.head_count, self.head_dim)
         queries, keys, values = (heads[:, :, i].swapaxes(1, 2) for i in range(3))
 
-        mixed = mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=self.head_dim**-0.5, mask=plan.mask
-        )
-        return self.out(plan.to_flat(mixed.swapaxes(1, 2)))
+        return self.out(plan.to_flat(self.attention.attend(queries, keys, values, plan.mask)))
 
 
 def layer_norm(x: mx.array, parameters: tuple[mx.array, mx.array]) -> mx.array:

@@ -17,7 +17,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from engine.model.attention import HOST_ATTENTION, PLAIN_ATTENTION, AttentionForm
 from engine.model.config import TextConfig
 from engine.model.few_rows import (
     GROUP,
@@ -31,8 +31,6 @@ from engine.model.few_rows import (
     trusted_quantized,
 )
 from engine.model.step_attention import StepAttention
-
-_ROWS_WORTH_THE_HOST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class Placement:
             dequantizes=on_cpu,
             multiplies_on_host=on_host,
             compiles=not on_cpu,
-            attention=AttentionForm.for_device(device, dtype),
+            attention=HOST_ATTENTION if on_host else AttentionForm.for_device(device, dtype),
             few_rows=few_rows,
             few_rows_quantized=few_rows_quantized,
             step_attention=StepAttention if on_cuda else None,
@@ -167,9 +165,9 @@ class FewRowsProjection(DenseProjection):
 
 
 class HostProjection(DenseProjection):
-    """The same, many rows multiplied by numpy; float32 on the CPU only.
+    """The same, multiplied by numpy; float32 on the CPU only.
 
-    Handing over to numpy evaluates the input, which ends MLX's laziness there; a few rows are not worth that.
+    Handing over to numpy evaluates the input, which ends MLX's laziness there. Even for one row that is worth it.
     """
 
     def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
@@ -177,8 +175,6 @@ class HostProjection(DenseProjection):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Apply the map to the last axis."""
-        if x.size < _ROWS_WORTH_THE_HOST * x.shape[-1]:
-            return super().__call__(x)
         # Neither operand is copied: both are views of MLX's memory.
         rows = np.asarray(x).reshape(-1, x.shape[-1])
         product = mx.array(rows @ np.asarray(self.matrix)).reshape(*x.shape[:-1], -1)

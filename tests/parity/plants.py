@@ -200,8 +200,8 @@ PLANTS = (
         "encoder: attention scaled by the model width",
         "encoder",
         ENCODER,
-        "scale=self.head_dim**-0.5",
-        "scale=(self.head_dim * self.head_count) ** -0.5",
+        "self.attention.attend(queries, ",
+        "self.attention.attend(queries * self.head_count**-0.5, ",
     ),
     _one(
         "encoder: time and mel swapped in the kernels",
@@ -221,8 +221,8 @@ PLANTS = (
         "encoder: a clip's windows padded without a mask",
         "together",
         ENCODER,
-        "scale=self.head_dim**-0.5, mask=plan.mask",
-        "scale=self.head_dim**-0.5, mask=None",
+        "attend(queries, keys, values, plan.mask)",
+        "attend(queries, keys, values, None)",
     ),
     # ---- decoder
     _one(
@@ -263,8 +263,8 @@ PLANTS = (
         "decoder: attention scaled by half the head's width",
         "logits",
         ATTENTION,
-        "scale=head_dim**-0.5",
-        "scale=(head_dim / 2) ** -0.5",
+        "scale = head_dim**-0.5",
+        "scale = (head_dim / 2) ** -0.5",
     ),
     _one("decoder: gate and up swapped", "logits", DECODER, "gate, up = ", "up, gate = "),
     _one("decoder: GELU for SiLU", "logits", DECODER, "x * mx.sigmoid(x)", "x * mx.sigmoid(1.702 * x)"),

@@ -15,7 +15,13 @@ from engine.bench.audio import speech
 from engine.checkpoint.load import build_model, read_checkpoint
 from engine.demo import demo_model_path
 from engine.model.asr import SpeechModel
-from engine.model.attention import PLAIN_ATTENTION, PLANNED_ATTENTION, AttentionForm
+from engine.model.attention import (
+    HOST_ATTENTION,
+    PLAIN_ATTENTION,
+    PLANNED_ATTENTION,
+    AttentionForm,
+    host_attention,
+)
 from engine.model.cache import KVCache
 from engine.model.decoder import Decoder
 from engine.model.projection import Placement
@@ -48,7 +54,9 @@ def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.n
 # The last case passes from one step of columns, and from one capacity, to the next.
 @pytest.mark.parametrize(("lengths", "steps"), [([7], 5), ([9, 9, 9], 5), ([12, 5, 9], 70), ([250, 190], 12)])
 @pytest.mark.parametrize(
-    ("form", "compiles"), [(GROUPED, False), (GROUPED, True), (PLAIN_ATTENTION, True)], ids=str
+    ("form", "compiles"),
+    [(GROUPED, False), (GROUPED, True), (PLAIN_ATTENTION, True), (HOST_ATTENTION, False)],
+    ids=str,
 )
 def test_each_form_gives_the_states_of_the_plain_one(
     form: AttentionForm, compiles: bool, lengths: list[int], steps: int
@@ -158,3 +166,35 @@ def answers(model: SpeechModel, seconds: tuple[float, ...], slice_tokens: int) -
     for _ in range(12):
         batch.step()
     return [one.tokens for one in prompts.sequences]
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize(("width", "columns"), [(1, 1), (1, 40), (5, 5), (3, 40)])
+@pytest.mark.parametrize("kind", ["none", "causal", "booleans"])
+def test_numpy_attends_as_mlx_does(kv_heads: int, width: int, columns: int, kind: str) -> None:
+    keys = mx.random.split(mx.random.key(columns), 3)
+    queries = mx.random.normal((3, 4, width, 16), key=keys[0])
+    # As the cache gives them: a part of longer buffers.
+    shape = (3, kv_heads, columns + 7, 16)
+    held, values = (mx.random.normal(shape, key=key)[:, :, 4 : columns + 4] for key in keys[1:])
+    mask: mx.array | str | None = None if kind == "none" else kind
+    if kind == "booleans":
+        seen = np.random.default_rng(columns).random((3, 1, width, columns)) < 0.6
+        seen[..., 0] = True
+        mask = mx.array(seen)
+    wanted = PLAIN_ATTENTION.attend(queries, held, values, mask)
+    found = HOST_ATTENTION.attend(queries, held, values, mask)
+    assert found.shape == (3 * width, 64)
+    np.testing.assert_allclose(np.array(found), np.array(wanted), rtol=1e-5, atol=2e-6)
+
+
+def test_a_row_that_sees_nothing_is_no_nan_and_what_is_hidden_leaves_no_trace() -> None:
+    chance = np.random.default_rng(4)
+    queries, keys, values = (chance.normal(size=(2, 2, 3, 8)).astype(np.float32) for _ in range(3))
+    mask = np.ones((2, 1, 1, 3), dtype=np.bool_)
+    mask[0] = False
+    mask[1, ..., 2] = False
+    found = host_attention(queries, keys, values, mask, 0.3)
+    assert np.isfinite(found).all()
+    keys[1, :, 2], values[1, :, 2] = 50.0, 1e30
+    np.testing.assert_array_equal(host_attention(queries, keys, values, mask, 0.3)[3:], found[3:])

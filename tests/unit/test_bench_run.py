@@ -44,9 +44,9 @@ def test_parts_are_measured_written_and_kept_by_the_next_run(tiny: Path, tmp_pat
     assert step["1"]["step"]["count"] == step["2"]["step"]["count"] == 3
     assert step["2"]["tokens_held"] > step["1"]["tokens_held"]
     assert step["1"]["share_of_bandwidth"] > 0.0
-    assert step["1"]["estimated_launches"] > 20
-    # Where numpy multiplies, the graph of several rows is cut, and no number is better than a wrong one.
-    assert (step["2"]["estimated_launches"] is None) == (sys.platform == "linux")
+    # Where numpy multiplies, the graph is cut, and no number is better than a wrong one.
+    launches = [step[rows]["estimated_launches"] for rows in ("1", "2")]
+    assert launches == [None, None] if sys.platform == "linux" else all(count > 20 for count in launches)
     assert document["parts"]["step"]["memory"]["peak_resident_bytes"] > 10**7
     assert str(tmp_path) not in out.read_text()
 
