@@ -14,6 +14,7 @@ from engine.batching.step import Prefill, RunningBatch
 from engine.bench.audio import speech
 from engine.checkpoint.load import build_model, read_checkpoint
 from engine.demo import demo_model_path
+from engine.model import attention
 from engine.model.asr import SpeechModel
 from engine.model.attention import (
     HOST_ATTENTION,
@@ -171,7 +172,11 @@ def answers(model: SpeechModel, seconds: tuple[float, ...], slice_tokens: int) -
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize(("width", "columns"), [(1, 1), (1, 40), (5, 5), (3, 40)])
 @pytest.mark.parametrize("kind", ["none", "causal", "booleans"])
-def test_numpy_attends_as_mlx_does(kv_heads: int, width: int, columns: int, kind: str) -> None:
+@pytest.mark.parametrize("at_once", [1, 2 * 4 * 5 * 5, 1 << 20])
+def test_numpy_attends_as_mlx_does(
+    kv_heads: int, width: int, columns: int, kind: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_SCORES_AT_ONCE", at_once)
     keys = mx.random.split(mx.random.key(columns), 3)
     queries = mx.random.normal((3, 4, width, 16), key=keys[0])
     # As the cache gives them: a part of longer buffers.
