@@ -44,7 +44,7 @@ small vocabulary, a word, the step that is read one step late, and some that may
 
 _STEPS_BESIDE_SHORT = 32
 """What is decoded in so many steps, nine seconds of speech, is held up by no prefill of chunks that are not urgent.
-Rows that become free meanwhile stand idle, a fifth of a full batch of thirty-second chunks at the end."""
+Rows that become free meanwhile stand idle, a third of a full batch of thirty-second chunks at the end."""
 
 _PADDING_ALLOWED = 1.5
 _READ_AHEAD_OF_ONE_OWNER = 2

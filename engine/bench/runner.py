@@ -145,11 +145,17 @@ def _part(
         note(f"{part} failed: {error}")
     except BaseException as error:
         found["error"] = "interrupted" if isinstance(error, KeyboardInterrupt) else f"broken off: {error}"
+        if "error" in document["parts"].get(part, found):
+            _record(found, part, started, document, out)
+        # What an earlier run has finished is worth more.
         raise
-    finally:
-        found["took_seconds"] = round(time.perf_counter() - started, 1)
-        document["parts"][part] = found
-        _write(document, out)
+    _record(found, part, started, document, out)
+
+
+def _record(found: dict[str, Any], part: str, started: float, document: Document, out: Path | None) -> None:
+    found["took_seconds"] = round(time.perf_counter() - started, 1)
+    document["parts"][part] = found
+    _write(document, out)
 
 
 def _measure_components(

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import mlx.core as mx
 
@@ -35,27 +35,22 @@ _log = logging.getLogger(__name__)
 _TYPES = (mx.float16, mx.bfloat16)
 
 
-class FewRowsProduct(Protocol):
+class QuantizedMatrix(NamedTuple):
+    """MLX's affine quantization: codes (out, in * bits / 32) uint32, scales and biases (out, in / 64)."""
+
+    codes: mx.array
+    scales: mx.array
+    biases: mx.array
+    bits: int
+
+
+Matrix = TypeVar("Matrix", mx.array, QuantizedMatrix, contravariant=True)
+
+
+class FewRowsProduct(Protocol[Matrix]):
     """matrix: (out, in), x: (rows, in), residual: (rows, out) or None -> (rows, out), the product plus the residual."""
 
-    def __call__(self, matrix: mx.array, x: mx.array, residual: mx.array | None) -> mx.array:
-        """Multiply."""
-        ...
-
-
-class FewRowsQuantizedProduct(Protocol):
-    """codes: (out, in * bits / 32) uint32, scales, biases: (out, in / 64), x: (rows, in), residual: (rows, out) or None
-    -> (rows, out), the product with MLX's affine quantization plus the residual."""
-
-    def __call__(
-        self,
-        codes: mx.array,
-        scales: mx.array,
-        biases: mx.array,
-        bits: int,
-        x: mx.array,
-        residual: mx.array | None,
-    ) -> mx.array:
+    def __call__(self, matrix: Matrix, x: mx.array, residual: mx.array | None) -> mx.array:
         """Multiply."""
         ...
 
@@ -95,17 +90,10 @@ class FewRowsQuantizedKernel:
     def __init__(self) -> None:
         self._kernel = _Kernel(QUANTIZED_SOURCE, QUANTIZED_INPUTS)
 
-    def __call__(
-        self,
-        codes: mx.array,
-        scales: mx.array,
-        biases: mx.array,
-        bits: int,
-        x: mx.array,
-        residual: mx.array | None,
-    ) -> mx.array:
-        """As `FewRowsQuantizedProduct`; all but the codes in one type."""
-        return self._kernel([codes, scales, biases], codes.shape[0], x, residual, ("BITS", bits))
+    def __call__(self, matrix: QuantizedMatrix, x: mx.array, residual: mx.array | None) -> mx.array:
+        """As `FewRowsProduct`; all but the codes in one type."""
+        arrays = [matrix.codes, matrix.scales, matrix.biases]
+        return self._kernel(arrays, matrix.codes.shape[0], x, residual, ("BITS", matrix.bits))
 
 
 class _Kernel:
@@ -144,7 +132,7 @@ class _Kernel:
         return found[0]
 
 
-def trusted(product: FewRowsProduct, dtype: mx.Dtype) -> FewRowsProduct | None:
+def trusted(product: FewRowsProduct[mx.array], dtype: mx.Dtype) -> FewRowsProduct[mx.array] | None:
     """The product if it can be built and multiplies right on this device, in this type; otherwise None, and a warning.
 
     A kernel that is wrong would be wrong in silence, and what compiles it belongs to the driver.
@@ -155,7 +143,9 @@ def trusted(product: FewRowsProduct, dtype: mx.Dtype) -> FewRowsProduct | None:
     return product if _is_right(lambda: product(matrix, x, residual), matrix, x, residual) else None
 
 
-def trusted_quantized(product: FewRowsQuantizedProduct, dtype: mx.Dtype) -> FewRowsQuantizedProduct | None:
+def trusted_quantized(
+    product: FewRowsProduct[QuantizedMatrix], dtype: mx.Dtype
+) -> FewRowsProduct[QuantizedMatrix] | None:
     """The same of a product with quantized matrices, for all numbers of bits."""
     if dtype not in _TYPES:
         return None
@@ -165,7 +155,7 @@ def trusted_quantized(product: FewRowsQuantizedProduct, dtype: mx.Dtype) -> FewR
         stood_for = mx.dequantize(
             codes, scales.astype(mx.float32), biases.astype(mx.float32), group_size=GROUP, bits=bits
         )
-        multiply = partial(product, codes, scales, biases, bits, x, residual)
+        multiply = partial(product, QuantizedMatrix(codes, scales, biases, bits), x, residual)
         if not _is_right(multiply, stood_for, x, residual):
             return None
     return product

@@ -24,7 +24,7 @@ from engine.model.few_rows import (
     FewRowsKernel,
     FewRowsProduct,
     FewRowsQuantizedKernel,
-    FewRowsQuantizedProduct,
+    QuantizedMatrix,
     suits_quantized,
     suits_rows,
     trusted,
@@ -51,8 +51,8 @@ class Placement:
     multiplies_on_host: bool
     compiles: bool = False
     attention: AttentionForm = PLAIN_ATTENTION
-    few_rows: FewRowsProduct | None = None
-    few_rows_quantized: FewRowsQuantizedProduct | None = None
+    few_rows: FewRowsProduct[mx.array] | None = None
+    few_rows_quantized: FewRowsProduct[QuantizedMatrix] | None = None
     step_attention: Callable[[TextConfig], Callable[..., mx.array]] | None = None
     plans_by_shape: bool = False
 
@@ -149,7 +149,7 @@ class DenseProjection:
 class FewRowsProjection(DenseProjection):
     """The same, a few rows multiplied by a kernel of their own."""
 
-    def __init__(self, matrix: mx.array, product: FewRowsProduct) -> None:
+    def __init__(self, matrix: mx.array, product: FewRowsProduct[mx.array]) -> None:
         """matrix: (out, in)."""
         super().__init__(matrix.T, None)
         # Bound here, not kept as a second array: both are the same memory, which is counted by arrays.
@@ -215,10 +215,11 @@ class QuantizedProjection:
 class FewRowsQuantizedProjection(QuantizedProjection):
     """The same, a few rows multiplied by a kernel of their own."""
 
-    def __init__(self, matrix: QuantizedTensor, product: FewRowsQuantizedProduct) -> None:
+    def __init__(self, matrix: QuantizedTensor, product: FewRowsProduct[QuantizedMatrix]) -> None:
         super().__init__(matrix, None)
         assert matrix.biases is not None
-        self._product = partial(product, matrix.packed, matrix.scales, matrix.biases, matrix.bits)
+        whole = QuantizedMatrix(matrix.packed, matrix.scales, matrix.biases, matrix.bits)
+        self._product = partial(product, whole)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Apply the map to the last axis."""

@@ -1,8 +1,8 @@
 """Whose memory allocator the engine's process runs with: jemalloc's beside a CUDA GPU, where it is installed.
 
-A step there is bound by the host, which makes and drops some hundreds of graph nodes, dropped by another thread than
-made them. glibc's allocator takes a third of that time, and the longer a process lives the more (docs/benchmarks.md).
-Another one can only be loaded before a process begins, so whoever starts the process asks for it.
+A step there is bound by the host, which makes and drops some hundreds of graph nodes. glibc's allocator takes a third
+of that time and more, by the process (docs/benchmarks.md). Another one can only be loaded before a process begins, so
+whoever starts the process asks for it.
 """
 
 from __future__ import annotations

@@ -130,6 +130,11 @@ def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again
     assert "error" not in whole
     assert whole["file_with_short_requests"]["count"] == 2
 
+    monkeypatch.setattr(side_by_side, "short_in_the_middle", once)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, "scribewire bench", out, Noted(), again=True)
+    assert json.loads(out.read_text())["parts"]["middle"] == whole, "what was finished before is kept"
+
 
 def test_forced_counts_reach_the_whole_engine(tiny: Path) -> None:
     from_engine: dict[str, Any] = {}

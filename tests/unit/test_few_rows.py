@@ -106,7 +106,7 @@ def _does_not_run(matrix: mx.array, x: mx.array, residual: mx.array | None) -> m
 
 @pytest.mark.parametrize("product", [_is_wrong, _is_nan, _does_not_run])
 def test_a_kernel_that_is_not_right_is_left_out_and_said_to_be(
-    product: few_rows.FewRowsProduct, caplog: pytest.LogCaptureFixture
+    product: few_rows.FewRowsProduct[mx.array], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert few_rows.trusted(product, mx.float16) is None
     assert "few rows are multiplied by MLX" in caplog.text

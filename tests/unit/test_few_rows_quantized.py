@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.model import few_rows
+from engine.model.few_rows import QuantizedMatrix
 from engine.model.projection import QuantizedTensor, Weights
 from tests.unit.cuda_on_cpu import CpuKernel
 from tests.unit.tiny_decoder import PLAIN
@@ -36,15 +37,8 @@ class OnCpu:
             )
         self.calls = 0
 
-    def __call__(
-        self,
-        codes: mx.array,
-        scales: mx.array,
-        biases: mx.array,
-        bits: int,
-        x: mx.array,
-        residual: mx.array | None,
-    ) -> mx.array:
+    def __call__(self, matrix: QuantizedMatrix, x: mx.array, residual: mx.array | None) -> mx.array:
+        codes, scales, biases, bits = matrix
         self.calls += 1
         rows, columns = x.shape[0], codes.shape[0]
         size = few_rows.sizes(rows, x.shape[1], columns, residual is not None)
@@ -90,9 +84,8 @@ def test_the_kernel_multiplies(
     ).dequantized(mx.float32)
     wanted = x.astype(np.float64) @ np.array(exact).T.astype(np.float64) + (residual if adds else 0.0)
     assert matrix.biases is not None
-    found = on_cpu(
-        matrix.packed, matrix.scales, matrix.biases, bits, mx.array(x), mx.array(residual) if adds else None
-    )
+    whole = QuantizedMatrix(matrix.packed, matrix.scales, matrix.biases, bits)
+    found = on_cpu(whole, mx.array(x), mx.array(residual) if adds else None)
     # Codes and their products are exact; sums are kept in 32 bits, and the result is rounded to 16.
     np.testing.assert_allclose(np.array(found), wanted, rtol=1e-3, atol=4e-3)
 
@@ -136,15 +129,8 @@ def test_a_kernel_is_trusted_when_it_multiplies_right(
     assert few_rows.trusted_quantized(on_cpu, mx.float16) is on_cpu
     assert few_rows.trusted_quantized(on_cpu, mx.float32) is None
 
-    def forgets_the_biases(
-        codes: mx.array,
-        scales: mx.array,
-        biases: mx.array,
-        bits: int,
-        x: mx.array,
-        residual: mx.array | None,
-    ) -> mx.array:
-        return on_cpu(codes, scales, mx.zeros_like(biases), bits, x, residual)
+    def forgets_the_biases(matrix: QuantizedMatrix, x: mx.array, residual: mx.array | None) -> mx.array:
+        return on_cpu(matrix._replace(biases=mx.zeros_like(matrix.biases)), x, residual)
 
     assert few_rows.trusted_quantized(forgets_the_biases, mx.float16) is None
     assert "few rows are multiplied by MLX" in caplog.text
@@ -171,6 +157,8 @@ def test_on_a_gpu_products_are_as_near_as_their_type_allows(bits: int, dtype: mx
             residual = mx.random.normal((rows, columns), key=keys[2]).astype(dtype)
             wanted = np.array(x.astype(mx.float32)).astype(np.float64) @ exact.T
             wanted += np.array(residual.astype(mx.float32))
-            found = np.array(product(codes, scales, biases, bits, x, residual).astype(mx.float32))
+            found = np.array(
+                product(QuantizedMatrix(codes, scales, biases, bits), x, residual).astype(mx.float32)
+            )
             close = 2e-3 if dtype == mx.float16 else 8e-3
             np.testing.assert_allclose(found, wanted, rtol=close, atol=close * np.sqrt(length))
