@@ -33,6 +33,7 @@ from engine.protocol.errors import EngineError
 from engine.protocol.transcript import TokenLogprob
 from engine.reading import head_length, read_logprobs, read_sequence, read_so_far
 from engine.recording_work import Piece, RecordingWork, timed
+from engine.rehearsal import rehearse
 from engine.resident import ResidentModel
 from engine.word_times import WordTimes
 from engine.work_counters import WorkCounters
@@ -84,13 +85,9 @@ class Pipeline:
         self._waits_for_audio: list[str] = []
         self._on_one_thread: AbstractContextManager[object] | None = None
         self._word_times = WordTimes(
-            config,
-            model=DEMO_MODEL if self.info.is_demo else config.model,
-            dtype=self._model.network.dtype,
-            device=self._model.device,
-            wake=wake,
-            reserve=self._reserve_for_aligner,
-        )
+            config, model=DEMO_MODEL if self.info.is_demo else config.model, dtype=self._model.network.dtype,
+            device=self._model.device, wake=wake, reserve=self._reserve_for_aligner,
+        )  # fmt: skip
         if config.preload_aligner:
             self._word_times.preload()
 
@@ -108,6 +105,10 @@ class Pipeline:
     def waits_for_audio(self) -> bool:
         """Whether some recording's next samples are still being written by someone else, who does not say when."""
         return bool(self._waits_for_audio)
+
+    def rehearse(self) -> None:
+        """Meet the usual shapes before a request does; there must be no work."""
+        rehearse(self._model, self._machine.kind, self._scheduler.limits)
 
     def open(self, work: RecordingWork) -> None:
         """Take up a recording; whatever is wrong with it becomes its end."""

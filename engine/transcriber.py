@@ -47,6 +47,9 @@ __all__ = [
     "Transcriber",
 ]
 
+_Arrival = RecordingWork | Future[None]
+"""What the engine's thread is sent: a recording, or the wish to rehearse, which ends with the future."""
+
 _AUDIO_POLL_SECONDS = 0.01
 _LEAST_WAIT_SECONDS = 0.001
 _WARM_UP_SECONDS = 1.0
@@ -88,7 +91,7 @@ class Transcriber:
         self._on_fault = on_fault
         self._load_model = load
         self._gauge = gauge or Gauge()
-        self._inbox: queue.SimpleQueue[RecordingWork | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._is_closing = False
         self._info: ModelInfo | None = None
         self._resident: Pipeline | None = None
@@ -228,7 +231,13 @@ class Transcriber:
         return await self._wait_async(self._submit_many(items, on_progress, None))
 
     def warm_up(self) -> None:
-        """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch."""
+        """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch.
+
+        Where new shapes are dear the usual ones are met first (engine.rehearsal).
+        """
+        rehearsed: Future[None] = Future()
+        self._inbox.put(rehearsed)
+        rehearsed.result()
         noise = np.random.default_rng(0).normal(0.0, 1e-3, int(_WARM_UP_SECONDS * SAMPLE_RATE_HZ))
         item = TranscribeItem(noise.astype(np.float32), max_tokens=_WARM_UP_TOKENS)
         for rows in _WARM_UP_ROWS:
@@ -329,18 +338,25 @@ class Transcriber:
             elif resident is not None and self._has_idled(idle_since):
                 self._unload()
                 resident = None
-            for work in self._arrivals(0.0 if is_busy else self._patience(idle_since)):
-                self._open(work)
+            for arrival in self._arrivals(0.0 if is_busy else self._patience(idle_since)):
+                self._open(arrival)
             if resident is not None and resident.waits_for_audio:
                 resident.look_for_audio()
 
-    def _open(self, work: RecordingWork) -> None:
+    def _open(self, arrival: _Arrival) -> None:
         try:
             resident = self._resident or self._load()
+            if isinstance(arrival, Future):
+                resident.rehearse()
+                arrival.set_result(None)
+            else:
+                resident.open(arrival)
         except EngineError as error:
-            work.fail(error)
-        else:
-            resident.open(work)
+            _fail(arrival, error)
+        except BaseException as error:
+            if isinstance(arrival, Future):
+                arrival.set_exception(error)
+            raise
 
     def _unload(self) -> None:
         if self._resident is not None:
@@ -368,9 +384,9 @@ class Transcriber:
         allowed = self.config.idle_unload_seconds
         return bool(allowed) and time.monotonic() - idle_since >= allowed
 
-    def _arrivals(self, patience_seconds: float | None) -> list[RecordingWork]:
+    def _arrivals(self, patience_seconds: float | None) -> list[_Arrival]:
         """What was submitted, waiting for the first thing to happen as long as that."""
-        arrived: list[RecordingWork] = []
+        arrived: list[_Arrival] = []
         with contextlib.suppress(queue.Empty):
             if patience_seconds != 0.0:
                 first = self._inbox.get(timeout=patience_seconds)
@@ -390,8 +406,15 @@ class Transcriber:
             self._on_fault(error)
         if self._resident is not None:
             self._resident.fail_all(fault)
-        for work in self._arrivals(0.0):
-            work.fail(fault)
+        for arrival in self._arrivals(0.0):
+            _fail(arrival, fault)
+
+
+def _fail(arrival: _Arrival, error: EngineError) -> None:
+    if isinstance(arrival, Future):
+        arrival.set_exception(error)
+    else:
+        arrival.fail(error)
 
 
 class _SharedProgress:

@@ -38,6 +38,10 @@ _OTHERS_EVERY = 4
 _MOST_STEPS_TO_FILL = 8
 """Between two prefills of chunks that nobody waits for: a batch that is filling up is worth more when it is full."""
 
+LARGEST_OF_ANY_SIZE = 8
+"""Urgent chunks come in groups of any number up to here even where shapes are to be few: nobody waits for a number,
+and so many shapes can be met before the first request."""
+
 _STEPS_TO_SPEAK = 16
 """Who has just joined with a first chunk says a first word in so many steps: up to ten tokens of language head in a
 small vocabulary, a word, the step that is read one step late, and some that may be held back."""
@@ -310,7 +314,10 @@ class Scheduler:
                 group = group[: _size_below(min(len(group), most))]
             if group or not urgent:
                 return group
-        return self._fitting(urgent, limits.max_rows, limits.token_budget)
+        group = self._fitting(urgent, limits.max_rows, limits.token_budget)
+        if limits.has_few_sizes and len(group) > LARGEST_OF_ANY_SIZE:
+            group = group[: _size_below(len(group))]
+        return group
 
     def _waits_for_rows(self, waiting: int) -> bool:
         """Whether rows that will soon be free make a prefill of more chunks that are not urgent worth the wait.

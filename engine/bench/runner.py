@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def run(plan: Plan, command: str, out: Path | None, note: Note, *, again: bool =
         for part in rest:
             compared = peers if part in COMPARED_PARTS else []
             with _part(part, plan, document, out, note) as found:
-                subject = Subject(plan, folder, scratch, compared, note, found)
+                keep = partial(_keep_so_far, found, part, document, out)
+                subject = Subject(plan, folder, scratch, compared, note, found, keep)
                 found.update(_PROCESS_PARTS[part](subject))
     return document
 
@@ -150,6 +152,13 @@ def _part(
         # What an earlier run has finished is worth more.
         raise
     _record(found, part, started, document, out)
+
+
+def _keep_so_far(found: dict[str, Any], part: str, document: Document, out: Path | None) -> None:
+    """Write what a part has found while it goes on, for the case that this process is ended before it can."""
+    if "error" in document["parts"].get(part, {"error": ""}):
+        unfinished = {**found, "error": "broken off: this process was ended"}
+        _write({**document, "parts": {**document["parts"], part: unfinished}}, out)
 
 
 def _record(found: dict[str, Any], part: str, started: float, document: Document, out: Path | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class Subject:
     """What is measured: a model folder, how it runs, and the peers beside it.
 
     scratch: a folder for recordings. found: filled by long parts as they go on, for the case that they are broken off.
+    keep: writes it.
     """
 
     plan: Plan
@@ -45,6 +46,7 @@ class Subject:
     peers: Sequence[Peer]
     note: Note
     found: dict[str, Any] = field(default_factory=dict)
+    keep: Callable[[], None] = lambda: None
 
     def engine_command(self) -> list[str]:
         """Our engine in a process of its own."""
@@ -183,9 +185,11 @@ def measure_clients(subject: Subject) -> dict[str, Any]:
                         f"  {load.requests_per_second:.2f} requests/s, p50 {shown_seconds(load.latency(0.5))}, "
                         f"p95 {shown_seconds(load.latency(0.95))}"
                     )
-            found = by_clients[str(clients)] = _compared_loads(loads)
-            idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
-            found["p95_over_idle"] = round(found["loads"][OURS]["p95"]["median"] / idle, 3)
+                if all(loads.values()):
+                    found = by_clients[str(clients)] = _compared_loads(loads)
+                    idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
+                    found["p95_over_idle"] = round(found["loads"][OURS]["p95"]["median"] / idle, 3)
+                    subject.keep()
     return {"by_clients": by_clients, "idle_seconds": idle, "failed_peers": failures}
 
 
@@ -226,6 +230,7 @@ def measure_middle(subject: Subject) -> dict[str, Any]:
             if taken:
                 found["short"] = summary(taken)
                 found["short_over_idle"] = ratio(taken, idle.latencies)
+            subject.keep()
     return found
 
 

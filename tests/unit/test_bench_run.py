@@ -108,8 +108,11 @@ def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again
     original = side_by_side.short_in_the_middle
     rounds: list[object] = []
 
+    so_far: list[Any] = []
+
     def once(*given: Any) -> object:
         if rounds:
+            so_far.append(json.loads(out.read_text())["parts"]["middle"])
             raise KeyboardInterrupt
         rounds.append(original(*given))
         return rounds[0]
@@ -118,6 +121,10 @@ def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again
     told = Noted()
     with pytest.raises(KeyboardInterrupt):
         run(plan, "scribewire bench", out, told)
+    assert so_far[0]["file_with_short_requests"]["count"] == 1, (
+        "what there is is written before the part ends"
+    )
+    assert so_far[0]["error"].startswith("broken off")
     broken = json.loads(out.read_text())["parts"]["middle"]
     assert broken["error"] == "interrupted"
     assert broken["idle"]["count"] == 5

@@ -279,6 +279,12 @@ def test_where_shapes_are_to_be_few_groups_have_few_sizes_and_nobody_is_left_beh
     for number in range(5):
         desk.recording(f"{number}", 1)
     assert len(desk.next_prefill()) == 5, "who waits is not told to wait for a number"
+    desk = Desk(desk.scheduler.limits)
+    for number in range(11):
+        desk.recording(f"later {number}", 1)
+    assert [len(desk.next_prefill()) for _ in range(2)] == [8, 3], (
+        "nor longer than the largest usual group takes"
+    )
 
 
 def test_where_shapes_are_few_a_running_batch_gets_no_larger_groups_than_it_usually_does() -> None:
