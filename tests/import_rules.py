@@ -43,8 +43,10 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.live_text": {"protocol", "text"},
     "engine.recording_work": {*BELOW_THE_PIPELINE, "reading", "resident", "live_text"},
     "engine.batch_limits": {"protocol", "batching", "memory"},
+    "engine.rehearsal": {*BELOW_THE_PIPELINE, "resident"},
     "engine.word_times": {*BELOW_THE_PIPELINE, "recording_work"},
     "engine.pipeline": {
+        "rehearsal",
         *BELOW_THE_PIPELINE,
         "device",
         "memory",
