@@ -108,7 +108,8 @@ class Pipeline:
 
     def rehearse(self) -> None:
         """Meet the usual shapes before a request does; there must be no work."""
-        rehearse(self._model, self._machine.kind, self._scheduler.limits)
+        if self._scheduler.limits.has_few_sizes:
+            rehearse(self._model, self._scheduler.limits)
 
     def open(self, work: RecordingWork) -> None:
         """Take up a recording; whatever is wrong with it becomes its end."""

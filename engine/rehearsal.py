@@ -1,8 +1,8 @@
 """Prompts and steps of the usual shapes, computed once before the first request, where new shapes are dear.
 
-On CUDA attention is planned anew for every number of prompts and every width, for 60 to 250 ms, and the kernels of
-quantized products are compiled, for seconds, by the number of rows. Without a rehearsal the first busy minute pays for
-all of it, one request after the other.
+On CUDA attention is planned anew for every number of prompts and every width, for 60 to 250 ms, and some kernels are
+compiled when they are first met, for seconds: those of quantized products by the number of rows, those that move rows
+when some come or leave. Without a rehearsal the first busy minute pays for all of it, one request after the other.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from engine.batching.limits import BatchLimits
 from engine.batching.scheduler import LARGEST_OF_ANY_SIZE
-from engine.batching.step import generate
-from engine.memory import DeviceKind
+from engine.batching.sequence import Sequence
+from engine.batching.step import RunningBatch, generate
 from engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
 from engine.resident import ResidentModel
 
@@ -24,35 +24,58 @@ GROUP_SIZES = range(1, LARGEST_OF_ANY_SIZE + 1)
 CLIP_SECONDS = (1.0, 4.0, 9.0, 14.0, 19.0, 24.0, 28.0)
 """One for each width of a prompt up to a whole chunk's: widths come in steps of 64 tokens, 13 of them a second."""
 
+ARRIVING = (8, 1, 7, 16, 32)
+LEFT_BEHIND = (40, 17, 8, 5, 4, 2, 1)
+"""Rows that join a batch, group by group, and rows that remain when others leave it."""
+
 _STEPS = 3
+_TOKENS = 64
+"""More than a row is asked for here, so that none ends by itself."""
 
 
-def rehearse(model: ResidentModel, kind: DeviceKind, limits: BatchLimits) -> int:
-    """Transcribe noise in groups of all those shapes that fit; returns how many. Elsewhere than on CUDA none."""
-    if kind != "cuda":
-        return 0
-    count = 0
-    for seconds in CLIP_SECONDS:
-        for size in GROUP_SIZES:
-            count += _transcribe_noise(model, size, seconds, limits)
-    mx.clear_cache()
-    return count
-
-
-def _transcribe_noise(model: ResidentModel, size: int, seconds: float, limits: BatchLimits) -> bool:
-    """Begin to transcribe so many clips; False when they are more than one prefill may be."""
-    noise = np.random.default_rng(0).normal(0.0, 1e-3, int(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
-    wish = model.wish(TranscribeOptions())
-    prompt_ids = model.prompt_ids(wish, noise.size)
-    sequences = [
-        model.sequence(wish, prompt_ids, samples=noise.size, start_sample=0, seed=0) for _ in range(size)
+def rehearse(model: ResidentModel, limits: BatchLimits) -> int:
+    """Transcribe noise in groups of all those shapes that fit, and let rows come and go; returns how many groups."""
+    groups = [
+        (size, seconds)
+        for seconds in CLIP_SECONDS
+        for size in GROUP_SIZES
+        if size == 1 or _fits(model, size, seconds, limits)
     ]
-    held = sum(len(prompt_ids) + one.token_budget for one in sequences)
-    if size > 1 and (size * len(prompt_ids) > limits.prefill_tokens or held > limits.token_budget):
-        return False
-    _, embeddings = model.encode([noise] * size)
-    for sequence, embedding in zip(sequences, embeddings, strict=True):
-        sequence.audio = embedding
-    for _ in islice(generate(model.network, sequences, model.marks), _STEPS):
-        pass
-    return True
+    for size, seconds in groups:
+        for _ in islice(generate(model.network, _noise(model, size, seconds), model.marks), _STEPS):
+            pass
+    _come_and_go(model, limits)
+    mx.clear_cache()
+    return len(groups)
+
+
+def _come_and_go(model: ResidentModel, limits: BatchLimits) -> None:
+    batch = RunningBatch(model.network, model.marks)
+    for size in ARRIVING:
+        rows = batch.row_count + size
+        if rows > limits.max_rows or not _fits(model, rows, CLIP_SECONDS[0], limits):
+            break
+        batch.join(_noise(model, size, CLIP_SECONDS[0]))
+        batch.step()
+    for rows in LEFT_BEHIND:
+        batch.remove(batch.sequences[rows:])
+        batch.step()
+        batch.step()
+    batch.remove(batch.sequences)
+
+
+def _fits(model: ResidentModel, size: int, seconds: float, limits: BatchLimits) -> bool:
+    """Whether so many clips are no more than a prefill and the memory may hold."""
+    tokens = len(model.prompt_ids(model.wish(TranscribeOptions()), int(seconds * SAMPLE_RATE_HZ)))
+    return size * tokens <= limits.prefill_tokens and size * (tokens + _TOKENS) <= limits.token_budget
+
+
+def _noise(model: ResidentModel, size: int, seconds: float) -> list[Sequence]:
+    """Sequences of clips of quiet noise, which go on for `_TOKENS` tokens whatever the model makes of them."""
+    samples = np.random.default_rng(0).normal(0.0, 1e-3, int(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
+    prompt_ids = model.prompt_ids(model.wish(TranscribeOptions()), samples.size)
+    _, embeddings = model.encode([samples] * size)
+    return [
+        Sequence(prompt_ids=prompt_ids, audio=embedding, token_budget=_TOKENS, forced_count=_TOKENS)
+        for embedding in embeddings
+    ]

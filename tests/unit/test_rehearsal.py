@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from engine import Transcriber, pipeline, rehearsal
 from engine.batching.limits import BatchLimits
+from engine.batching.step import RunningBatch
 from engine.protocol.config import EngineConfig
 from engine.protocol.errors import EngineFault, EngineUnavailable
 from engine.resident import ResidentModel
@@ -26,10 +28,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "CLIP_SECONDS", (0.5, 1.0))
     monkeypatch.setattr(rehearsal, "GROUP_SIZES", (1, 2, 3))
+    monkeypatch.setattr(rehearsal, "ARRIVING", (2, 1, 3, 8))
+    monkeypatch.setattr(rehearsal, "LEFT_BEHIND", (4, 2, 1))
+
+
+def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the batch's limits be those of a device where shapes are to be few."""
+    limits = pipeline.batch_limits
+    monkeypatch.setattr(
+        pipeline, "batch_limits", lambda *given, **named: replace(limits(*given, **named), has_few_sizes=True)
+    )
 
 
 @pytest.mark.usefixtures("few_shapes")
-def test_every_shape_that_fits_is_met_where_shapes_are_dear(
+def test_every_shape_that_fits_is_met_and_rows_come_and_go(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ResidentModel(EngineConfig(model=str(folder), device="cpu"))
@@ -40,19 +52,29 @@ def test_every_shape_that_fits_is_met_where_shapes_are_dear(
         met.append((len(clips), clips[0].size))
         return encode(clips)
 
+    stepped: list[int] = []
+    step = RunningBatch.step
+
+    def counted(batch: RunningBatch) -> object:
+        stepped.append(batch.row_count)
+        return step(batch)
+
     monkeypatch.setattr(model, "encode", noted)
-    assert rehearsal.rehearse(model, "cuda", ROOMY) == 6
-    assert met == [(size, samples) for samples in (8_000, 16_000) for size in (1, 2, 3)]
+    monkeypatch.setattr(rehearsal.RunningBatch, "step", counted)
+    assert rehearsal.rehearse(model, ROOMY) == 6
+    groups = [(size, samples) for samples in (8_000, 16_000) for size in (1, 2, 3)]
+    assert met == [*groups, (2, 8_000), (1, 8_000), (3, 8_000)]
+    assert stepped[-9:] == [2, 3, 6, 4, 4, 2, 2, 1, 1]
+
     met.clear()
     tokens = len(model.prompt_ids(model.wish(rehearsal.TranscribeOptions()), 16_000))
     narrow = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=2 * tokens)
-    assert rehearsal.rehearse(model, "cuda", narrow) == len(met)
+    rehearsal.rehearse(model, narrow)
     assert (2, 16_000) in met
     assert (3, 16_000) not in met
-    for kind in ("cpu", "metal"):
-        met.clear()
-        assert rehearsal.rehearse(model, kind, ROOMY) == 0
-        assert not met
+    met.clear()
+    rehearsal.rehearse(model, BatchLimits(max_rows=8, token_budget=2 * tokens, prefill_tokens=8192))
+    assert max(size for size, samples in met if samples == 16_000) == 1
 
 
 def test_the_widths_of_all_prompts_up_to_a_whole_chunk_are_met(folder: Path) -> None:
@@ -69,15 +91,23 @@ def test_the_widths_of_all_prompts_up_to_a_whole_chunk_are_met(folder: Path) -> 
 @pytest.mark.usefixtures("few_shapes")
 def test_a_rehearsal_leaves_no_trace_in_what_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = EngineConfig(model=str(folder), device="cpu", forced_tokens_per_second=5.0)
+    rehearsed_with: list[BatchLimits] = []
     samples = np.random.default_rng(3).normal(0.0, 0.1, 24_000).astype(np.float32)
+
+    def noted(model: ResidentModel, limits: BatchLimits) -> int:
+        rehearsed_with.append(limits)
+        return rehearsal.rehearse(model, limits)
+
+    monkeypatch.setattr(pipeline, "rehearse", noted)
     with Transcriber(config=config) as transcriber:
+        transcriber.warm_up()
         plain = transcriber.transcribe(samples)
-    monkeypatch.setattr(
-        pipeline, "rehearse", lambda model, kind, limits: rehearsal.rehearse(model, "cuda", limits)
-    )
+    assert not rehearsed_with, "new shapes cost nothing on a CPU"
+    as_on_cuda(monkeypatch)
     with Transcriber(config=config) as transcriber:
         transcriber.warm_up()
         rehearsed = transcriber.transcribe(samples)
+    assert len(rehearsed_with) == 1
     assert rehearsed.text == plain.text
 
 
@@ -87,6 +117,7 @@ def test_a_device_that_fails_in_the_rehearsal_is_told_to_who_waits_for_it(
     def fail(*_: object) -> int:
         raise MemoryError("no room")
 
+    as_on_cuda(monkeypatch)
     monkeypatch.setattr(pipeline, "rehearse", fail)
     faults: list[BaseException] = []
     transcriber = Transcriber(config=EngineConfig(model=str(folder), device="cpu"), on_fault=faults.append)
