@@ -57,14 +57,10 @@ from engine.transcriber import Listener, RecordingWork, TranscribeItem, Transcri
 
 _HEARTBEAT_SECONDS = 1.0
 
-_SWITCH_SECONDS = 0.0005
-"""Python's usual 5 ms are two or three decode steps, and the engine's thread would wait as long for a reader's."""
-
 
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     """Run until told to stop or until the front is gone; returns the exit code."""
     faulthandler.enable()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     give_large_buffers_back()
     leave_out_of_collections()
     # A front that finds this process stuck asks for the stacks of its threads before it ends it.
