@@ -107,8 +107,8 @@ class Pipeline:
         return bool(self._waits_for_audio)
 
     def rehearse(self) -> None:
-        """Meet the usual shapes before a request does; there must be no work."""
-        if self._scheduler.limits.has_few_sizes:
+        """Meet the usual shapes before a request does, if none has come yet."""
+        if self._scheduler.limits.has_few_sizes and not self.has_work:
             rehearse(self._model, self._scheduler.limits)
 
     def open(self, work: RecordingWork) -> None:

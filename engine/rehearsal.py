@@ -7,6 +7,7 @@ when some come or leave. Without a rehearsal the first busy minute pays for all 
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 
 import mlx.core as mx
@@ -41,6 +42,8 @@ def rehearse(model: ResidentModel, limits: BatchLimits) -> int:
         for size in GROUP_SIZES
         if size == 1 or _fits(model, size, seconds, limits)
     ]
+    # A server shows this while it is not ready yet.
+    logging.getLogger(__name__).info("the model is loaded; making kernels for the usual recordings")
     for size, seconds in groups:
         for _ in islice(generate(model.network, _noise(model, size, seconds), model.marks), _STEPS):
             pass

@@ -132,10 +132,7 @@ class Transcriber:
         work = RecordingWork(
             item, listener=listener, owner=owner, is_interactive=is_interactive, is_cancelled=is_cancelled
         )
-        with self._lock:
-            if self._is_closing or self.is_broken:
-                raise EngineUnavailable("this transcriber is closed")
-            self._inbox.put(work)
+        self._send(work)
         return work
 
     def cancel(self, work: RecordingWork) -> None:
@@ -234,9 +231,10 @@ class Transcriber:
         """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch.
 
         Where new shapes are dear the usual ones are met first (engine.rehearsal).
+        raises: EngineUnavailable after `close`, and what the device failed with
         """
         rehearsed: Future[None] = Future()
-        self._inbox.put(rehearsed)
+        self._send(rehearsed)
         rehearsed.result()
         noise = np.random.default_rng(0).normal(0.0, 1e-3, int(_WARM_UP_SECONDS * SAMPLE_RATE_HZ))
         item = TranscribeItem(noise.astype(np.float32), max_tokens=_WARM_UP_TOKENS)
@@ -259,6 +257,12 @@ class Transcriber:
         self.close()
 
     # ---- callers' side ---------------------------------------------------------------------------------------
+
+    def _send(self, arrival: _Arrival) -> None:
+        with self._lock:
+            if self._is_closing or self.is_broken:
+                raise EngineUnavailable("this transcriber is closed")
+            self._inbox.put(arrival)
 
     def _submit_many(
         self,

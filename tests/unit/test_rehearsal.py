@@ -88,6 +88,22 @@ def test_the_widths_of_all_prompts_up_to_a_whole_chunk_are_met(folder: Path) -> 
     assert met == set(range(1, width(30.0) + 1))
 
 
+def test_a_rehearsal_does_not_hold_up_a_request_that_has_come(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_on_cuda(monkeypatch)
+    calls: list[object] = []
+    monkeypatch.setattr(pipeline, "rehearse", lambda *given: calls.append(given))
+    config = EngineConfig(model=str(folder), device="cpu", forced_tokens_per_second=5.0)
+    with Transcriber(config=config) as transcriber:
+        transcriber.warm_up()
+        assert len(calls) == 1
+        monkeypatch.setattr(pipeline.Pipeline, "has_work", True)
+        transcriber._resident.rehearse()
+        assert len(calls) == 1
+        monkeypatch.undo()
+
+
 @pytest.mark.usefixtures("few_shapes")
 def test_a_rehearsal_leaves_no_trace_in_what_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = EngineConfig(model=str(folder), device="cpu", forced_tokens_per_second=5.0)
@@ -124,6 +140,8 @@ def test_a_device_that_fails_in_the_rehearsal_is_told_to_who_waits_for_it(
     with pytest.raises(MemoryError, match="no room"):
         transcriber.warm_up()
     transcriber._thread.join(10.0)
+    with pytest.raises(EngineUnavailable):
+        transcriber.warm_up()
     assert [str(fault) for fault in faults] == ["no room"]
     assert transcriber.is_broken
     with pytest.raises((EngineFault, EngineUnavailable)):
