@@ -80,15 +80,21 @@ def multipart(recording: Path, fields: Mapping[str, str]) -> tuple[bytes, str]:
 
 @contextmanager
 def scribewire_server(
-    folder: Path, data: Path, *, device: str, dtype: str, tokens_per_second: float
+    folder: Path,
+    data: Path,
+    *,
+    device: str,
+    dtype: str,
+    tokens_per_second: float,
+    program: str = "engine.bench.forced_serve",
 ) -> Iterator[ServerAddress]:
-    """Ours, with a key, ready. data: an empty folder of its own."""
+    """Ours, with a key, ready. data: an empty folder of its own. program: a module that takes the same arguments."""
     data.mkdir(parents=True, exist_ok=True)
     settings = data / "bench.toml"
     settings.touch()
     cli = [sys.executable, "-m", "server.cli", "keys", "create", "bench"]
     key = run_to_end("making a key", [*cli, "--data", str(data), "--config", str(settings)]).strip()
-    command = [sys.executable, "-m", "engine.bench.forced_serve", str(tokens_per_second)]
+    command = [sys.executable, "-m", program, str(tokens_per_second)]
     options = {
         "--model": str(folder),
         "--port": "0",

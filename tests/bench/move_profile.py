@@ -12,7 +12,7 @@ import collections
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,11 @@ class Turns(collections.defaultdict[tuple[str, int], list[float]]):
         taken = 1e3 * (ended - started)
         self[move, rows].append(taken)
         self._all.append((taken, move, rows, started))
+
+    def take(self) -> list[tuple[float, str, int, float]]:
+        """Start (of time.perf_counter), move, rows and milliseconds of the turns since this was asked last."""
+        taken, self._all = self._all, []
+        return [(started, move, rows, round(milliseconds, 2)) for milliseconds, move, rows, started in taken]
 
     def longest(self) -> list[str]:
         """The longest ones, in the order in which they came: milliseconds since the beginning, move, rows, length."""
@@ -154,11 +159,11 @@ def main() -> None:
                     "requests": len(latencies),
                     "p50_ms": round(quantile(latencies, 0.5), 1),
                     "p95_ms": round(quantile(latencies, 0.95), 1),
-                    "turns": _table(turns),
+                    "turns": table(turns),
                     "longest_turns": turns.longest(),
                 }
             )
-            _show(found[-1])
+            show_turns(found[-1])
         if given.file_seconds:
             file = write_wav(given.out / "long.wav", speech(given.file_seconds))
             for _ in range(2):
@@ -168,19 +173,19 @@ def main() -> None:
                     {
                         "file_seconds": given.file_seconds,
                         **middle,
-                        "turns": _table(turns),
+                        "turns": table(turns),
                         "longest_turns": turns.longest(),
                     }
                 )
-                _show(found[-1])
+                show_turns(found[-1])
             file.unlink()
     command = f"python -m tests.bench.move_profile --model {Path(given.model).name} --device {given.device}"
     content = {"model": Path(given.model).name, "machine": machine(), "found": found}
     print(write_result(given.name, command, content, given.out))
 
 
-def _table(turns: Turns) -> list[dict[str, Any]]:
-    """Longest in all first."""
+def table(turns: Mapping[tuple[str, int], list[float]]) -> list[dict[str, Any]]:
+    """What turns took, milliseconds by move and rows; longest in all first."""
     rows = [
         {
             "move": move,
@@ -195,11 +200,13 @@ def _table(turns: Turns) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -float(row["sum_ms"]))
 
 
-def _show(one: dict[str, Any]) -> None:
+def show_turns(one: dict[str, Any]) -> None:
+    """Print what was found of one load, with the twelve kinds of turns that took longest in all."""
     print({name: value for name, value in one.items() if "turns" not in name}, flush=True)
     for row in one["turns"][:12]:
         print("   ", *(f"{name} {value}" for name, value in row.items()), flush=True)
-    print("    longest:", "; ".join(one["longest_turns"]), flush=True)
+    if "longest_turns" in one:
+        print("    longest:", "; ".join(one["longest_turns"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,14 @@
+"""`engine.bench.forced_serve` with `tests.bench.timed_worker` for its engine: same arguments."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from unittest.mock import patch
+
+from engine.bench import forced_serve
+from server import serve
+
+if __name__ == "__main__":
+    with patch.object(serve, "serve", partial(serve.serve, engine_module="tests.bench.timed_worker")):
+        sys.exit(forced_serve.main(sys.argv[1:]))

@@ -1,0 +1,39 @@
+"""The engine's worker with a clock at every turn, started in its place by `tests.bench.timed_serve`.
+
+Each second's turns are a line of JSON in the file that SCRIBEWIRE_TURNS names: of each turn its start, in seconds of
+the performance counter, which is one clock for all processes of a machine, and its move, rows and milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from engine import worker
+from engine.protocol.config import EngineConfig
+from tests.bench.move_profile import Turns, timed_turns
+
+TURNS_FILE = "SCRIBEWIRE_TURNS"
+_LINE_SECONDS = 1.0
+
+
+def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+    """Run as the worker does; returns its exit code."""
+    with timed_turns() as turns:
+        path = Path(os.environ[TURNS_FILE])
+        threading.Thread(target=_write, args=(turns, path), name="turns", daemon=True).start()
+        return worker.main(config, pipe, liveness)
+
+
+def _write(turns: Turns, path: Path) -> None:
+    while True:
+        time.sleep(_LINE_SECONDS)
+        # The engine's thread goes on adding; what is taken here is what was there.
+        taken = turns.take()
+        if taken:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(taken) + "\n")
