@@ -147,16 +147,20 @@ def _part(
         note(f"{part} failed: {error}")
     except BaseException as error:
         found["error"] = "interrupted" if isinstance(error, KeyboardInterrupt) else f"broken off: {error}"
-        if "error" in document["parts"].get(part, found):
+        if not _was_finished(document, part):
             _record(found, part, started, document, out)
-        # What an earlier run has finished is worth more.
         raise
     _record(found, part, started, document, out)
 
 
+def _was_finished(document: Document, part: str) -> bool:
+    """Whether an earlier run finished the part, which is worth more than what a broken one found."""
+    return "error" not in document["parts"].get(part, {"error": ""})
+
+
 def _keep_so_far(found: dict[str, Any], part: str, document: Document, out: Path | None) -> None:
     """Write what a part has found while it goes on, for the case that this process is ended before it can."""
-    if "error" in document["parts"].get(part, {"error": ""}):
+    if not _was_finished(document, part):
         unfinished = {**found, "error": "broken off: this process was ended"}
         _write({**document, "parts": {**document["parts"], part: unfinished}}, out)
 

@@ -37,7 +37,7 @@ class Subject:
     """What is measured: a model folder, how it runs, and the peers beside it.
 
     scratch: a folder for recordings. found: filled by long parts as they go on, for the case that they are broken off.
-    keep: writes it.
+    keep: writes what was found so far.
     """
 
     plan: Plan
@@ -185,11 +185,10 @@ def measure_clients(subject: Subject) -> dict[str, Any]:
                         f"  {load.requests_per_second:.2f} requests/s, p50 {shown_seconds(load.latency(0.5))}, "
                         f"p95 {shown_seconds(load.latency(0.95))}"
                     )
-                if all(loads.values()):
-                    found = by_clients[str(clients)] = _compared_loads(loads)
-                    idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
-                    found["p95_over_idle"] = round(found["loads"][OURS]["p95"]["median"] / idle, 3)
-                    subject.keep()
+                found = by_clients[str(clients)] = _compared_loads(loads)
+                idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
+                found["p95_over_idle"] = round(found["loads"][OURS]["p95"]["median"] / idle, 3)
+                subject.keep()
     return {"by_clients": by_clients, "idle_seconds": idle, "failed_peers": failures}
 
 

@@ -149,18 +149,13 @@ def test_too_many_unfinished_jobs_are_429_with_retry_after(tmp_path: Path):
 def test_engine_queue_is_bounded_for_requests_and_patient_for_jobs(tmp_path: Path):
     gate = tmp_path / "gate"
     with RunningServer(tmp_path / "data", max_queued_requests=1) as running:
-        first = submit(running, script(text="first", gate=str(gate))).json()["job_id"]
-        until(lambda: state(running, first)["status"] == "processing")
-        # A job is in process before the engine has it: while its upload is read, a request may still overtake it.
-        answers: list[httpx.Response] = []
-
-        def is_turned_away() -> bool:
-            answers.append(running.transcribe(script(text="x")))
-            return answers[-1].status_code != 200
-
-        until(is_turned_away)
-        assert_openai_error(answers[-1], 429, "engine_busy")
-        assert int(answers[-1].headers["retry-after"]) > 0
+        # A job is in process before the engine has it; its progress is the engine's.
+        held = script(text="first", partials=["first"], gate=str(gate))
+        first = submit(running, held).json()["job_id"]
+        until(lambda: state(running, first)["progress"]["fraction"] > 0)
+        response = running.transcribe(script(text="x"))
+        assert_openai_error(response, 429, "engine_busy")
+        assert int(response.headers["retry-after"]) > 0
         second = submit(running, script(text="second")).json()["job_id"]
         # It may be taken up for a moment, and is given back when the engine has no room.
         until(lambda: state(running, second)["status"] == "queued")
