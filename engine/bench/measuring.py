@@ -57,13 +57,12 @@ def versions() -> dict[str, str]:
 
 def summary(values: Sequence[float], *, target: float | None = None, unit: str = "seconds") -> dict[str, Any]:
     """Median, smallest, largest, quartiles and every value; `met` compares the median with the target."""
-    quartiles = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
     result: dict[str, Any] = {
         "unit": unit,
         "median": round(statistics.median(values), 5),
         "min": round(min(values), 5),
         "max": round(max(values), 5),
-        "quartiles": [round(quartiles[0], 5), round(quartiles[2], 5)],
+        "quartiles": [round(quantile(values, share), 5) for share in (0.25, 0.75)],
         "count": len(values),
         "values": [round(value, 5) for value in values],
     }

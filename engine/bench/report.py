@@ -110,6 +110,9 @@ def _clip(found: dict[str, Any]) -> Iterator[Row]:
 
 def _long(found: dict[str, Any]) -> Iterator[Row]:
     yield from _times(f"{found['audio_seconds']:.0f} s file", found)
+    if first := found.get("first_run_seconds"):
+        others = ", ".join(f"{who} {shown_seconds(took)}" for who, took in first.items() if who != OURS)
+        yield ("of that file, a process's first run", shown_seconds(first[OURS]), "", others)
     yield ("of that file, speed", f"{found['times_real_time']:.0f} x", "", "real time")
     peak = max(found["peak_resident_bytes"][OURS], found["peak_mlx_bytes"])
     yield ("of that file, peak memory", f"{peak / 1e6:.0f} MB", "", "process or MLX, whichever held more")

@@ -170,7 +170,12 @@ def document() -> dict[str, Any]:
                 },
                 "failed_peers": {"mlx-qwen3-asr": "it ended"},
             },
-            "long": one_side(12.0) | {"audio_seconds": 3600.0, "times_real_time": 300.0},
+            "long": one_side(12.0)
+            | {
+                "audio_seconds": 3600.0,
+                "times_real_time": 300.0,
+                "first_run_seconds": {"scribewire": 41.5, "mlx-audio": 24.25},
+            },
             "middle": {"error": "the server ended"},
         },
     }
@@ -191,12 +196,14 @@ def test_the_table_holds_every_part_with_its_figures() -> None:
         "ours serves 2.00 x",
         "2.25 x idle",
         "300 x",
+        "mlx-audio 24.25 s",
         "700 MB",
         "the server ended",
         "it ended",
     ):
         assert wanted in text, wanted
     assert any(line.startswith("encoder, 1 clip ") and "3.2 ms" in line for line in lines)
+    assert any(line.startswith("of that file, a process's first run") and "41.50 s" in line for line in lines)
     assert any(line.startswith("prefill, 8 rows ") and "16.0 ms" in line for line in lines)
 
 

@@ -23,6 +23,13 @@ def test_summary_keeps_every_value_and_judges_the_median() -> None:
     assert not summary([3.0, 1.0, 2.5], target=2.0)["met"]
 
 
+@pytest.mark.parametrize("values", [[2.0], [1.0, 5.0], [5.0, 1.0, 2.0, 4.0, 3.0]])
+def test_quartiles_never_lie_outside_what_was_measured(values: list[float]) -> None:
+    found = summary(values)
+    low, high = found["quartiles"]
+    assert found["min"] <= low <= found["median"] <= high <= found["max"]
+
+
 def test_quantiles_lie_between_neighbors() -> None:
     assert quantile([5.0], 0.95) == 5.0
     assert quantile([1.0, 2.0, 3.0, 4.0, 5.0], 0.5) == 3.0

@@ -143,6 +143,18 @@ def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again
     assert json.loads(out.read_text())["parts"]["middle"] == whole, "what was finished before is kept"
 
 
+def test_a_process_first_run_of_the_long_file_is_told_apart(tiny: Path) -> None:
+    plan = replace(
+        SMALL, model=str(tiny), parts=("long",), tokens_per_second=2.0, long_seconds=6.0, long_rounds=2
+    )
+    told = Noted()
+    found = run(plan, "scribewire bench", None, told)["parts"]["long"]
+    assert found["times"]["scribewire"]["count"] == 2
+    assert list(found["first_run_seconds"]) == ["scribewire"]
+    assert found["first_run_seconds"]["scribewire"] > 0.0
+    assert any(line.startswith("first run of the long file") for line in told)
+
+
 def test_forced_counts_reach_the_whole_engine(tiny: Path) -> None:
     from_engine: dict[str, Any] = {}
     for rate in (2.0, 8.0):
