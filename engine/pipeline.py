@@ -2,24 +2,19 @@
 
 One `Pipeline` holds the resident model and its one running batch, which the chunks of all recordings join and leave.
 Each `turn` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
-(`engine.transcriber` sees to that); only reading happens elsewhere, in a few threads that touch no MLX.
+(`engine.transcriber` sees to that); only reading happens elsewhere (`engine.recording_readers`).
 """
 
 from __future__ import annotations
 
 import itertools
-import queue
 import secrets
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.audio.recording import OpenRecording
-from engine.audio.split import Chunk, can_be_halved, is_silent
+from engine.audio.split import can_be_halved, is_silent
 from engine.batch_limits import batch_limits
 from engine.batching.gauging import Gauge
 from engine.batching.limits import BatchLimits
@@ -32,23 +27,12 @@ from engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from engine.protocol.errors import EngineError
 from engine.protocol.transcript import TokenLogprob
 from engine.reading import head_length, read_logprobs, read_sequence, read_so_far
+from engine.recording_readers import Look, RecordingReaders
 from engine.recording_work import Piece, RecordingWork, timed
 from engine.rehearsal import rehearse
 from engine.resident import ResidentModel
 from engine.word_times import WordTimes
 from engine.work_counters import WorkCounters
-
-_READERS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What one look at a recording brought: a chunk, nothing yet, its end, or an error."""
-
-    work: RecordingWork
-    chunk: Chunk | None = None
-    is_last: bool = False
-    error: BaseException | None = None
 
 
 class Pipeline:
@@ -65,7 +49,6 @@ class Pipeline:
         """wake: called from other threads when a turn may find something to do. raises: ModelError, OptionInvalid"""
         self._config = config
         self._counters = counters
-        self._wake = wake
         self._machine = read_machine(choose_device(config.device))
         self._limits = choose_limits(config.memory_limit_bytes, self._machine)
         # Before the weights are loaded, or MLX's cache would have grown already.
@@ -80,8 +63,7 @@ class Pipeline:
         self._ticket_ids = itertools.count()
         self._prefill: Prefill | None = None
         self._prefill_pieces: list[Piece] = []
-        self._readers = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="scribewire-read")
-        self._reads: queue.SimpleQueue[_Read] = queue.SimpleQueue()
+        self._readers = RecordingReaders(config, wake)
         self._waits_for_audio: list[str] = []
         self._on_one_thread: AbstractContextManager[object] | None = None
         self._word_times = WordTimes(
@@ -126,7 +108,7 @@ class Pipeline:
     def turn(self) -> bool:
         """Do the next thing; False when there is nothing to do until something is read or asked for."""
         self._cancel_where_asked()
-        self._take_reads()
+        self._take_looks()
         self._take_plans()
         self._start_reads()
         move = self._scheduler.next_move()
@@ -158,7 +140,7 @@ class Pipeline:
             work.fail_as_cancelled()
             self._drop(work)
         self.rest()
-        self._readers.shutdown(wait=True)
+        self._readers.close()
         self._word_times.close()
         del self._model, self._batch, self._speculator
         mx.clear_cache()
@@ -245,57 +227,29 @@ class Pipeline:
         for work_id in self._scheduler.to_read():
             if work_id not in self._waits_for_audio:
                 self._scheduler.reading(work_id)
-                self._readers.submit(self._read, self._works[work_id])
+                self._readers.start(self._works[work_id])
 
-    def _read(self, work: RecordingWork) -> None:
-        """On a reader's thread: open the recording if need be, and take its next chunk."""
-        started = time.perf_counter()
-        try:
-            if work.recording is None:
-                work.recording = OpenRecording(
-                    work.audio,
-                    limits=self._config.audio,
-                    max_chunk_seconds=self._config.max_chunk_seconds,
-                    min_chunk_seconds=self._config.min_chunk_seconds,
-                    chunking=work.options.chunking,
-                )
-                work.chunks = work.recording.chunks()
-            assert work.chunks is not None
-            try:
-                outcome = _Read(work, chunk=next(work.chunks))
-            except StopIteration:
-                outcome = _Read(work, is_last=True)
-        except BaseException as error:
-            outcome = _Read(work, is_last=True, error=error)
-        work.decode_audio_seconds += time.perf_counter() - started
-        self._reads.put(outcome)
-        self._wake()
+    def _take_looks(self) -> None:
+        for look in self._readers.take():
+            self._take_look(look)
 
-    def _take_reads(self) -> None:
-        while True:
-            try:
-                outcome = self._reads.get_nowait()
-            except queue.Empty:
-                return
-            self._take_read(outcome)
-
-    def _take_read(self, outcome: _Read) -> None:
-        work = outcome.work
+    def _take_look(self, look: Look) -> None:
+        work = look.work
         if work.is_over:
             # Cancelled or failed while it was being read; nobody else closes it.
             work.close()
             return
-        if outcome.error is not None:
-            self._end(work, outcome.error)
-        elif outcome.is_last:
+        if look.error is not None:
+            self._end(work, look.error)
+        elif look.is_last:
             work.is_read = True
             self._scheduler.has_read(work.work_id, is_last=True)
             self._finish_if_done(work)
-        elif outcome.chunk is None:
+        elif look.chunk is None:
             self._waits_for_audio.append(work.work_id)
         else:
             self._scheduler.has_read(work.work_id, is_last=False)
-            self._offer(work.add(outcome.chunk))
+            self._offer(work.add(look.chunk))
 
     def _offer(self, piece: Piece) -> None:
         """Let a chunk wait for its turn; digital silence needs none."""

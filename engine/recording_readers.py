@@ -1,0 +1,83 @@
+"""Recordings read ahead in a few threads of their own, which touch no MLX: decoding a file holds up no turn.
+
+A look at a recording takes its next chunk, once. What it brought waits in a queue until the engine's thread takes it.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from engine.audio.recording import OpenRecording
+from engine.audio.split import Chunk
+from engine.protocol.config import EngineConfig
+from engine.recording_work import RecordingWork
+
+_READERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a recording brought: a chunk, nothing yet, its end, or an error, which is its end too."""
+
+    work: RecordingWork
+    chunk: Chunk | None = None
+    is_last: bool = False
+    error: BaseException | None = None
+
+
+class RecordingReaders:
+    """The threads, and what they found and nobody has taken yet."""
+
+    def __init__(self, config: EngineConfig, wake: Callable[[], None]) -> None:
+        """wake: called from a reader's thread whenever there is something to take."""
+        self._config = config
+        self._wake = wake
+        self._threads = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="scribewire-read")
+        self._found: queue.SimpleQueue[Look] = queue.SimpleQueue()
+
+    def start(self, work: RecordingWork) -> None:
+        """Look at a recording soon; only one look at it may be under way."""
+        self._threads.submit(self._look_at, work)
+
+    def take(self) -> Iterator[Look]:
+        """What has been found since the last time, oldest first."""
+        while True:
+            try:
+                yield self._found.get_nowait()
+            except queue.Empty:
+                return
+
+    def close(self) -> None:
+        """Wait for the looks under way; what they bring is not taken any more."""
+        self._threads.shutdown(wait=True)
+
+    def _look_at(self, work: RecordingWork) -> None:
+        started = time.perf_counter()
+        try:
+            look = self._next_chunk(work)
+        except BaseException as error:
+            look = Look(work, is_last=True, error=error)
+        work.decode_audio_seconds += time.perf_counter() - started
+        self._found.put(look)
+        self._wake()
+
+    def _next_chunk(self, work: RecordingWork) -> Look:
+        """Open the recording if need be, and take its next chunk."""
+        if work.recording is None:
+            work.recording = OpenRecording(
+                work.audio,
+                limits=self._config.audio,
+                max_chunk_seconds=self._config.max_chunk_seconds,
+                min_chunk_seconds=self._config.min_chunk_seconds,
+                chunking=work.options.chunking,
+            )
+            work.chunks = work.recording.chunks()
+        assert work.chunks is not None
+        try:
+            return Look(work, chunk=next(work.chunks))
+        except StopIteration:
+            return Look(work, is_last=True)

@@ -1,0 +1,80 @@
+"""Reading beside the engine's thread: one chunk a look, the end, errors as ends, and a word whenever there is news."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
+from engine.protocol.errors import AudioError
+from engine.recording_readers import Look, RecordingReaders
+from engine.recording_work import RecordingWork, TranscribeItem
+
+PATIENCE_SECONDS = 30.0
+
+
+class Readers(RecordingReaders):
+    """Readers whose news can be waited for."""
+
+    def __init__(self) -> None:
+        self.news = threading.Semaphore(0)
+        super().__init__(EngineConfig(max_chunk_seconds=10.0), self.news.release)
+
+    def look_at(self, work: RecordingWork) -> Look:
+        """One look, and what it alone brought."""
+        self.start(work)
+        assert self.news.acquire(timeout=PATIENCE_SECONDS)
+        (look,) = self.take()
+        assert look.work is work
+        return look
+
+
+@pytest.fixture
+def readers() -> Iterator[Readers]:
+    """Closed at the end."""
+    readers = Readers()
+    yield readers
+    readers.close()
+
+
+def noise(seconds: float) -> np.ndarray:
+    return np.random.default_rng(5).normal(0.0, 0.1, int(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
+
+
+def test_each_look_takes_one_chunk_and_the_last_the_end(readers: Readers) -> None:
+    work = RecordingWork(TranscribeItem(noise(25.0)))
+    samples = 0
+    for _ in range(3):
+        look = readers.look_at(work)
+        assert (look.is_last, look.error) == (False, None)
+        assert look.chunk is not None
+        assert look.chunk.start_sample == samples
+        samples += look.chunk.samples.size
+    assert samples == 25 * SAMPLE_RATE_HZ
+    end = readers.look_at(work)
+    assert (end.chunk, end.is_last, end.error) == (None, True, None)
+    assert work.decode_audio_seconds > 0.0
+
+
+def test_a_recording_that_cannot_be_read_ends_with_the_reason(readers: Readers, tmp_path: Path) -> None:
+    text = tmp_path / "letter.wav"
+    text.write_text("Dear reader")
+    look = readers.look_at(RecordingWork(TranscribeItem(text)))
+    assert look.is_last
+    assert isinstance(look.error, AudioError)
+    # The thread that met it goes on with the next recording.
+    assert readers.look_at(RecordingWork(TranscribeItem(noise(1.0)))).chunk is not None
+
+
+def test_nothing_is_taken_twice_and_closing_waits_for_the_look_under_way() -> None:
+    readers = Readers()
+    works = [RecordingWork(TranscribeItem(noise(1.0))) for _ in range(5)]
+    for work in works:
+        readers.start(work)
+    readers.close()
+    found = list(readers.take())
+    assert {id(look.work) for look in found} == {id(work) for work in works}
+    assert len(found) == 5
+    assert list(readers.take()) == []
