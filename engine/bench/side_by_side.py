@@ -111,22 +111,11 @@ def measure_long(subject: Subject) -> dict[str, Any]:
         np.save(short, speech(10.0))
         _in_turn(sides, 1, short, failures)
         options: dict[str, dict[str, Any]] = {}
-        tries: dict[str, float] = {}
-        if "mlx-audio" in sides:
-            try:
-                for size in subject.plan.peer_batches:
-                    subject.note(f"mlx-audio: long file in batches of {size}")
-                    answer = sides["mlx-audio"].ask(
-                        _LONG_TIMEOUT_SECONDS, do="transcribe", path=str(path), batch_size=size
-                    )
-                    tries[str(size)] = round(answer["seconds"], 4)
-            except ChildFailed as error:
-                # A batch that does not fit ends the search; what was tried before it counts.
-                subject.note(str(error))
-            if tries:
-                options["mlx-audio"] = {"batch_size": int(min(tries, key=tries.__getitem__))}
-        # mlx-audio's search has run the file already.
-        first = {name: next(iter(tries.values())) for name in options}
+        first: dict[str, float] = {}
+        tries = _batch_sizes(subject, sides["mlx-audio"], path) if "mlx-audio" in sides else {}
+        if tries:
+            options["mlx-audio"] = {"batch_size": int(min(tries, key=tries.__getitem__))}
+            first["mlx-audio"] = next(iter(tries.values()))
         others = {name: side for name, side in sides.items() if name not in first}
         subject.note(f"first run of the long file: {', '.join(others)}")
         answers = _in_turn(others, 1, path, failures)
@@ -146,6 +135,19 @@ def measure_long(subject: Subject) -> dict[str, Any]:
         "ran": ran,
         "failed_peers": failures,
     }
+
+
+def _batch_sizes(subject: Subject, side: Child, path: Path) -> dict[str, float]:
+    """Seconds for the long file by batch size; one that does not fit ends the search, what was tried before counts."""
+    tries: dict[str, float] = {}
+    try:
+        for size in subject.plan.peer_batches:
+            subject.note(f"{side.name}: long file in batches of {size}")
+            answer = side.ask(_LONG_TIMEOUT_SECONDS, do="transcribe", path=str(path), batch_size=size)
+            tries[str(size)] = round(answer["seconds"], 4)
+    except ChildFailed as error:
+        subject.note(str(error))
+    return tries
 
 
 def measure_clients(subject: Subject) -> dict[str, Any]:

@@ -155,6 +155,55 @@ def test_a_process_first_run_of_the_long_file_is_told_apart(tiny: Path) -> None:
     assert any(line.startswith("first run of the long file") for line in told)
 
 
+class FakeSide:
+    """A process that answers at once; how long it says it took grows with each request."""
+
+    def __init__(self, name: str, *, fails_at: int = -1) -> None:
+        self.name = name
+        self.started = {"device": "cpu", "dtype": "float32", "weight_bits": 32, "resident_bytes": 1}
+        self.asked: list[dict[str, Any]] = []
+        self._fails_at = fails_at
+
+    def ask(self, _timeout_seconds: float, **request: Any) -> dict[str, Any]:
+        if len(self.asked) == self._fails_at:
+            raise ChildFailed(f"{self.name} ended")
+        self.asked.append(request)
+        phases = dict.fromkeys(("encode_seconds", "prefill_seconds", "generate_seconds"), 0.1)
+        sizes = {"peak_mlx_bytes": 1, "peak_resident_bytes": 1, "output_tokens": 1}
+        return {"seconds": float(len(self.asked)), "text": "", **phases, **sizes}
+
+
+def test_everybody_has_run_the_long_file_once_before_it_counts(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = {name: FakeSide(name) for name in ("scribewire", "mlx-audio", "mlx-qwen3-asr")}
+    monkeypatch.setattr(side_by_side, "_sides", lambda *_: (dict(sides), {}))
+    plan = replace(
+        SMALL, model=str(tiny), parts=("long",), long_seconds=2.0, long_rounds=2, peer_batches=(4, 8)
+    )
+    found = run(plan, "scribewire bench", None, Noted())["parts"]["long"]
+    # The first request of each is a short clip; mlx-audio's first run is the first that tries a batch size.
+    assert found["first_run_seconds"] == {"mlx-audio": 2.0, "scribewire": 2.0, "mlx-qwen3-asr": 2.0}
+    assert {name: one["values"] for name, one in found["times"].items()} == {
+        "scribewire": [3.0, 4.0],
+        "mlx-audio": [4.0, 5.0],
+        "mlx-qwen3-asr": [3.0, 4.0],
+    }
+    assert found["mlx_audio_seconds_by_batch"] == {"4": 2.0, "8": 3.0}
+    assert [one.get("batch_size") for one in sides["mlx-audio"].asked] == [None, 4, 8, 4, 4]
+
+
+def test_a_peer_that_fails_in_its_first_run_leaves_the_long_file_to_the_others(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = {"scribewire": FakeSide("scribewire"), "mlx-qwen3-asr": FakeSide("mlx-qwen3-asr", fails_at=1)}
+    monkeypatch.setattr(side_by_side, "_sides", lambda *_: (dict(sides), {}))
+    plan = replace(SMALL, model=str(tiny), parts=("long",), long_seconds=2.0)
+    found = run(plan, "scribewire bench", None, Noted())["parts"]["long"]
+    assert list(found["times"]) == list(found["first_run_seconds"]) == ["scribewire"]
+    assert found["failed_peers"] == {"mlx-qwen3-asr": "mlx-qwen3-asr ended"}
+
+
 def test_forced_counts_reach_the_whole_engine(tiny: Path) -> None:
     from_engine: dict[str, Any] = {}
     for rate in (2.0, 8.0):
