@@ -119,8 +119,8 @@ class Place:
     """One recording's place among its owner's; given back in two steps, each of which may be repeated."""
 
     def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool = True) -> None:
+        self.owner = owner
         self._limits = limits
-        self._owner = owner
         self._is_uploading = is_uploading
         self._is_unfinished = True
 
@@ -139,7 +139,7 @@ class Place:
             if uploads or unfinished:
                 self._is_uploading = False
                 self._is_unfinished = self._is_unfinished and not is_finished
-                self._limits._leave(self._owner, uploads=uploads, unfinished=unfinished)
+                self._limits._leave(self.owner, uploads=uploads, unfinished=unfinished)
 
 
 def over_limit(code: str, message: str, pause_seconds: float) -> ApiError:

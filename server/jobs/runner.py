@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,11 +140,9 @@ class JobRunner:
 
     async def cancel(self, job_id: str, owner: str, *, request_id: str | None = None) -> Job | None:
         """End an unfinished job now; a finished one stays as it is. None when there is none."""
-        job = await self._store.cancel(job_id, owner)
-        if job is not None:
-            self._is_over(job_id)
-            if job.status == "cancelled":
-                self._changes.note("cancelled", job, request_id=request_id)
+        job = await self._ended(job_id, owner, lambda: self._store.cancel(job_id, owner), _is_finished)
+        if job is not None and job.status == "cancelled":
+            self._changes.note("cancelled", job, request_id=request_id)
         return job
 
     async def retry(self, job_id: str, owner: str, *, request_id: str | None = None) -> Job | None:
@@ -172,6 +170,30 @@ class JobRunner:
     def _is_over(self, job_id: str) -> None:
         if (place := self._places.pop(job_id, None)) is not None:
             place.release()
+
+    async def _ended(
+        self,
+        job_id: str,
+        owner: str,
+        write: Callable[[], Awaitable[_Value]],
+        is_over: Callable[[_Value], bool],
+    ) -> _Value:
+        """Write a job's end. Whoever sees it finds the job's place free, so it is given back before that.
+
+        is_over: of what was written, whether it was the end; if not, the job takes its place again.
+        """
+        place = self._places.get(job_id)
+        if place is None or place.owner != owner:
+            return await write()
+        self._is_over(job_id)
+        has_ended = False
+        try:
+            written = await write()
+            has_ended = is_over(written)
+            return written
+        finally:
+            if not has_ended and job_id not in self._places:
+                self._places[job_id] = self._limits.occupy(owner, is_checked=False)
 
     # ---- working ---------------------------------------------------------------------------------------------
 
@@ -218,7 +240,8 @@ class JobRunner:
                 await asyncio.wait({working, lost}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 await _cancelled({working})
-            await self._look_whether_over(claim)
+            if working.cancelled() or working.exception() is not None or not working.result():
+                await self._look_whether_over(claim)
         finally:
             self._slots.release()
             await _cancelled({telling, lost})
@@ -229,13 +252,13 @@ class JobRunner:
             if job is None or job.is_finished:
                 self._is_over(claim.job.job_id)
 
-    async def _end(self, claim: Claim, report: JobReport) -> None:
-        """Transcribe, and write down what came of it."""
+    async def _end(self, claim: Claim, report: JobReport) -> bool:
+        """Transcribe, and write down what came of it; whether that was the job's end."""
         job = claim.job
         try:
             transcript = await self._transcribe(claim, report)
         except (EngineCrashed, EngineFault) as error:
-            await self._record_death(claim, error)
+            return await self._record_death(claim, error)
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
             # Nobody's fault and nobody's death: the job goes back to its place.
             await self._release(claim, _PAUSE_SECONDS)
@@ -245,20 +268,28 @@ class JobRunner:
                 # The recording is there; only its samples found no room, and a disk may have room again.
                 await self._release(claim, _DISK_PAUSE_SECONDS)
             else:
-                await self._fail(claim, _failure(refusal))
+                return await self._fail(claim, _failure(refusal))
         except Exception:
             logger.exception("job_failed_unexpectedly")
-            await self._fail(
+            return await self._fail(
                 claim, JobFailure("internal_error", "The server failed; its log has more.", error_type(500))
             )
         else:
             await self._insist(report.tell)
             info = self._engine.info
             is_demo = info is not None and info.is_demo
-            if await self._insist(lambda: self._store.complete(claim, transcript, is_demo=is_demo)):
+            is_completed = await self._ended(
+                job.job_id,
+                job.owner,
+                lambda: self._insist(lambda: self._store.complete(claim, transcript, is_demo=is_demo)),
+                bool,
+            )
+            if is_completed:
                 self._metrics.note_transcript("job", transcript)
                 log_transcript(transcript, is_demo=is_demo, job_id=job.job_id)
                 self._changes.note("completed", job)
+            return is_completed
+        return False
 
     async def _transcribe(self, claim: Claim, report: JobReport) -> Transcript:
         path: Path = await self._store.claimed_audio(claim)
@@ -272,21 +303,26 @@ class JobRunner:
             runs_alone=claim.must_run_alone,
         )
 
-    async def _record_death(self, claim: Claim, error: EngineError) -> None:
-        failure = _failure(as_api_error(error))
-        status = await self._insist(lambda: self._store.fail(claim, failure, retryable=True))
-        if status is not None:
-            change: JobChange = "failed" if status == "failed" else "requeued"
-            self._changes.note(change, claim.job, code=error.code, level=logging.WARNING)
+    async def _record_death(self, claim: Claim, error: EngineError) -> bool:
+        return await self._fail(claim, _failure(as_api_error(error)), retryable=True)
 
     async def _release(self, claim: Claim, pause_seconds: float) -> None:
         if await self._insist(lambda: self._store.release(claim)):
             self._changes.note("requeued", claim.job, code="engine_not_available")
         await asyncio.sleep(pause_seconds)
 
-    async def _fail(self, claim: Claim, failure: JobFailure) -> None:
-        if await self._insist(lambda: self._store.fail(claim, failure, retryable=False)):
-            self._changes.note("failed", claim.job, code=failure.code, level=logging.WARNING)
+    async def _fail(self, claim: Claim, failure: JobFailure, *, retryable: bool = False) -> bool:
+        """Write down that it went wrong; whether that was the job's end, or else it is queued again."""
+        status = await self._ended(
+            claim.job.job_id,
+            claim.job.owner,
+            lambda: self._insist(lambda: self._store.fail(claim, failure, retryable=retryable)),
+            lambda status: status == "failed",
+        )
+        if status is not None:
+            change: JobChange = "failed" if status == "failed" else "requeued"
+            self._changes.note(change, claim.job, code=failure.code, level=logging.WARNING)
+        return status == "failed"
 
     async def _insist(self, write: Callable[[], Awaitable[_Value]]) -> _Value:
         """Write to the store until it succeeds: a disk may have room again, and the work would be lost."""
@@ -311,11 +347,15 @@ class JobRunner:
                 log_event(logger, logging.INFO, "jobs_swept", **dataclasses.asdict(swept))
 
 
+def _is_finished(job: Job | None) -> bool:
+    return job is not None and job.is_finished
+
+
 def _failure(refusal: ApiError) -> JobFailure:
     return JobFailure(refusal.code, refusal.message, error_type(refusal.rule.status), refusal.param)
 
 
-async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
     waiting = list(tasks)
     for task in waiting:
         task.cancel()
