@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,18 @@ def followed(server: RunningServer, job_id: str, **headers: str) -> list[dict[st
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/event-stream")
     return events_of(response.text)
+
+
+@contextlib.contextmanager
+def deleted_meanwhile(server: RunningServer, job_id: str) -> Iterator[None]:
+    """Somebody else deletes the job; their answer may come as late as the block's end."""
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as other:
+        deleting = threading.Thread(target=lambda: other.delete(f"/jobs/{job_id}"))
+        deleting.start()
+        try:
+            yield
+        finally:
+            deleting.join()
 
 
 # ---- submitting ----------------------------------------------------------------------------------------------
@@ -238,11 +252,9 @@ def test_follower_hears_of_a_cancellation_at_once(tmp_path: Path):
         with running.client.stream("GET", f"/jobs/{job_id}/events") as response:
             lines = response.iter_lines()
             assert "event: queued" in takewhile(lambda line: line != "event: progress", lines)
-            other = httpx.Client(base_url=running.url, timeout=30)
-            threading.Thread(target=lambda: other.delete(f"/jobs/{job_id}")).start()
-            assert "event: cancelled" in list(lines)
+            with deleted_meanwhile(running, job_id):
+                assert "event: cancelled" in list(lines)
         assert state(running, job_id)["status"] == "cancelled"
-        other.close()
 
 
 def test_follower_is_let_go_at_once_when_the_server_stops_and_misses_nothing(tmp_path: Path):
@@ -306,19 +318,18 @@ def test_whoever_sees_a_job_over_finds_its_place_free(
         monkeypatch.setattr(SqliteJobStore, "wait_until_lost", not_heard_of)
         job_id = submit(running, recording).json()["job_id"]
         assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
-        if ending == "cancel":
-            other = httpx.Client(base_url=running.url, timeout=PATIENCE_SECONDS)
-            threading.Thread(target=lambda: other.delete(f"/jobs/{job_id}")).start()
-        until(lambda: state(running, job_id)["status"] in FINISHED)
-        assert submit(running, SLOW).status_code == 202
-        assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
-        may_be_heard_of.set()
+        with deleted_meanwhile(running, job_id) if ending == "cancel" else contextlib.nullcontext():
+            until(lambda: state(running, job_id)["status"] in FINISHED)
+            assert submit(running, SLOW).status_code == 202
+            assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
+            may_be_heard_of.set()
 
 
 def test_job_whose_worker_died_keeps_its_place(tmp_path: Path):
     with RunningServer(tmp_path, key_queued_recordings=1, drain_seconds=0) as running:
-        job_id = submit(running, SLOW).json()["job_id"]
-        until(lambda: state(running, job_id)["status"] == "processing")
+        begun = script(partials=["x", "y"], partial_delay_seconds=60, duration_seconds=2)
+        job_id = submit(running, begun).json()["job_id"]
+        until(lambda: state(running, job_id)["progress"]["fraction"] == 0.5)
         worker = running.engine.worker_process_id
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
