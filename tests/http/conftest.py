@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http.running_server import RunningServer
+from tests.http.running_server import RunningServer, until
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("data")) as running:
         yield running
-        assert running.leftovers() == []
+        # A client that left a stream in the last test is not waited for by anybody.
+        until(lambda: running.leftovers() == [])

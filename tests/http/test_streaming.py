@@ -86,6 +86,7 @@ def test_first_delta_is_there_while_the_rest_is_still_being_decoded(server: Runn
     with stream(server, speech) as (response, lines):
         assert response.status_code == 200
         assert next_event(lines) == {"type": "transcript.text.delta", "delta": "first"}
+    until(lambda: server.leftovers() == [])
 
 
 def test_transcript_whose_text_comes_at_once_is_one_delta(server: RunningServer):
