@@ -172,9 +172,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = {name: size for name, size in SET_SIZES.items() if not options.sets or name in options.sets}
     if options.limit is not None:
         sizes = {name: min(size, options.limit) for name, size in sizes.items()}
-    is_whole = sizes == SET_SIZES and options.seed == SEED and options.model == "demo"
+    is_whole = sizes == SET_SIZES and all(
+        getattr(options, name) == parser.get_default(name) for name in ("seed", "model", "sentences")
+    )
     if options.output == RESULTS and not (is_whole or options.report_only):
         parser.error("the committed results are of the whole evaluation: name another file with --output")
+    if options.fill_model_card and not (is_whole or options.report_only):
+        parser.error("the model card takes only the figures of the whole evaluation of the bundled model")
     try:
         if options.report_only:
             report = json.loads(options.output.read_text(encoding="utf-8"))
@@ -200,7 +204,7 @@ def _measure(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, An
     programs = speech.Programs.installed()
     versions = provenance.versions(programs)
     studio = Studio(
-        sentences=read_sentences(HERE),
+        sentences=read_sentences(options.sentences),
         training_voice=speech.training_voice,
         held_out_voice=speech.held_out_voice,
         speak=remembered(
@@ -282,6 +286,14 @@ examples:
     add_set_options(parser, SET_SIZES)
     parser.add_argument(
         "--seed", type=int, default=SEED, help=f"draws voices, pauses and noise (default: {SEED})"
+    )
+    parser.add_argument(
+        "--sentences",
+        type=Path,
+        default=HERE,
+        metavar="DIR",
+        help="other text: a folder with sentences_en.txt and sentences_es.txt, one a line (at least 300 for the "
+        "short sets); to choose between weights by what the figures are not of",
     )
     parser.add_argument(
         "--clips",

@@ -175,11 +175,50 @@ def test_target_at_least_is_missed_from_below():
 # The command line
 
 
-def test_committed_results_are_not_overwritten_by_a_partial_run(capsys: pytest.CaptureFixture[str]):
-    with pytest.raises(SystemExit) as ended:
-        evaluate_demo.main(["--limit", "3"])
-    assert ended.value.code == 2
-    assert "--output" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "otherwise", [["--limit", "3"], ["--seed", "21"], ["--model", "elsewhere"], ["--sentences", "elsewhere"]]
+)
+def test_committed_results_and_model_card_are_of_the_whole_evaluation_only(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, otherwise: list[str]
+):
+    for more, told in (
+        ([], "--output"),
+        (["--output", str(tmp_path / "x.json"), "--fill-model-card"], "model card"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            evaluate_demo.main([*otherwise, *more])
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
+
+
+def test_sentences_of_ones_own_are_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The texts that reach the synthesizers, which may not be installed here."""
+    for code in ("en", "es"):
+        lines = "\n".join(f"{code} number {place}." for place in range(300))
+        (tmp_path / f"sentences_{code}.txt").write_text(lines, encoding="utf-8")
+    spoken = []
+
+    def say(words: str, *_: object) -> np.ndarray:
+        spoken.append(words)
+        return np.zeros(8000, dtype=np.int16)
+
+    monkeypatch.setattr(evaluate_demo.speech.Programs, "installed", lambda: None)
+    monkeypatch.setattr(evaluate_demo.speech, "synthesize", say)
+    monkeypatch.setattr(
+        evaluate_demo.provenance, "versions", lambda _: {"flite": "0", "espeak-ng": "0", "python": "0"}
+    )
+    monkeypatch.setattr(evaluate_demo, "_training_words", lambda _: None)
+    given = [
+        "--sentences",
+        str(tmp_path),
+        "--clips",
+        str(tmp_path / "clips"),
+        "--output",
+        str(tmp_path / "r.json"),
+    ]
+    evaluate_demo.main([*given, "--sets", "short-es", "--limit", "2"])
+    assert len(spoken) == 2
+    assert all(words.startswith("es number ") for words in spoken)
 
 
 def test_help_names_every_set_and_the_exit_codes(capsys: pytest.CaptureFixture[str]):
