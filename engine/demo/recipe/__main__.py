@@ -38,7 +38,7 @@ Steps (each reads the work folder of the one before)
   speech      only the speech shards
   train       tokenizer and training on the shards that are or will be in WORK/shards; --resume goes on
   evaluate    word error rates of the trained network, by engine, length and held-out voice
-  average     WORK/master from the mean of several trained ones (--masters A B)
+  average     WORK/master from the mean of several trained ones (--masters A B; one named twice counts twice)
   export      WORK/master -> a checkpoint folder (--layout mlx: 8-bit, shipped; --layout thinker: float)
   archive     packs the synthesizers for a machine where they cannot be installed (use it there with --archive)
 
