@@ -42,7 +42,7 @@ class AttentionForm:
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> AttentionForm:
-        """The form that measures fastest there (DECISIONS.md)."""
+        """The form that measures fastest there (docs/decisions/0053-attention-forms.md)."""
         is_cuda = device.type == mx.DeviceType.gpu and mx.cuda.is_available()
         if is_cuda and dtype in (mx.float16, mx.bfloat16):
             return PLANNED_ATTENTION
