@@ -111,5 +111,5 @@ def configure_logging(level: str, stream: TextIO | None = None, *, log_format: s
     # uvicorn tells of every start and stop at info, which `serve` says better itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
     # These tell of every request, with the whole URL, and of every part of every form.
-    for name in ("asyncio", "httpcore2", "httpx2", "python_multipart"):
+    for name in ("asyncio", "httpcore", "httpx", "python_multipart"):
         logging.getLogger(name).setLevel(logging.WARNING)

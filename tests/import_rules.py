@@ -105,6 +105,7 @@ LATE_IMPORTS = {
     "server/cli.py": "engine subcommands are mounted by name, so that serve never loads them",
 }
 ENVIRONMENT_READERS = {
+    "server/certificates.py": "SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's, and no settings of this server",
     "server/settings.py": "the one reader of the environment and of the config file",
     "engine/protocol/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
     "engine/device.py": "sets what MLX itself takes from nowhere else; reads nothing",

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import httpx2
 import huggingface_hub
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -32,6 +31,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but exported lazily
     build_hf_headers,
     hf_raise_for_status,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]  # as above
+    # The client that the hub's session speaks with, whichever that is: what breaks off there raises its errors, which
+    # are not those of the httpx that our own code uses.
+    httpx as hub_http,
 )
 from tqdm import tqdm
 
@@ -100,7 +104,7 @@ def download(model: str, *, progress: Progress | None, hub: HubAccess) -> Path:
         return _download(model, progress or _LoggedProgress(model), hub)
     except EngineError:
         raise
-    except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError) as error:
+    except (hub_http.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError, OSError) as error:
         raise _explained(error, model, hub) from error
 
 
@@ -228,7 +232,7 @@ def _continue_download(
                 have_bytes = start_bytes + len(part)
                 failures = 0
                 report(len(part))
-        except httpx2.TransportError as error:
+        except hub_http.TransportError as error:
             cause = f"{type(error).__name__}: {_one_line(error)}"
         except HfHubHTTPError as error:
             if error.response.status_code not in _ANSWERS_WORTH_A_RETRY:
@@ -298,7 +302,7 @@ def _explained(error: Exception, model: str, hub: HubAccess) -> EngineError:
         )
     if status is not None:
         return DownloadFailed(f"{hub.host} answered {status} for {model}; try again later")
-    if isinstance(error, httpx2.HTTPError):
+    if isinstance(error, hub_http.HTTPError):
         return DownloadFailed(
             f"{hub.host} cannot be reached ({type(error).__name__}: {_one_line(error)}); check the network"
         )

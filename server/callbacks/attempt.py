@@ -13,10 +13,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import httpx2
+import httpx
 
 from server.callbacks.signing import SecretUnreadable, WebhookSecret
 from server.callbacks.targets import AllowedTargets, Target, TargetNotAllowed, check_address
+from server.certificates import machine_certificates
 from server.jobs.callback import Delivery
 
 CONNECT_SECONDS = 5.0
@@ -55,7 +56,7 @@ class Telling:
         *,
         resolve: Resolve = resolve,
         attempt_seconds: float = ATTEMPT_SECONDS,
-        client: httpx2.AsyncClient | None = None,
+        client: httpx.AsyncClient | None = None,
     ) -> None:
         """client: one that follows no redirects and heeds no proxy."""
         self._targets = targets
@@ -63,7 +64,7 @@ class Telling:
         self._resolve = resolve
         self._attempt_seconds = attempt_seconds
         self._client = client
-        self._made_client: httpx2.AsyncClient | None = None
+        self._made_client: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -84,7 +85,7 @@ class Telling:
             return AttemptResult("the host's name is not known")
         except SecretUnreadable as error:
             return AttemptResult(str(error))
-        except (OSError, httpx2.HTTPError) as error:
+        except (OSError, httpx.HTTPError) as error:
             return AttemptResult(_in_words(error))
 
     async def _address(self, target: Target) -> str:
@@ -120,14 +121,15 @@ class Telling:
         finally:
             await answer.aclose()
 
-    def _http(self) -> httpx2.AsyncClient:
+    def _http(self) -> httpx.AsyncClient:
         if self._client is not None:
             return self._client
         if self._made_client is None:
             # Made when it is first needed: reading the machine's certificates takes a while.
-            self._made_client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(self._attempt_seconds, connect=CONNECT_SECONDS),
-                limits=httpx2.Limits(max_keepalive_connections=0),
+            self._made_client = httpx.AsyncClient(
+                timeout=httpx.Timeout(self._attempt_seconds, connect=CONNECT_SECONDS),
+                limits=httpx.Limits(max_keepalive_connections=0),
+                verify=machine_certificates(heeds_environment=False),
                 trust_env=False,
             )
         return self._made_client
@@ -137,7 +139,7 @@ class _Trap(TargetNotAllowed):
     """The name is allowed, and leads to an address that is not."""
 
 
-def _judged(answer: httpx2.Response) -> AttemptResult:
+def _judged(answer: httpx.Response) -> AttemptResult:
     status = answer.status_code
     if 200 <= status < 300:
         return AttemptResult(status=status)
@@ -155,8 +157,8 @@ def _judged(answer: httpx2.Response) -> AttemptResult:
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, httpx2.ConnectTimeout | httpx2.TimeoutException):
+    if isinstance(error, httpx.ConnectTimeout | httpx.TimeoutException):
         return "no answer in time"
-    if isinstance(error, httpx2.ConnectError):
+    if isinstance(error, httpx.ConnectError):
         return f"no connection: {' '.join(str(error).split())[:120] or type(error).__name__}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"

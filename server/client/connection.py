@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
-import httpx2
+import httpx
 
+from server.certificates import machine_certificates
 from server.client.failures import (
     BadCommand,
     ClientFailure,
@@ -24,6 +25,7 @@ from server.client.failures import (
     NoSuchJob,
     Refused,
 )
+from server.client.proxy import proxy_for
 from server.keys import is_loopback
 
 CONNECT_SECONDS = 10.0
@@ -65,12 +67,13 @@ class ServerConnection:
             if not re.fullmatch(r"[\x21-\x7e]+", key):
                 raise BadCommand("the key has characters that no key has; is it whole, and on one line?")
             headers["authorization"] = f"Bearer {key}"
-        self._client = httpx2.Client(
+        self._client = httpx.Client(
             base_url=url,
             headers=headers,
-            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            # A proxy of the environment is meant for the world outside.
-            trust_env=not is_loopback(urlsplit(url).hostname or ""),
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            verify=machine_certificates(heeds_environment=not is_loopback(urlsplit(url).hostname or "")),
+            proxy=proxy_for(url),
+            trust_env=False,
         )
 
     def __enter__(self) -> ServerConnection:
@@ -150,7 +153,7 @@ class ServerConnection:
             "GET",
             f"{_job_path(job_id)}/events",
             headers={"last-event-id": str(after_id), "accept": "text/event-stream"},
-            timeout=httpx2.Timeout(EVENT_SILENCE_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(EVENT_SILENCE_SECONDS, connect=CONNECT_SECONDS),
         )
         with self._failures_told():
             answer = self._client.send(request, stream=True)
@@ -162,7 +165,7 @@ class ServerConnection:
             finally:
                 answer.close()
 
-    def _parsed(self, answer: httpx2.Response) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    def _parsed(self, answer: httpx.Response) -> Iterator[tuple[int, str, dict[str, Any]]]:
         event_id, kind, data = 0, "", ""
         with self._failures_told():
             for line in answer.iter_lines():
@@ -187,7 +190,7 @@ class ServerConnection:
 
     # ---- what goes wrong -------------------------------------------------------------------------------------
 
-    def _send(self, method: str, path: str, **content: Any) -> httpx2.Response:
+    def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         with self._failures_told():
             answer = self._client.request(method, path, **content)
         self._check(answer)
@@ -197,18 +200,18 @@ class ServerConnection:
     def _failures_told(self) -> Iterator[None]:
         try:
             yield
-        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             way = "start one with `scribewire serve`, or name another with --server"
             if not is_loopback(urlsplit(self.url).hostname or ""):
                 way = "is it running, and reachable from here? --server names another"
             raise NoServer(f"no server answers at {self.url} ({error}); {way}") from None
-        except httpx2.TransportError as error:
+        except httpx.TransportError as error:
             what = str(error) or type(error).__name__
             raise ConnectionLost(f"the connection to {self.url} was lost ({what})") from None
-        except httpx2.InvalidURL as error:
+        except httpx.InvalidURL as error:
             raise BadCommand(f"{self.url} is no server's address: {error}") from None
 
-    def _check(self, answer: httpx2.Response) -> None:
+    def _check(self, answer: httpx.Response) -> None:
         if answer.is_success:
             return
         message, code = _error_of(answer)
@@ -260,7 +263,7 @@ def _job_path(job_id: str) -> str:
     return f"/jobs/{job_id}"
 
 
-def _object(answer: httpx2.Response) -> dict[str, Any]:
+def _object(answer: httpx.Response) -> dict[str, Any]:
     try:
         body = answer.json()
     except ValueError:
@@ -270,7 +273,7 @@ def _object(answer: httpx2.Response) -> dict[str, Any]:
     return body
 
 
-def _error_of(answer: httpx2.Response) -> tuple[str, str | None]:
+def _error_of(answer: httpx.Response) -> tuple[str, str | None]:
     try:
         error = answer.json()["error"]
         return " ".join(str(error["message"]).split()), str(error["code"])
@@ -278,7 +281,7 @@ def _error_of(answer: httpx2.Response) -> tuple[str, str | None]:
         return f"status {answer.status_code}", None
 
 
-def _retry_after_seconds(answer: httpx2.Response) -> float | None:
+def _retry_after_seconds(answer: httpx.Response) -> float | None:
     if answer.headers.get("x-should-retry") == "false":
         return None
     given = answer.headers.get("retry-after", "")

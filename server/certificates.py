@@ -1,0 +1,33 @@
+"""Whose certificates this machine trusts, for connections to receivers of webhooks and to other servers.
+
+httpx by itself asks a list that came with a package (certifi), and would refuse what an owner's own authority signed.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+
+import httpx
+import truststore
+
+
+def machine_certificates(*, heeds_environment: bool) -> ssl.SSLContext:
+    """TLS context that trusts the machine's own store: the Keychain on macOS, OpenSSL's file and folder elsewhere.
+
+    heeds_environment: SSL_CERT_FILE or SSL_CERT_DIR, where set, takes the place of the store.
+    """
+    if heeds_environment and (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        return httpx.create_ssl_context()
+    if sys.platform == "darwin":
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Where OpenSSL was built to look. Its default paths would be those of the environment.
+    paths = ssl.get_default_verify_paths()
+    file = paths.openssl_cafile if os.path.isfile(paths.openssl_cafile) else None
+    folder = paths.openssl_capath if os.path.isdir(paths.openssl_capath) else None
+    if file is None and folder is None:
+        return httpx.create_ssl_context(trust_env=False)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(file, folder)
+    return context
