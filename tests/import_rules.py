@@ -60,7 +60,6 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
         "work_counters",
     },
     "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline", "recording_work", "resident", "work_counters"},
-    "engine.live": {*BELOW_THE_PIPELINE, "pipeline", "transcriber"},
     "engine.decode_child": {"protocol", "audio"},
     "engine.vad_child": {"audio"},
     "engine.fake_worker": {"protocol", "text"},
@@ -376,6 +375,40 @@ def modules_say_what_they_are_for(tree: Tree) -> list[str]:
     return [f"{one.relative} has no docstring" for one in tree.sources if not ast.get_docstring(one.tree)]
 
 
+def prose_names_what_exists(tree: Tree) -> list[str]:
+    """Docstrings and comments of the product name no module and no Python file that is not there."""
+    named = re.compile(r"(?<![\w./-])(?:engine|server)(?:\.\w+)+|(?:engine|server|tests|deploy)/[\w/]+\.py\b")
+    texts = {one.module: one.text for one in tree.sources}
+    files = {one.relative for one in tree.sources}
+
+    def exists(name: str) -> bool:
+        module, _, member = name.rpartition(".")
+        return name in files | set(texts) or re.search(rf"\b{member}\b", texts.get(module, "")) is not None
+
+    return [
+        f"{source.relative}:{line} names {name}, which is not there"
+        for source in tree.product
+        for line, prose in _prose_of(source)
+        for name in named.findall(prose)
+        if not exists(name)
+    ]
+
+
+def _prose_of(source: Source) -> Iterator[tuple[int, str]]:
+    """Docstrings and comments with their lines."""
+    for node in ast.walk(source.tree):
+        # Every text that stands by itself: under an attribute too, where it is no docstring to Python.
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            yield node.lineno, node.value.value
+    for token in tokenize.generate_tokens(io.StringIO(source.text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
 def silenced_checks_give_a_reason(tree: Tree) -> list[str]:
     """A `type: ignore` or `noqa` comment names its code and goes on to say why."""
     silencer = re.compile(r"#\s*(type:\s*ignore|noqa|fmt:\s*(?:off|skip))")
@@ -400,5 +433,6 @@ ALL_RULES: tuple[Callable[[Tree], list[str]], ...] = (
     files_are_named_for_their_subject,
     files_stay_short,
     modules_say_what_they_are_for,
+    prose_names_what_exists,
     silenced_checks_give_a_reason,
 )

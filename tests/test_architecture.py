@@ -141,6 +141,13 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     (import_rules.files_are_named_for_their_subject, "engine/utils.py", "", "no subject"),
     (import_rules.files_are_named_for_their_subject, "tests/helpers/fakes.py", "", "no subject"),
     (import_rules.files_stay_short, "server/app.py", "x = 1\n" * 450, "lines"),
+    (
+        import_rules.prose_names_what_exists,
+        "server/app.py",
+        '"""As engine.text.prompt has it, and engine.text.words.split."""',
+        "engine.text.words.split",
+    ),
+    (import_rules.prose_names_what_exists, "server/app.py", "x = 1  # see engine/text/words.py", "words.py"),
     (import_rules.silenced_checks_give_a_reason, "server/app.py", "x = 1  # noqa: E501", "without a reason"),
     (
         import_rules.silenced_checks_give_a_reason,
@@ -246,6 +253,17 @@ def test_every_rule_is_seen_to_fail() -> None:
     seen = {rule for rule, *_ in BAD_FILES}
     seen |= {import_rules.there_are_no_import_cycles, import_rules.modules_say_what_they_are_for}
     assert seen == set(ALL_RULES)
+
+
+def test_tables_name_parts_that_exist(repository: Tree) -> None:
+    allowed = set().union(*import_rules.ENGINE_MAY_IMPORT.values(), import_rules.SERVER_MAY_IMPORT_OF_ENGINE)
+    named = {
+        *import_rules.ENGINE_MAY_IMPORT,
+        *import_rules.FOREIGN_ALLOWED,
+        *import_rules.SERVER_ORDER,
+        *(f"engine.{part}" for part in allowed - {"*"}),
+    }
+    assert named <= repository.modules, sorted(named - repository.modules)
 
 
 def test_exceptions_name_files_that_exist(repository: Tree) -> None:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,45 @@ class TestWheelContents:
             check_wheel.refuse_wrong_contents(
                 {**GOOD_WHEEL, f"engine/demo/{name}/more.safetensors": 3_000_001}, ()
             )
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of the files in the source archive, without its top folder."""
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "--target",
+        "sdist",
+        "--directory",
+        str(folder),
+    ]
+    subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        return {one.name.partition("/")[2] for one in archive.getmembers() if one.isfile()}
+
+
+class TestSourceArchive:
+    def test_every_document_is_in_it(self, archived: set[str]) -> None:
+        documents = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "docs").rglob("*.md")}
+        assert len(documents) > 10
+        assert documents <= archived
+
+    @pytest.mark.skipif(
+        not (PROJECT / ".git").exists(), reason="only a checkout says which files are the project's"
+    )
+    def test_it_holds_the_files_of_the_checkout_and_no_other(self, archived: set[str]) -> None:
+        def listed(*options: str) -> set[str]:
+            command = ["git", "ls-files", "-z", *options]
+            names = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+            return {name for name in names.split("\0") if name and (PROJECT / name).is_file()}
+
+        tracked = listed()
+        assert tracked - archived == set()
+        assert archived - tracked - listed("--others", "--exclude-standard") == {"PKG-INFO"}
 
 
 class TestContainer:
