@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ class Receiver:
     """Use as a context manager. answer: the status and headers for the request of this number, from 0."""
 
     def __init__(
-        self, answer: Callable[[int], tuple[int, dict[str, str]]] = lambda _: (204, {}), port: int = 0
+        self,
+        answer: Callable[[int], tuple[int, dict[str, str]]] = lambda _: (204, {}),
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.told: list[Told] = []
         self.hold = threading.Event()
@@ -46,6 +50,8 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
 

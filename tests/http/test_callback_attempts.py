@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,3 +140,43 @@ def test_answer_is_not_read(tmp_path: Path):
             return result
 
     assert asyncio.run(story()).error is None
+
+
+@pytest.mark.skipif(
+    sys.platform == "darwin", reason="the Keychain decides there, and a test adds nothing to it"
+)
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_certificate_is_checked_by_the_machines_store_and_against_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    command += ["-subj", "/CN=own authority", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(command, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with Receiver(tls=tls) as receiver:
+        url = f"https://localhost:{receiver.port}/"
+        stranger = attempt(tmp_path, url, f"localhost:{receiver.port}", addresses=["127.0.0.1"])
+        assert "certificate verify failed" in str(stranger.error)
+        assert not stranger.is_final, "a certificate may be replaced tomorrow"
+
+        paths = ssl.get_default_verify_paths()._replace(openssl_cafile=certificate)
+        monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+        # The connection goes to an address; the certificate holds for the name alone.
+        trusted = attempt(tmp_path, url, f"localhost:{receiver.port}", addresses=["127.0.0.1"])
+        assert (trusted.error, len(receiver.told)) == (None, 1)
+        other = url.replace("localhost", "127.0.0.1")
+        assert "certificate" in str(attempt(tmp_path, other, other).error)
+    assert len(receiver.told) == 1
