@@ -6,7 +6,10 @@ import os
 
 import pytest
 
+from server.client.connection import ServerConnection
+from server.client.failures import NoServer
 from server.client.proxy import proxy_for
+from tests.http.receiver import Receiver
 
 PROXY = "http://proxy.example:3128"
 
@@ -65,3 +68,15 @@ def test_asterisk_covers_everything(environment: pytest.MonkeyPatch) -> None:
 def test_entry_that_names_nothing_here_covers_nothing(environment: pytest.MonkeyPatch, entry: str) -> None:
     environment.setenv("no_proxy", entry)
     assert proxy_for("http://10.1.2.3") == PROXY
+
+
+def test_connection_goes_through_the_proxy_that_was_found(environment: pytest.MonkeyPatch) -> None:
+    job_id = f"job_{'0' * 32}"
+    with Receiver() as proxy:
+        environment.setenv("http_proxy", proxy.url)
+        with (
+            ServerConnection("http://nas.example:8765", None) as server,
+            pytest.raises(NoServer, match="no scribewire"),
+        ):
+            server.cancel(job_id)
+    assert [one.path for one in proxy.told] == [f"http://nas.example:8765/jobs/{job_id}/cancel"]
