@@ -5,6 +5,7 @@ One server at a time uses a folder of jobs; `FolderLock` holds that.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -76,8 +77,10 @@ class FolderLock:
 class AudioFolder:
     """One file per recording, named by a random id. Its methods block; each may be used from any thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_durable: bool = True) -> None:
+        """is_durable: wait until recordings are on the disk; otherwise they get there when the system likes."""
         self.folder = folder
+        self._is_durable = is_durable
 
     def make(self) -> None:
         """Make the folder; raises OSError."""
@@ -88,18 +91,12 @@ class AudioFolder:
 
         The folder's own entry is on the disk only after `flush`.
         """
-        try:
-            with source.open("rb") as stream:
-                flush_to_disk(stream.fileno())
-        except OSError as error:
-            raise store_error(error) from None
-        return self.move(source, sha256)
-
-    def move(self, source: Path, sha256: str) -> StoredAudio:
-        """Move a file in here, whenever its bytes get to the disk; raises as `take` does."""
         audio_id = secrets.token_hex(16)
         target = self.folder / audio_id
         try:
+            if self._is_durable:
+                with source.open("rb") as stream:
+                    flush_to_disk(stream.fileno())
             size_bytes = source.stat().st_size
             try:
                 os.rename(source, target)
@@ -126,6 +123,8 @@ class AudioFolder:
 
     def flush(self) -> None:
         """See the folder's entries onto the disk; raises OSError."""
+        if not self._is_durable:
+            return
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
             flush_to_disk(descriptor)
@@ -149,3 +148,8 @@ class AudioFolder:
                 os.unlink(entry.path)
                 removed += 1
         return removed
+
+    def erase(self) -> None:
+        """Remove the folder with all in it; raises OSError. One not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.folder)

@@ -13,6 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -71,18 +72,18 @@ def database_error(error: sqlite3.Error) -> JobStoreError:
 
 
 class GroupCommitWriter:
-    """Runs operations one after another on a connection of its own."""
+    """Runs operations one after another in the transactions of a database."""
 
     def __init__(
         self,
-        connect: Callable[[], sqlite3.Connection],
+        transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
         *,
         before_commit: Callable[[Effects], None],
         after_commit: Callable[[Effects], None],
         on_loop: Callable[[Effects], None],
     ) -> None:
         """before_commit, after_commit: called in the thread; the first may raise OSError. on_loop: on the loop."""
-        self._connect = connect
+        self._transaction = transaction
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._on_loop = on_loop
@@ -97,7 +98,7 @@ class GroupCommitWriter:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Finish what waits and close the connection."""
+        """Finish what waits and end the thread."""
         self._is_stopping = True
         if self._thread.is_alive():
             self._calls.put(None)
@@ -118,7 +119,6 @@ class GroupCommitWriter:
         return answer
 
     def _run(self) -> None:
-        connection: sqlite3.Connection | None = None
         is_stopping = False
         while not is_stopping:
             group: list[_Call[Any]] = []
@@ -133,25 +133,17 @@ class GroupCommitWriter:
             except queue.Empty:
                 pass
             if group:
-                connection = self._commit(connection, group)
-        if connection is not None:
-            connection.close()
+                self._commit(group)
 
-    def _commit(
-        self, connection: sqlite3.Connection | None, group: list[_Call[Any]]
-    ) -> sqlite3.Connection | None:
+    def _commit(self, group: list[_Call[Any]]) -> None:
         effects = Effects()
         try:
-            connection = connection or self._connect()
-            connection.execute("BEGIN IMMEDIATE")
-            for call in group:
-                self._execute(connection, call, effects)
-            if effects.new_audio:
-                self._before_commit(effects)
-            connection.execute("COMMIT")
+            with self._transaction() as connection:
+                for call in group:
+                    self._execute(connection, call, effects)
+                if effects.new_audio:
+                    self._before_commit(effects)
         except BaseException as error:
-            if connection is not None and connection.in_transaction:
-                connection.execute("ROLLBACK")
             for call in group:
                 # A refusal was decided on what is not there now, but says so all the same.
                 call.error = call.error if isinstance(call.error, JobStoreError) else _known(error)
@@ -165,7 +157,6 @@ class GroupCommitWriter:
         # A loop that was closed without stop() has nobody left to hear the answers.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._answer, group, effects)
-        return connection
 
     def _execute(self, connection: sqlite3.Connection, call: _Call[Any], effects: Effects) -> None:
         own = Effects()

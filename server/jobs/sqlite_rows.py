@@ -158,6 +158,12 @@ def log(
     ]
 
 
+def audio_ids(connection: sqlite3.Connection) -> set[str]:
+    """The recordings that jobs know."""
+    rows = connection.execute("SELECT audio_id FROM jobs WHERE audio_id IS NOT NULL").fetchall()
+    return {row["audio_id"] for row in rows}
+
+
 def stats(connection: sqlite3.Connection) -> StoreStats:
     """Jobs by status, and the recordings."""
     counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())

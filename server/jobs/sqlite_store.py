@@ -1,10 +1,12 @@
 """Jobs in an SQLite database beside their recordings: a JobStore for one machine.
 
-    jobs/lock        held by the one server that uses this folder
-    jobs/jobs.db     every job, its text and its log; WAL, synchronous=FULL: what was committed survives a power failure
-    jobs/audio/      the recordings, one file each, on disk before their job is
+    jobs/lock            held by the one server that uses this folder
+    jobs/jobs.db         every job, its text and its log
+    jobs/audio/          the recordings, one file each, on disk before their job is
+    jobs/passing-audio/  instead of the last two where the database is in memory (`--no-store`); it goes when the store
+                         is closed, and what a killed server left of it when the next one opens this folder
 
-One thread writes, in groups; readers have connections of their own and never wait for it. Everything is 0600.
+One thread writes, in groups, and others read, so that the event loop never waits. Everything is 0600.
 """
 
 from __future__ import annotations
@@ -12,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -41,7 +41,8 @@ from server.jobs.job import (
     Submission,
     Swept,
 )
-from server.jobs.migrations import DatabaseTooNew, migrate
+from server.jobs.migrations import DatabaseTooNew
+from server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
 from server.jobs.sqlite_operations import JobOperations
 from server.jobs.store import JobStoreUnavailable, StoreRules, Submitted
 from server.keys import make_private_folder
@@ -49,7 +50,6 @@ from server.logs import log_event
 
 JOBS_FOLDER = "jobs"
 READERS = 2
-PAGE_CACHE_KIB = 512
 FILE_THREADS = 4
 
 logger = logging.getLogger("scribewire.jobs")
@@ -65,27 +65,28 @@ class SqliteJobStore:
         data_folder: Path,
         rules: StoreRules | None = None,
         *,
+        in_memory: bool = False,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """wall, monotonic: clocks, for tests."""
+        """in_memory: keep nothing after `close`. wall, monotonic: clocks, for tests."""
         self._rules = rules or StoreRules()
         self._folder = data_folder / JOBS_FOLDER
-        self._database = self._folder / "jobs.db"
         self._lock = FolderLock(self._folder / "lock")
-        self._audio = AudioFolder(self._folder / "audio")
+        # Not where recordings are kept: those are still needed when the database on disk is used again.
+        self._passing_audio = AudioFolder(self._folder / "passing-audio", is_durable=False)
+        self._audio = self._passing_audio if in_memory else AudioFolder(self._folder / "audio")
+        self._database: Database = MemoryDatabase() if in_memory else FileDatabase(self._folder / "jobs.db")
         self._bells = Bells()
         self._operations = JobOperations(self._rules, wall=wall, monotonic=monotonic)
         self._writer = GroupCommitWriter(
-            self._connect,
+            self._database.writing,
             before_commit=lambda effects: self._audio.flush(),
             after_commit=lambda effects: self._audio.remove(effects.removed_audio),
             on_loop=self._ring,
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="job-reader")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="job-files")
-        self._reading = threading.local()
-        self._read_connections: list[sqlite3.Connection] = []
         self._is_open = False
 
     # ---- life ------------------------------------------------------------------------------------------------
@@ -97,9 +98,11 @@ class SqliteJobStore:
             self._writer.start()
             requeued = await self._writer.call(self._operations.begin)
             swept = await self._writer.call(self._operations.sweep)
-            orphans = await asyncio.to_thread(self._remove_orphans)
+            known = await self._writer.call(lambda connection, effects: sqlite_rows.audio_ids(connection))
+            orphans = await asyncio.to_thread(self._audio.remove_all_but, known)
         except BaseException:
             await self._writer.stop()
+            self._database.close()
             self._lock.release()
             raise
         self._is_open = True
@@ -117,11 +120,12 @@ class SqliteJobStore:
         self._bells.ring_all()
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._file_threads.shutdown)
-        for connection in self._read_connections:
-            connection.close()
-        # The last connection to be closed writes the log back into the database.
         await self._writer.stop()
-        self._lock.release()
+        try:
+            await asyncio.to_thread(self._database.close)
+            await asyncio.to_thread(self._passing_audio.erase)
+        finally:
+            self._lock.release()
 
     def _prepare(self) -> None:
         try:
@@ -131,12 +135,11 @@ class SqliteJobStore:
         except OSError as error:
             raise store_error(error) from None
         try:
+            self._passing_audio.erase()
             self._audio.make()
-            # Made here with its mode; the log and the shared memory beside it take that mode from it.
-            os.close(os.open(self._database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with contextlib.closing(self._connect()) as connection:
-                migrate(connection)
+            self._database.open()
         except BaseException as error:
+            self._database.close()
             self._lock.release()
             if isinstance(error, sqlite3.Error):
                 raise database_error(error) from None
@@ -145,34 +148,6 @@ class SqliteJobStore:
             if isinstance(error, DatabaseTooNew):
                 raise JobStoreUnavailable(str(error)) from None
             raise
-
-    def _connect(self, *, is_reader: bool = False) -> sqlite3.Connection:
-        # Readers are closed by another thread than the one that used them, once that has ended.
-        connection = sqlite3.connect(
-            self._database, isolation_level=None, timeout=10.0, check_same_thread=not is_reader
-        )
-        connection.row_factory = sqlite3.Row
-        # KiB, negative by SQLite's rule. The system caches the file too; SQLite's own 2 MB for each connection fills up
-        # over hours, and looks like a leak while it does.
-        connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
-        if is_reader:
-            connection.execute("PRAGMA query_only = 1")
-            return connection
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        # macOS: a plain fsync leaves the bytes in the drive's cache. No other system heeds these.
-        connection.execute("PRAGMA fullfsync = 1")
-        connection.execute("PRAGMA checkpoint_fullfsync = 1")
-        connection.execute("PRAGMA foreign_keys = 1")
-        # What was erased is overwritten, not only forgotten.
-        connection.execute("PRAGMA secure_delete = 1")
-        connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-        return connection
-
-    def _remove_orphans(self) -> int:
-        with contextlib.closing(self._connect(is_reader=True)) as connection:
-            rows = connection.execute("SELECT audio_id FROM jobs WHERE audio_id IS NOT NULL").fetchall()
-        return self._audio.remove_all_but({row["audio_id"] for row in rows})
 
     def _ring(self, effects: Effects) -> None:
         for name in effects.rings:
@@ -399,15 +374,7 @@ class SqliteJobStore:
 
     def _ask(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
         try:
-            connection: sqlite3.Connection | None = getattr(self._reading, "connection", None)
-            if connection is None:
-                connection = self._reading.connection = self._connect(is_reader=True)
-                self._read_connections.append(connection)
-            # One moment for all statements of a question: the writer does not wait for readers.
-            connection.execute("BEGIN")
-            try:
+            with self._database.reading() as connection:
                 return question(connection)
-            finally:
-                connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise database_error(error) from None

@@ -56,6 +56,24 @@ def test_killed_server_loses_no_job_and_the_next_one_does_them_all(tmp_path: Pat
         assert not list((data / "uploads").glob("server-*/*/recording"))
 
 
+@pytest.mark.parametrize("next_store", [False, True])
+def test_killed_server_without_a_store_leaves_recordings_only_until_the_next_start(
+    tmp_path: Path, next_store: bool
+):
+    data = tmp_path / "data"
+    with served(data, store=False) as running:
+        running.until_ready()
+        submit(running, script(text="x", delay_seconds=600))
+        assert len(list((data / "jobs" / "passing-audio").iterdir())) == 1
+        assert not (data / "jobs" / "jobs.db").exists()
+        running.process.send_signal(signal.SIGKILL)
+        running.process.wait()
+    with served(data, store=next_store) as again:
+        again.until_ready()
+        assert httpx.get(f"{again.address}/jobs", timeout=PATIENCE_SECONDS).json()["data"] == []
+        assert list((data / "jobs").glob("*audio/*")) == []
+
+
 def test_job_of_a_dead_engine_worker_is_done_by_the_next_one(tmp_path: Path):
     with served(tmp_path / "data") as running:
         running.until_ready()

@@ -7,18 +7,21 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.protocol.config import TranscribeOptions
 from engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
 from server.jobs.job import Claim, Job, JobEvent, JobFailure, StoredAudio, Submission
-from server.jobs.memory_store import MemoryJobStore
 from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import JobStore, StoreRules
 
 PATIENCE_SECONDS = 60.0
-ENGINES: dict[str, Callable[..., JobStore]] = {"sqlite": SqliteJobStore, "memory": MemoryJobStore}
+ENGINES: dict[str, Callable[..., JobStore]] = {
+    "file": SqliteJobStore,
+    "memory": partial(SqliteJobStore, in_memory=True),
+}
 CRASH = JobFailure("engine_crashed", "The engine crashed.", "server_error")
 REFUSED = JobFailure("audio_undecodable", "No audio could be decoded.", "invalid_request_error")
 

@@ -148,7 +148,7 @@ def test_same_idempotency_key_with_another_callback_is_another_submission(under:
 
 
 def test_what_is_due_survives_the_death_of_the_server(tmp_path: Path):
-    under = StoreUnderTest("sqlite", tmp_path)
+    under = StoreUnderTest("file", tmp_path)
 
     async def first() -> Delivery:
         async with under.opened() as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,64 @@ def test_second_server_on_a_folder_is_refused_and_let_in_when_the_first_is_gone(
                     await second.open()
         async with under.opened() as store:
             await store.stats()
+
+    run(story())
+
+
+def test_store_in_memory_has_recordings_on_disk_while_it_is_open_and_nothing_else(tmp_path: Path):
+    under = StoreUnderTest("memory", tmp_path)
+
+    async def story():
+        async with under.opened(keep_audio=True) as store:
+            done = await under.submit(data=b"the recording", callback_url="https://example.org/a-secret")
+            await store.complete(await under.claim(), transcript("a secret text"), is_demo=False)
+            waiting = await under.submit(data=b"the recording")
+            assert len(under.files()) == 2
+            files = [path for path in (under.folder / "data").rglob("*") if path.is_file()]
+            assert sorted({path.parent.name for path in files}) == ["jobs", "passing-audio"]
+            assert b"secret" not in b"".join(path.read_bytes() for path in files)
+        assert [path.name for path in (under.folder / "data" / "jobs").iterdir()] == ["lock"]
+        async with under.opened() as store:
+            assert await store.get(done.job_id, "ann") is None
+            assert await store.get(waiting.job_id, "ann") is None
+
+    run(story())
+
+
+def test_recordings_of_a_killed_store_in_memory_go_at_the_next_start_and_never_those_of_a_live_one(
+    under: StoreUnderTest,
+):
+    passing = StoreUnderTest("memory", under.folder)
+
+    async def story():
+        async with passing.opened() as live:
+            job = await passing.submit(data=b"the recording")
+            with pytest.raises(DataFolderInUse):
+                async with under.opened():
+                    pass
+            assert (await live.audio(job.job_id, "ann")).read_bytes() == b"the recording"
+            # As a killed server leaves it: the folder as it is, its lock held by no process.
+            shutil.copytree(under.folder / "data", under.folder / "killed" / "data")
+        under.folder = under.folder / "killed"
+        assert len(under.files()) == 1
+        async with under.opened():
+            assert under.files() == []
+
+    run(story())
+
+
+def test_recordings_kept_on_disk_outlive_a_store_in_memory(tmp_path: Path):
+    on_disk, in_memory = StoreUnderTest("file", tmp_path), StoreUnderTest("memory", tmp_path)
+
+    async def story():
+        async with on_disk.opened():
+            job = await on_disk.submit(data=b"kept")
+        async with in_memory.opened():
+            await in_memory.submit(data=b"passing")
+            assert len(in_memory.files()) == 2
+        async with on_disk.opened() as store:
+            assert (await store.audio(job.job_id, "ann")).read_bytes() == b"kept"
+            assert len(on_disk.files()) == 1
 
     run(story())
 

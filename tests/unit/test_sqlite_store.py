@@ -1,8 +1,7 @@
-"""The store on disk: what survives which death, what a full disk does, how its writer groups, how its layout grows."""
+"""The store on disk: what survives which death, what a full disk does, how its layout grows."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import json
 import os
@@ -10,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,11 @@ import pytest
 
 from server.jobs import migrations
 from server.jobs.audio_folder import AudioFolder, store_error
-from server.jobs.group_commit import Effects, GroupCommitWriter
 from server.jobs.keeping_clock import KeepingClock
 from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import (
     DAY_SECONDS,
     JobStoreDiskFull,
-    JobStoreFull,
     JobStoreUnavailable,
 )
 from tests.unit.stores_under_test import REFUSED, StoreUnderTest, run, transcript
@@ -37,7 +33,7 @@ ACKNOWLEDGED_BEFORE_EACH_KILL = 40
 @pytest.fixture
 def under(tmp_path: Path) -> StoreUnderTest:
     """An SQLite store."""
-    return StoreUnderTest("sqlite", tmp_path)
+    return StoreUnderTest("file", tmp_path)
 
 
 def program(folder: Path, mode: str) -> subprocess.Popen[str]:
@@ -243,91 +239,6 @@ def test_damaged_database_is_named_and_the_folder_is_free_again(under: StoreUnde
         database.write_bytes(content)
         async with under.opened() as store:
             assert (await store.stats()).audio_count == 0
-
-    run(story())
-
-
-# ---- the writer ----------------------------------------------------------------------------------------------
-
-
-class Written:
-    """A writer over a small table, with what it did."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.flushes = 0
-        self.broken: OSError | None = None
-        self.writer = GroupCommitWriter(
-            self._connect, before_commit=self._flush, after_commit=lambda _: None, on_loop=lambda _: None
-        )
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        connection.execute("CREATE TABLE IF NOT EXISTS numbers (number INTEGER UNIQUE)")
-        return connection
-
-    def _flush(self, _: Effects) -> None:
-        self.flushes += 1
-        if self.broken is not None:
-            raise self.broken
-
-    def adding(self, number: int) -> Callable[[sqlite3.Connection, Effects], int]:
-        def add(connection: sqlite3.Connection, effects: Effects) -> int:
-            connection.execute("INSERT INTO numbers VALUES (?)", (number,))
-            effects.new_audio = True
-            if number < 0:
-                raise JobStoreFull("a refusal")
-            return number
-
-        return add
-
-    def numbers(self) -> list[int]:
-        connection = sqlite3.connect(self.path)
-        found = [row[0] for row in connection.execute("SELECT number FROM numbers ORDER BY number")]
-        connection.close()
-        return found
-
-
-def test_waiting_operations_share_one_commit_and_each_refusal_stands_alone(tmp_path: Path):
-    async def story():
-        written = Written(tmp_path / "numbers.db")
-        # All wait before the thread begins, so that they are one group.
-        written.writer._loop = asyncio.get_running_loop()
-        cleared: list[int] = []
-        calls = [
-            written.writer.call(
-                written.adding(number), if_failed=lambda number=number: cleared.append(number)
-            )
-            for number in (1, -2, 3, 3, *range(10, 100))
-        ]
-        written.writer.start()
-        ends = await asyncio.gather(*calls, return_exceptions=True)
-        assert written.flushes == 1
-        assert isinstance(ends[1], JobStoreFull)
-        assert isinstance(ends[3], JobStoreUnavailable)  # not unique
-        assert cleared == [-2, 3]
-        assert ends[4:] == list(range(10, 100))
-        assert written.numbers() == [1, 3, *range(10, 100)]
-        await written.writer.stop()
-        with pytest.raises(JobStoreUnavailable):
-            written.writer.call(written.adding(5))
-
-    run(story())
-
-
-def test_commit_that_fails_fails_all_of_its_operations_and_the_next_one_works(tmp_path: Path):
-    async def story():
-        written = Written(tmp_path / "numbers.db")
-        written.writer.start()
-        written.broken = OSError(errno.ENOSPC, "No space left on device")
-        for _ in range(2):
-            with pytest.raises(JobStoreDiskFull):
-                await written.writer.call(written.adding(1))
-        assert written.numbers() == []
-        written.broken = None
-        assert await written.writer.call(written.adding(1)) == 1
-        await written.writer.stop()
-        assert written.numbers() == [1]
 
     run(story())
 
