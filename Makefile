@@ -66,7 +66,7 @@ types: setup ## Check the types of engine and server with mypy --strict
 
 .PHONY: bench
 bench: setup ## Measure speed and memory; JSON with machine and versions, never a timed test
-	$(BIN)/python -m tests.bench.run_bench
+	$(BIN)/python -m tools.bench.run_bench
 
 .PHONY: eval
 eval: setup ## Measure the demo model's error rates and the demo aligner's times on held-out synthetic speech

@@ -1,4 +1,4 @@
-"""The rules of the house, read off the syntax trees of engine, server, tests and deploy.
+"""The rules of the house, read off the syntax trees of engine, server, tools, tests and deploy.
 
 Each rule takes a source tree and returns its violations as sentences; an empty list is a pass. Nothing is imported
 or run. What is asked of running processes (which modules a started process holds) is tested elsewhere.
@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 PRODUCT_PACKAGES = ("engine", "server")
-SCANNED_FOLDERS = ("engine", "server", "tests", "deploy")
+SCANNED_FOLDERS = ("engine", "server", "tools", "tests", "deploy")
 LINE_LIMIT = 450
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "misc"}
 
@@ -154,7 +154,7 @@ class Tree:
 
     @classmethod
     def read(cls, root: Path) -> "Tree":
-        """Read engine, server, tests and deploy below root, as far as they exist."""
+        """Read engine, server, tools, tests and deploy below root, as far as they exist."""
         found = []
         for folder in SCANNED_FOLDERS:
             for path in sorted((root / folder).rglob("*.py")):

@@ -18,7 +18,7 @@ import uvicorn
 
 from server.http_protocol import MAX_HEADER_BYTES, ConnectionLimits, GuardedConfig
 from server.serve import bind
-from tests.bench.front_server import front_server
+from tests.fakes.front_server import front_server
 from tests.http.running_server import PATIENCE_SECONDS, RunningServer, script, until
 
 pytestmark = pytest.mark.process

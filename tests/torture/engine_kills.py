@@ -15,13 +15,13 @@ from pathlib import Path
 
 import psutil
 
-from tests.bench.measuring import summary
 from tests.hostile.connections import Findings, HealthProbe
 from tests.hostile.served import Served, demo_server
 from tests.torture.clients import Client, event_time, wait_for, wait_until_all_ended
 from tests.torture.invariants import check_leftovers, check_store, counts_of
 from tests.torture.ledger import Ledger
 from tests.torture.recordings import speech_wav
+from tools.bench.measuring import summary
 
 FAKE = "engine.fake_worker"
 IN_FLIGHT = 20

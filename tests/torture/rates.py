@@ -17,7 +17,6 @@ import httpx
 import psutil
 
 from engine.protocol.process_memory import leave_out_of_collections
-from tests.bench.measuring import summary
 from tests.hostile.connections import Findings
 from tests.hostile.raw_http import FORM_TYPE, form, request
 from tests.hostile.served import Served
@@ -26,6 +25,7 @@ from tests.torture.engine_kills import FAKE
 from tests.torture.invariants import check_store, counts_of
 from tests.torture.ledger import Ledger
 from tests.torture.recordings import numbered_wav
+from tools.bench.measuring import summary
 
 CLIP_SECONDS = 10.0
 RATE = 50.0

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench.disconnects import measure as measure_disconnects
-from tests.bench.measuring import machine, summary, versions
 from tests.hostile.connections import Findings
 from tests.hostile.run_hostile import STEPS as HOSTILE_STEPS
 from tests.torture.bad_jobs import leak, poison
@@ -31,6 +29,8 @@ from tests.torture.full_disk import full_disk, why_no_disk
 from tests.torture.hangs import hangs
 from tests.torture.mixed_load import Plan, mixed_load
 from tests.torture.rates import long_queue, sustained
+from tools.bench.disconnects import measure as measure_disconnects
+from tools.bench.measuring import machine, summary, versions
 
 RESULTS_FOLDER = Path(__file__).resolve().parent / "results"
 Step = Callable[[Path, argparse.Namespace], Findings]

@@ -18,7 +18,7 @@ from engine.batching.speculation import Speculator
 from engine.batching.step import RunningBatch
 from engine.checkpoint.load import load_checkpoint
 from engine.model.asr import SpeechModel
-from tests.bench.rigged_draft import RiggedDrafter
+from tests.fakes.rigged_draft import RiggedDrafter
 from tests.parity.clips import uniform
 from tests.parity.random_model import TRUE_WINDOWS, prompt_ids
 from tests.unit.tiny_model import write_tiny_model

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.bench import pack_for_gpu
+from tools.bench import pack_for_gpu
 
 LIMIT = 40_000
 

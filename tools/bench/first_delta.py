@@ -1,4 +1,4 @@
-"""How soon a streamed transcription begins to speak: `python -m tests.bench.first_delta`.
+"""How soon a streamed transcription begins to speak: `python -m tools.bench.first_delta`.
 
 A 60 s recording goes to a real server with the demo model; noted are the first delta and the end of the answer, both
 from the moment the upload starts. Target: the first delta within half of the whole time.
@@ -15,9 +15,9 @@ import numpy as np
 from engine.audio.decode import decode_audio
 from engine.demo import demo_model_path
 from engine.protocol.config import AudioLimits
-from tests.bench.clips import write_wav
-from tests.bench.front_server import FrontServer, front_server
-from tests.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
+from tests.fakes.front_server import FrontServer, front_server
+from tools.bench.clips import write_wav
+from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 SECONDS, ROUNDS, TARGET = 60, 9, 0.5
 
@@ -39,7 +39,7 @@ def main() -> None:
     ]
     show(rows)
     content = {"machine": machine(), "recording_seconds": SECONDS, "results": dict(rows)}
-    write_result("first_delta", "python -m tests.bench.first_delta", content, arguments.out)
+    write_result("first_delta", "python -m tools.bench.first_delta", content, arguments.out)
 
 
 def minute_of_speech() -> np.ndarray:

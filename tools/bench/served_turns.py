@@ -1,6 +1,6 @@
-"""What the engine's turns take behind HTTP, and what clients wait: `python -m tests.bench.served_turns --model FOLDER`.
+"""What the engine's turns take behind HTTP, and what clients wait: `python -m tools.bench.served_turns --model FOLDER`.
 
-As `tests.bench.move_profile`, but through the real server, from its first second of being ready and with nothing
+As `tools.bench.move_profile`, but through the real server, from its first second of being ready and with nothing
 warmed up by this script: so the first round of each number of clients shows what a server's first minute is like.
 """
 
@@ -20,9 +20,9 @@ from unittest.mock import patch
 from engine.bench.audio import distinct_clips
 from engine.bench.clients import closed_loop
 from engine.bench.serving import scribewire_server
-from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
-from tests.bench.move_profile import show_turns, table
-from tests.bench.timed_worker import TURNS_FILE
+from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
+from tools.bench.move_profile import show_turns, table
+from tools.bench.timed_worker import TURNS_FILE
 
 
 def turns_between(path: Path, started: float, ended: float) -> dict[tuple[str, int], list[float]]:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             patch.dict(os.environ, {TURNS_FILE: str(turns)}),
             scribewire_server(
                 given.model.absolute(), Path(scratch) / "data", device=given.device, dtype="auto",
-                tokens_per_second=given.tokens_per_second, program="tests.bench.timed_serve",
+                tokens_per_second=given.tokens_per_second, program="tools.bench.timed_serve",
             ) as server,
         ):  # fmt: skip
             ready_seconds = round(time.perf_counter() - began, 2)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     taken = turns_between(turns, started, time.perf_counter())
                     found.append({"round": number + 1, **load.values(), "turns": table(taken)})
                     show_turns(found[-1])
-    command = f"python -m tests.bench.served_turns --model {given.model.name} --device {given.device}"
+    command = f"python -m tools.bench.served_turns --model {given.model.name} --device {given.device}"
     content = {
         "model": given.model.name,
         "machine": machine(),

@@ -20,7 +20,7 @@ from engine.protocol.config import TranscribeOptions
 from server.jobs.job import StoredAudio, Submission
 from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import StoreRules
-from tests.bench.measuring import machine, show, summary, write_result
+from tools.bench.measuring import machine, show, summary, write_result
 
 QUEUED = 10_000
 CALLERS = (1, 64)
@@ -37,7 +37,7 @@ _numbers = itertools.count()
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     parser.add_argument("--data", type=Path, help="folder on the disk to measure (default: a temporary one)")
     arguments = parser.parse_args()
     at_start = machine()
@@ -45,7 +45,7 @@ def main() -> None:
         rows = asyncio.run(measure(Path(scratch)))
     show(rows)
     content: dict[str, Any] = {"machine": at_start, "queued": QUEUED, "results": dict(rows)}
-    command = "python -m tests.bench.bench_job_store"
+    command = "python -m tools.bench.bench_job_store"
     written = write_result(
         "job_store", command, content, **({"folder": arguments.out} if arguments.out else {})
     )

@@ -1,4 +1,4 @@
-"""How soon a client that goes away frees its place, with the real engine: `python -m tests.bench.disconnects`.
+"""How soon a client that goes away frees its place, with the real engine: `python -m tools.bench.disconnects`.
 
 Twelve recordings of a minute are sent to a server with the demo model and eight rows, so that some run and some wait;
 then clients leave one after another. Timed is from closing the connection to the worker's word that it has stopped.
@@ -17,11 +17,11 @@ from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.messages import Failed, Started
 from server.app import create_app
 from server.serve import uvicorn_config
-from tests.bench.clips import write_wav
-from tests.bench.first_delta import minute_of_speech
-from tests.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 from tests.http.running_server import RunningServer
 from tests.http.test_cancellation import WatchedEngine, send
+from tools.bench.clips import write_wav
+from tools.bench.first_delta import minute_of_speech
+from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 CLIENTS, ROUNDS, PATIENCE_SECONDS = 12, 3, 60.0
 
@@ -49,7 +49,7 @@ def main() -> None:
     ]
     show(rows)
     result = {"machine": machine(), "clients": CLIENTS, "results": dict(rows)}
-    write_result("disconnects", "python -m tests.bench.disconnects", result, arguments.out)
+    write_result("disconnects", "python -m tools.bench.disconnects", result, arguments.out)
 
 
 def measure(scratch: Path) -> tuple[list[float], list[float]]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from server.keys import KeyStore
-from tests.bench.clips import speech, write_wav
-from tests.bench.front_server import FrontServer, front_server
-from tests.bench.measuring import machine, show, summary, write_result
+from tests.fakes.front_server import FrontServer, front_server
+from tools.bench.clips import speech, write_wav
+from tools.bench.measuring import machine, show, summary, write_result
 
 DECODING, REFUSALS = 8, 400
 HEALTH_CLIENTS, HEALTH_REQUESTS = 32, 3200
@@ -32,7 +32,7 @@ PATH = "/v1/audio/transcriptions"
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     arguments = parser.parse_args()
     at_start = machine()
     rows = []
@@ -62,7 +62,7 @@ def main() -> None:
     content: dict[str, Any] = {"machine": at_start, "results": dict(rows)}
     written = write_result(
         "front_latency",
-        "python -m tests.bench.front_latency",
+        "python -m tools.bench.front_latency",
         content,
         *([arguments.out] if arguments.out else []),
     )

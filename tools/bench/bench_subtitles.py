@@ -13,8 +13,8 @@ from typing import Any
 
 from engine.protocol.transcript import Segment
 from engine.subtitles import Cue, cues_from_segments, render_srt, render_vtt
-from tests.bench.measuring import machine, show, summary, write_result
 from tests.unit.subtitle_speech import long_transcript
+from tools.bench.measuring import machine, show, summary, write_result
 
 HOURS = 10.0
 RUNS = 9
@@ -24,7 +24,7 @@ SECONDS_TARGET = 1.0
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     arguments = parser.parse_args()
     at_start = machine()
     rows = []
@@ -39,7 +39,7 @@ def main() -> None:
     show(rows)
     content: dict[str, Any] = {"machine": at_start, "hours": HOURS, "counts": counts, "results": dict(rows)}
     folder = {"folder": arguments.out} if arguments.out else {}
-    written = write_result("subtitles", "python -m tests.bench.bench_subtitles", content, **folder)
+    written = write_result("subtitles", "python -m tools.bench.bench_subtitles", content, **folder)
     print(f"written: {written.name}")
 
 

@@ -1,4 +1,4 @@
-"""Where a decode step's time goes on a CUDA GPU: `python -m tests.bench.step_profile FOLDER`.
+"""Where a decode step's time goes on a CUDA GPU: `python -m tools.bench.step_profile FOLDER`.
 
 FOLDER: a model's, for instance of random weights (`scribewire bench --random 0.6b --keep DIR`). Kernels are counted and
 timed through PyTorch's profiler, which sees every kernel of the process, MLX's too; so it needs torch with CUDA beside
@@ -22,7 +22,7 @@ import mlx.core as mx
 from engine.batching.sequence import Marks
 from engine.batching.step import RunningBatch
 from engine.bench.component_side import Components
-from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
+from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 STEPS, WARM_STEPS, SHOWN = 20, 12, 14
 
@@ -44,7 +44,7 @@ def main() -> None:
         print(
             {name: value for name, value in one.items() if name not in ("kernels", "host_calls")}, flush=True
         )
-    command = f"python -m tests.bench.step_profile {arguments.folder.name} --dtype {arguments.dtype}"
+    command = f"python -m tools.bench.step_profile {arguments.folder.name} --dtype {arguments.dtype}"
     content = {
         "model": arguments.folder.name,
         "dtype": arguments.dtype,

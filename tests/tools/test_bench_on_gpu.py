@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.bench.on_gpu import SUMMARY, Part, main, parts, run
+from tools.bench.on_gpu import SUMMARY, Part, main, parts, run
 
 pytestmark = pytest.mark.process
 

@@ -1,4 +1,4 @@
-"""Whether a resident engine grows with distinct lengths: `python -m tests.bench.memory_growth`.
+"""Whether a resident engine grows with distinct lengths: `python -m tools.bench.memory_growth`.
 
 Transcribes 250 clips of distinct lengths, alone and side by side, the eight longest first, and compares the most that
 was resident in the last 50 with the most in the first 50: allocators give and take, growth is what stays. Target:
@@ -15,8 +15,8 @@ import psutil
 
 from engine.memory import memory_use
 from engine.transcriber import TranscribeItem, Transcriber
-from tests.bench.clips import speech
-from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
+from tools.bench.clips import speech
+from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 WINDOW_CLIPS = 50
 CLIPS = 250
@@ -78,7 +78,7 @@ def main() -> None:
         "met": ratio <= TARGET_RATIO,
         "points": points,
     }
-    write_result("memory_growth", "python -m tests.bench.memory_growth", content, arguments.out)
+    write_result("memory_growth", "python -m tools.bench.memory_growth", content, arguments.out)
 
 
 if __name__ == "__main__":

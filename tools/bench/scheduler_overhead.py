@@ -1,4 +1,4 @@
-"""What scheduling costs per decode step: `python -m tests.bench.scheduler_overhead`.
+"""What scheduling costs per decode step: `python -m tools.bench.scheduler_overhead`.
 
 A full batch of 64 rows with much more waiting, rows ending and chunks arriving as they do; timed is everything the
 scheduler is asked between two steps. Target: 0.3 ms a step.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.batching.limits import BatchLimits
 from engine.batching.scheduler import Move, Scheduler, Ticket
-from tests.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
+from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 ROWS, STEPS, STEPS_PER_END, TARGET = 64, 5000, 2, 0.3e-3
 OWNERS = 10
@@ -36,7 +36,7 @@ def main() -> None:
     content = {"machine": machine(), "rows": ROWS, "results": dict(rows)}
     for one in content["results"].values():
         one.pop("values", None)
-    write_result("scheduler_overhead", "python -m tests.bench.scheduler_overhead", content, arguments.out)
+    write_result("scheduler_overhead", "python -m tools.bench.scheduler_overhead", content, arguments.out)
 
 
 def run(recordings: int) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""What the engine's turns take while several recordings share it: `python -m tests.bench.move_profile --model FOLDER`.
+"""What the engine's turns take while several recordings share it: `python -m tools.bench.move_profile --model FOLDER`.
 
 In one process, without HTTP: closed-loop callers with short clips, or a long file with short ones sent into its middle.
 Every turn of the pipeline is timed by what it did (a prefill of so many rows, a step of so many), so a latency that is
@@ -24,7 +24,7 @@ from engine.bench.measuring import quantile
 from engine.pipeline import Pipeline
 from engine.protocol.config import EngineConfig
 from engine.transcriber import Transcriber
-from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
+from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 TOLD_ONE_BY_ONE = 40
 
@@ -179,7 +179,7 @@ def main() -> None:
                 )
                 show_turns(found[-1])
             file.unlink()
-    command = f"python -m tests.bench.move_profile --model {Path(given.model).name} --device {given.device}"
+    command = f"python -m tools.bench.move_profile --model {Path(given.model).name} --device {given.device}"
     content = {"model": Path(given.model).name, "machine": machine(), "found": found}
     print(write_result(given.name, command, content, given.out))
 

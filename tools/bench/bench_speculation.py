@@ -1,4 +1,4 @@
-"""Speculative decoding with rigged drafts: `python -m tests.bench.bench_speculation --pair TARGET DRAFT`.
+"""Speculative decoding with rigged drafts: `python -m tools.bench.bench_speculation --pair TARGET DRAFT`.
 
 The real draft runs at its true cost, encoding and prefill included, and its tokens are replaced by ones that are right
 as often as wanted. Every rigged answer takes turns with a plain one. Where both take the same time is the break-even:
@@ -42,9 +42,9 @@ from engine.demo import demo_model_path
 from engine.model.config import ModelConfig
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, TranscribeOptions
 from engine.resident import ResidentModel
-from tests.bench.clips import speech
-from tests.bench.measuring import machine, summary, write_result
-from tests.bench.rigged_draft import RiggedDrafter
+from tests.fakes.rigged_draft import RiggedDrafter
+from tools.bench.clips import speech
+from tools.bench.measuring import machine, summary, write_result
 
 ACCEPTANCES = (0.0, 0.5, 0.8, 0.95)
 # Rounds that never give up, however seldom the draft is right.
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--recipe", default="8bit", choices=tuple(RECIPES), help="of random:SIZE models")
     parser.add_argument("--name", default="speculation_cpu", help="of the JSON")
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     arguments = parser.parse_args()
     at_start = machine()
     found = []
@@ -76,7 +76,7 @@ def main() -> None:
             found.append(_measure_pair(arguments, target, draft, Path(scratch)))
             _show(found[-1])
     pairs = " ".join(f"--pair {_shown(target)} {_shown(draft)}" for target, draft in arguments.pair)
-    command = f"python -m tests.bench.bench_speculation {pairs} --repeats {arguments.repeats}"
+    command = f"python -m tools.bench.bench_speculation {pairs} --repeats {arguments.repeats}"
     content = {"machine": at_start, "clip_seconds": arguments.seconds, "pairs": found}
     path = write_result(arguments.name, command, content, *([] if arguments.out is None else [arguments.out]))
     print(path.name)

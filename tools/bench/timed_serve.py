@@ -1,4 +1,4 @@
-"""`engine.bench.forced_serve` with `tests.bench.timed_worker` for its engine: same arguments."""
+"""`engine.bench.forced_serve` with `tools.bench.timed_worker` for its engine: same arguments."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from engine.bench import forced_serve
 from server import serve
 
 if __name__ == "__main__":
-    with patch.object(serve, "serve", partial(serve.serve, engine_module="tests.bench.timed_worker")):
+    with patch.object(serve, "serve", partial(serve.serve, engine_module="tools.bench.timed_worker")):
         sys.exit(forced_serve.main(sys.argv[1:]))

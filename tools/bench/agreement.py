@@ -1,4 +1,4 @@
-"""How far a batch agrees with single runs, by number type: `python -m tests.bench.agreement`.
+"""How far a batch agrees with single runs, by number type: `python -m tools.bench.agreement`.
 
 The same clips are transcribed one at a time and side by side, in every type asked for. In float32 they are the same
 tokens, which the tests hold; in 16 bits other batch sizes take other kernels, whose last digits differ, and where two
@@ -15,8 +15,8 @@ from engine.protocol.config import EngineConfig
 from engine.protocol.transcript import Transcript
 from engine.recording_work import TranscribeItem
 from engine.transcriber import Transcriber
-from tests.bench.clips import speech
-from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
+from tools.bench.clips import speech
+from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 14.0
 
@@ -46,7 +46,7 @@ def main() -> None:
             )
         print(dtype, found[dtype], flush=True)
     command = (
-        f"python -m tests.bench.agreement --device {device} --clips {arguments.clips} --name {arguments.name}"
+        f"python -m tools.bench.agreement --device {device} --clips {arguments.clips} --name {arguments.name}"
     )
     content = {"machine": machine(), "device": device, "rows": arguments.rows, "by_dtype": found}
     print(write_result(arguments.name, command, content, arguments.out))

@@ -1,13 +1,13 @@
-"""Every benchmark that wants a GPU, one after the other: `python -m tests.bench.on_gpu --out DIR`.
+"""Every benchmark that wants a GPU, one after the other: `python -m tools.bench.on_gpu --out DIR`.
 
 Each part is a command of its own, printed before it runs and killed with all that it started when it takes longer than
 its limit, so that one that hangs costs no other. The order is that of worth, and --minutes ends the run in time: a part
 that no longer fits is left out and said to be. What each did is in DIR/on_gpu.json; parts that are done there are not
 run again, so the same command goes on where it was broken off.
 
-    python -m tests.bench.on_gpu --list
-    python -m tests.bench.on_gpu --out results --keep models --minutes 25
-    python -m tests.bench.on_gpu --out results --keep models --peer-python PEER/bin/python --only clients-bf16 long-bf16
+    python -m tools.bench.on_gpu --list
+    python -m tools.bench.on_gpu --out results --keep models --minutes 25
+    python -m tools.bench.on_gpu --out results --keep models --peer-python PEER/bin/python --only clients-bf16 long-bf16
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def parts(
         return ("--random", size, "--recipe", recipe, "--keep", str(keep))
 
     def own(module: str, *arguments: str) -> tuple[str, ...]:
-        return (sys.executable, "-m", f"tests.bench.{module}", *arguments)
+        return (sys.executable, "-m", f"tools.bench.{module}", *arguments)
 
     both, one = beside("mlx-qwen3-asr", "mlx-audio"), beside("mlx-qwen3-asr")
     aligner = ("--peer-python", str(peer_python)) if peer_python else ()

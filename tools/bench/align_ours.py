@@ -1,4 +1,4 @@
-"""Our aligner in a process of its own, for align_speed.py: `python -m tests.bench.align_ours JSON`.
+"""Our aligner in a process of its own, for align_speed.py: `python -m tools.bench.align_ours JSON`.
 
 Samples and text in, words with times out, in the groups that the engine's scheduler makes.
 """

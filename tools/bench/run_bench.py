@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.bench.child import PROJECT, Child, child
-from tests.bench.clips import speech, write_wav
-from tests.bench.measuring import machine, show, summary, write_result
+from tools.bench.clips import speech, write_wav
+from tools.bench.measuring import machine, show, summary, write_result
 
 MODEL = "demo"
 LOADS, CLIP_RUNS, LONG_RUNS, UPLOADS = 5, 9, 5, 25
@@ -36,7 +36,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=MODEL, help="a folder or an id instead of the demo model")
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     arguments = parser.parse_args()
     at_start = machine()
     with tempfile.TemporaryDirectory() as scratch:
@@ -71,7 +71,7 @@ def main() -> None:
     options = "" if arguments.model == MODEL else " --model MODEL"
     written = write_result(
         "foundation_cpu",
-        f"python -m tests.bench.run_bench{options}",
+        f"python -m tools.bench.run_bench{options}",
         content,
         *([arguments.out] if arguments.out else []),
     )

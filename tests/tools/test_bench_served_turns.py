@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.bench import served_turns
 from tests.unit.tiny_model import write_tiny_model
+from tools.bench import served_turns
 
 
 def test_turns_of_each_round_are_told_apart_from_those_before(tmp_path: Path) -> None:

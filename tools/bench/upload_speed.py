@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.bench.front_server import FrontServer, PeakMemory, front_server
-from tests.bench.measuring import machine, show, summary, write_result
+from tests.fakes.front_server import FrontServer, PeakMemory, front_server
+from tools.bench.measuring import machine, show, summary, write_result
 
 UPLOAD_BYTES = 500_000_000
 BLOCK_BYTES = 1 << 20
@@ -30,7 +30,7 @@ BASE64_BLOCK = base64.b64encode(os.urandom(BLOCK_BYTES // 3 * 3))
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     arguments = parser.parse_args()
     at_start = machine()
     kinds: dict[str, Callable[[], tuple[str, int | None, Iterator[bytes]]]] = {
@@ -59,7 +59,7 @@ def main() -> None:
     content: dict[str, Any] = {"machine": at_start, "upload_bytes": UPLOAD_BYTES, "results": dict(rows)}
     written = write_result(
         "upload_speed",
-        "python -m tests.bench.upload_speed",
+        "python -m tools.bench.upload_speed",
         content,
         *([arguments.out] if arguments.out else []),
     )

@@ -1,4 +1,4 @@
-"""What the scheduler makes of given costs: `python -m tests.bench.simulated_clients --step-ms 3.1 --prefill-ms 15`.
+"""What the scheduler makes of given costs: `python -m tools.bench.simulated_clients --step-ms 3.1 --prefill-ms 15`.
 
 Clients in closed loops, ten seconds of audio each, against the real scheduler; the device is a clock. So is an hour's
 file with requests of five seconds sent into it. It says what a change of a cost is worth before anybody has built it,
@@ -22,7 +22,7 @@ from typing import Any
 from engine.batching.limits import BatchLimits
 from engine.batching.scheduler import Move, Scheduler, Ticket
 from engine.bench.measuring import quantile
-from tests.bench.measuring import RESULTS_FOLDER, write_result
+from tools.bench.measuring import RESULTS_FOLDER, write_result
 
 PROMPT_TOKENS, RESERVED_TOKENS = 150, 300
 FEWEST_TOKENS, MOST_TOKENS = 25, 46  # 3.5 a second, 30 % more or less
@@ -223,7 +223,7 @@ def main() -> None:
         files.append({"prefill_ms": prefill, **beside_the_file(costs)})
         print(files[-1])
     told = {name: value for name, value in vars(given).items() if name not in ("out", "clients", "name")}
-    print(write_result(given.name, "python -m tests.bench.simulated_clients",
+    print(write_result(given.name, "python -m tools.bench.simulated_clients",
                        {"costs": told, "clients": loops, "beside_a_file": files}, given.out))  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What cutting an hour of audio takes on one core: `python -m tests.bench.bench_splitting`.
+"""What cutting an hour of audio takes on one core: `python -m tools.bench.bench_splitting`.
 
 The demo recordings, one after the other with pauses of 0.3 to 3 s, fill the hour, which is read in blocks of 10 s as
 the engine reads it. Processor time counts, not the clock: machines are shared. Targets: by loudness 4 s, by Silero's
@@ -20,7 +20,7 @@ from engine.audio.split import Chunk, StreamingSplitter
 from engine.audio.vad import DetectorProcess, SileroDetector, voice_splitter
 from engine.demo import sample_recordings
 from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, Chunking
-from tests.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
+from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 HOUR_SECONDS = 3600.0
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
@@ -51,7 +51,7 @@ def main() -> None:
         "time": "processor time of the process and of the detector's, seconds",
         **dict(rows),
     }
-    write_result("splitting", "python -m tests.bench.bench_splitting", content, arguments.out)
+    write_result("splitting", "python -m tools.bench.bench_splitting", content, arguments.out)
 
 
 def speech_of(seconds: float) -> np.ndarray:

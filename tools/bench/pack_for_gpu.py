@@ -130,7 +130,7 @@ def lay_in_parts(wheels: Sequence[Path], out: Path, limit_bytes: int) -> list[Pa
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; see --help."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.bench.pack_for_gpu",
+        prog="python -m tools.bench.pack_for_gpu",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

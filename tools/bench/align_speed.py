@@ -1,11 +1,11 @@
-"""An hour of words by our aligner and by mlx-qwen3-asr's, in turn: `python -m tests.bench.align_speed --peer-python P`.
+"""An hour of words by our aligner and by mlx-qwen3-asr's, in turn: `python -m tools.bench.align_speed --peer-python P`.
 
 Both are given the same random weights of full size, the same chunks of speech and the same words, and go from samples
 and text to words with times. The peer runs in each number type it can have here, and its fastest counts. Rounds
 alternate; the first of each side compiles kernels and is not counted. Needs no network and no download:
 
-    python -m tests.bench.align_speed --peer-python PEER/bin/python
-    python -m tests.bench.align_speed --peer-python PEER/bin/python --size aligner-tiny --seconds 60 --rounds 2
+    python -m tools.bench.align_speed --peer-python PEER/bin/python
+    python -m tools.bench.align_speed --peer-python PEER/bin/python --size aligner-tiny --seconds 60 --rounds 2
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 from engine.bench.child import Child, ChildFailed, child, run_to_end
 from engine.bench.measuring import machine, ratio, summary
 from engine.bench.sizes import ALIGNER_SIZES, RECIPES
-from tests.bench.align_task import write_task
-from tests.bench.measuring import RESULTS_FOLDER, write_result
+from tools.bench.align_task import write_task
+from tools.bench.measuring import RESULTS_FOLDER, write_result
 
 TARGET = 1 / 3
 TIMEOUT_SECONDS = 3600.0
@@ -53,7 +53,7 @@ def main() -> None:
     shown = [word if not word.startswith(("/", ".")) else Path(word).name for word in sys.argv[1:]]
     path = write_result(
         f"align_speed_{options.size}_{options.recipe}_{content['ours']['device']}",
-        shlex.join(["python", "-m", "tests.bench.align_speed", *shown]),
+        shlex.join(["python", "-m", "tools.bench.align_speed", *shown]),
         content,
         options.out,
     )
@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     }
     with ExitStack() as held:
         ours = held.enter_context(
-            child("ours", [sys.executable, "-m", "tests.bench.align_ours", json.dumps(arguments)])
+            child("ours", [sys.executable, "-m", "tools.bench.align_ours", json.dumps(arguments)])
         )
         content["ours"] = ours.started
         sides = {"ours": ours}

@@ -1,4 +1,4 @@
-"""What the engine holds while it transcribes ten hours: `python -m tests.bench.long_memory`.
+"""What the engine holds while it transcribes ten hours: `python -m tools.bench.long_memory`.
 
 Continuous speech without an end (the demo recording again and again, no pause long enough to be left out) is written to
 a growing file of samples as a decode child writes it, no more than two minutes ahead of what is transcribed; a scripted
@@ -22,8 +22,8 @@ from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
 from engine.protocol.process_memory import resident_bytes
 from engine.recording_work import Listener, TranscribeItem
 from engine.transcriber import Transcriber
-from tests.bench.measuring import RESULTS_FOLDER, machine, write_result
 from tests.unit.scripted_model import ScriptedModel
+from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 MARKS_SECONDS = {"10 min": 600.0, "1 h": 3600.0, "10 h": 36_000.0}
 TARGET_RATIO = 1.1
@@ -44,7 +44,7 @@ def main() -> None:
     for name, value in figures["resident_bytes"].items():
         print(f"{name:8} {value / 1e6:8.1f} MB")
     write_result(
-        "long_memory", "python -m tests.bench.long_memory", {"machine": machine(), **figures}, arguments.out
+        "long_memory", "python -m tools.bench.long_memory", {"machine": machine(), **figures}, arguments.out
     )
 
 

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.bench.front_server import FrontServer, PeakMemory, front_server
-from tests.bench.measuring import machine, show, summary, write_result
+from tests.fakes.front_server import FrontServer, PeakMemory, front_server
+from tools.bench.measuring import machine, show, summary, write_result
 
 CROWD, OVERLOAD = 500, 1000
 DESCRIPTORS = 256
@@ -27,7 +27,7 @@ Row = tuple[str, dict[str, Any]]
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tests/bench/results)")
+    parser.add_argument("--out", type=Path, help="folder of the JSON (default: tools/bench/results)")
     arguments = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
@@ -47,7 +47,7 @@ def main() -> None:
     content = {"machine": at_start, "results": dict(rows), "overload_answers": statuses}
     written = write_result(
         "front_faults",
-        "python -m tests.bench.front_faults",
+        "python -m tools.bench.front_faults",
         content,
         *([arguments.out] if arguments.out else []),
     )
