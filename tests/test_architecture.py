@@ -1,7 +1,7 @@
 """The import rules of the house hold, and every rule is able to fail.
 
-The rules themselves are in tests/import_rules.py. Each is first run over this repository and then over a small bad tree
-of its own, so that a rule which can no longer find anything is noticed.
+The rules themselves are in tests/import_rules.py and tests/waiting_rules.py. Each is first run over this repository and
+then over a small bad tree of its own, so that a rule which can no longer find anything is noticed.
 """
 
 import subprocess
@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests import import_rules
-from tests.import_rules import ALL_RULES, Tree
+from tests import import_rules, waiting_rules
+from tests.fakes.waiting import PATIENCE_SECONDS
+from tests.import_rules import Tree
+from tests.waiting_rules import WAITING_RULES
 
 PROJECT = Path(__file__).resolve().parent.parent
 Rule = Callable[[Tree], list[str]]
+
+ALL_RULES = (*import_rules.ALL_RULES, *WAITING_RULES)
 
 DOC = '"""A module."""\n'
 
@@ -155,6 +159,31 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
         "x = 1  # type: ignore  # because",
         "without",
     ),
+    (waiting_rules.tests_wait_for_conditions, "tests/unit/test_x.py", "import time\ntime.sleep(1)", "a time"),
+    (
+        waiting_rules.tests_wait_for_conditions,
+        "tests/http/test_x.py",
+        "import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    await asyncio.sleep(0.1)",
+        "a time",
+    ),
+    (
+        waiting_rules.tests_wait_with_an_end,
+        "tests/unit/test_x.py",
+        "def f(a):\n    a.wait(60)\n    a.wait()",
+        "for ever",
+    ),
+    (
+        waiting_rules.tests_wait_with_an_end,
+        "tests/unit/test_x.py",
+        "import subprocess\nsubprocess.run(['x'], timeout=1)\nsubprocess.run(['x'])",
+        "for ever",
+    ),
+    (
+        waiting_rules.tests_wait_with_an_end,
+        "tests/unit/test_x.py",
+        "import asyncio\nasyncio.run(x())",
+        "for ever",
+    ),
 ]
 
 
@@ -268,7 +297,11 @@ def test_tables_name_parts_that_exist(repository: Tree) -> None:
 
 def test_exceptions_name_files_that_exist(repository: Tree) -> None:
     existing = {source.relative for source in repository.sources}
-    assert set(import_rules.LATE_IMPORTS) | set(import_rules.ENVIRONMENT_READERS) <= existing
+    assert {
+        *import_rules.LATE_IMPORTS,
+        *import_rules.ENVIRONMENT_READERS,
+        *waiting_rules.OWN_WAITS,
+    } <= existing
 
 
 @pytest.mark.process
@@ -289,7 +322,12 @@ def test_importing_loads_nothing_of_the_engine(module: str, must_not_load: tuple
         f"print(*sorted(set({must_not_load!r}) & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=PROJECT, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""

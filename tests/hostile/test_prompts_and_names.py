@@ -19,9 +19,9 @@ from engine.text.tokenizer import (
     IM_START,
     Tokenizer,
 )
+from tests.fakes.waiting import wait_until
 from tests.hostile.raw_http import FORM_TYPE, ask, form, request
 from tests.hostile.served import Served, demo_server
-from tests.http.running_server import until
 from tests.unit.media import riff
 
 TEMPLATE_TEXTS = {
@@ -179,7 +179,7 @@ def test_file_names_from_strangers_are_accepted_and_name_no_file(served: Served,
         assert answer is not None, kind
         assert answer.status == (202 if path == "/transcribe" else 200), (kind, answer)
     # The recordings of jobs lie there, under names of our own, until they are done.
-    until(lambda: files_below(outside) == before)
+    wait_until(lambda: files_below(outside) == before)
     assert not list(outside.rglob("*hostile*"))
     assert "hostile" not in served.log()
 

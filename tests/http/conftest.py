@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http.running_server import RunningServer, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer
 
 
 @pytest.fixture(scope="module")
@@ -14,4 +15,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("data")) as running:
         yield running
         # A client that left a stream in the last test is not waited for by anybody.
-        until(lambda: running.leftovers() == [])
+        wait_until(lambda: running.leftovers() == [])

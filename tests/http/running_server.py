@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,8 +20,8 @@ from server.parts import Parts
 from server.serve import DrainingServer, bind, uvicorn_config
 from server.settings import Settings
 from server.speakers import Speakers
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 
-PATIENCE_SECONDS = 30.0
 STAND_IN_MODULE = "tests.speaker_stand_in"
 """Named and not imported: only tests of speakers load it, in a child."""
 
@@ -31,16 +29,6 @@ STAND_IN_MODULE = "tests.speaker_stand_in"
 def script(**keys: Any) -> bytes:
     """A recording that tells the fake worker what to do."""
     return json.dumps(keys).encode()
-
-
-def until(claim: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Wait for a claim to become true, and return what it returned; raises when it does not."""
-    deadline = time.monotonic() + seconds
-    while not (value := claim()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"did not become true within {seconds} s")
-        time.sleep(0.01)
-    return value
 
 
 class RunningServer:
@@ -78,9 +66,9 @@ class RunningServer:
 
     def __enter__(self) -> RunningServer:
         self._thread.start()
-        until(lambda: self._server.started)
+        wait_until(lambda: self._server.started)
         if self._wait_ready:
-            until(lambda: self.engine.state in ("ready", "failed"))
+            wait_until(lambda: self.engine.state in ("ready", "failed"))
         return self
 
     def __exit__(
@@ -96,7 +84,7 @@ class RunningServer:
         """Tell it to end, as a signal would; leaving the context waits for that."""
         self._server.should_exit = True
 
-    def wait(self) -> None:
+    def wait_ended(self) -> None:
         """Wait until it has ended."""
         self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), "the server did not stop"

@@ -12,9 +12,9 @@ from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from server.form_fields import FormFields
 from server.shared_work import Retry, SharedWork
 from server.uploads import Upload
+from tests.fakes.waiting import wait_until_async
 
 PLAIN = TranscribeOptions()
-PATIENCE_SECONDS = 30.0
 
 
 def transcript(text: str = "Hello there.", *, logprobs: bool = False) -> Transcript:
@@ -104,19 +104,9 @@ class Story:
 
     async def work(self, count: int = 1) -> Running:
         """The newest running work, once so many were begun."""
-        await self.true(lambda: len(self.recognizer.begun) >= count)
+        await wait_until_async(lambda: len(self.recognizer.begun) >= count)
         assert len(self.recognizer.begun) == count
         return self.recognizer.begun[-1]
-
-    async def true(self, claim: Callable[[], object]) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not claim():
-                await asyncio.sleep(0)
-
-    async def settled(self) -> None:
-        """Let everything that is ready run."""
-        for _ in range(20):
-            await asyncio.sleep(0)
 
     def files(self) -> list[Path]:
         return [path for path in self.folder.rglob("*") if path.is_file()]

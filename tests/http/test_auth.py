@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from server.app import create_app
 from server.engine_client import EngineClient
 from server.keys import KeyStore
 from server.settings import Settings
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import run, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello.")
 REFUSED_PATHS = ["/v1/models", "/v1/audio/transcriptions", "/jobs/x", "/health/ready", "/nope"]
@@ -28,10 +28,10 @@ def test_no_key_is_asked_for_on_loopback_until_one_is_made(tmp_path: Path):
         assert running.transcribe(SPEECH).status_code == 200
         # As the CLI does it, in another process with a store of its own.
         key_id, secret = KeyStore(tmp_path).create("ann")
-        until(lambda: running.transcribe(SPEECH).status_code == 401, seconds=1.0)
+        wait_until(lambda: running.transcribe(SPEECH).status_code == 401, seconds=1.0)
         assert running.transcribe(SPEECH, headers=bearer(secret)).status_code == 200
         KeyStore(tmp_path).revoke(key_id)
-        until(lambda: running.transcribe(SPEECH, headers=bearer(secret)).status_code == 401, seconds=1.0)
+        wait_until(lambda: running.transcribe(SPEECH, headers=bearer(secret)).status_code == 401, seconds=1.0)
         # Revoking the last key locks the server; it does not open it again.
         assert running.transcribe(SPEECH).status_code == 401
 
@@ -196,7 +196,7 @@ def test_key_is_required_beyond_loopback_even_if_the_keys_vanish(tmp_path: Path)
         "type": "http", "method": "GET", "path": "/v1/models", "raw_path": b"/v1/models", "query_string": b"",
         "headers": [(b"host", b"127.0.0.1:8765")], "server": ("127.0.0.1", 8765), "scheme": "http",
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))
+    run(app(scope, receive, send))
     assert sent[0]["status"] == 401
 
 

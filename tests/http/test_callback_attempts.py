@@ -17,6 +17,7 @@ from server.callbacks.attempt import AttemptResult, Telling
 from server.callbacks.signing import WebhookSecret
 from server.callbacks.targets import AllowedTargets
 from server.jobs.callback import Delivery
+from tests.fakes.waiting import PATIENCE_SECONDS, run
 from tests.http.receiver import Receiver
 
 
@@ -43,7 +44,7 @@ def attempt(
         finally:
             await telling.close()
 
-    return asyncio.run(story())
+    return run(story())
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,9 @@ def test_what_does_not_answer_is_tried_again(tmp_path: Path):
 def test_answer_is_not_read(tmp_path: Path):
     def endless(listener: socket.socket) -> Callable[[], None]:
         def serve() -> None:
+            listener.settimeout(PATIENCE_SECONDS)
             connection, _ = listener.accept()
+            connection.settimeout(PATIENCE_SECONDS)
             with connection:
                 connection.recv(65_536)
                 connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\nx")
@@ -139,7 +142,7 @@ def test_answer_is_not_read(tmp_path: Path):
             await serving
             return result
 
-    assert asyncio.run(story()).error is None
+    assert run(story()).error is None
 
 
 @pytest.mark.skipif(
@@ -163,7 +166,7 @@ def test_certificate_is_checked_by_the_machines_store_and_against_the_name(
         certificate,
     ]
     command += ["-subj", "/CN=own authority", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     with Receiver(tls=tls) as receiver:

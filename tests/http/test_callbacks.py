@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from server.callbacks.signing import WebhookSecret
+from tests.fakes.waiting import wait_until
 from tests.http.receiver import Receiver
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_jobs import ended, state, submit
 from tests.http.test_metrics import scrape, value
 from tests.unit.test_callback_signing import documented
@@ -31,7 +32,7 @@ def test_end_of_a_job_is_told_once_signed_and_without_its_text(tmp_path: Path, p
             response = running.client.post(path, files={"file": SPEECH}, data={"callback_url": url})
         assert response.status_code == 202, response.text
         job_id = response.json()["job_id"]
-        told = until(lambda: receiver.told and receiver.told[0])
+        told = wait_until(lambda: receiver.told and receiver.told[0])
         assert told.path == "/done?for=me"
         assert told.headers["host"] == f"127.0.0.1:{receiver.port}"
         assert told.headers["content-type"] == "application/json"
@@ -39,10 +40,12 @@ def test_end_of_a_job_is_told_once_signed_and_without_its_text(tmp_path: Path, p
         body = json.loads(told.body)
         assert (body["type"], body["data"]["job_id"]) == ("job.completed", job_id)
         assert b"secret words" not in told.body
-        callback = until(lambda: (one := state(running, job_id)["callback"])["status"] == "delivered" and one)
+        callback = wait_until(
+            lambda: (one := state(running, job_id)["callback"])["status"] == "delivered" and one
+        )
         assert (callback["url"], callback["attempts"], callback["last_error"]) == (url, 1, None)
         assert abs(callback["last_attempt_at"] - time.time()) < 60
-        until(lambda: value(scrape(running), "webhooks_total", outcome="delivered") == 1)
+        wait_until(lambda: value(scrape(running), "webhooks_total", outcome="delivered") == 1)
         assert value(scrape(running), "webhooks_due") == 0
     assert len(receiver.told) == 1
 
@@ -53,7 +56,7 @@ def test_failed_and_cancelled_ends_are_told_too(tmp_path: Path):
         slow = submit(running, script(text="x", delay_seconds=60), callback_url=f"{receiver.url}/b")
         assert state(running, slow.json()["job_id"])["callback"]["status"] == "waiting"
         running.client.delete(f"/jobs/{slow.json()['job_id']}")
-        until(lambda: len(receiver.told) == 2)
+        wait_until(lambda: len(receiver.told) == 2)
         told = {one.path: json.loads(one.body) for one in receiver.told}
         assert told["/a"]["type"] == "job.failed"
         assert told["/a"]["data"]["job_id"] == failed.json()["job_id"]
@@ -76,16 +79,16 @@ def test_attempt_that_fails_is_shown_and_never_holds_up_the_end_of_the_server(tm
     redirecting = Receiver(lambda _: (302, {"location": "http://127.0.0.1:1/"}))
     with redirecting as receiver, RunningServer(tmp_path, allow_callback=(receiver.url,)) as running:
         job_id = submit(running, SPEECH, callback_url=receiver.url).json()["job_id"]
-        callback = until(lambda: (one := state(running, job_id)["callback"])["last_error"] and one)
+        callback = wait_until(lambda: (one := state(running, job_id)["callback"])["last_error"] and one)
         assert callback["status"] == "due"
         assert "redirects are not followed" in callback["last_error"]
         receiver.hold.clear()
         slow = submit(running, SPEECH + b" ", callback_url=receiver.url).json()["job_id"]
-        until(lambda: len(receiver.told) == 2)
+        wait_until(lambda: len(receiver.told) == 2)
         ended(running, slow)
         began = time.monotonic()
         running.stop()
-        running.wait()
+        running.wait_ended()
         assert time.monotonic() - began < 10
         receiver.hold.set()
 

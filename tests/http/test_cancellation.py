@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from server.engine_client import EngineClient
 from server.keys import KeyStore
 from server.serve import uvicorn_config
 from server.shared_work import RETRY_HEADER
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 LONG = script(text="late", delay_seconds=600)
 BOUNDARY = "b0undary"
@@ -110,7 +112,9 @@ def send(server: RunningServer, recording: bytes, **fields: str) -> socket.socke
 def read_until(connection: socket.socket, wanted: bytes) -> bytes:
     """What comes, up to the end of a piece in which the wanted words end."""
     answer = b""
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while wanted not in answer or not answer.endswith(b"\n"):
+        assert time.monotonic() < deadline, f"{wanted!r} does not come after {answer!r}"
         piece = connection.recv(65536)
         assert piece, f"the connection ended after {answer!r}"
         answer += piece
@@ -128,11 +132,11 @@ def deltas_of(events: str) -> tuple[list[str], str]:
 def test_client_that_leaves_stops_its_work_in_the_worker(tmp_path: Path, stream: str):
     with WatchedServer(tmp_path, max_queued_requests=1) as running:
         connection = send(running, LONG, stream=stream)
-        until(lambda: running.engine.started_count() == 1)
+        wait_until(lambda: running.engine.started_count() == 1)
         assert_openai_error(running.transcribe(script(text="x")), 429, "engine_busy")
         connection.close()
-        until(lambda: running.engine.cancelled_count() == 1)
-        until(running.is_clean)
+        wait_until(lambda: running.engine.cancelled_count() == 1)
+        wait_until(running.is_clean)
         assert running.transcribe(script(text="x")).status_code == 200, "its place is free again"
 
 
@@ -141,8 +145,8 @@ def test_client_that_leaves_its_stream_half_way_stops_its_work(watched: WatchedS
     connection = send(watched, script(deltas=["Hello", " there"], delta_delay_seconds=600), stream="true")
     read_until(connection, b"Hello")
     connection.close()
-    until(lambda: watched.engine.cancelled_count() == cancelled + 1)
-    until(watched.is_clean)
+    wait_until(lambda: watched.engine.cancelled_count() == cancelled + 1)
+    wait_until(watched.is_clean)
 
 
 @BOTH_WAYS
@@ -150,10 +154,10 @@ def test_client_that_leaves_while_queued_is_never_begun(tmp_path: Path, stream: 
     decoder = StuckDecoder()
     with WatchedServer(tmp_path, decoder=decoder) as running:
         connection = send(running, LONG, stream=stream)
-        until(lambda: decoder.waiting == 1)
+        wait_until(lambda: decoder.waiting == 1)
         connection.close()
-        until(lambda: decoder.given_up == 1)
-        until(running.is_clean)
+        wait_until(lambda: decoder.given_up == 1)
+        wait_until(running.is_clean)
         assert running.engine.started_count() == 0
 
 
@@ -162,9 +166,9 @@ def test_client_that_leaves_while_the_model_loads_leaves_nothing(tmp_path: Path,
     slow = {"model": "fake:load_seconds=600", "restart_wait_seconds": 600}
     with WatchedServer(tmp_path, wait_ready=False, **slow) as running:
         connection = send(running, LONG, stream=stream)
-        until(running.leftovers)
+        wait_until(running.leftovers)
         connection.close()
-        until(running.is_clean)
+        wait_until(running.is_clean)
 
 
 def test_many_that_leave_at_once_leave_nothing(watched: WatchedServer):
@@ -173,11 +177,11 @@ def test_many_that_leave_at_once_leave_nothing(watched: WatchedServer):
         send(watched, script(text=str(number), delay_seconds=600), stream=("false", "true")[number % 2])
         for number in range(20)
     ]
-    until(lambda: watched.engine.started_count() == started + 20)
+    wait_until(lambda: watched.engine.started_count() == started + 20)
     for connection in connections:
         connection.close()
-    until(lambda: watched.engine.cancelled_count() == cancelled + 20)
-    until(watched.is_clean)
+    wait_until(lambda: watched.engine.cancelled_count() == cancelled + 20)
+    wait_until(watched.is_clean)
 
 
 def test_retry_takes_the_finished_result_in_any_format(watched: WatchedServer):

@@ -14,8 +14,9 @@ import pytest
 from server.client.command import main
 from server.client.console import Console
 from server.keys import KeyStore
+from tests.fakes.waiting import wait_until
 from tests.http.cutting_proxy import CuttingProxy
-from tests.http.running_server import RunningServer, script, until
+from tests.http.running_server import RunningServer, script
 
 UNKNOWN_JOB = "job_" + "0" * 32
 
@@ -177,7 +178,7 @@ def test_waiting_goes_on_where_a_dropped_connection_left_it(tmp_path: Path):
         assert "was lost" in err
         assert "the job goes on" in err
         assert len(server.client.get("/jobs").json()["data"]) == 1
-        until(lambda: any(b"last-event-id: 1\r\n" in one for one in proxy.requests))
+        wait_until(lambda: any(b"last-event-id: 1\r\n" in one for one in proxy.requests))
 
 
 def test_upload_whose_answer_was_lost_is_not_a_second_job(tmp_path: Path):
@@ -264,7 +265,7 @@ def test_list_is_a_table_newest_first_and_tells_that_there_is_more(fresh: Runnin
     assert "there are no jobs" in typed(fresh, "jobs", "list")[2]
     ids = [typed(fresh, "submit", recording(tmp_path, text=str(n)))[1].strip() for n in range(3)]
     for job_id in ids:
-        until(lambda job_id=job_id: job(fresh, job_id)["status"] == "completed")
+        wait_until(lambda job_id=job_id: job(fresh, job_id)["status"] == "completed")
     code, out, err = typed(fresh, "jobs", "list", "--limit", "2")
     heading, *rows = out.splitlines()
     assert code == 0

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.http.running_server import RunningServer, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, script
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DASHBOARD = PROJECT / "deploy" / "grafana" / "scribewire.json"
@@ -24,7 +25,7 @@ def exported(server: RunningServer) -> dict[str, set[str]]:
     """Every sample's name with the labels it came with, once something of each kind has happened."""
     server.transcribe(script(text="x"))
     server.client.post("/v1/audio/transcriptions", files={"other": b"x"})
-    text = until(lambda: "device_bytes{" in (now := server.client.get("/metrics").text) and now)
+    text = wait_until(lambda: "device_bytes{" in (now := server.client.get("/metrics").text) and now)
     found: dict[str, set[str]] = {}
     for line in text.splitlines():
         if match := re.match(r"([a-z_]+)(?:\{(.*?)\})? ", line):

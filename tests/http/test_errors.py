@@ -22,6 +22,7 @@ from server.errors import (
 )
 from server.metrics.instruments import Metrics
 from server.request_scope import RequestScope
+from tests.fakes.waiting import run
 from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello.")
@@ -82,7 +83,7 @@ def through_request_scope(application) -> tuple[int, dict[str, str], dict]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     scope = {"type": "http", "method": "GET", "path": "/x", "headers": []}
-    asyncio.run(RequestScope(application, metrics=Metrics())(scope, receive, send))
+    run(RequestScope(application, metrics=Metrics())(scope, receive, send))
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return sent[0]["status"], headers, json.loads(b"".join(m.get("body", b"") for m in sent[1:]))
 
@@ -155,7 +156,7 @@ def test_parameter_of_the_wrong_type_is_422_in_the_shape():
         ) as client:
             return await client.get("/numbers/seven")
 
-    assert_openai_error(asyncio.run(ask()), 422, "invalid_parameter", param="number")
+    assert_openai_error(run(ask()), 422, "invalid_parameter", param="number")
 
 
 def test_api_error_keeps_its_headers():

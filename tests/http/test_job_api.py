@@ -15,7 +15,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.routes.bodies import MODEL_HEADER
-from tests.http.running_server import PATIENCE_SECONDS, RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import PATIENCE_SECONDS, join, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_jobs import ended, state, submit
 
 JOBS = "/v1/audio/transcriptions/jobs"
@@ -49,7 +50,7 @@ def deleted_meanwhile(server: RunningServer, job_id: str) -> Iterator[None]:
         try:
             yield
         finally:
-            deleting.join()
+            join(deleting)
 
 
 # ---- submitting ----------------------------------------------------------------------------------------------
@@ -107,7 +108,7 @@ def test_same_idempotency_key_is_the_same_job_and_other_bytes_are_refused(tmp_pa
         assert sent(SPEECH, "k2").json()["job_id"] != first.json()["job_id"]
         for key in ("", "a b", "x" * 256):
             assert_openai_error(sent(SPEECH, key), 400, "invalid_parameter", param="idempotency-key")
-        until(lambda: running.leftovers() == [])
+        wait_until(lambda: running.leftovers() == [])
 
 
 # ---- asking --------------------------------------------------------------------------------------------------
@@ -131,7 +132,7 @@ def test_list_is_ones_own_newest_first_page_by_page(tmp_path: Path):
             if cursor is None:
                 break
         assert seen == mine[::-1]
-        until(lambda: state(running, theirs, bob)["status"] == "completed")
+        wait_until(lambda: state(running, theirs, bob)["status"] == "completed")
         listed = running.client.get("/jobs", params={"status": "completed"}, headers=bob).json()["data"]
         assert [job["job_id"] for job in listed] == [theirs]
         assert "result" not in listed[0]
@@ -152,10 +153,10 @@ def test_waiting_jobs_tell_their_place_and_running_ones_their_text(tmp_path: Pat
     with RunningServer(tmp_path, max_queued_requests=1) as running:
         slow = script(deltas=["one", " two", " three"], delta_delay_seconds=1.0, duration_seconds=9)
         first = submit(running, slow).json()["job_id"]
-        until(lambda: state(running, first)["status"] == "processing")
+        wait_until(lambda: state(running, first)["status"] == "processing")
         waiting = [submit(running, SPEECH).json()["job_id"] for _ in range(2)]
-        assert until(lambda: state(running, waiting[1])["queue_position"] == 2)
-        job = until(lambda: (job := state(running, first))["partial_text"] and job)
+        assert wait_until(lambda: state(running, waiting[1])["queue_position"] == 2)
+        job = wait_until(lambda: (job := state(running, first))["partial_text"] and job)
         assert "one two three".startswith(job["partial_text"].strip())
         assert (job["attempts"], job["queue_position"], job["has_audio"]) == (1, None, True)
         assert ended(running, first)["partial_text"] == ""
@@ -268,7 +269,7 @@ def test_follower_is_let_go_at_once_when_the_server_stops_and_misses_nothing(tmp
 def test_delete_cancels_what_runs_or_waits_and_frees_its_place(tmp_path: Path):
     with RunningServer(tmp_path, max_queued_requests=1, key_queued_recordings=2) as running:
         first, second = (submit(running, SLOW).json()["job_id"] for _ in range(2))
-        until(lambda: state(running, first)["status"] == "processing")
+        wait_until(lambda: state(running, first)["status"] == "processing")
         assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
         for job_id in (second, first):
             response = running.client.delete(f"/jobs/{job_id}")
@@ -283,7 +284,7 @@ def test_delete_cancels_what_runs_or_waits_and_frees_its_place(tmp_path: Path):
 def test_cancel_never_erases_however_often_it_is_asked(tmp_path: Path):
     with RunningServer(tmp_path) as running:
         running_one, done = submit(running, SLOW).json()["job_id"], submit(running, SPEECH).json()["job_id"]
-        until(lambda: state(running, running_one)["status"] == "processing")
+        wait_until(lambda: state(running, running_one)["status"] == "processing")
         for _ in range(2):
             response = running.client.post(f"/jobs/{running_one}/cancel")
             assert response.status_code == 200
@@ -334,7 +335,7 @@ def test_nobody_can_follow_fetch_cancel_or_retry_the_job_of_another(tmp_path: Pa
         ):  # fmt: skip
             response = running.client.request(method, f"/jobs/{job_id}{path}", headers=bob)
             assert_openai_error(response, 404, "job_not_found", param="job_id")
-        until(lambda: state(running, job_id, ann)["status"] == "completed")
+        wait_until(lambda: state(running, job_id, ann)["status"] == "completed")
 
 
 # ---- keeping -------------------------------------------------------------------------------------------------
@@ -344,7 +345,7 @@ def test_server_that_stops_gives_its_jobs_to_the_next_one(tmp_path: Path):
     with RunningServer(tmp_path, max_queued_requests=2) as running:
         slow = script(text="done at last", delay_seconds=1, duration_seconds=1)
         job_ids = [submit(running, slow).json()["job_id"] for _ in range(4)]
-        until(lambda: state(running, job_ids[0])["status"] == "processing")
+        wait_until(lambda: state(running, job_ids[0])["status"] == "processing")
     with RunningServer(tmp_path) as running:
         for job_id in job_ids:
             job = ended(running, job_id)

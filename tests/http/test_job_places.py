@@ -14,7 +14,8 @@ import pytest
 
 from server.jobs.job import FINISHED
 from server.jobs.sqlite_store import SqliteJobStore
-from tests.http.running_server import PATIENCE_SECONDS, RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_job_api import SLOW, SPEECH, deleted_meanwhile
 from tests.http.test_jobs import ended, state, submit
 
@@ -29,7 +30,7 @@ ENDINGS: dict[str, dict[str, str]] = {
 def test_jobs_of_an_earlier_start_take_their_keys_places(tmp_path: Path):
     with RunningServer(tmp_path, key_queued_recordings=2, drain_seconds=0) as running:
         first, second = (submit(running, SLOW).json()["job_id"] for _ in range(2))
-        until(lambda: state(running, first)["status"] == "processing")
+        wait_until(lambda: state(running, first)["status"] == "processing")
     with RunningServer(tmp_path, key_queued_recordings=2, drain_seconds=0) as running:
         assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
         running.client.delete(f"/jobs/{second}")
@@ -47,7 +48,7 @@ def test_retried_job_takes_a_place_again(tmp_path: Path):
         running.client.delete(f"/jobs/{slow}")
         assert running.client.post(f"/jobs/{failed}/retry").status_code == 202
         ended(running, failed)
-        until(lambda: submit(running, SPEECH).status_code == 202)
+        wait_until(lambda: submit(running, SPEECH).status_code == 202)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -75,7 +76,7 @@ def test_whoever_sees_a_job_over_finds_its_place_free(
         if ending != "cancel":
             gate.touch()
         with deleted_meanwhile(running, job_id) if ending == "cancel" else contextlib.nullcontext():
-            until(lambda: state(running, job_id)["status"] in FINISHED)
+            wait_until(lambda: state(running, job_id)["status"] in FINISHED)
             assert submit(running, SLOW).status_code == 202
             assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
             may_be_heard_of.set()
@@ -85,11 +86,11 @@ def test_job_whose_worker_died_keeps_its_place(tmp_path: Path):
     with RunningServer(tmp_path, key_queued_recordings=1, drain_seconds=0) as running:
         begun = script(partials=["x", "y"], partial_delay_seconds=60, duration_seconds=2)
         job_id = submit(running, begun).json()["job_id"]
-        until(lambda: state(running, job_id)["progress"]["fraction"] == 0.5)
+        wait_until(lambda: state(running, job_id)["progress"]["fraction"] == 0.5)
         worker = running.engine.worker_process_id
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
-        again = until(lambda: (job := state(running, job_id))["attempts"] == 2 and job)
+        again = wait_until(lambda: (job := state(running, job_id))["attempts"] == 2 and job)
         assert len(again["worker_deaths"]) == 1
         assert_openai_error(submit(running, SPEECH), 429, "key_queue_full")
         running.client.delete(f"/jobs/{job_id}")

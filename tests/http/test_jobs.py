@@ -10,7 +10,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.routes.bodies import MODEL_HEADER
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 
 def submit(
@@ -29,7 +30,7 @@ def ended(server: RunningServer, job_id: str) -> dict[str, Any]:
         body = state(server, job_id)
         return body if body["status"] in ("completed", "failed") else None
 
-    return until(job)
+    return wait_until(job)
 
 
 @pytest.mark.parametrize("field", ["audio", "file"])
@@ -48,7 +49,7 @@ def test_job_is_accepted_at_once_and_completes(server: RunningServer, field: str
     assert job["result"]["language"] == "spanish"
     assert job["progress"] == {"audio_seconds_done": 3.0, "audio_seconds_total": 3.0, "fraction": 1.0}
     assert job["created_at"] <= job["started_at"] <= job["finished_at"]
-    assert until(lambda: server.leftovers() == [])
+    assert wait_until(lambda: server.leftovers() == [])
 
 
 def test_job_has_words_where_they_are_asked_for_whatever_its_format(server: RunningServer):
@@ -71,7 +72,7 @@ def test_job_has_words_where_they_are_asked_for_whatever_its_format(server: Runn
 def test_job_shows_its_progress(server: RunningServer):
     slow = script(partials=["a", "b", "c", "d"], partial_delay_seconds=0.15, duration_seconds=8)
     job_id = submit(server, slow).json()["job_id"]
-    half_way = until(
+    half_way = wait_until(
         lambda: (job := state(server, job_id))["progress"]["fraction"] in (0.25, 0.5, 0.75) and job
     )
     assert half_way["status"] == "processing"
@@ -121,7 +122,7 @@ def test_job_is_seen_by_its_owner_only(tmp_path: Path):
     ann, bob = ({"authorization": f"Bearer {keys.create(name)[1]}"} for name in ("ann", "bob"))
     with RunningServer(tmp_path) as running:
         job_id = submit(running, script(text="mine"), headers=ann).json()["job_id"]
-        until(lambda: state(running, job_id, ann)["status"] == "completed")
+        wait_until(lambda: state(running, job_id, ann)["status"] == "completed")
         assert state(running, job_id, ann)["result"]["text"] == "mine"
         response = running.client.get(f"/jobs/{job_id}", headers=bob)
         assert_openai_error(response, 404, "job_not_found", param="job_id")
@@ -152,13 +153,13 @@ def test_engine_queue_is_bounded_for_requests_and_patient_for_jobs(tmp_path: Pat
         # A job is in process before the engine has it; its progress is the engine's.
         held = script(text="first", partials=["first"], gate=str(gate))
         first = submit(running, held).json()["job_id"]
-        until(lambda: state(running, first)["progress"]["fraction"] > 0)
+        wait_until(lambda: state(running, first)["progress"]["fraction"] > 0)
         response = running.transcribe(script(text="x"))
         assert_openai_error(response, 429, "engine_busy")
         assert int(response.headers["retry-after"]) > 0
         second = submit(running, script(text="second")).json()["job_id"]
         # It may be taken up for a moment, and is given back when the engine has no room.
-        until(lambda: state(running, second)["status"] == "queued")
+        wait_until(lambda: state(running, second)["status"] == "queued")
         gate.touch()
         assert ended(running, first)["status"] == "completed"
         job = ended(running, second)

@@ -14,7 +14,8 @@ from server.descriptors import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connecti
 from server.errors import ApiError
 from server.keys import KeyStore
 from server.limits import KeyLimits, Place
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello.")
 
@@ -82,7 +83,7 @@ def test_racing_threads_get_exactly_as_many_places_as_there_are():
     start = threading.Barrier(16)
 
     def try_often() -> list[Place]:
-        start.wait()
+        start.wait(PATIENCE_SECONDS)
         places = []
         for _ in range(50):
             try:
@@ -93,7 +94,7 @@ def test_racing_threads_get_exactly_as_many_places_as_there_are():
 
     with ThreadPoolExecutor(16) as pool:
         results = [pool.submit(try_often) for _ in range(16)]
-        places = [place for result in results for place in result.result()]
+        places = [place for result in results for place in result.result(PATIENCE_SECONDS)]
     assert len(places) == 7
     for place in places:
         place.release()
@@ -137,14 +138,14 @@ def test_one_keys_uploads_leave_room_for_anothers(tmp_path: Path):
     _, bob = KeyStore(tmp_path).create("bob")
     with RunningServer(tmp_path, key_concurrent_uploads=2) as running:
         connections = [begun_upload(running, ann) for _ in range(2)]
-        until(lambda: len(running.leftovers()) == 2)
+        wait_until(lambda: len(running.leftovers()) == 2)
         response = running.transcribe(SPEECH, headers={"authorization": f"Bearer {ann}"})
         assert_openai_error(response, 429, "key_uploads_exceeded")
         assert int(response.headers["retry-after-ms"]) > 0
         assert running.transcribe(SPEECH, headers={"authorization": f"Bearer {bob}"}).status_code == 200
         for connection in connections:
             connection.close()
-        until(lambda: not running.leftovers())
+        wait_until(lambda: not running.leftovers())
         assert running.transcribe(SPEECH, headers={"authorization": f"Bearer {ann}"}).status_code == 200
 
 
@@ -158,13 +159,13 @@ def test_unfinished_recordings_count_whether_waited_for_or_submitted_as_jobs(tmp
         job = running.client.post("/transcribe", files={"file": held}).json()
         impatient = httpx.Client(base_url=running.url, timeout=30)
         pool.submit(impatient.post, "/v1/audio/transcriptions", files={"file": other})
-        until(lambda: len(running.leftovers()) == 2)
+        wait_until(lambda: len(running.leftovers()) == 2)
         assert_openai_error(running.transcribe(SPEECH), 429, "key_queue_full")
         assert_openai_error(running.client.post("/transcribe", files={"file": SPEECH}), 429, "key_queue_full")
         assert running.client.get(f"/jobs/{job['job_id']}").status_code == 200
         gate.touch()
-        until(lambda: running.client.get(f"/jobs/{job['job_id']}").json()["status"] == "completed")
-        until(lambda: running.transcribe(SPEECH).status_code == 200)
+        wait_until(lambda: running.client.get(f"/jobs/{job['job_id']}").json()["status"] == "completed")
+        wait_until(lambda: running.transcribe(SPEECH).status_code == 200)
         impatient.close()
 
 
@@ -175,7 +176,7 @@ def test_racing_requests_never_exceed_the_limit(tmp_path: Path):
             with httpx.Client(base_url=running.url, timeout=30) as client:
                 return client.post("/v1/audio/transcriptions", files={"file": SPEECH}).status_code
 
-        statuses = [future.result() for future in [pool.submit(submit) for _ in range(20)]]
+        statuses = [future.result(PATIENCE_SECONDS) for future in [pool.submit(submit) for _ in range(20)]]
     assert sorted(statuses) == [200] * 5 + [429] * 15
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.logs import JsonLineFormatter, TextLineFormatter, configure_logging, log_event
-from tests.http.running_server import RunningServer, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, script
 
 
 class Lines:
@@ -55,7 +56,7 @@ def test_no_transcript_prompt_or_key_is_logged(tmp_path: Path, lines: Lines):
         )
         assert response.json()["text"] == "spoken words"
         running.transcribe(script(fail="engine_fault"), headers=headers)
-        until(lambda: len(lines.events("request")) == 2)
+        wait_until(lambda: len(lines.events("request")) == 2)
     for private in ("spoken", "my context", secret, secret[-20:]):
         assert private not in lines.text
     (answered, _) = lines.events("request")
@@ -70,12 +71,12 @@ def test_every_demo_answer_has_its_log_line(tmp_path: Path, lines: Lines):
     with RunningServer(tmp_path, model="demo") as running:
         running.transcribe(script(text="x"))
         running.client.post("/transcribe", files={"audio": script(text="x")})
-        until(lambda: len(lines.events("transcribed_by_demo_model")) == 2)
+        wait_until(lambda: len(lines.events("transcribed_by_demo_model")) == 2)
 
 
 def test_a_path_cannot_forge_or_flood_a_line(server: RunningServer, lines: Lines):
     server.client.get('/%0A{"event":"forged"}%1b[31m' + "x" * 5000)
-    (line,) = until(lambda: lines.events("request"))
+    (line,) = wait_until(lambda: lines.events("request"))
     assert len(line["path"]) <= 203
     assert "\x1b" not in lines.text
     assert len(lines.text.splitlines()) == 1
@@ -152,9 +153,9 @@ def test_requests_and_changes_of_jobs_are_one_line_each_joined_by_ids(tmp_path: 
     with RunningServer(tmp_path) as running:
         response = running.client.post("/transcribe", files={"file": script(text="x")}, headers=headers)
         job_id = response.json()["job_id"]
-        until(lambda: any(one["change"] == "completed" for one in lines.events("job")))
+        wait_until(lambda: any(one["change"] == "completed" for one in lines.events("job")))
         running.client.delete(f"/jobs/{job_id}", headers=headers)
-        until(lambda: len(lines.events("request")) == 2)
+        wait_until(lambda: len(lines.events("request")) == 2)
     changes = lines.events("job")
     assert [one["change"] for one in changes] == ["submitted", "processing", "completed", "erased"]
     assert {(one["job_id"], one["key_id"]) for one in changes} == {(job_id, key_id)}

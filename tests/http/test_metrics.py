@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.jobs.store import JobStoreUnavailable
 from server.keys import KeyStore
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_jobs import ended, submit
 
 SPEECH = script(text="Hello there again.", partials=["Hello", "there", "again."], duration_seconds=10)
@@ -47,7 +48,7 @@ def test_figures_move_as_work_is_done(tmp_path: Path):
         running.client.post("/v1/audio/transcriptions", files={"other": b"x"})
         running.client.get("/nothing/here")
         # The worker's own figures come with its next heartbeat.
-        after = until(lambda: (now := scrape(running)) and value(now, "tokens_total") >= 6 and now)
+        after = wait_until(lambda: (now := scrape(running)) and value(now, "tokens_total") >= 6 and now)
 
     def grown(name: str, **labels: str) -> float:
         return value(after, name, **labels) - value(before, name, **labels)
@@ -88,11 +89,11 @@ def test_figures_move_as_work_is_done(tmp_path: Path):
 def test_engine_deaths_are_counted_and_its_counters_never_go_back(tmp_path: Path):
     with RunningServer(tmp_path) as running:
         running.transcribe(SPEECH)
-        before = until(lambda: (now := scrape(running)) and value(now, "tokens_total") == 3 and now)
+        before = wait_until(lambda: (now := scrape(running)) and value(now, "tokens_total") == 3 and now)
         running.transcribe(script(exit=7))
-        until(lambda: running.engine.state == "ready")
+        wait_until(lambda: running.engine.state == "ready")
         running.transcribe(SPEECH + b" ")
-        after = until(lambda: (now := scrape(running)) and value(now, "tokens_total") == 6 and now)
+        after = wait_until(lambda: (now := scrape(running)) and value(now, "tokens_total") == 6 and now)
     # A request is handed to a second worker before it fails.
     assert value(after, "engine_worker_deaths_total") == 2
     assert value(after, "engine_workers_started_total") == 3
@@ -102,11 +103,13 @@ def test_engine_deaths_are_counted_and_its_counters_never_go_back(tmp_path: Path
 def test_what_waits_is_seen_in_the_depth_of_its_queue(tmp_path: Path):
     with RunningServer(tmp_path, max_running_jobs=1, drain_seconds=0) as running:
         jobs = [submit(running, script(text="x", delay_seconds=60)).json()["job_id"] for _ in range(3)]
-        figures = until(
+        figures = wait_until(
             lambda: (now := scrape(running)) and value(now, "jobs", status="processing") == 1 and now
         )
         assert value(figures, "queue_depth", queue="jobs") == 2
-        figures = until(lambda: (now := scrape(running)) and value(now, "engine_recordings") == 1 and now)
+        figures = wait_until(
+            lambda: (now := scrape(running)) and value(now, "engine_recordings") == 1 and now
+        )
         assert value(figures, "recordings_admitted") == 1
         for job_id in jobs:
             running.client.delete(f"/jobs/{job_id}")

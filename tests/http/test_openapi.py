@@ -21,7 +21,8 @@ from server.routes.form import ResponseFormat
 from server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
 from server.routes.openapi.jobs import EVENTS_EXAMPLE
 from server.shared_work import RETRY_HEADER
-from tests.http.running_server import RunningServer, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, script
 from tests.http.schema_check import resolve, violations
 
 SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)
@@ -310,7 +311,7 @@ def test_jobs_are_as_described_in_every_state(server: RunningServer, document: d
             seen.add(answer.json()["status"])
         check_job_addresses(server, document, accepted.headers["location"])
     check_answer(document, server.client.get("/jobs/job_0"), "/jobs/{job_id}")
-    until(lambda: server.leftovers() == [])
+    wait_until(lambda: server.leftovers() == [])
 
 
 def check_job_addresses(server: RunningServer, document: dict[str, Any], location: str) -> None:
@@ -330,7 +331,7 @@ def check_job_addresses(server: RunningServer, document: dict[str, Any], locatio
     ):
         answer = client.request(method, location + path)
         if answer.status_code == 202:
-            until(lambda: client.get(location).json()["status"] == "failed")
+            wait_until(lambda: client.get(location).json()["status"] == "failed")
         check_answer(document, answer, "/jobs/{job_id}" + path, method)
 
 

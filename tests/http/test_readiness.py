@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from server.jobs.store import JobStoreDiskFull, JobStoreUnavailable
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 
 def reason(server: RunningServer) -> tuple[str, str]:
@@ -48,7 +49,7 @@ def test_open_breaker_and_a_stall_are_told_apart(tmp_path: Path):
         drain_seconds=0,
     ) as running:
         job = running.client.post("/transcribe", files={"file": script(hang=True)}).json()
-        until(lambda: reason(running)[0] == "engine_stalled", seconds=60)
+        wait_until(lambda: reason(running)[0] == "engine_stalled", seconds=60)
         assert "no progress" in reason(running)[1]
         running.client.delete(f"/jobs/{job['job_id']}")
 

@@ -16,25 +16,26 @@ from engine.protocol.messages import Progress, TextDelta
 from engine.protocol.speakers import SpeakerOptions
 from engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from server.shared_work import Retry, SharedWork, held_bytes
-from tests.http.shared_work_story import PATIENCE_SECONDS, PLAIN, Recognizer, Story, transcript
+from tests.fakes.waiting import PATIENCE_SECONDS, let_others_run, run, wait_until_async
+from tests.http.shared_work_story import PLAIN, Recognizer, Story, transcript
 
 
 @pytest.fixture
 def tell(tmp_path: Path):
     """Run one coroutine over a Story; whatever it did, no upload is left when all has ended."""
 
-    def run(story, **settings) -> None:
+    def told(story, **settings) -> None:
         async def whole() -> None:
             stage = Story(tmp_path, **settings)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await story(stage)
                 await stage.shared.stop()
-            await stage.settled()
+            await let_others_run()
             assert stage.files() == []
 
-        asyncio.run(whole())
+        run(whole())
 
-    return run
+    return told
 
 
 def test_twins_share_one_work_and_its_transcript(tell):
@@ -43,7 +44,7 @@ def test_twins_share_one_work_and_its_transcript(tell):
         first = stage.ask()
         work = await stage.work()
         second = stage.ask(retries=retries)
-        await stage.true(lambda: retries)
+        await wait_until_async(lambda: retries)
         assert len(stage.files()) == 1, "the joiner's copy is not needed"
         work.end.set_result(transcript())
         assert (await first) is (await second)
@@ -135,7 +136,7 @@ def test_log_probabilities_serve_those_who_want_none(tell):
         work = await stage.work()
         retries: list[Retry] = []
         second = stage.ask(retries=retries)
-        await stage.true(lambda: retries)
+        await wait_until_async(lambda: retries)
         work.end.set_result(transcript(logprobs=True))
         assert (await second) is (await first)
         deltas: list[TextDelta] = []
@@ -180,7 +181,7 @@ def test_failure_reaches_everyone_who_waits_and_is_not_remembered(tell):
         work = await stage.work()
         retries: list[Retry] = []
         second = stage.ask(retries=retries)
-        await stage.true(lambda: retries)
+        await wait_until_async(lambda: retries)
         work.end.set_exception(AudioUndecodable("not audio", parameter="file"))
         for asked in (first, second):
             with pytest.raises(AudioUndecodable):
@@ -198,16 +199,16 @@ def test_last_to_leave_cancels_the_work_at_once(tell):
         work = await stage.work()
         retries: list[Retry] = []
         second = stage.ask(retries=retries)
-        await stage.true(lambda: retries)
+        await wait_until_async(lambda: retries)
         first.cancel()
-        await stage.settled()
+        await let_others_run()
         assert not work.is_cancelled, "another request waits for it"
         assert work.path.exists()
         second.cancel()
-        await stage.true(lambda: work.is_cancelled)
+        await wait_until_async(lambda: work.is_cancelled)
         assert first.cancelled()
         assert second.cancelled()
-        await stage.true(lambda: not stage.files())
+        await wait_until_async(lambda: not stage.files())
 
     tell(story)
 
@@ -218,9 +219,9 @@ def test_who_stays_gets_the_work_that_another_one_began(tell):
         work = await stage.work()
         retries: list[Retry] = []
         second = stage.ask(retries=retries)
-        await stage.true(lambda: retries)
+        await wait_until_async(lambda: retries)
         first.cancel()
-        await stage.settled()
+        await let_others_run()
         work.end.set_result(transcript("for the second"))
         assert (await second).text == "for the second"
 
@@ -267,7 +268,7 @@ def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(tell):
         second = stage.ask(
             on_delta=lambda delta: late.append(delta.delta), on_started=lambda: started.append("late")
         )
-        await stage.true(lambda: late)
+        await wait_until_async(lambda: late)
         assert started == ["late"]
         work.on_delta(TextDelta("r", "."))
         work.end.set_result(transcript())
@@ -284,7 +285,7 @@ def test_plain_retry_joins_a_stream_but_a_stream_stays_live(tell):
         first = stage.ask(on_delta=heard.append)
         streamed = await stage.work()
         second = stage.ask(retries=retries)
-        await stage.true(lambda: retries == ["joined"])
+        await wait_until_async(lambda: retries == ["joined"])
         streamed.end.set_result(transcript())
         await first
         await second
@@ -331,7 +332,7 @@ def test_joiner_hears_progress_and_segments_said_before(tell):
         second = stage.ask(
             on_progress=lambda said: progress.append(said.audio_seconds_done), on_partial=segments.append
         )
-        await stage.true(lambda: segments)
+        await wait_until_async(lambda: segments)
         work.on_progress(Progress("r", 4.0, 4.0))
         work.end.set_result(transcript())
         await first
@@ -398,16 +399,16 @@ def test_results_are_forgotten_in_time_without_another_request(tmp_path: Path):
         stage = Story(tmp_path)
         shared = SharedWork(recognizer, window_seconds=0.05)
         asked = asyncio.create_task(shared.transcribe(stage.upload(), PLAIN, owner="ann"))
-        await stage.true(lambda: recognizer.begun)
+        await wait_until_async(lambda: recognizer.begun)
         result = transcript("private words")
         recognizer.begun[0].end.set_result(result)
         await asked
         recognizer.begun.clear()
         del asked
-        await stage.true(lambda: sys.getrefcount(result) <= baseline)
+        await wait_until_async(lambda: sys.getrefcount(result) <= baseline)
 
     baseline = 2  # the local name, and getrefcount's own argument
-    asyncio.run(story())
+    run(story())
 
 
 def test_stop_ends_running_work_with_an_error(tell):

@@ -14,7 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import join, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_openapi import check_answer
 
 # By their letters the words of the fake take a second each.
@@ -78,7 +79,7 @@ def finished(server: RunningServer, job_id: str) -> dict[str, Any]:
         body: dict[str, Any] = server.client.get(f"/jobs/{job_id}").json()
         return body if body["status"] in ("completed", "failed", "cancelled") else None
 
-    body: dict[str, Any] = until(job)
+    body: dict[str, Any] = wait_until(job)
     return body
 
 
@@ -215,12 +216,12 @@ def test_others_are_served_while_speakers_are_told_apart_and_a_client_that_leave
     leaving = threading.Thread(target=leave)
     leaving.start()
     assert server.transcribe(talk()).json()["text"] == TALK["text"]
-    leaving.join()
+    join(leaving)
     assert failed.is_set()
     child = server.speakers.process_id
     assert diarized(server, talk()).json()["segments"] == SEGMENTS
     assert server.speakers.process_id == child  # told to stop, not killed
-    until(lambda: server.leftovers() == [])
+    wait_until(lambda: server.leftovers() == [])
 
 
 def test_the_child_ends_with_the_server(tmp_path: Path):
@@ -228,7 +229,7 @@ def test_the_child_ends_with_the_server(tmp_path: Path):
         assert diarized(server, talk()).status_code == 200
         child = psutil.Process(server.speakers.process_id)
         job = submit(server, talk(speakers="hangs"), response_format="diarized_json")
-        until(lambda: server.client.get(f"/jobs/{job}").json()["status"] == "processing")
+        wait_until(lambda: server.client.get(f"/jobs/{job}").json()["status"] == "processing")
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
@@ -264,7 +265,7 @@ def test_a_job_whose_speakers_fail_keeps_its_transcript_and_says_so(server: Runn
 
 def test_a_job_that_is_cancelled_while_its_speakers_are_told_apart_frees_them(server: RunningServer):
     job_id = submit(server, talk(speakers="waits"), response_format="diarized_json")
-    until(lambda: server.client.get(f"/jobs/{job_id}").json()["status"] == "processing")
+    wait_until(lambda: server.client.get(f"/jobs/{job_id}").json()["status"] == "processing")
     assert server.client.delete(f"/jobs/{job_id}").json()["status"] == "cancelled"
     assert diarized(server, talk()).json()["segments"] == SEGMENTS
 

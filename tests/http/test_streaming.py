@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from starlette.requests import Request
 from engine.protocol.config import ModelInfo
 from engine.protocol.messages import TextDelta
 from server.routes.streaming import UNSETTLED_WARNING, TranscriptStream
+from tests.fakes.waiting import PATIENCE_SECONDS, join, run, wait_until, wait_until_async
 from tests.http.openai_shapes import check_error_object, check_stream, parse_events
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 NEVER_SECONDS = 3600
 """A pause that no test waits for: what comes after it is not needed."""
@@ -51,7 +53,10 @@ def stream(
 
 
 def next_event(lines: Iterator[str]) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (line := next(lines)).startswith("data: "):
+        assert time.monotonic() < deadline, "no event, but comments without an end"
+    event: dict[str, Any] = json.loads(line[6:])
     return event
 
 
@@ -86,7 +91,7 @@ def test_first_delta_is_there_while_the_rest_is_still_being_decoded(server: Runn
     with stream(server, speech) as (response, lines):
         assert response.status_code == 200
         assert next_event(lines) == {"type": "transcript.text.delta", "delta": "first"}
-    until(lambda: server.leftovers() == [])
+    wait_until(lambda: server.leftovers() == [])
 
 
 def test_transcript_whose_text_comes_at_once_is_one_delta(server: RunningServer):
@@ -210,8 +215,7 @@ def test_stopping_server_ends_its_streams_with_an_error(tmp_path: Path):
         last = next_event(lines)
         check_error_object(last["error"])
         assert last["error"]["type"] == "server_error"
-    stopping.join(30)
-    assert not stopping.is_alive()
+    join(stopping)
 
 
 # ---- waiting -------------------------------------------------------------------------------------------------
@@ -253,8 +257,8 @@ def test_client_that_leaves_in_mid_stream_stops_the_work(tmp_path: Path, keys: d
             next_event(lines)
             # The one place is taken.
             assert running.transcribe(script(text="second")).status_code == 429
-        until(lambda: running.transcribe(script(text="second")).status_code == 200)
-        until(lambda: running.leftovers() == [])
+        wait_until(lambda: running.transcribe(script(text="second")).status_code == 200)
+        wait_until(lambda: running.leftovers() == [])
 
 
 @pytest.mark.parametrize("stream_field", ["true", "false"])
@@ -262,8 +266,8 @@ def test_client_that_leaves_before_the_status_stops_the_work(tmp_path: Path, str
     with RunningServer(tmp_path, max_queued_requests=1) as running:
         pace(running, stream_first_wait_seconds=NEVER_SECONDS)
         leave(running, script(text="x", delay_seconds=NEVER_SECONDS), stream=stream_field)
-        until(lambda: running.transcribe(script(text="second")).status_code == 200)
-        until(lambda: running.leftovers() == [])
+        wait_until(lambda: running.transcribe(script(text="second")).status_code == 200)
+        wait_until(lambda: running.leftovers() == [])
 
 
 @pytest.mark.parametrize("stream_field", ["true", "false"])
@@ -271,7 +275,7 @@ def test_client_that_leaves_while_the_model_loads_leaves_nothing(tmp_path: Path,
     settings = {"model": "fake:load_seconds=3600", "restart_wait_seconds": 3600}
     with RunningServer(tmp_path, wait_ready=False, **settings) as running:
         leave(running, script(text="x"), stream=stream_field)
-        until(lambda: running.leftovers() == [])
+        wait_until(lambda: running.leftovers() == [])
 
 
 def leave(running: RunningServer, recording: bytes, **fields: str) -> None:
@@ -285,13 +289,11 @@ def leave(running: RunningServer, recording: bytes, **fields: str) -> None:
 
     async def upload_and_leave() -> None:
         uploading = asyncio.create_task(upload())
-        while not running.leftovers() and not uploading.done():
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.3)  # let it come to the wait; leaving earlier must be as harmless
+        await wait_until_async(lambda: running.engine.admitted or uploading.done())
         uploading.cancel()
         await asyncio.gather(uploading, return_exceptions=True)
 
-    asyncio.run(upload_and_leave())
+    run(upload_and_leave())
     assert answers == []
 
 
@@ -334,7 +336,7 @@ def test_client_that_takes_nothing_is_treated_as_gone():
         await asyncio.wait_for(response(request.scope, receive, send), 30)
         return request
 
-    request = asyncio.run(serve())
+    request = run(serve())
     assert sent == ["http.response.start", "http.response.body"]
     assert (released, cancelled) == ([True], [True])
     assert request.state.client_gone

@@ -19,6 +19,7 @@ from server.errors import ApiError
 from server.limits import KeyLimits
 from server.upload_pace import UploadPace
 from server.uploads import UploadStore
+from tests.fakes.waiting import run, wait_until_async
 from tests.http.running_server import script
 from tests.http.test_uploads import BOUNDARY, form, in_pieces, part
 
@@ -36,7 +37,7 @@ def test_full_disk_is_507_and_leaves_nothing(tmp_path: Path):
         return os.write(descriptor, data)
 
     body = form(part("file", b"x" * 5_000_000, "a"))
-    refusal = asyncio.run(receive_directly(tmp_path, body, write_until_full))
+    refusal = run(receive_directly(tmp_path, body, write_until_full))
     assert (refusal.rule.status, refusal.code) == (507, "disk_full")
     assert refusal.rule.should_retry is False
     assert [path for path in tmp_path.rglob("*") if path.name == "recording"] == []
@@ -59,11 +60,11 @@ def test_disk_that_is_full_is_507_before_a_byte_of_an_upload_of_unknown_length(t
     content_type = f"multipart/form-data; boundary={BOUNDARY}".encode()
     unread = Request({"type": "http", "headers": [(b"content-type", content_type)]}, never_receive)
     with pytest.raises(ApiError) as refused:
-        asyncio.run(store.receive(unread, file_fields=("file",)))
+        run(store.receive(unread, file_fields=("file",)))
     assert (refused.value.rule.status, refused.value.code) == (507, "disk_full")
     # The next one comes when there is room again.
     free = 1 << 30
-    upload = asyncio.run(store.receive(whole_request(form(part("file", SPEECH))), file_fields=("file",)))
+    upload = run(store.receive(whole_request(form(part("file", SPEECH))), file_fields=("file",)))
     assert upload.path.read_bytes() == SPEECH
     store.close()
 
@@ -75,14 +76,14 @@ def test_place_goes_along_with_a_recording_that_is_handed_on(tmp_path: Path):
     )
     store.open()
     receive = partial(store.receive, file_fields=("file",))
-    upload = asyncio.run(receive(whole_request(form(part("file", SPEECH)))))
+    upload = run(receive(whole_request(form(part("file", SPEECH)))))
     moved = upload.path.parent.with_name("moved")
     upload.path.parent.rename(moved)
-    asyncio.run(upload.delete())
+    run(upload.delete())
     with pytest.raises(ApiError, match="unfinished"):
-        asyncio.run(receive(whole_request(form(part("file", SPEECH)))))
-    asyncio.run(replace(upload, path=moved / upload.path.name).delete())
-    asyncio.run(asyncio.run(receive(whole_request(form(part("file", SPEECH))))).delete())
+        run(receive(whole_request(form(part("file", SPEECH)))))
+    run(replace(upload, path=moved / upload.path.name).delete())
+    run(run(receive(whole_request(form(part("file", SPEECH))))).delete())
     store.close()
 
 
@@ -104,7 +105,7 @@ def test_recording_is_removed_by_another_thread_than_the_event_loops(
         assert not upload.path.parent.exists()
 
     removed = shutil.rmtree
-    asyncio.run(story())
+    run(story())
     monkeypatch.undo()
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
@@ -121,14 +122,13 @@ async def receive_directly(data: Path, body: bytes, write) -> ApiError:
 
 
 class Trickle:
-    """A client as `receive` sees it: so many bytes after so many seconds, and never the last one."""
+    """A client as `receive` sees it: a piece whenever one is asked for, and never the last one."""
 
-    def __init__(self, piece: bytes, pause_seconds: float) -> None:
+    def __init__(self, piece: bytes) -> None:
         self._pieces = [part("file", b"x" * 10)[:-2], piece]
-        self._pause_seconds = pause_seconds
 
     async def __call__(self) -> dict[str, object]:
-        await asyncio.sleep(self._pause_seconds)
+        await asyncio.sleep(0)
         piece = self._pieces.pop(0) if len(self._pieces) > 1 else self._pieces[0]
         return {"type": "http.request", "body": piece, "more_body": True}
 
@@ -143,12 +143,12 @@ def test_upload_that_trickles_is_dropped_though_it_never_falls_silent(tmp_path: 
         max_upload_bytes=1 << 30,
         max_concurrent_uploads=1,
         idle_seconds=30,
-        min_bytes_per_second=1000,
-        rate_window_seconds=0.3,
+        min_bytes_per_second=1 << 40,  # of which single bytes fall short, however fast they come
+        rate_window_seconds=0.01,
     )
     store.open()
     with pytest.raises(ApiError) as refused:
-        asyncio.run(store.receive(Trickle(b"y", 0.02).request(), file_fields=("file",)))
+        run(store.receive(Trickle(b"y").request(), file_fields=("file",)))
     assert (refused.value.rule.status, refused.value.code) == (408, "upload_stalled")
     store.close()
 
@@ -189,7 +189,7 @@ def test_sha256_is_that_of_the_recording(tmp_path: Path):
     recording = os.urandom(2_500_000)
     store = upload_store(tmp_path, max_upload_bytes=3_000_000)
     store.open()
-    upload = asyncio.run(store.receive(whole_request(form(part("file", recording))), file_fields=("file",)))
+    upload = run(store.receive(whole_request(form(part("file", recording))), file_fields=("file",)))
     assert upload.sha256 == hashlib.sha256(recording).hexdigest()
     assert upload.path.read_bytes() == recording
     assert upload.size_bytes == len(recording)
@@ -220,11 +220,10 @@ def test_stop_in_the_middle_of_a_write_closes_the_file_only_after_the_write(tmp_
             await receiving
         before = len(os.listdir("/dev/fd"))
         may_go_on.set()
-        while len(os.listdir("/dev/fd")) >= before:
-            await asyncio.sleep(0.01)
+        await wait_until_async(lambda: len(os.listdir("/dev/fd")) < before)
         store.close()
 
-    asyncio.run(asyncio.wait_for(cancel_while_writing(), 60))
+    run(cancel_while_writing())
     assert written_to
     assert list(tmp_path.rglob("recording")) == []
 

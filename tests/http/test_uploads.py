@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from server.form_fields import MAX_FIELDS
-from tests.http.running_server import RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 BOUNDARY = "b0undary"
 SPEECH = script(text="Hello.")
@@ -188,49 +189,49 @@ def half_upload(server: RunningServer, size: int = 3 << 20) -> socket.socket:
 
 def test_upload_is_private_while_it_lies_on_disk(server: RunningServer):
     connection = half_upload(server)
-    folder = until(server.leftovers)[0]
+    folder = wait_until(server.leftovers)[0]
     recording = folder / "recording"
-    until(recording.exists)
+    wait_until(recording.exists)
     assert stat.S_IMODE(recording.stat().st_mode) == 0o600
     for private in (folder, folder.parent, folder.parent.parent):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
     connection.close()
-    until(lambda: not server.leftovers())
+    wait_until(lambda: not server.leftovers())
 
 
 def test_upload_that_stops_half_way_leaves_no_file_and_no_descriptor(server: RunningServer):
     server.transcribe(SPEECH)
-    until(lambda: len(server._server.server_state.connections) == 1)
+    wait_until(lambda: len(server._server.server_state.connections) == 1)
     before = len(os.listdir("/dev/fd"))
     connections = [half_upload(server) for _ in range(20)]
-    until(lambda: len(list(server.settings.data.rglob("recording"))) == 20)
+    wait_until(lambda: len(list(server.settings.data.rglob("recording"))) == 20)
     for connection in connections:
         connection.close()
-    until(lambda: not server.leftovers())
-    until(lambda: len(os.listdir("/dev/fd")) <= before)
+    wait_until(lambda: not server.leftovers())
+    wait_until(lambda: len(os.listdir("/dev/fd")) <= before)
     assert server.transcribe(SPEECH).status_code == 200
 
 
 def test_upload_that_stalls_is_dropped(tmp_path: Path):
     with RunningServer(tmp_path, upload_idle_seconds=0.2) as running:
         connection = half_upload(running)
-        until(running.leftovers)
+        wait_until(running.leftovers)
         answer = read_answer(connection)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"upload_stalled" in answer
-        until(lambda: not running.leftovers())
+        wait_until(lambda: not running.leftovers())
         connection.close()
 
 
 def test_uploads_at_once_are_bounded(tmp_path: Path):
     with RunningServer(tmp_path, max_concurrent_uploads=1) as running:
         connection = half_upload(running)
-        until(running.leftovers)
+        wait_until(running.leftovers)
         response = running.transcribe(SPEECH)
         assert_openai_error(response, 429, "too_many_uploads")
         assert int(response.headers["retry-after"]) > 0
         connection.close()
-        until(lambda: not running.leftovers())
+        wait_until(lambda: not running.leftovers())
         assert running.transcribe(SPEECH).status_code == 200
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from engine.protocol.config import EngineConfig, TranscribeOptions
@@ -19,7 +17,7 @@ from server.engine_client import EngineClient
 from server.engine_supervisor import EngineSupervisor
 from server.engine_watchdog import WatchLimits
 from server.restart_policy import RestartPolicy
-from tests.http.running_server import PATIENCE_SECONDS, script
+from tests.http.running_server import script
 
 IMPATIENT = WatchLimits(stall_seconds=2.5, terminate_seconds=0.5, tick_seconds=0.1)
 """A worker beats once a second."""
@@ -63,19 +61,6 @@ def recording(folder: Path, **keys: Any) -> AudioSource:
 
 async def transcribe(client: EngineClient, source: AudioSource, **callbacks: Any) -> Transcript:
     return await client.transcribe(source, TranscribeOptions(), owner="ann", **callbacks)
-
-
-async def until(claim: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not claim():
-            await asyncio.sleep(0.005)
-
-
-def is_gone(process_id: int) -> bool:
-    try:
-        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def broken(folder: Path, *, times: int = 1, **keys: Any) -> AudioSource:

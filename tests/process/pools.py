@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from server.decode_pool import DecodePool
-from tests.http.running_server import PATIENCE_SECONDS
 from tests.unit.media import riff
 
 SHORT = riff(bytes(32_000))
 RATE = 16_000
-
-
-def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(2 * PATIENCE_SECONDS):
-            await work()
-
-    asyncio.run(bounded())
-
-
-async def becomes(claim: Callable[[], Any]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not claim():
-            await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from server.client.command import main
-from tests.http.running_server import PATIENCE_SECONDS, RunningServer, script, until
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
+from tests.http.running_server import RunningServer, script
 from tests.process.test_serve import PROJECT
 
 pytestmark = pytest.mark.process
@@ -31,7 +32,7 @@ def test_interrupted_wait_leaves_the_job_running_and_says_how_to_go_on(tmp_path:
             # Whoever started the tests may ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ) as process:
-            until(lambda: server.client.get("/jobs?status=processing").json()["data"])
+            wait_until(lambda: server.client.get("/jobs?status=processing").json()["data"])
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, out) == (130, "")

@@ -13,7 +13,8 @@ import pytest
 
 from engine.audio.decode import decode_audio
 from engine.protocol.errors import AudioTooLong, EngineUnavailable
-from tests.process.pools import RATE, SHORT, becomes, pool_of, run, samples_beside, upload
+from tests.fakes.waiting import run, wait_until_async
+from tests.process.pools import RATE, SHORT, pool_of, samples_beside, upload
 from tests.unit.media import LIMITS, riff, tones
 
 pytestmark = pytest.mark.process
@@ -42,7 +43,7 @@ def test_recording_comes_as_private_samples_that_go_when_it_is_closed(tmp_path: 
             decoded.close()
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())
 
 
 def test_one_child_serves_one_recording_after_another(tmp_path: Path) -> None:
@@ -50,13 +51,13 @@ def test_one_child_serves_one_recording_after_another(tmp_path: Path) -> None:
 
     async def work() -> None:
         async with pool_of() as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             first = pool.process_ids
             for _ in range(5):
                 (await pool.decode(path, is_interactive=True)).close()
             assert pool.process_ids == first
 
-    run(work)
+    run(work())
 
 
 def test_child_that_has_served_its_time_is_replaced(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_child_that_has_served_its_time_is_replaced(tmp_path: Path) -> None:
                 seen.update(pool.process_ids)
             assert len(seen) == 3
 
-    run(work)
+    run(work())
 
 
 def test_recordings_beyond_the_children_wait_their_turn(tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_recordings_beyond_the_children_wait_their_turn(tmp_path: Path) -> None:
                 decoded.close()
             assert len(pool.process_ids) == 2
 
-    run(work)
+    run(work())
 
 
 def test_what_a_client_waits_for_goes_first_and_jobs_leave_a_child_free(
@@ -90,7 +91,7 @@ def test_what_a_client_waits_for_goes_first_and_jobs_leave_a_child_free(
 ) -> None:
     async def work() -> None:
         async with pool_of(processes=2, begins_after_seconds=1) as pool:
-            await becomes(lambda: len(pool.process_ids) == 2)
+            await wait_until_async(lambda: len(pool.process_ids) == 2)
             job = await pool.decode(upload(tmp_path, long_recording, "job"), is_interactive=False)
             waiting_job = asyncio.create_task(
                 pool.decode(upload(tmp_path, SHORT, "job 2"), is_interactive=False)
@@ -102,7 +103,7 @@ def test_what_a_client_waits_for_goes_first_and_jobs_leave_a_child_free(
             job.close()
             (await waiting_job).close()
 
-    run(work)
+    run(work())
 
 
 def test_bad_recording_has_its_own_error_and_leaves_nothing(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_bad_recording_has_its_own_error_and_leaves_nothing(tmp_path: Path) -> N
                 await pool.decode(path, is_interactive=True)
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())
 
 
 # ---- recordings that begin before they end -------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_long_recording_is_handed_over_while_its_child_goes_on(tmp_path: Path, h
             assert decoded.decode_seconds > decoded.lead_seconds > 0
             decoded.close()
 
-    run(work)
+    run(work())
 
 
 def test_closing_a_growing_recording_frees_its_child_within_a_second(
@@ -157,7 +158,7 @@ def test_closing_a_growing_recording_frees_its_child_within_a_second(
             assert (await decoded.ended).failure is not None
             assert pool.process_ids == children
 
-    run(work)
+    run(work())
 
 
 # ---- callers that go away ------------------------------------------------------------------------------------
@@ -168,10 +169,10 @@ def test_cancelled_caller_frees_the_child_and_leaves_nothing(tmp_path: Path, lon
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1e6) as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             children = pool.process_ids
             leaving = asyncio.create_task(pool.decode(path, is_interactive=True))
-            await becomes(lambda: any(one.stat().st_size for one in samples_beside(path)))
+            await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaving
@@ -179,7 +180,7 @@ def test_cancelled_caller_frees_the_child_and_leaves_nothing(tmp_path: Path, lon
             (await pool.decode(short, is_interactive=True)).close()
             assert pool.process_ids == children
 
-    run(work)
+    run(work())
 
 
 def test_child_that_does_not_hear_of_the_cancellation_is_killed(tmp_path: Path, long_recording: Path) -> None:
@@ -187,16 +188,16 @@ def test_child_that_does_not_hear_of_the_cancellation_is_killed(tmp_path: Path, 
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1e6) as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             leaving = asyncio.create_task(pool.decode(path, is_interactive=True))
-            await becomes(lambda: any(one.stat().st_size for one in samples_beside(path)))
+            await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             os.kill(child, signal.SIGSTOP)
             leaving.cancel()
             (await pool.decode(short, is_interactive=True)).close()
             assert not psutil.pid_exists(child)
 
-    run(work)
+    run(work())
 
 
 def test_cancelled_caller_leaves_the_queue(tmp_path: Path, long_recording: Path) -> None:
@@ -206,7 +207,7 @@ def test_cancelled_caller_leaves_the_queue(tmp_path: Path, long_recording: Path)
         async with pool_of(begins_after_seconds=1) as pool:
             decoded = await pool.decode(path, is_interactive=True)
             leaving = asyncio.create_task(pool.decode(short, is_interactive=True))
-            await becomes(lambda: samples_beside(short))
+            await wait_until_async(lambda: samples_beside(short))
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaving
@@ -214,7 +215,7 @@ def test_cancelled_caller_leaves_the_queue(tmp_path: Path, long_recording: Path)
             decoded.close()
             (await pool.decode(short, is_interactive=True)).close()
 
-    run(work)
+    run(work())
 
 
 def test_stopping_ends_what_waits_and_what_is_in_hand(tmp_path: Path, long_recording: Path) -> None:
@@ -222,13 +223,13 @@ def test_stopping_ends_what_waits_and_what_is_in_hand(tmp_path: Path, long_recor
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1e6) as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             works = [
                 asyncio.create_task(pool.decode(path, is_interactive=True)),
                 asyncio.create_task(pool.decode(short, is_interactive=True)),
             ]
-            await becomes(lambda: samples_beside(path) and samples_beside(short))
+            await wait_until_async(lambda: samples_beside(path) and samples_beside(short))
             await pool.stop()
             for ended in await asyncio.gather(*works, return_exceptions=True):
                 assert isinstance(ended, EngineUnavailable)
@@ -236,4 +237,4 @@ def test_stopping_ends_what_waits_and_what_is_in_hand(tmp_path: Path, long_recor
             with pytest.raises(EngineUnavailable):
                 await pool.decode(short, is_interactive=True)
 
-    run(work)
+    run(work())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -13,9 +12,9 @@ import pytest
 
 from engine.protocol.errors import AudioUndecodable, EngineUnavailable
 from server import decode_process
-from tests.http.running_server import PATIENCE_SECONDS
+from tests.fakes.waiting import run, wait_until, wait_until_async
 from tests.process import lying_child
-from tests.process.pools import SHORT, becomes, pool_of, run, samples_beside, upload
+from tests.process.pools import SHORT, pool_of, samples_beside, upload
 
 pytestmark = pytest.mark.process
 
@@ -31,10 +30,10 @@ def test_killed_child_ends_its_recording_only_and_is_replaced(
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1e6) as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             failing = asyncio.create_task(pool.decode(path, is_interactive=True))
-            await becomes(lambda: any(one.stat().st_size for one in samples_beside(path)))
+            await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             waiting = asyncio.create_task(pool.decode(short, is_interactive=True))
             os.kill(child, how)
             with pytest.raises(AudioUndecodable, match="within the limits"):
@@ -43,7 +42,7 @@ def test_killed_child_ends_its_recording_only_and_is_replaced(
             (await waiting).close()
             assert child not in pool.process_ids
 
-    run(work)
+    run(work())
 
 
 def test_death_after_the_recording_has_begun_is_told_to_who_reads_it(
@@ -60,7 +59,7 @@ def test_death_after_the_recording_has_begun_is_told_to_who_reads_it(
             assert isinstance(decoded.failure, AudioUndecodable)
             decoded.close()
 
-    run(work)
+    run(work())
 
 
 def test_child_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path, long_recording: Path) -> None:
@@ -68,17 +67,17 @@ def test_child_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path, long_r
 
     async def work() -> None:
         async with pool_of(timeout_seconds=2, begins_after_seconds=1e6) as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             failing = asyncio.create_task(pool.decode(path, is_interactive=True))
-            await becomes(lambda: any(one.stat().st_size for one in samples_beside(path)))
+            await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             os.kill(child, signal.SIGSTOP)
             with pytest.raises(AudioUndecodable):
                 await failing
             (await pool.decode(short, is_interactive=True)).close()
             assert not psutil.pid_exists(child)
 
-    run(work)
+    run(work())
 
 
 def test_recording_that_takes_too_much_processor_time_is_undecodable(
@@ -91,7 +90,7 @@ def test_recording_that_takes_too_much_processor_time_is_undecodable(
             with pytest.raises(AudioUndecodable):
                 await pool.decode(path, is_interactive=True)
 
-    run(work)
+    run(work())
 
 
 def test_idle_child_that_hangs_costs_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +105,7 @@ def test_idle_child_that_hangs_costs_no_recording(tmp_path: Path, monkeypatch: p
             (await pool.decode(path, is_interactive=False)).close()
             assert not psutil.pid_exists(child)
 
-    run(work)
+    run(work())
 
 
 def test_idle_child_that_dies_costs_no_recording(tmp_path: Path) -> None:
@@ -115,20 +114,18 @@ def test_idle_child_that_dies_costs_no_recording(tmp_path: Path) -> None:
     async def work() -> None:
         async with pool_of() as pool:
             for _ in range(3):
-                await becomes(lambda: pool.process_ids)
+                await wait_until_async(lambda: pool.process_ids)
                 (await pool.decode(path, is_interactive=True)).close()
                 child = psutil.Process(pool.process_ids[0])
                 child.kill()
                 wait_for_death(child)
 
-    run(work)
+    run(work())
 
 
 def wait_for_death(child: psutil.Process) -> None:
     """Blocks the event loop, so that the pool cannot have heard of the death when the next recording comes."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
 
 
 # ---- children that are not to be trusted ---------------------------------------------------------------------
@@ -161,13 +158,13 @@ def test_child_that_lies_is_believed_nothing_and_killed(tmp_path: Path, answer: 
 
     async def work() -> None:
         async with pool_of(module=lying_child.__name__) as pool:
-            await becomes(lambda: pool.process_ids)
+            await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             with pytest.raises(AudioUndecodable):
                 await pool.decode(path, is_interactive=True)
-            await becomes(lambda: not psutil.pid_exists(child))
+            await wait_until_async(lambda: not psutil.pid_exists(child))
 
-    run(work)
+    run(work())
 
 
 def test_recording_that_no_child_takes_up_is_not_offered_for_ever(tmp_path: Path) -> None:
@@ -179,7 +176,7 @@ def test_recording_that_no_child_takes_up_is_not_offered_for_ever(tmp_path: Path
                 await pool.decode(path, is_interactive=True)
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())
 
 
 def test_who_waits_is_told_when_no_child_can_be_started(tmp_path: Path) -> None:
@@ -191,4 +188,4 @@ def test_who_waits_is_told_when_no_child_can_be_started(tmp_path: Path) -> None:
                 await pool.decode(path, is_interactive=True)
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from engine.protocol.speakers import DiarizationConfig, Diarized, SpeakerOptions
 from server.decode_pool import DecodePool
 from server.diarization import Diarization
 from server.speakers import Speakers
+from tests.fakes.waiting import run
 from tests.http.running_server import RunningServer, assert_openai_error
 from tests.speaker_stand_in import MODULE
 from tests.unit.media import riff
@@ -66,7 +66,7 @@ def test_the_pipeline_gets_every_sample_also_of_a_recording_that_is_still_decode
             await voices.stop()
             await pool.stop()
 
-    found = asyncio.run(told())
+    found = run(told())
     assert found is not None
     assert [(turn.start_seconds, turn.end_seconds, turn.speaker) for turn in found.turns] == [
         (0.0, 30.0, "A"),

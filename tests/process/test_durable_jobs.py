@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 from tests.http.receiver import Receiver
-from tests.http.running_server import PATIENCE_SECONDS, script, until
+from tests.http.running_server import script
 from tests.process.test_serve import Served, plain_lines, served
 
 pytestmark = pytest.mark.process
@@ -41,13 +42,15 @@ def test_killed_server_loses_no_job_and_the_next_one_does_them_all(tmp_path: Pat
     with served(data) as running:
         running.until_ready()
         job_ids = [submit(running, script(text=f"job {n}", delay_seconds=0.3)) for n in range(JOBS)]
-        until(lambda: any(job(running, job_id)["status"] == "completed" for job_id in job_ids))
+        wait_until(lambda: any(job(running, job_id)["status"] == "completed" for job_id in job_ids))
         running.process.send_signal(signal.SIGKILL)
-        running.process.wait()
+        running.process.wait(PATIENCE_SECONDS)
     with served(data) as again:
         again.until_ready()
         for number, job_id in enumerate(job_ids):
-            done = until(lambda job_id=job_id: (one := job(again, job_id))["status"] == "completed" and one)
+            done = wait_until(
+                lambda job_id=job_id: (one := job(again, job_id))["status"] == "completed" and one
+            )
             assert done["result"]["text"] == f"job {number}"
             assert (done["attempts"], done["worker_deaths"]) == (1, [])
             events = httpx.get(f"{again.address}/jobs/{job_id}/events", timeout=PATIENCE_SECONDS).text
@@ -67,7 +70,7 @@ def test_killed_server_without_a_store_leaves_recordings_only_until_the_next_sta
         assert len(list((data / "jobs" / "passing-audio").iterdir())) == 1
         assert not (data / "jobs" / "jobs.db").exists()
         running.process.send_signal(signal.SIGKILL)
-        running.process.wait()
+        running.process.wait(PATIENCE_SECONDS)
     with served(data, store=next_store) as again:
         again.until_ready()
         assert httpx.get(f"{again.address}/jobs", timeout=PATIENCE_SECONDS).json()["data"] == []
@@ -80,9 +83,9 @@ def test_job_of_a_dead_engine_worker_is_done_by_the_next_one(tmp_path: Path):
         # Two jobs in one worker's hands: one kills it each time, and the other is done all the same.
         poison = submit(running, script(delay_seconds=0.3, exit=7))
         neighbor = submit(running, script(text="unharmed", delay_seconds=1))
-        failed = until(lambda: (one := job(running, poison))["status"] == "failed" and one)
+        failed = wait_until(lambda: (one := job(running, poison))["status"] == "failed" and one)
         assert len(failed["worker_deaths"]) == 3
-        done = until(lambda: (one := job(running, neighbor))["status"] == "completed" and one)
+        done = wait_until(lambda: (one := job(running, neighbor))["status"] == "completed" and one)
         assert done["result"]["text"] == "unharmed"
         assert len(done["worker_deaths"]) < 3
 
@@ -92,7 +95,7 @@ def test_second_server_on_the_folder_is_refused_in_one_line(tmp_path: Path):
     with served(data) as running:
         running.until_ready()
         second = Served(data, data / "second.py", {})
-        code, _, err = second.wait()
+        code, _, err = second.wait_ended()
         assert code == 1
         (line,) = plain_lines(err)
         assert line.startswith("scribewire: another server (process ")
@@ -110,14 +113,14 @@ def test_stopped_server_hands_its_jobs_back_and_ends_well(tmp_path: Path):
     with served(data, drain_seconds=1) as running:
         running.until_ready()
         job_id = submit(running, script(text="x", delay_seconds=600))
-        until(lambda: job(running, job_id)["status"] == "processing")
+        wait_until(lambda: job(running, job_id)["status"] == "processing")
         running.process.send_signal(signal.SIGTERM)
-        code, _, _ = running.wait()
+        code, _, _ = running.wait_ended()
         assert code == 0
     assert len(recordings(data)) == 1
     with served(data, drain_seconds=0) as again:
         again.until_ready()
-        resumed = until(lambda: (one := job(again, job_id))["status"] == "processing" and one)
+        resumed = wait_until(lambda: (one := job(again, job_id))["status"] == "processing" and one)
         assert (resumed["attempts"], resumed["worker_deaths"]) == (1, [])
         assert httpx.delete(f"{again.address}/jobs/{job_id}").json()["status"] == "cancelled"
         assert recordings(data) == []
@@ -137,13 +140,13 @@ def test_end_that_could_not_be_told_is_told_by_the_next_server_after_a_kill(tmp_
             timeout=PATIENCE_SECONDS,
         )
         job_id = response.json()["job_id"]
-        tried = until(lambda: (one := job(running, job_id)["callback"])["last_error"] and one)
+        tried = wait_until(lambda: (one := job(running, job_id)["callback"])["last_error"] and one)
         assert (tried["status"], tried["attempts"]) == ("due", 1)
         running.process.send_signal(signal.SIGKILL)
-        running.process.wait()
+        running.process.wait(PATIENCE_SECONDS)
     with Receiver(port=port) as receiver, served(data, allow_callback=(allowed,)) as again:
         again.until_ready()
-        told = until(lambda: receiver.told and receiver.told[0])
+        told = wait_until(lambda: receiver.told and receiver.told[0])
         assert json.loads(told.body)["data"]["job_id"] == job_id
-        done = until(lambda: (one := job(again, job_id)["callback"])["status"] == "delivered" and one)
+        done = wait_until(lambda: (one := job(again, job_id)["callback"])["status"] == "delivered" and one)
         assert (done["attempts"], done["last_error"]) == (2, None)

@@ -22,18 +22,16 @@ from server.engine_requests import EngineRequest
 from server.engine_supervisor import EngineSupervisor
 from server.errors import EngineResting
 from server.restart_policy import RestartPolicy
+from tests.fakes.waiting import is_gone, run, wait_until_async
 from tests.process.engines import (
     IMPATIENT,
     broken,
     died_event,
     engine,
-    is_gone,
     recording,
     stuck_event,
     transcribe,
-    until,
 )
-from tests.process.pools import run
 
 pytestmark = pytest.mark.process
 
@@ -62,7 +60,7 @@ def test_request_caught_by_one_death_is_answered_by_the_next_worker(tmp_path: Pa
             assert client.worker_deaths == 1
             assert is_gone(first_worker)
 
-    run(story)
+    run(story())
 
 
 def test_request_that_waits_is_not_handed_out_a_third_time(tmp_path: Path):
@@ -74,7 +72,7 @@ def test_request_that_waits_is_not_handed_out_a_third_time(tmp_path: Path):
             await client.wait_ready()
             assert (await transcribe(client, recording(tmp_path, text="next"))).text == "next"
 
-    run(story)
+    run(story())
 
 
 def test_background_work_is_left_to_those_who_count_its_deaths(tmp_path: Path):
@@ -84,7 +82,7 @@ def test_background_work_is_left_to_those_who_count_its_deaths(tmp_path: Path):
                 await transcribe(client, recording(tmp_path, exit=5), priority="background")
             assert client.worker_deaths == 1
 
-    run(story)
+    run(story())
 
 
 def test_nothing_is_told_twice_when_a_second_worker_goes_on(tmp_path: Path):
@@ -105,7 +103,7 @@ def test_nothing_is_told_twice_when_a_second_worker_goes_on(tmp_path: Path):
         assert transcript.text == "Hello there."
         assert heard == ["started", ("Hel", (-1.0,)), ("lo", (-2.0,)), (" there.", (-3.0,))]
 
-    run(story)
+    run(story())
 
 
 def test_segments_and_progress_go_on_where_they_were(tmp_path: Path):
@@ -121,7 +119,7 @@ def test_segments_and_progress_go_on_where_they_were(tmp_path: Path):
             )
         assert heard == ["a", 2.0, "b", 4.0, 4.0]
 
-    run(story)
+    run(story())
 
 
 def test_request_that_is_cancelled_between_two_workers_is_not_handed_out_again(tmp_path: Path):
@@ -129,7 +127,7 @@ def test_request_that_is_cancelled_between_two_workers_is_not_handed_out_again(t
         async with engine(restarts=RestartPolicy(backoff_seconds=(0.3,))) as client:
             source = broken(tmp_path, exit=1, delay_seconds=0.0, text="x")
             task = asyncio.create_task(transcribe(client, source))
-            await until(lambda: client.worker_deaths == 1)
+            await wait_until_async(lambda: client.worker_deaths == 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -137,19 +135,19 @@ def test_request_that_is_cancelled_between_two_workers_is_not_handed_out_again(t
             assert client._hands.held_count == 0
             assert client._hands.waiting == ()
 
-    run(story)
+    run(story())
 
 
 def test_stop_between_two_workers_ends_what_waits_for_the_next(tmp_path: Path):
     async def story() -> None:
         async with engine(restarts=RestartPolicy(backoff_seconds=(60.0,))) as client:
             task = asyncio.create_task(transcribe(client, recording(tmp_path, exit=1)))
-            await until(lambda: client.worker_deaths == 1)
+            await wait_until_async(lambda: client.worker_deaths == 1)
             await client.stop(0.0)
             with pytest.raises(EngineUnavailable, match="stopping"):
                 await task
 
-    run(story)
+    run(story())
 
 
 def test_closed_admission_refuses_the_new_and_finishes_the_old(tmp_path: Path):
@@ -162,7 +160,7 @@ def test_closed_admission_refuses_the_new_and_finishes_the_old(tmp_path: Path):
                 transcript = await transcribe(client, recording(tmp_path, text="early"), is_admitted=True)
                 assert transcript.text == "early"
 
-    run(story)
+    run(story())
 
 
 # ---- poison --------------------------------------------------------------------------------------------------
@@ -208,7 +206,7 @@ def test_poison_runs_alone_the_third_time_and_fails_alone(tmp_path: Path):
         assert set(third_times) == {1}
         assert ("poison", 0, 5) in hands.notes
 
-    run(story)
+    run(story())
 
 
 # ---- the watchdog --------------------------------------------------------------------------------------------
@@ -223,7 +221,7 @@ def test_worker_whose_work_does_not_move_is_replaced_and_its_stacks_are_logged(
             assert client.worker_deaths == 1
 
     with caplog.at_level("INFO", logger="scribewire.engine"):
-        run(story)
+        run(story())
     stuck = stuck_event(caplog)
     assert "no progress" in stuck["reason"]
     assert any("fake_worker.py" in line and "_break" in line for line in stuck["stacks"])
@@ -243,7 +241,7 @@ def test_worker_that_stands_still_altogether_is_killed(
             assert (await transcribe(client, broken(tmp_path, text="at last", **keys))).text == "at last"
 
     with caplog.at_level("INFO", logger="scribewire.engine"):
-        run(story)
+        run(story())
     assert died_event(caplog)["exit_code"] == -signal.SIGKILL
     expected = "said nothing" if model == "fake" else "no progress"
     assert expected in stuck_event(caplog)["reason"]
@@ -254,10 +252,10 @@ def test_worker_stopped_while_it_has_nothing_to_do_is_replaced_too():
         async with engine(watch=IMPATIENT) as client:
             first_worker = client.worker_process_id
             os.kill(first_worker, signal.SIGSTOP)
-            await until(lambda: is_gone(first_worker))
-            await until(lambda: client.state == "ready")
+            await wait_until_async(lambda: is_gone(first_worker))
+            await wait_until_async(lambda: client.state == "ready")
 
-    run(story)
+    run(story())
 
 
 def test_slow_work_that_moves_is_left_alone(tmp_path: Path):
@@ -267,7 +265,7 @@ def test_slow_work_that_moves_is_left_alone(tmp_path: Path):
             assert (await transcribe(client, source)).text == "slowly it moves"
             assert client.worker_deaths == 0
 
-    run(story)
+    run(story())
 
 
 # ---- the breaker ---------------------------------------------------------------------------------------------
@@ -290,14 +288,16 @@ def test_breaker_opens_is_tried_and_closes(tmp_path: Path):
                 await transcribe(client, recording(tmp_path, text="x"))
             assert refusal.value.retry_after_seconds == 1
             client.check_usable()  # what can wait may still be accepted
-            await until(lambda: client.state == "ready")
+            await wait_until_async(lambda: client.state == "ready")
             assert client._supervisor.started_workers == 4
             assert (await transcribe(client, recording(tmp_path, text="back"))).text == "back"
-            # It has stayed up for a while, so its death is the first of a new count.
-            await asyncio.sleep(0.1)
+            # It has stayed up for a while, so its death is the first of a new count. The supervisor measures that
+            # while by the machine's clock, so the test has to let it pass.
+            proven_at = time.monotonic() + policy.steady_seconds
+            await wait_until_async(lambda: time.monotonic() > proven_at)
             assert (await transcribe(client, broken(tmp_path, exit=1, text="again"))).text == "again"
 
-    run(story)
+    run(story())
 
 
 def test_worker_that_dies_on_trial_opens_the_breaker_again(tmp_path: Path):
@@ -307,13 +307,13 @@ def test_worker_that_dies_on_trial_opens_the_breaker_again(tmp_path: Path):
         async with engine(restarts=policy, wait_seconds=60) as client:
             with pytest.raises(EngineCrashed):
                 await transcribe(client, recording(tmp_path, exit=1))
-            await until(lambda: client.state == "ready")
+            await wait_until_async(lambda: client.state == "ready")
             with pytest.raises(EngineResting):
                 await transcribe(client, recording(tmp_path, exit=1))
             assert client.worker_deaths == 3
-            await until(lambda: client.state == "ready")
+            await wait_until_async(lambda: client.state == "ready")
 
-    run(story)
+    run(story())
 
 
 def test_worker_killed_from_outside_is_seen_at_once_and_named(tmp_path: Path):
@@ -341,7 +341,7 @@ def test_worker_killed_from_outside_is_seen_at_once_and_named(tmp_path: Path):
         try:
             await client.wait_settled()
             task = asyncio.create_task(transcribe(client, recording(tmp_path, delay_seconds=1, text="done")))
-            await until(lambda: sent)
+            await wait_until_async(lambda: sent)
             os.kill(client.worker_process_id, signal.SIGKILL)
             assert (await task).text == "done"
             assert [message.request_id for message in sent] == [sent[0].request_id] * 2
@@ -349,4 +349,4 @@ def test_worker_killed_from_outside_is_seen_at_once_and_named(tmp_path: Path):
         finally:
             await client.stop()
 
-    run(story)
+    run(story())

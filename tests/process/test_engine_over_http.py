@@ -14,7 +14,8 @@ import pytest
 from engine.demo import sample_recordings
 from engine.protocol.launch import WORKER_MODULE
 from server.routes.bodies import WARNING_HEADER
-from tests.http.running_server import RunningServer, assert_openai_error, until
+from tests.fakes.waiting import wait_until
+from tests.http.running_server import RunningServer, assert_openai_error
 from tests.unit.tiny_aligner import write_tiny_aligner
 from tests.unit.tiny_model import write_tiny_model
 
@@ -99,8 +100,8 @@ def test_unknown_language_is_400_naming_the_field(server: RunningServer):
 def test_killed_engine_is_replaced_and_answers_again(server: RunningServer):
     first = server.engine.worker_process_id
     os.kill(first, signal.SIGKILL)
-    until(lambda: server.engine.worker_process_id not in (None, first))
-    until(lambda: server.engine.state == "ready")
+    wait_until(lambda: server.engine.worker_process_id not in (None, first))
+    wait_until(lambda: server.engine.state == "ready")
     assert server.transcribe(wav(16_000)).status_code == 200
 
 

@@ -24,8 +24,8 @@ from engine.protocol.errors import (
 )
 from server.engine_process import STDERR_BYTES
 from server.restart_policy import RestartPolicy
-from tests.http.running_server import PATIENCE_SECONDS
-from tests.process.engines import engine, is_gone, recording, transcribe, until
+from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, run, wait_until, wait_until_async
+from tests.process.engines import engine, recording, transcribe
 
 pytestmark = pytest.mark.process
 
@@ -39,7 +39,7 @@ def test_handshake_tells_the_model():
             assert client.info.languages == ("English", "Spanish")
             assert not is_gone(client.worker_process_id)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_progress_and_partial_results_arrive_in_order_before_the_end(tmp_path: Path):
@@ -57,7 +57,7 @@ def test_progress_and_partial_results_arrive_in_order_before_the_end(tmp_path: P
         assert heard == ["started", "a", 2.0, "b", 4.0, "end"]
         assert transcript.text == "a b"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_a_callback_that_fails_harms_no_other_request(tmp_path: Path):
@@ -70,7 +70,7 @@ def test_a_callback_that_fails_harms_no_other_request(tmp_path: Path):
             assert (await transcribe(client, source, on_partial=fails)).text == "a"
             assert (await transcribe(client, source)).text == "a"
 
-    asyncio.run(story())
+    run(story())
 
 
 @pytest.mark.parametrize(
@@ -82,10 +82,10 @@ def test_worker_that_dies_fails_what_it_held_and_is_replaced(tmp_path: Path, dea
     async def story():
         async with engine() as client:
             first_worker = client.worker_process_id
-            neighbour = asyncio.create_task(
-                transcribe(client, recording(tmp_path, delay_seconds=60), attempts=1)
-            )
-            await asyncio.sleep(0)
+            started = asyncio.Event()
+            source = recording(tmp_path, delay_seconds=60)
+            neighbour = asyncio.create_task(transcribe(client, source, on_started=started.set, attempts=1))
+            await started.wait()
             with pytest.raises(EngineCrashed):
                 await transcribe(client, recording(tmp_path, **death), attempts=1)
             with pytest.raises(EngineCrashed):
@@ -95,7 +95,7 @@ def test_worker_that_dies_fails_what_it_held_and_is_replaced(tmp_path: Path, dea
             assert client.worker_process_id != first_worker
             assert is_gone(first_worker)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_sigkill_in_mid_request_is_noticed_and_named(tmp_path: Path):
@@ -111,7 +111,7 @@ def test_sigkill_in_mid_request_is_noticed_and_named(tmp_path: Path):
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     await task
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_many_deaths_in_a_row_are_survived_and_leak_nothing(tmp_path: Path):
@@ -130,7 +130,7 @@ def test_many_deaths_in_a_row_are_survived_and_leak_nothing(tmp_path: Path):
             names = sorted(thread.name for thread in threading.enumerate() if "engine-" in thread.name)
             assert names == ["engine-reader", "engine-stderr", "engine-writer"]
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_what_the_worker_said_before_it_died_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
@@ -142,7 +142,7 @@ def test_what_the_worker_said_before_it_died_is_logged(tmp_path: Path, caplog: p
             await client.wait_settled()
 
     with caplog.at_level("INFO", logger="scribewire.engine"):
-        asyncio.run(story())
+        run(story())
     (death,) = [record for record in caplog.records if record.getMessage() == "engine_died"]
     details = death.scribewire_event
     assert details["exit_code"] == 9
@@ -156,7 +156,7 @@ def test_worker_that_floods_its_standard_error_is_not_blocked(tmp_path: Path):
             assert (await transcribe(client, source)).text == "done"
             assert len("".join(client.last_words())) < 2 * STDERR_BYTES
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_cancelling_the_waiting_task_cancels_the_work(tmp_path: Path):
@@ -175,7 +175,7 @@ def test_cancelling_the_waiting_task_cancels_the_work(tmp_path: Path):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await client.stop(drain_seconds=3600)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_request_waits_for_a_worker_that_is_starting_but_not_for_ever(tmp_path: Path):
@@ -186,7 +186,7 @@ def test_request_waits_for_a_worker_that_is_starting_but_not_for_ever(tmp_path: 
             with pytest.raises(EngineUnavailable):
                 await transcribe(client, recording(tmp_path, text="x"))
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path):
@@ -195,10 +195,11 @@ def test_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path):
             assert await client.wait_settled() == "failed"
             with pytest.raises(ModelIncomplete, match="refuses to load"):
                 await transcribe(client, recording(tmp_path, text="x"))
-            await asyncio.sleep(0.2)
+            # Who starts workers has ended, so that there is nobody left to try again.
+            await wait_until_async(client._supervisor._task.done)
             assert client._supervisor.started_workers == 1
 
-    asyncio.run(story())
+    run(story())
 
 
 @pytest.mark.parametrize(("model", "load_timeout_seconds"), [("fake:exit=3", 30.0), ("fake:hang=1", 0.05)])
@@ -210,7 +211,7 @@ def test_worker_that_never_becomes_ready_is_given_up_on(model: str, load_timeout
             assert isinstance(client.failure, EngineFault)
             assert client._supervisor.started_workers == 3
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_worker_of_another_protocol_version_is_refused():
@@ -219,7 +220,7 @@ def test_worker_of_another_protocol_version_is_refused():
             assert await client.wait_settled() == "failed"
             assert "protocol" in str(client.failure)
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_restarts_back_off(tmp_path: Path):
@@ -237,7 +238,7 @@ def test_restarts_back_off(tmp_path: Path):
                 await transcribe(client, recording(tmp_path, text="x"))
             assert client.state == "restarting"
 
-    asyncio.run(story())
+    run(story())
 
 
 def test_stop_lets_work_in_hand_finish(tmp_path: Path):
@@ -254,7 +255,7 @@ def test_stop_lets_work_in_hand_finish(tmp_path: Path):
             with pytest.raises(EngineUnavailable):
                 await transcribe(client, source)
 
-    asyncio.run(story())
+    run(story())
 
 
 @pytest.mark.parametrize("model", ["fake", "fake:deaf=1", "fake:load_seconds=60"])
@@ -266,10 +267,11 @@ def test_stop_ends_every_worker_and_every_request(
 
     async def story():
         async with engine(model, ready="load" not in model) as client:
-            await until(lambda: client.worker_process_id)
+            await wait_until_async(lambda: client.worker_process_id)
             worker = client.worker_process_id
             task = asyncio.create_task(transcribe(client, recording(tmp_path, hang=True)))
-            await asyncio.sleep(0.1)
+            # Handed over, or waiting for a worker that loads.
+            await wait_until_async(lambda: client.held_count if client.state == "ready" else client.admitted)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await client.stop(0.0)
                 with pytest.raises((EngineCrashed, EngineUnavailable, RequestCancelled)):
@@ -277,7 +279,7 @@ def test_stop_ends_every_worker_and_every_request(
             assert is_gone(worker)
             await client.stop(0.0)
 
-    asyncio.run(story())
+    run(story())
 
 
 PARENT = """
@@ -303,9 +305,9 @@ def test_worker_dies_with_its_front(tmp_path: Path, model: str):
         text=True,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
-    worker = int(front.stdout.readline())
+    worker = int(in_time(front.stdout.readline))
     assert not is_gone(worker)
     front.kill()
-    front.wait()
+    front.wait(PATIENCE_SECONDS)
     front.stdout.close()
-    asyncio.run(until(lambda: is_gone(worker)))
+    wait_until(lambda: is_gone(worker))

@@ -10,8 +10,9 @@ import pytest
 
 from server.callbacks.signing import WebhookSecret
 from server.keys import KeyStore
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 from tests.http.receiver import Receiver
-from tests.http.running_server import PATIENCE_SECONDS, script, until
+from tests.http.running_server import script
 from tests.process.test_serve import served
 
 pytestmark = pytest.mark.process
@@ -54,7 +55,7 @@ def test_no_secret_is_ever_said(tmp_path: Path, log_format: str):
             post("/transcribe", script(text=SPOKEN, partials=[SPOKEN], fail="audio_undecodable"))
             job = post("/transcribe", speech + b" ", callback_url=callback).json()["job_id"]
             post("/transcribe", speech, callback_url=f"https://{TOKEN}.example/")
-            until(lambda: client.get(f"/jobs/{job}").json()["callback"]["attempts"] == 1)
+            wait_until(lambda: client.get(f"/jobs/{job}").json()["callback"]["attempts"] == 1)
             client.get(f"/jobs/{job}/events")
             client.get(f"/jobs?cursor={QUERY}")
             client.get("/v1/models", headers={"authorization": f"Bearer {other_key}"})
@@ -62,7 +63,7 @@ def test_no_secret_is_ever_said(tmp_path: Path, log_format: str):
             client.delete(f"/jobs/{job}")
             client.close()
             running.process.send_signal(signal.SIGTERM)
-            code, out, err = running.wait()
+            code, out, err = running.wait_ended()
     assert code == 0
     assert err.count("\n") > 20
     assert '"event": "webhook"' in err or " webhook outcome=" in err

@@ -13,13 +13,12 @@ from engine.protocol.config import TranscribeOptions
 from engine.protocol.launch import EXIT_ENGINE_FAULT
 from engine.protocol.messages import AudioSource
 from server.engine_client import AudioOutcome
+from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, run, wait_until, wait_until_async
 from tests.http.openai_shapes import check_stream, parse_events
 from tests.http.running_server import RunningServer, assert_openai_error, script
-from tests.http.running_server import until as until_sync
 from tests.parity.clips import uniform
 from tests.process import faulty_worker
-from tests.process.engines import IMPATIENT, engine, is_gone, stuck_event, until
-from tests.process.pools import run
+from tests.process.engines import IMPATIENT, engine, stuck_event
 from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
@@ -47,13 +46,13 @@ def test_hung_engine_is_503_with_its_reason_until_it_is_replaced(tmp_path: Path)
     with RunningServer(tmp_path / "data", stall_seconds=2.5) as running, ThreadPoolExecutor(1) as pool:
         worker = running.engine.worker_process_id
         request = pool.submit(running.transcribe, speech)
-        answer = until_sync(lambda: (seen := running.client.get("/health/ready")).status_code == 503 and seen)
+        answer = wait_until(lambda: (seen := running.client.get("/health/ready")).status_code == 503 and seen)
         error = assert_openai_error(answer, 503, "engine_stalled")
         assert "being replaced, because it has made no progress for" in error["message"]
         assert int(answer.headers["retry-after"]) > 0
         assert running.client.get("/health/live").status_code == 200
-        until_sync(lambda: running.client.get("/health/ready").status_code == 200)
-        assert request.result().json()["text"] == "at last"
+        wait_until(lambda: running.client.get("/health/ready").status_code == 200)
+        assert request.result(PATIENCE_SECONDS).json()["text"] == "at last"
         assert is_gone(worker)
 
 
@@ -61,7 +60,7 @@ def test_open_breaker_is_503_for_those_who_wait_and_no_end_for_jobs(tmp_path: Pa
     settings = {"breaker_deaths": 2, "breaker_pause_seconds": 4.0, "restart_backoff_seconds": (0.0,)}
     with RunningServer(tmp_path, **settings) as running:
         assert_openai_error(running.transcribe(script(exit=1)), 503, "engine_crashed")
-        until_sync(lambda: running.engine._supervisor.resting_seconds)
+        wait_until(lambda: running.engine._supervisor.resting_seconds)
         ready, refused = running.client.get("/health/ready"), running.transcribe(script(text="x"))
         for answer, code in ((ready, "engine_resting"), (refused, "engine_unavailable")):
             error = assert_openai_error(answer, 503, code)
@@ -70,7 +69,7 @@ def test_open_breaker_is_503_for_those_who_wait_and_no_end_for_jobs(tmp_path: Pa
             assert 0 < int(answer.headers["retry-after"]) <= 5
         job = running.client.post("/transcribe", files={"audio": script(text="patience")}).json()
         assert running.client.get(f"/jobs/{job['job_id']}").json()["status"] in ("queued", "processing")
-        done = until_sync(
+        done = wait_until(
             lambda: (
                 (seen := running.client.get(f"/jobs/{job['job_id']}").json())["status"] == "completed"
                 and seen
@@ -124,7 +123,7 @@ def test_real_engine_that_breaks_in_every_way_says_what_an_unbroken_one_says(
                 assert client.worker_deaths == deaths
 
     with caplog.at_level("INFO", logger="scribewire.engine"):
-        run(story)
+        run(story())
     ends = [one.scribewire_event for one in caplog.records if one.getMessage() == "engine_died"]
     assert [end["exit_code"] for end in ends] == [EXIT_ENGINE_FAULT, -signal.SIGABRT, -signal.SIGTERM]
     assert any("Insufficient Memory" in line for line in ends[0]["last_words"])
@@ -155,12 +154,12 @@ def test_growing_audio_is_handed_out_again_whole(model: Path, tmp_path: Path, is
             if is_whole:
                 grow(ended)
             task = asyncio.create_task(client.transcribe(growing, OPTIONS, owner="ann", audio_ended=ended))
-            await until(lambda: client.worker_deaths == 1)
+            await wait_until_async(lambda: client.worker_deaths == 1)
             if not is_whole:
-                await until(lambda: client._hands.held_count == 1)
+                await wait_until_async(lambda: client._hands.held_count == 1)
                 grow(ended)
             transcript = await task
             assert transcript.text == expected.text
             assert transcript.duration_seconds == SPEECH_SECONDS
 
-    run(story)
+    run(story())

@@ -28,8 +28,9 @@ from server.engine_client import EngineClient
 from server.errors import ApiError
 from server.recognition import Recognizer
 from server.speakers import Speakers
-from tests.http.running_server import PATIENCE_SECONDS, RunningServer, assert_openai_error, until
-from tests.process.pools import RATE, SHORT, becomes, pool_of, run, samples_beside, upload
+from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until, wait_until_async
+from tests.http.running_server import RunningServer, assert_openai_error
+from tests.process.pools import RATE, SHORT, pool_of, samples_beside, upload
 from tests.unit.media import LIMITS, encoded, riff, tones
 from tests.unit.tiny_model import write_tiny_model
 
@@ -119,7 +120,7 @@ def test_whole_recording_reaches_the_engine_with_its_warnings_and_times(tmp_path
             assert (engine.begun[0].owner, engine.begun[0].priority) == ("me", "interactive")
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())
 
 
 def test_engine_begins_while_the_recording_is_decoded(tmp_path: Path, hour: Path) -> None:
@@ -128,7 +129,7 @@ def test_engine_begins_while_the_recording_is_decoded(tmp_path: Path, hour: Path
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=40) as (recognizer, engine, _):
             working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
-            await becomes(lambda: engine.begun)
+            await wait_until_async(lambda: engine.begun)
             source = engine.begun[0].audio
             assert source.is_growing
             early = Path(source.path).stat().st_size
@@ -140,7 +141,7 @@ def test_engine_begins_while_the_recording_is_decoded(tmp_path: Path, hour: Path
             assert ended.sample_count == transcript.duration_seconds * RATE
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())
 
 
 def test_recording_whose_child_dies_half_way_fails_with_that(tmp_path: Path, long_recording: Path) -> None:
@@ -149,13 +150,13 @@ def test_recording_whose_child_dies_half_way_fails_with_that(tmp_path: Path, lon
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=1) as (recognizer, engine, pool):
             working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
-            await becomes(lambda: engine.begun)
+            await wait_until_async(lambda: engine.begun)
             os.kill(pool.process_ids[0], signal.SIGKILL)
             with pytest.raises(AudioUndecodable, match="within the limits"):
                 await working
             assert samples_beside(path) == []
 
-    run(work)
+    run(work())
 
 
 def test_dead_engine_stops_the_decoding_too(tmp_path: Path, long_recording: Path) -> None:
@@ -164,17 +165,17 @@ def test_dead_engine_stops_the_decoding_too(tmp_path: Path, long_recording: Path
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=1) as (recognizer, engine, pool):
             working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
-            await becomes(lambda: engine.begun)
+            await wait_until_async(lambda: engine.begun)
             engine.client.on_death("it was killed")
             engine.client.on_state("ready")
-            await becomes(lambda: len(engine.begun) == 2)
+            await wait_until_async(lambda: len(engine.begun) == 2)
             engine.client.on_death("its successor was killed")
             with pytest.raises(EngineCrashed):
                 await working
             assert samples_beside(path) == []
             (await pool.decode(short, is_interactive=True)).close()
 
-    run(work)
+    run(work())
 
 
 def test_cancelled_request_cancels_the_decoding_and_the_engines_work(
@@ -185,7 +186,7 @@ def test_cancelled_request_cancels_the_decoding_and_the_engines_work(
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=1) as (recognizer, engine, pool):
             working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
-            await becomes(lambda: engine.begun)
+            await wait_until_async(lambda: engine.begun)
             working.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await working
@@ -193,7 +194,7 @@ def test_cancelled_request_cancels_the_decoding_and_the_engines_work(
             assert samples_beside(path) == []
             (await pool.decode(short, is_interactive=True)).close()
 
-    run(work)
+    run(work())
 
 
 def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recording: Path) -> None:
@@ -205,7 +206,7 @@ def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recordin
                 asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
                 for path in paths[:2]
             ]
-            await becomes(lambda: all(samples_beside(path) for path in paths[:2]))
+            await wait_until_async(lambda: all(samples_beside(path) for path in paths[:2]))
             with pytest.raises(EngineBusy):
                 await recognizer.transcribe(paths[2], TranscribeOptions(), owner="me")
             assert samples_beside(paths[2]) == []
@@ -213,7 +214,7 @@ def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recordin
                 one.cancel()
             await asyncio.gather(*works, return_exceptions=True)
 
-    run(work)
+    run(work())
 
 
 class NoRoom:
@@ -230,7 +231,7 @@ def test_lack_of_room_is_told_as_such(tmp_path: Path) -> None:
             await recognizer.transcribe(tmp_path, TranscribeOptions(), owner="me")
         assert raised.value.rule.status == 507
 
-    run(work)
+    run(work())
 
 
 # ---- over HTTP -----------------------------------------------------------------------------------------------
@@ -247,9 +248,9 @@ def test_upload_reaches_the_engine_as_samples(tmp_path: Path) -> None:
     with served(tmp_path) as server:
         assert server.transcribe(recording).json()["text"] == expected
         job_id = server.client.post("/transcribe", files={"audio": recording}).json()["job_id"]
-        job = until(lambda: ended_job(server, job_id))
+        job = wait_until(lambda: ended_job(server, job_id))
         assert job["result"]["text"] == expected
-        until(lambda: server.leftovers() == [])
+        wait_until(lambda: server.leftovers() == [])
 
 
 def ended_job(server: RunningServer, job_id: str) -> dict[str, Any] | None:
@@ -263,7 +264,7 @@ def test_bad_upload_is_400_and_a_bad_job_fails_with_the_same_code(tmp_path: Path
             server.transcribe(b"Dear sirs, " * 100), 400, "audio_format_unsupported", param="file"
         )
         job_id = server.client.post("/transcribe", files={"audio": b"Dear sirs, " * 100}).json()["job_id"]
-        job = until(lambda: ended_job(server, job_id))
+        job = wait_until(lambda: ended_job(server, job_id))
         assert job["error"]["code"] == "audio_format_unsupported"
         assert server.client.delete(f"/jobs/{job_id}").status_code == 200
         assert server.leftovers() == []
@@ -279,7 +280,7 @@ def test_killed_child_is_400_for_its_upload_and_the_server_stays_up(
             target=lambda: answers.append(server.transcribe(long_recording.read_bytes()))
         )
         asking.start()
-        until(lambda: written_samples(server))
+        wait_until(lambda: written_samples(server))
         os.kill(pool.process_ids[0], signal.SIGKILL)
         asking.join(PATIENCE_SECONDS)
         assert_openai_error(answers[0], 400, "audio_undecodable", param="file")
@@ -305,11 +306,11 @@ def test_client_that_goes_away_while_its_upload_is_decoded_leaves_nothing(
             b"content-type: multipart/form-data; boundary=b\r\ncontent-length: %d\r\n\r\n"
             % (server.port, len(head))
         )
-        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(request + head)
-            until(lambda: written_samples(server))
+            wait_until(lambda: written_samples(server))
             children = pool.process_ids
-        until(lambda: server.leftovers() == [])
+        wait_until(lambda: server.leftovers() == [])
         assert server.transcribe(SHORT).status_code == 200
         assert pool.process_ids == children
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -22,7 +20,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.serve import bind, load_failure
-from tests.http.running_server import PATIENCE_SECONDS, RunningServer, assert_openai_error, script, until
+from tests.fakes.waiting import PATIENCE_SECONDS, in_time, wait_until
+from tests.http.running_server import RunningServer, assert_openai_error, script
 
 pytestmark = pytest.mark.process
 
@@ -32,6 +31,7 @@ HEAVY = {"mlx", "av", "tokenizers", "numpy", "huggingface_hub", "torch"}
 PROGRAM = """
 import gc, json, sys
 from pathlib import Path
+from typing import Any
 from server.serve import serve
 from server.settings import Settings
 if __name__ == "__main__":
@@ -45,7 +45,7 @@ if __name__ == "__main__":
 
 
 class Served:
-    """A started server process; `wait` reads the rest of what it says."""
+    """A started server process; `wait_ended` reads the rest of what it says."""
 
     def __init__(self, data: Path, program: Path, settings: dict[str, object]) -> None:
         program.write_text(PROGRAM)
@@ -62,15 +62,29 @@ class Served:
 
     def until_ready(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
+        while line := in_time(self.process.stdout.readline):
             self.said.append(line.rstrip("\n"))
             if "ready on " in line:
                 self.address = line.split("ready on ")[1].strip()
             if "scribewire serve --model" in line:
                 return
-        raise AssertionError(f"not ready: {self.said} {self.process.stderr.read()}")
+        raise AssertionError(f"not ready: {self.wait_ended()}")
 
-    def wait(self) -> tuple[int, str, str]:
+    def figure(self, name: str) -> float:
+        """A metric without labels, as the server tells it now."""
+        lines = httpx.get(f"{self.address}/metrics", timeout=PATIENCE_SECONDS).text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+    def is_stopping(self) -> bool:
+        """Whether it has heard a signal: it takes no new connection."""
+        host, port = self.address.removeprefix("http://").rsplit(":", 1)
+        try:
+            socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    def wait_ended(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
         return self.process.returncode, "\n".join(self.said) + "\n" + out, err
 
@@ -84,7 +98,7 @@ def served(data: Path, **settings: object) -> Iterator[Served]:
     finally:
         if running.process.poll() is None:
             running.process.kill()
-            running.process.communicate()
+            running.process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def workers_of(process_id: int) -> list[psutil.Process]:
@@ -107,7 +121,7 @@ def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: sign
         )
         assert response.json()["text"] == "Hello."
         running.process.send_signal(number)
-        code, out, err = running.wait()
+        code, out, err = running.wait_ended()
     assert code == 0
     assert "scribewire: stopped" in out
     assert plain_lines(err) == []
@@ -132,7 +146,15 @@ def test_what_is_printed_names_address_model_curl_and_the_real_model(tmp_path: P
         command = next(line.strip() for line in running.said if "curl" in line)
         assert "'file=@hello there.wav'" in command
         (tmp_path / "hello there.wav").write_bytes(script(text="As printed."))
-        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command,
+            shell=True,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE_SECONDS,
+        )
         assert json.loads(done.stdout)["text"] == "As printed."
 
 
@@ -140,7 +162,7 @@ def test_port_in_use_is_one_line_and_exit_1(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with served(tmp_path / "data", port=port) as running:
-            code, _, err = running.wait()
+            code, _, err = running.wait_ended()
     assert code == 1
     assert plain_lines(err) == [
         f"scribewire: port {port} on 127.0.0.1 is in use; "
@@ -150,7 +172,7 @@ def test_port_in_use_is_one_line_and_exit_1(tmp_path: Path):
 
 def test_listening_socket_says_that_it_is_tcp_so_that_answers_are_not_delayed():
     with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
-        accepted, _ = listener.accept()
+        accepted, _ = in_time(listener.accept)
         with accepted:
             # What asyncio looks at before it sets TCP_NODELAY.
             assert accepted.proto == socket.IPPROTO_TCP
@@ -159,7 +181,7 @@ def test_listening_socket_says_that_it_is_tcp_so_that_answers_are_not_delayed():
 
 def test_model_that_cannot_be_loaded_is_one_line_and_exit_1(tmp_path: Path):
     with served(tmp_path / "data", model="fake:refuse=model_missing") as running:
-        code, _, err = running.wait()
+        code, _, err = running.wait_ended()
     assert code == 1
     (line,) = plain_lines(err)
     assert "refuses to load" in line
@@ -187,7 +209,7 @@ def test_failed_load_names_each_way_out_once(
 
 def test_address_beyond_loopback_without_a_key_is_one_line_and_exit_1(tmp_path: Path):
     with served(tmp_path / "data", host="0.0.0.0") as running:
-        code, _, err = running.wait()
+        code, _, err = running.wait_ended()
     assert code == 1
     (line,) = plain_lines(err)
     assert "scribewire keys create" in line
@@ -212,7 +234,7 @@ def test_unusable_data_folder_is_one_line_and_exit_1(tmp_path: Path, kind: str):
         (data / "keys.json").write_text("{")
     running = Served(data / "program.py" if kind == "a file" else data, tmp_path / "program.py", {})
     (data / "program.py").write_text("not a folder")
-    code, _, err = running.wait()
+    code, _, err = running.wait_ended()
     assert code == 1
     (line,) = plain_lines(err)
     assert line.startswith("scribewire: ")
@@ -224,16 +246,16 @@ def test_killed_front_takes_its_worker_along_and_its_uploads_are_swept(tmp_path:
         running.until_ready()
         (worker,) = workers_of(running.process.pid)
         port = int(running.address.rsplit(":", 1)[1])
-        with socket.create_connection(("127.0.0.1", port)) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection:
             connection.sendall(
                 f"POST /transcribe HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 1000\r\n"
                 "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
                 '--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nprivate'.encode()
             )
-            until(lambda: list((data / "uploads").glob("server-*/*/recording")))
+            wait_until(lambda: list((data / "uploads").glob("server-*/*/recording")))
             running.process.kill()
-            running.process.wait()
-        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+            running.process.wait(PATIENCE_SECONDS)
+        wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
     assert list((data / "uploads").glob("server-*/*/recording"))
     with served(data) as again:
         again.until_ready()
@@ -241,41 +263,40 @@ def test_killed_front_takes_its_worker_along_and_its_uploads_are_swept(tmp_path:
 
 
 def test_stop_lets_a_request_in_hand_finish(tmp_path: Path):
-    with served(tmp_path / "data", drain_seconds=20) as running:
+    gate = tmp_path / "gate"
+    with (
+        served(tmp_path / "data", drain_seconds=PATIENCE_SECONDS) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
         running.until_ready()
-        slow = script(text="finished", delay_seconds=1)
-        with (
-            httpx.Client() as client,
-            client.stream(
-                "POST",
-                f"{running.address}/v1/audio/transcriptions",
-                files={"file": interrupting(slow, running)},
-            ) as response,
-        ):
-            assert json.loads(response.read())["text"] == "finished"
-        assert running.wait()[0] == 0
+        request = started_request(running, pool, text="finished", gate=str(gate))
+        running.process.send_signal(signal.SIGTERM)
+        wait_until(running.is_stopping)
+        assert not request.done()
+        gate.touch()
+        assert request.result(PATIENCE_SECONDS).json()["text"] == "finished"
+        assert running.wait_ended()[0] == 0
 
 
-def started_request(running: Served, pool: ThreadPoolExecutor) -> Future[httpx.Response]:
-    """A request that will not end by itself, in the engine's hands."""
+def started_request(running: Served, pool: ThreadPoolExecutor, **keys: Any) -> Future[httpx.Response]:
+    """A request that is in the engine's hands."""
     request = pool.submit(
         httpx.post,
         f"{running.address}/v1/audio/transcriptions",
-        files={"file": script(hang=True)},
+        files={"file": script(**keys)},
         timeout=PATIENCE_SECONDS,
     )
-    until(lambda: list(running.data.glob("uploads/server-*/*/recording")))
-    time.sleep(0.3)
+    wait_until(lambda: running.figure("scribewire_engine_recordings") == 1)
     return request
 
 
 def test_request_that_outlasts_the_drain_is_503_and_the_stop_is_clean(tmp_path: Path):
     with served(tmp_path / "data", drain_seconds=1) as running, ThreadPoolExecutor(1) as pool:
         running.until_ready()
-        request = started_request(running, pool)
+        request = started_request(running, pool, hang=True)
         running.process.send_signal(signal.SIGTERM)
         assert_openai_error(request.result(PATIENCE_SECONDS), 503, "server_stopping")
-        code, out, err = running.wait()
+        code, out, err = running.wait_ended()
     assert code == 0
     assert "scribewire: stopped" in out
     assert plain_lines(err) == []
@@ -285,35 +306,24 @@ def test_second_interrupt_stops_at_once_and_cleanly(tmp_path: Path):
     with served(tmp_path / "data", drain_seconds=600) as running, ThreadPoolExecutor(1) as pool:
         running.until_ready()
         (worker,) = workers_of(running.process.pid)
-        request = started_request(running, pool)
+        request = started_request(running, pool, hang=True)
         running.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        wait_until(running.is_stopping)
         assert running.process.poll() is None
         running.process.send_signal(signal.SIGINT)
-        code, out, err = running.wait()
-        assert request.exception(PATIENCE_SECONDS) or request.result().status_code == 503
+        code, out, err = running.wait_ended()
+        assert request.exception(PATIENCE_SECONDS) or request.result(0).status_code == 503
     assert code == 0
     assert "scribewire: stopped" in out
     assert plain_lines(err) == []
     assert not worker.is_running()
 
 
-def interrupting(recording: bytes, running: Served):
-    """The recording as a file; half a second after it was read the server is told to stop."""
-
-    def stop() -> None:
-        time.sleep(0.5)
-        running.process.send_signal(signal.SIGTERM)
-
-    threading.Thread(target=stop, daemon=True).start()
-    return io.BytesIO(recording)
-
-
 def kill_worker_at_work(running: RunningServer) -> None:
     deaths = running.engine.worker_deaths
-    until(lambda: running.leftovers() and running.engine._hands.held_count)
+    wait_until(lambda: running.leftovers() and running.engine._hands.held_count)
     os.kill(running.engine.worker_process_id, signal.SIGKILL)
-    until(lambda: running.engine.worker_deaths > deaths)
+    wait_until(lambda: running.engine.worker_deaths > deaths)
 
 
 def test_request_whose_two_workers_are_killed_is_503_and_the_next_one_succeeds(tmp_path: Path):
@@ -335,14 +345,14 @@ def test_client_that_leaves_cancels_its_work_and_leaves_nothing(tmp_path: Path):
         with pytest.raises(httpx.ReadTimeout):
             impatient.post("/v1/audio/transcriptions", files={"file": script(delay_seconds=600)})
         impatient.close()
-        until(lambda: not running.leftovers())
-        until(lambda: running.transcribe(script(text="free")).status_code == 200)
+        wait_until(lambda: not running.leftovers())
+        wait_until(lambda: running.transcribe(script(text="free")).status_code == 200)
 
 
 def test_job_whose_worker_dies_fails_and_says_so(tmp_path: Path):
     with RunningServer(tmp_path) as running:
         job_id = running.client.post("/transcribe", files={"audio": script(exit=5)}).json()["job_id"]
-        job = until(
+        job = wait_until(
             lambda: (job := running.client.get(f"/jobs/{job_id}").json())["status"] == "failed" and job
         )
         assert job["error"]["code"] == "engine_crashed"

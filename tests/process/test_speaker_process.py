@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +19,10 @@ import pytest
 from engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
 from engine.protocol.speaker_process import SpeakerProcess
 from engine.protocol.speakers import DiarizationConfig, Diarize, VoiceReference
+from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, wait_until
 from tests.speaker_stand_in import MODULE
 
 pytestmark = pytest.mark.process
-PATIENCE_SECONDS = 60.0
 
 
 def started(**config: object) -> SpeakerProcess:
@@ -159,10 +158,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path):
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = psutil.Process(int(parent.stdout.readline()))
+    child = psutil.Process(int(in_time(parent.stdout.readline)))
     os.kill(parent.pid, signal.SIGKILL)
-    parent.wait()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "it outlived its parent"
-        time.sleep(0.05)
+    parent.wait(PATIENCE_SECONDS)
+    wait_until(lambda: is_gone(child.pid))

@@ -30,12 +30,11 @@ from engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
+from tests.fakes.waiting import PATIENCE_SECONDS
 from tests.parity.clips import uniform
 from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
-
-PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +53,16 @@ def worker(folder: Path) -> Iterator[WorkerHandle]:
 
 def receive(handle: WorkerHandle) -> FromWorker:
     """The next message that is not a heartbeat."""
-    while True:
-        assert handle.pipe.poll(PATIENCE_SECONDS), "the worker said nothing"
-        message: FromWorker = handle.pipe.recv()
-        if not isinstance(message, Heartbeat):
-            return message
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while isinstance(message := receive_any(handle), Heartbeat):
+        assert time.monotonic() < deadline, "the worker said nothing but that it lives"
+    return message
+
+
+def receive_any(handle: WorkerHandle) -> FromWorker:
+    assert handle.pipe.poll(PATIENCE_SECONDS), "the worker said nothing"
+    message: FromWorker = handle.pipe.recv()
+    return message
 
 
 def receive_end(handle: WorkerHandle) -> Completed | Failed:
@@ -76,7 +80,8 @@ def iter_started(handle: WorkerHandle, count: int) -> Iterator[Started]:
 
 
 def pcm_file(tmp_path: Path, seconds: float) -> AudioSource:
-    path = tmp_path / f"{seconds}.pcm"
+    """A new recording; none is written twice, for the worker may be reading it."""
+    path = tmp_path / f"{len(list(tmp_path.iterdir()))}-{seconds}.pcm"
     (0.2 * uniform(f"worker/{seconds}", int(seconds * 16_000))).astype("<f4").tofile(path)
     return AudioSource(str(path), kind="pcm_float32")
 
@@ -253,8 +258,7 @@ def test_heartbeats_carry_counters_that_grow_with_work(worker: WorkerHandle, tmp
     active: list[int] = []
     deadline = time.monotonic() + PATIENCE_SECONDS
     while np.unique(counts).size < 2 and time.monotonic() < deadline:
-        assert worker.pipe.poll(PATIENCE_SECONDS)
-        message = worker.pipe.recv()
+        message = receive_any(worker)
         if isinstance(message, Heartbeat):
             counts.append(message.tokens_done)
             active.append(message.active_requests)

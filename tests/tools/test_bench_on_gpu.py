@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fakes.waiting import PATIENCE_SECONDS
 from tools.bench.on_gpu import SUMMARY, Part, main, parts, run
 
 pytestmark = pytest.mark.process
@@ -28,7 +29,9 @@ def outcomes(out: Path) -> dict[str, str]:
 @pytest.mark.parametrize("part", EVERY, ids=lambda part: part.name)
 def test_every_option_that_a_part_gives_is_in_the_help_of_its_command(part: Part) -> None:
     words = part.command[: 4 if "engine.cli" in part.command else 3]
-    said = subprocess.run([*words, "--help"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [*words, "--help"], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    ).stdout
     options = [word for word in part.command if word.startswith("--")]
     assert options
     assert [option for option in options if option not in said] == []

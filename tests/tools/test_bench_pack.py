@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes.waiting import PATIENCE_SECONDS
 from tools.bench import pack_for_gpu
 
 LIMIT = 40_000
@@ -42,7 +43,12 @@ def test_parts_stay_under_the_limit_and_install_to_what_was_packed(tmp_path: Pat
             assert not (together / file.name).exists()
             file.rename(together / file.name)
     site = tmp_path / "site"
-    subprocess.run(["sh", str(together / "install.sh"), str(site)], check=True, capture_output=True)
+    subprocess.run(
+        ["sh", str(together / "install.sh"), str(site)],
+        check=True,
+        capture_output=True,
+        timeout=PATIENCE_SECONDS,
+    )
     found = {
         path.relative_to(site).as_posix(): path.read_bytes() for path in site.rglob("*") if path.is_file()
     }
@@ -51,7 +57,13 @@ def test_parts_stay_under_the_limit_and_install_to_what_was_packed(tmp_path: Pat
 
 def test_install_without_a_folder_says_what_to_name(tmp_path: Path) -> None:
     (tmp_path / "install.sh").write_text(pack_for_gpu.INSTALL, encoding="utf-8")
-    done = subprocess.run(["sh", str(tmp_path / "install.sh")], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", str(tmp_path / "install.sh")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
     assert done.returncode != 0
     assert "name a folder" in done.stderr
 

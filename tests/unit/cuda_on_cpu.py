@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS
+
 
 @cache
 def what_is_missing() -> str | None:
@@ -25,7 +27,11 @@ def what_is_missing() -> str | None:
     if shutil.which("cc") is None:
         return "a CUDA kernel's source is run by way of a C compiler, and there is none"
     probe = subprocess.run(
-        ["cc", "-xc", "-fsyntax-only", "-"], input=b"_Float16 x;", capture_output=True, check=False
+        ["cc", "-xc", "-fsyntax-only", "-"],
+        input=b"_Float16 x;",
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     return "this C compiler knows no 16-bit numbers (GCC does from 12 on)" if probe.returncode else None
 
@@ -59,6 +65,7 @@ class CpuKernel:
             + [f"-D{name}={value}" for name, value in defined.items()]
             + [str(Path(__file__).with_suffix(".c")), "-o", str(library), "-lm"],
             check=True,
+            timeout=STORY_SECONDS,
         )
         self._run = ctypes.CDLL(str(library)).run
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from tests.fakes.waiting import join
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -76,7 +78,7 @@ class FakeHub:
             finally:
                 self.is_over.set()
                 server.shutdown()
-                thread.join()
+                join(thread)
 
 
 class _HubHandler(http.server.BaseHTTPRequestHandler):

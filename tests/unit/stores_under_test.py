@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from server.jobs.job import Claim, Job, JobEvent, JobFailure, StoredAudio, Submi
 from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import JobStore, StoreRules
 
-PATIENCE_SECONDS = 60.0
 ENGINES: dict[str, Callable[..., JobStore]] = {
     "file": SqliteJobStore,
     "memory": partial(SqliteJobStore, in_memory=True),
@@ -92,16 +90,6 @@ class StoreUnderTest:
     async def log(self, job: Job, *, after_id: int = 0) -> list[JobEvent]:
         """All events of a job that is over."""
         return [event async for event in self.store.events(job.job_id, job.owner, after_id=after_id)]
-
-
-def run(story: Coroutine[Any, Any, None]) -> None:
-    """Run a test's story; a hang ends it."""
-
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            await story
-
-    asyncio.run(bounded())
 
 
 def transcript(text: str = "Good morning.") -> Transcript:

@@ -12,6 +12,7 @@ import pytest
 
 from engine.protocol import allocator
 from engine.protocol.allocator import preloadable, preloaded
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -52,7 +53,9 @@ def test_without_the_cuda_build_nothing_is_looked_for(monkeypatch: pytest.Monkey
 def preload_seen_by_a_child() -> str:
     code = "import os; print(os.environ.get('LD_PRELOAD', ''))"
     # The dynamic linker complains about a library that is not there, and goes on.
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     return result.stdout.strip()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import engine.batching
 import engine.bench.peers
 from engine.batching.forcing import SPREAD, forced_token_count
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 FORCING_FILE = Path(engine.batching.__file__).parent / "forcing.py"
 RIG_FILE = Path(engine.bench.peers.__file__).parent / "rig.py"
@@ -68,5 +69,6 @@ def test_the_forcing_file_runs_by_itself_under_another_python() -> None:
         text=True,
         check=True,
         cwd="/",
+        timeout=PATIENCE_SECONDS,
     )
     assert json.loads(done.stdout) == [forced_token_count(10.0, seed) for seed in range(5)]

@@ -13,6 +13,7 @@ import engine.cli
 import server.cli
 from engine.protocol.config import DEFAULT_MODEL
 from server.settings import Settings, settings_table
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,7 @@ def modules_after(code: str) -> set[str]:
         text=True,
         check=True,
         env=os.environ,
+        timeout=PATIENCE_SECONDS,
     )
     return set(done.stdout.splitlines()[-1].split())
 

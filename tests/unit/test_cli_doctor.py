@@ -16,6 +16,7 @@ from engine.cli.console import Console
 from engine.cli.doctor import ChildResult, Finding, run_python, show_findings
 from engine.demo import SampleRecording
 from engine.protocol.config import DEFAULT_ALIGNER
+from tests.fakes.waiting import PATIENCE_SECONDS, join
 from tests.unit.fake_hub import FakeHub, model_files
 
 GOOD_MLX = ChildResult(0, json.dumps({"version": "0.32.4", "device": "cpu", "sum": 64**3}), "")
@@ -134,6 +135,7 @@ def test_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
 
 def test_port_in_use_is_a_failure_unless_a_scribewire_is_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(PATIENCE_SECONDS)
         port = other.getsockname()[1]
         # Accepts and says nothing: closed at once, so that the doctor need not wait.
         threading.Thread(target=lambda: other.accept()[0].close(), daemon=True).start()
@@ -154,7 +156,7 @@ def test_port_of_a_healthy_scribewire_is_no_failure() -> None:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         finding = doctor.check_port(server.server_port)
-        thread.join()
+        join(thread)
     assert finding.status == "ok"
     assert "serving" in finding.detail
 

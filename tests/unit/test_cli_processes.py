@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.waiting import wait_until
 from tests.unit.fake_hub import FakeHub, model_files
 
 MODEL = "someone/Small-ASR"
@@ -76,12 +76,12 @@ def test_interrupted_pull_keeps_what_arrived_and_the_next_goes_on(hub: FakeHub, 
 
 def wait_for_partial(home: Path, process: "subprocess.Popen[str]") -> Path:
     """The half-written file, once something is in it: what was sent may still be on its way to the disk."""
-    while process.poll() is None:
-        for path in home.rglob("*.incomplete"):
-            if path.stat().st_size:
-                return path
-        time.sleep(0.01)
-    raise AssertionError(f"the command ended: {finished(process)}")
+
+    def begun() -> list[Path]:
+        assert process.poll() is None, f"the command ended: {finished(process)}"
+        return [path for path in home.rglob("*.incomplete") if path.stat().st_size]
+
+    return wait_until(begun)[0]
 
 
 def test_closed_pipe_is_no_traceback(hub: FakeHub, tmp_path: Path) -> None:

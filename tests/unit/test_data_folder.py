@@ -21,9 +21,9 @@ from server.jobs.job import Job, Submission
 from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import JobStore, StoreRules
 from server.keys import KeyStore
-from tests.http.running_server import RunningServer, until
+from tests.fakes.waiting import run, wait_until
+from tests.http.running_server import RunningServer
 from tests.unit.make_data_folder import OPTIONS, URL
-from tests.unit.stores_under_test import run
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 WRITTEN: dict[str, Any] = json.loads((FIXTURES / "data_folder.json").read_text(encoding="utf-8"))
@@ -172,7 +172,7 @@ def test_server_shows_each_key_its_jobs_and_does_what_was_left(data: Path):
             }
             assert [job["job_id"] for job in get("/jobs", key)["data"]] == list(mine.values())[::-1]
             for name, job_id in mine.items():
-                done = until(
+                done = wait_until(
                     lambda job_id=job_id, key=key: (one := get(f"/jobs/{job_id}", key))["finished_at"] and one
                 )
                 written = JOBS[name]["job"]
@@ -190,9 +190,9 @@ def test_server_shows_each_key_its_jobs_and_does_what_was_left(data: Path):
             return get(f"/jobs/{JOBS[name]['job']['job_id']}", key)["callback"]
 
         # This server allows no address, so that the attempts it makes end there.
-        tried = until(lambda: (one := webhook("failed", "ann"))["status"] == "given_up" and one)
+        tried = wait_until(lambda: (one := webhook("failed", "ann"))["status"] == "given_up" and one)
         assert tried["attempts"] == 2
-        tried = until(lambda: (one := webhook("cancelled", "bob"))["status"] == "given_up" and one)
+        tried = wait_until(lambda: (one := webhook("cancelled", "bob"))["status"] == "given_up" and one)
         assert tried["attempts"] == 1
         assert webhook("completed", "ann")["status"] == "delivered"
 

@@ -8,7 +8,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -39,10 +38,10 @@ from engine.protocol.decoding import (
     to_line,
 )
 from engine.protocol.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
+from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, wait_until
 from tests.unit.media import LIMITS, LOSSLESS, encoded, riff, tones
 
 PROJECT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 60.0
 MB = 1 << 20
 
 child_process = pytest.mark.process
@@ -397,7 +396,12 @@ def test_limits_are_the_systems_own(start: Callable[..., Child]) -> None:
 def test_it_loads_no_mlx_and_no_server() -> None:
     program = "import sys, engine.decode_child; print(*{name.partition('.')[0] for name in sys.modules})"
     run = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
     )
     assert {"mlx", "tokenizers", "server", "fastapi"}.isdisjoint(run.stdout.split())
     assert "av" in run.stdout.split()
@@ -432,10 +436,9 @@ if {is_busy}:
 print(handle.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    front = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
+    front = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert front.returncode == -signal.SIGKILL, front.stderr
     child_id = int(front.stdout)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while psutil.pid_exists(child_id) and psutil.Process(child_id).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the child is an orphan"
-        time.sleep(0.01)
+    wait_until(lambda: is_gone(child_id))

@@ -14,11 +14,12 @@ from engine.protocol.messages import AudioEnded, AudioSource, Completed, TextDel
 from engine.protocol.transcript import TokenLogprob, Transcript
 from server.engine_hands import Hands
 from server.engine_requests import AudioOutcome, Callbacks, EngineRequest
+from tests.fakes.waiting import run
 
 
 def on_a_loop(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     def test() -> None:
-        asyncio.run(story())
+        run(story())
 
     test.__name__, test.__doc__ = story.__name__, story.__doc__
     return test
@@ -95,7 +96,7 @@ def test_second_worker_is_heard_from_where_the_first_one_stopped(second: list[st
         assert ear.news == news
         assert ear.end("One two three") == "One two three"
 
-    asyncio.run(story())
+    run(story())
 
 
 @on_a_loop
@@ -115,7 +116,7 @@ def test_text_that_begins_otherwise_ends_the_request_and_is_not_heard(second: li
         with pytest.raises(EngineCrashed, match="does not begin with what was sent"):
             ear.request.future.result()
 
-    asyncio.run(story())
+    run(story())
 
 
 @on_a_loop

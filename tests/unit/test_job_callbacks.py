@@ -14,7 +14,8 @@ from server.jobs.callback import LEASE_SECONDS, Delivery
 from server.jobs.job import CallbackState
 from server.jobs.store import IdempotencyConflict
 from server.metrics.instruments import Metrics
-from tests.unit.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, run, transcript
+from tests.fakes.waiting import run, wait_until_async, waits_for_event
+from tests.unit.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 
 URL = "https://hooks.example.org/done?token=1"
 
@@ -113,7 +114,7 @@ def test_waiting_for_something_to_tell_ends_when_a_job_does(under: StoreUnderTes
         async with under.opened() as store:
             job = await under.submit(callback_url=URL)
             waiting = asyncio.create_task(store.take_callbacks(wait_seconds=50))
-            await asyncio.sleep(0.01)
+            await wait_until_async(lambda: waits_for_event(waiting))
             await store.cancel(job.job_id, "ann")
             (one,) = await waiting
             assert one.job_id == job.job_id
@@ -163,7 +164,7 @@ def test_what_is_due_survives_the_death_of_the_server(tmp_path: Path):
             (again,) = await store.take_callbacks()
             assert (again.delivery_id, again.body, again.attempt) == (one.delivery_id, one.body, 2)
 
-    run(second(asyncio.run(first())))
+    run(second(run(first())))
 
 
 # ---- who tells them ------------------------------------------------------------------------------------------
@@ -195,11 +196,6 @@ async def ended(under: StoreUnderTest, count: int = 1) -> list[str]:
     return [job.job_id for job in jobs]
 
 
-async def true(claim) -> None:
-    while not await claim():
-        await asyncio.sleep(0.005)
-
-
 def test_attempts_go_on_for_hours_with_growing_pauses_and_then_end(under: StoreUnderTest):
     async def story():
         async with under.opened() as store:
@@ -219,7 +215,7 @@ def test_attempts_go_on_for_hours_with_growing_pauses_and_then_end(under: StoreU
             async def is_given_up() -> bool:
                 return (await store.get(job_id, "ann")).callback.status == "given_up"
 
-            await true(is_given_up)
+            await wait_until_async(is_given_up)
             await teller.stop()
             assert due_after == [*RETRY_SECONDS, 0.0]
             assert len(telling.made) == 10
@@ -243,7 +239,7 @@ def test_receiver_decides_that_it_is_enough_or_how_long_to_wait(under: StoreUnde
                 states = [(await store.get(job_id, "ann")).callback for job_id in (gone, later)]
                 return all(state.last_error for state in states)
 
-            await true(are_noted)
+            await wait_until_async(are_noted)
             under.clocks.pass_time(800)
             assert await store.take_callbacks() == ()
             await teller.stop()
@@ -265,7 +261,7 @@ def test_receivers_that_hang_are_bounded_in_number_and_never_hold_up_a_stop(unde
             async def are_busy() -> bool:
                 return len(telling.made) >= 3
 
-            await true(are_busy)
+            await wait_until_async(are_busy)
             for _ in range(50):
                 await asyncio.sleep(0)
             assert len(telling.made) == 3

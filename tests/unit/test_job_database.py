@@ -14,7 +14,7 @@ import pytest
 from server.jobs.group_commit import Effects, GroupCommitWriter
 from server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
 from server.jobs.store import JobStoreDiskFull, JobStoreFull, JobStoreUnavailable
-from tests.unit.stores_under_test import PATIENCE_SECONDS, run
+from tests.fakes.waiting import PATIENCE_SECONDS, run
 
 
 class Written:
@@ -111,7 +111,7 @@ class WatchedLock:
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             self._waiting.set()
-            self._lock.acquire()
+            assert self._lock.acquire(timeout=PATIENCE_SECONDS), "nobody gave the lock back"
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()

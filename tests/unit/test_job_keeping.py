@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.job import JobEvent
+from server.jobs.job import Job, JobEvent
 from server.jobs.store import (
     DAY_SECONDS,
     CursorInvalid,
@@ -16,7 +16,8 @@ from server.jobs.store import (
     JobNotRetryable,
     JobStoreUnavailable,
 )
-from tests.unit.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, run, transcript
+from tests.fakes.waiting import run, wait_until_async, waits_for_event
+from tests.unit.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -92,14 +93,22 @@ def test_log_is_followed_live_by_many_and_ends_with_the_job(under: StoreUnderTes
     run(story())
 
 
+async def listen(under: StoreUnderTest, job: Job, heard: list[JobEvent]) -> None:
+    """Follow a job's log to its end."""
+    async for event in under.store.events(job.job_id, job.owner):
+        heard.append(event)
+
+
 def test_log_of_an_erased_job_ends(under: StoreUnderTest):
     async def story():
         async with under.opened() as store:
             job = await under.submit()
-            listening = asyncio.create_task(under.log(job))
-            await asyncio.sleep(0.01)
+            heard: list[JobEvent] = []
+            listening = asyncio.create_task(listen(under, job, heard))
+            await wait_until_async(lambda: heard)
             assert await store.erase(job.job_id, "ann")
-            assert kinds(await listening) == ["queued"]
+            await listening
+            assert kinds(heard) == ["queued"]
             assert await under.log(job) == []
 
     run(story())
@@ -394,12 +403,13 @@ def test_closed_store_says_so_and_leaves_nobody_waiting(under: StoreUnderTest):
         async with under.opened() as store:
             job = await under.submit()
             claim = await under.claim()
+            heard: list[JobEvent] = []
             waiting = [
-                asyncio.create_task(under.log(job)),
+                asyncio.create_task(listen(under, job, heard)),
                 asyncio.create_task(store.wait_until_lost(claim)),
                 asyncio.create_task(store.claim("w2", wait_seconds=50)),
             ]
-            await asyncio.sleep(0.01)
+            await wait_until_async(lambda: heard and all(map(waits_for_event, waiting[1:])))
         ends = await asyncio.gather(*waiting, return_exceptions=True)
         assert all(not isinstance(end, BaseException) or isinstance(end, JobStoreUnavailable) for end in ends)
         await store.close()

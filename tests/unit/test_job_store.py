@@ -17,7 +17,8 @@ from server.jobs.store import (
     JobStoreFull,
     JobStoreUnavailable,
 )
-from tests.unit.stores_under_test import ALL_OPTIONS, CRASH, ENGINES, REFUSED, StoreUnderTest, run, transcript
+from tests.fakes.waiting import run, wait_until_async, waits_for_event
+from tests.unit.stores_under_test import ALL_OPTIONS, CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 
 
 @pytest.fixture(params=list(ENGINES))
@@ -164,7 +165,7 @@ def test_waiting_claim_gets_a_job_as_soon_as_there_is_one(under: StoreUnderTest)
     async def story():
         async with under.opened() as store:
             waiting = asyncio.create_task(store.claim("w1", wait_seconds=50))
-            await asyncio.sleep(0.01)
+            await wait_until_async(lambda: waits_for_event(waiting))
             job = await under.submit()
             (claim,) = await waiting
             assert claim.job.job_id == job.job_id
@@ -259,7 +260,7 @@ def test_lost_claim_is_noticed_at_once_however_it_is_lost(under: StoreUnderTest)
                 claim = await under.claim()
                 noticed = asyncio.create_task(store.wait_until_lost(claim))
                 await store.heartbeat(claim, audio_seconds_done=1.0)
-                await asyncio.sleep(0.01)
+                await wait_until_async(lambda task=noticed: task.done() or waits_for_event(task))
                 assert not noticed.done()
                 match way:
                     case "cancel":
@@ -344,7 +345,7 @@ def test_drain_gives_everything_back_uncharged_and_hands_out_nothing(under: Stor
             held = await store.claim("w1", limit=2)
             await under.claim("w2")
             waiting = asyncio.create_task(store.claim("w3", wait_seconds=50))
-            await asyncio.sleep(0.01)
+            await wait_until_async(lambda: waits_for_event(waiting))
             assert await store.drain() == 3
             assert await waiting == ()
             assert await store.claim("w1") == ()

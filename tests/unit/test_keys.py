@@ -22,6 +22,7 @@ from server.keys import (
     is_loopback,
 )
 from server.settings import Settings
+from tests.fakes.waiting import join
 
 
 def test_secret_is_256_bits_and_is_nowhere_on_disk(tmp_path: Path):
@@ -147,8 +148,7 @@ def test_keys_made_at_once_are_all_kept(tmp_path: Path):
     threads = [threading.Thread(target=KeyStore(tmp_path).create, args=(str(n),)) for n in range(16)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join(*threads)
     assert len({key.key_id for key in KeyStore(tmp_path).list()}) == 16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.json", "keys.json.lock"]
 

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 
 from deploy import check_wheel, lock
 from deploy.docker import replay
+from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS
 from tests.import_rules import Tree
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -61,6 +62,7 @@ def run_make(*arguments: str, **environment: str) -> "subprocess.CompletedProces
         text=True,
         env={**inherited, **environment},
         check=False,
+        timeout=STORY_SECONDS,
     )
 
 
@@ -208,7 +210,9 @@ class TestContinuousIntegration:
     def run(self, checkout: Path, failing: str) -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "FAILING": failing}
         command = ["bash", str(checkout / ".ci" / "run")]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        )
 
     @pytest.mark.parametrize("failing", ["test", "lint", "types", "wheel", "compat", "container-replay"])
     def test_any_failing_step_fails_the_run_and_the_later_steps_are_still_run(
@@ -279,7 +283,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "--directory",
         str(folder),
     ]
-    subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL, timeout=STORY_SECONDS)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         return {one.name.partition("/")[2] for one in archive.getmembers() if one.isfile()}
 
@@ -296,7 +300,10 @@ class TestSourceArchive:
     def test_it_holds_the_files_of_the_checkout_and_no_other(self, archived: set[str]) -> None:
         def listed(*options: str) -> set[str]:
             command = ["git", "ls-files", "-z", *options]
-            names = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+            done = subprocess.run(
+                command, cwd=PROJECT, check=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+            )
+            names = done.stdout
             return {name for name in names.split("\0") if name and (PROJECT / name).is_file()}
 
         tracked = listed()

@@ -14,6 +14,7 @@ from engine.protocol.process_memory import (
     resident_bytes,
     share_one_heap,
 )
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 MB = 1 << 20
 
@@ -31,7 +32,9 @@ def test_child_does_not_count_what_its_parent_held() -> None:
     held = bytearray(300 * MB)
     held[::4096] = b"x" * len(held[::4096])
     program = "from engine.protocol.process_memory import peak_resident_bytes; print(peak_resident_bytes())"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     assert int(said.stdout) < 200 * MB
     assert len(held) == 300 * MB
 
@@ -58,7 +61,11 @@ print(resident_bytes() - before)
 def test_large_buffers_go_back_to_the_system_when_they_are_freed() -> None:
     def growth(word: str) -> int:
         program = [sys.executable, "-c", HOLES, word]
-        return int(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+        return int(
+            subprocess.run(
+                program, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+            ).stdout
+        )
 
     # The pins stay; of the large ones nothing may.
     kept = 8 * MB + sum((turn + 2 << 18) for turn in range(20))
@@ -93,7 +100,11 @@ done.set()
 def test_threads_that_were_told_share_one_heap() -> None:
     def closed_mappings(word: str) -> int:
         program = [sys.executable, "-c", HEAPS, word]
-        return int(subprocess.run(program, capture_output=True, text=True, check=True).stdout)
+        return int(
+            subprocess.run(
+                program, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+            ).stdout
+        )
 
     assert closed_mappings("told") <= closed_mappings("untold") - 4
 
@@ -117,7 +128,13 @@ print(left, *(one() is not None for one in seen))
 
 
 def test_what_was_there_is_permanent_and_what_comes_is_collected() -> None:
-    said = subprocess.run([sys.executable, "-c", PERMANENT], capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", PERMANENT],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
     left, *alive = said.stdout.split()
     # Without a cycle it goes when nothing refers to it; with one, only what came later does.
     assert alive == ["False", "True", "False"]

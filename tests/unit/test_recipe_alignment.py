@@ -26,6 +26,7 @@ from engine.demo.recipe.alignment.timed_speech import (
     surrounded,
     trimmed,
 )
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 SECOND = speech.SAMPLE_RATE
 HAS_SYNTHESIZERS = bool(shutil.which("flite") and shutil.which("espeak-ng"))
@@ -174,7 +175,7 @@ class TestSynthesizers:
         child = speaker._child
         assert child is not None
         child.kill()
-        child.wait()
+        child.wait(PATIENCE_SECONDS)
         assert speaker.speak("Two.", voice).words[0].text == "Two"
 
     def test_a_voice_that_is_not_there_is_refused(self, speaker: TimedSpeaker) -> None:

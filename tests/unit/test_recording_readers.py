@@ -11,8 +11,7 @@ from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from engine.protocol.errors import AudioError
 from engine.recording_readers import Look, RecordingReaders
 from engine.recording_work import RecordingWork, TranscribeItem
-
-PATIENCE_SECONDS = 30.0
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 
 class Readers(RecordingReaders):

@@ -6,8 +6,7 @@ The model says what it is told to (tests.unit.scripted_model) or has random weig
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +29,10 @@ from engine.protocol.errors import (
 from engine.protocol.transcript import TokenLogprob, Transcript
 from engine.recording_work import Listener, RecordingWork, TranscribeItem
 from engine.transcriber import Transcriber
+from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 from tests.parity.clips import uniform
 from tests.unit.scripted_model import Script, ScriptedModel
 from tests.unit.tiny_model import write_tiny_model
-
-PATIENCE_SECONDS = 60.0
 
 
 def noise(seconds: float, name: str = "work") -> np.ndarray:
@@ -53,13 +51,6 @@ def said_of(seconds: float) -> Script:
     """Long answers for chunks longer than that, short ones for others."""
     counted = " ".join(str(number) for number in range(10, 80))
     return lambda tokens: counted if tokens > 12.5 * seconds else "Short."
-
-
-def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not claim():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +140,10 @@ def test_result_does_not_depend_on_who_else_is_in_the_batch(random_model: Transc
     alone = [random_model.transcribe_item(item) for item in items]
     works: list[RecordingWork] = []
     for item in items:
+        tokens_before = random_model.counters.tokens_done
         works.append(random_model.submit(item))
-        time.sleep(0.01)
+        # Each one joins a batch that has gone on.
+        wait_until(lambda before=tokens_before: random_model.counters.tokens_done > before)
     for work, expected in zip(works, alone, strict=True):
         found = work.future.result(PATIENCE_SECONDS)
         assert [segment.tokens for segment in found.segments] == [s.tokens for s in expected.segments]

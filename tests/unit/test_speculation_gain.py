@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from engine.protocol.errors import OptionInvalid
 from engine.recording_work import TranscribeItem
 from engine.resident import ResidentModel
 from engine.text.tokenizer import Tokenizer
+from tests.fakes.waiting import wait_until
 from tests.parity.clips import uniform
 from tests.parity.random_model import OTHER_CHOICES
 from tests.unit.guessing import (
@@ -247,10 +247,9 @@ def test_engine_that_was_unloaded_while_idle_measures_no_second_time(
     )
     gauge = Gauge(measure, lambda target, guesses: 0.0)
     with Transcriber(config=config, load=load, gauge=gauge) as engine:
-        deadline = time.monotonic() + 60.0
-        while len(loaded) < 2 and time.monotonic() < deadline:
-            engine.transcribe(noise(1.0), max_tokens=4)
-            time.sleep(0.1)
+        engine.transcribe(noise(1.0), max_tokens=4)
+        wait_until(lambda: not engine.is_resident)
+        engine.transcribe(noise(1.0), max_tokens=4)
     assert len(loaded) >= 2
     assert len(asked) == 1
 

@@ -23,7 +23,8 @@ from server.jobs.store import (
     JobStoreDiskFull,
     JobStoreUnavailable,
 )
-from tests.unit.stores_under_test import REFUSED, StoreUnderTest, run, transcript
+from tests.fakes.waiting import in_time, run
+from tests.unit.stores_under_test import REFUSED, StoreUnderTest, transcript
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 KILLS = 5
@@ -53,9 +54,9 @@ def test_every_acknowledged_job_survives_kills_and_no_recording_is_left_over(und
     for _ in range(KILLS):
         child = program(under.folder, "for-ever")
         assert child.stdout is not None
-        lines = [child.stdout.readline() for _ in range(ACKNOWLEDGED_BEFORE_EACH_KILL)]
+        lines = [in_time(child.stdout.readline) for _ in range(ACKNOWLEDGED_BEFORE_EACH_KILL)]
         child.send_signal(signal.SIGKILL)
-        rest = child.stdout.read()
+        rest = in_time(child.stdout.read)
         child.wait(60)
         child.stdout.close()
         whole = [line for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]

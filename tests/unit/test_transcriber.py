@@ -26,6 +26,7 @@ from engine.protocol.errors import (
     RequestCancelled,
 )
 from engine.transcriber import TranscribeItem
+from tests.fakes.waiting import join, run, wait_until_async
 from tests.parity.clips import uniform
 from tests.parity.random_model import TRUE_WINDOWS
 from tests.unit.tiny_model import write_tiny_model
@@ -177,14 +178,15 @@ def test_asyncio_calls_run_beside_the_loop_and_cancelling_one_stops_its_work(
         fine = asyncio.create_task(transcriber.transcribe_async(noise(1.0), max_tokens=4, language="English"))
         endless = asyncio.create_task(transcriber.transcribe_async(noise(25.0), max_tokens=60_000))
         assert (await fine).usage.output_tokens == 4
-        await asyncio.sleep(0.05)
+        before = transcriber.counters.tokens_done
+        await wait_until_async(lambda: transcriber.counters.tokens_done > before)
         endless.cancel()
         with pytest.raises(asyncio.CancelledError):
             await endless
         [after] = await transcriber.transcribe_many_async([TranscribeItem(noise(1.0), max_tokens=4)])
         assert after.usage.output_tokens == 4
 
-    asyncio.run(scenario())
+    run(scenario())
 
 
 def test_two_transcribers_used_from_many_threads_do_not_disturb_each_other(
@@ -203,8 +205,7 @@ def test_two_transcribers_used_from_many_threads_do_not_disturb_each_other(
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        join(*threads)
     assert found == [expected] * 6
 
 

@@ -14,6 +14,7 @@ from engine.audio.voice_frames import FRAME_SAMPLES
 from engine.demo import sample_recordings
 from engine.protocol.config import AudioLimits, Chunking
 from engine.protocol.errors import EngineUnavailable, OptionInvalid
+from tests.fakes.waiting import PATIENCE_SECONDS
 
 RATE_HZ = 16_000
 Samples = npt.NDArray[np.float32]
@@ -165,7 +166,7 @@ def test_a_detector_that_has_died_fails_its_recordings_and_is_started_again_for_
         first.probabilities(frames)
         child, _ = process.open()
         child.kill()
-        child.wait()
+        child.wait(PATIENCE_SECONDS)
         with pytest.raises(EngineUnavailable, match="voice detector"):
             first.probabilities(frames)
         first.close()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +18,10 @@ from engine.recording_work import Listener, TranscribeItem
 from engine.text.words import KOREAN_DICTIONARY
 from engine.transcriber import Transcriber
 from engine.word_times import WordTimes
+from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until
 from tests.parity.clips import uniform
 from tests.unit.scripted_model import Script, ScriptedModel
 from tests.unit.tiny_aligner import write_tiny_aligner
-
-PATIENCE_SECONDS = 60.0
 
 
 def noise(seconds: float, name: str = "words") -> np.ndarray:
@@ -59,13 +56,6 @@ def engine(tmp_path: Path, aligner: Path) -> Iterator[Transcriber]:
         yield transcriber
 
 
-def wait_until(claim: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not claim():
-        assert time.monotonic() < deadline, "it never became true"
-        time.sleep(0.002)
-
-
 def expect_words(transcript: Transcript) -> None:
     """Every segment's words are its text, in order, inside the segment, each of some length."""
     assert transcript.segments
@@ -85,7 +75,7 @@ def test_every_segments_words_are_its_text_with_times_inside_it(engine: Transcri
 def test_words_are_an_option_of_the_plain_call_too(engine: Transcriber) -> None:
     plain = engine.transcribe(noise(2.0), words=True)
     expect_words(plain)
-    assert asyncio.run(engine.transcribe_async(noise(2.0), words=True)).segments == plain.segments
+    assert run(engine.transcribe_async(noise(2.0), words=True)).segments == plain.segments
 
 
 def test_words_are_there_only_when_asked_for(engine: Transcriber) -> None:
@@ -283,10 +273,20 @@ def test_an_aligner_that_memory_has_no_room_for_is_not_loaded(tmp_path: Path, al
 
 
 def test_a_recording_cancelled_on_its_way_leaves_nothing_behind(engine: Transcriber) -> None:
+    # Each is cancelled further on its way: one after so many tokens, the last ones after so many words.
+    tokens_before, words_before = engine.counters.tokens_done, engine.counters.words_done
     works = [engine.submit(asking(40.0, f"cancelled-{index}")) for index in range(6)]
     endings = set()
-    for place, work in enumerate(works):
-        time.sleep(0.02 * place)
+    for tokens, words, work in zip((0, 1, 20, 60, 0, 0), (0, 0, 0, 0, 1, 10), works, strict=True):
+        wait_until(
+            lambda tokens=tokens, words=words, work=work: (
+                work.is_over
+                or (
+                    engine.counters.tokens_done - tokens_before >= tokens
+                    and engine.counters.words_done - words_before >= words
+                )
+            )
+        )
         engine.cancel(work)
         endings.add(type(work.future.exception(PATIENCE_SECONDS)))
     assert RequestCancelled in endings

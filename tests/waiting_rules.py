@@ -1,0 +1,82 @@
+"""How tests may wait: for conditions and never for a time, and never without an end.
+
+Rules of the same kind as those in tests/import_rules.py, read off the syntax trees and run by the same tests.
+"""
+
+import ast
+from collections.abc import Callable, Iterator
+
+from tests.import_rules import Source, Tree
+
+# Files of tests that wait in their own way. Each entry: file, and why it may.
+OWN_WAITS = {
+    "tests/fakes/front_server.py": "looks at a server's memory until it is told to stop",
+    "tests/unit/make_data_folder.py": "a program run by hand",
+    "tests/fakes/waiting.py": "the one place that sleeps between two looks, and gives every wait its end",
+    "tests/http/running_server.py": "runs a server's event loop in a thread; leaving the context ends it in time",
+    "tests/parity/plant_bugs.py": "runs pytest, whose own watchdog ends a test that hangs",
+    "tests/process/faulty_worker.py": "stands for a worker that hangs; the supervisor under test ends it",
+    "tests/speaker_stand_in.py": "stands for a pipeline that is slow or hangs; the server under test ends it",
+    "tests/unit/scripted_model.py": "stands for a device whose steps take time",
+    "tests/unit/submitting_program.py": "a program that runs until the test kills it",
+    "tests/unit/test_engine_requests.py": "asks futures of asyncio, which answer at once or fail",
+}
+# Programs that make load over a stretch of time, and their tests.
+LOAD_MAKERS = (
+    "tests/compat/",
+    "tests/eval/",
+    "tests/hostile/",
+    "tests/torture/",
+)
+ENDLESS_WAITS = {"acquire", "communicate", "exception", "join", "readline", "result", "wait"}
+"""Methods that wait for ever when they are called without arguments."""
+
+
+def tests_wait_for_conditions(tree: Tree) -> list[str]:
+    """Tests sleep nowhere but in the files of OWN_WAITS; giving way to other tasks by `asyncio.sleep(0)` is no wait."""
+    return [
+        f"{source.relative}:{call.lineno} waits for a time; see tests/fakes/waiting.py"
+        for source, call in _calls_of_tests(tree)
+        if _name_of(call) in {"time.sleep", "asyncio.sleep", "sleep"}
+        and [*map(ast.unparse, call.args)] != ["0"]
+    ]
+
+
+def tests_wait_with_an_end(tree: Tree) -> list[str]:
+    """Tests give every wait a time after which it fails, but in the files of OWN_WAITS.
+
+    A coroutine's waits end with `run` of tests/fakes/waiting.py, so what is awaited needs no end of its own.
+    """
+    awaited = {
+        node.value
+        for source in tree.sources
+        for node in ast.walk(source.tree)
+        if source.relative.startswith("tests/") and isinstance(node, ast.Await)
+    }
+    found = []
+    for source, call in _calls_of_tests(tree):
+        name = _name_of(call)
+        has_timeout = any(keyword.arg == "timeout" for keyword in call.keywords)
+        is_endless = (
+            (isinstance(call.func, ast.Attribute) and call.func.attr in ENDLESS_WAITS)
+            and not (call.args or call.keywords or call in awaited)
+        ) or (
+            name in {"subprocess.run", "subprocess.check_output", "subprocess.check_call"} and not has_timeout
+        )
+        if is_endless or name == "asyncio.run":
+            found.append(f"{source.relative}:{call.lineno} may wait for ever; see tests/fakes/waiting.py")
+    return found
+
+
+def _calls_of_tests(tree: Tree) -> Iterator[tuple[Source, ast.Call]]:
+    for source in tree.sources:
+        is_test = source.relative.startswith("tests/") and not source.relative.startswith(LOAD_MAKERS)
+        if is_test and source.relative not in OWN_WAITS:
+            yield from ((source, node) for node in ast.walk(source.tree) if isinstance(node, ast.Call))
+
+
+def _name_of(call: ast.Call) -> str:
+    return ast.unparse(call.func)
+
+
+WAITING_RULES: tuple[Callable[[Tree], list[str]], ...] = (tests_wait_for_conditions, tests_wait_with_an_end)
