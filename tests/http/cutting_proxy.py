@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from types import TracebackType
@@ -76,6 +77,9 @@ class CuttingProxy:
             while data := client.recv(65536):
                 asked += data
                 server.sendall(data)
-            server.shutdown(socket.SHUT_RDWR)
         except OSError:
-            return
+            pass  # reset: the client went without reading all
+        finally:
+            # The server would wait for another request of a client that is gone.
+            with contextlib.suppress(OSError):
+                server.shutdown(socket.SHUT_WR)

@@ -282,6 +282,18 @@ def leave(running: RunningServer, recording: bytes, **fields: str) -> None:
     """Upload a recording whole, and go away once the server works on it."""
     answers: list[int] = []
 
+    def is_whole(folder: Path) -> bool:
+        try:
+            return (folder / "recording").stat().st_size == len(recording)
+        except FileNotFoundError:
+            return False
+
+    def is_worked_on() -> bool:
+        if running.engine.state == "ready":
+            return running.engine.admitted > 0
+        # While the model loads nothing is admitted. It has arrived whole, and waits for the model or is about to.
+        return any(map(is_whole, running.leftovers()))
+
     async def upload() -> None:
         async with httpx.AsyncClient(base_url=running.url, timeout=NEVER_SECONDS) as client:
             response = await client.post("/v1/audio/transcriptions", files={"file": recording}, data=fields)
@@ -289,7 +301,7 @@ def leave(running: RunningServer, recording: bytes, **fields: str) -> None:
 
     async def upload_and_leave() -> None:
         uploading = asyncio.create_task(upload())
-        await wait_until_async(lambda: running.engine.admitted or uploading.done())
+        await wait_until_async(lambda: is_worked_on() or uploading.done())
         uploading.cancel()
         await asyncio.gather(uploading, return_exceptions=True)
 
