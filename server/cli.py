@@ -49,7 +49,7 @@ ENGINE_COMMANDS = {
     "pull": "download a model, or go on with a download",
     "languages": "list the languages and their codes",
     "doctor": "check this machine by transcribing a shipped recording",
-    "bench": "measure a model on this machine, alone or beside peers",
+    "bench": "measure a model on this machine",
 }
 ENGINE_CLI_MODULE = "engine.cli"
 SERVE_MODULE = "server.serve"

@@ -108,6 +108,7 @@ ENVIRONMENT_READERS = {
     "server/settings.py": "the one reader of the environment and of the config file",
     "engine/protocol/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
     "engine/device.py": "sets what MLX itself takes from nowhere else; reads nothing",
+    "engine/bench/serving.py": "a measured server is started without the settings of the environment",
     "engine/demo/recipe/speech.py": "training only: hands the synthesizers their library and voice paths",
 }
 

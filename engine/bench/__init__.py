@@ -1,5 +1,5 @@
-"""What `scribewire bench` does: random models, measuring, peers side by side, and the report.
+"""What `scribewire bench` does: measure one model on this machine, part by part, and report.
 
 Nothing here is used by the server or by a transcription. The command's own process loads no MLX: whatever computes
-runs in child processes, one for each thing measured, so that peaks, crashes and peers stay apart.
+runs in child processes, one for each part, so that peaks and crashes stay apart.
 """

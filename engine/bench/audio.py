@@ -1,9 +1,10 @@
-"""Recordings of any length, made of the shipped ones: the same speech for everyone who is measured."""
+"""Recordings of any length, made of the shipped ones."""
 
 from __future__ import annotations
 
+import itertools
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,70 +15,36 @@ from engine.protocol.config import SAMPLE_RATE_HZ
 
 Samples = NDArray[np.float32]
 
-_PAUSE_SECONDS = 0.4
-_BLOCK_SAMPLES = 60 * SAMPLE_RATE_HZ
+_PAUSE = np.zeros(int(0.4 * SAMPLE_RATE_HZ), np.float32)
 
 
-def speech(seconds: float, rate_hz: int = SAMPLE_RATE_HZ, *, skip_seconds: float = 0.0) -> Samples:
+def speech(seconds: float, *, skip_seconds: float = 0.0) -> Samples:
     """The shipped English recordings one after another with pauses, over and over, cut at `seconds`.
 
-    returns: (samples,) float32 in [-1, 1], mono; other rates than 16 kHz by linear interpolation, for uploads only
+    returns: (samples,) float32 in [-1, 1], mono 16 kHz
     skip_seconds: begin later in that endless recording.
     """
-    skipped, wanted = round(skip_seconds * SAMPLE_RATE_HZ), round(seconds * SAMPLE_RATE_HZ)
-    parts: list[Samples] = []
-    length = 0
-    for samples in _endless():
-        parts.append(samples)
-        length += len(samples)
-        if length >= skipped + wanted:
-            break
-    joined: Samples = np.concatenate(parts)[skipped : skipped + wanted]
-    if rate_hz == SAMPLE_RATE_HZ:
-        return joined
-    positions = np.arange(round(seconds * rate_hz)) * (SAMPLE_RATE_HZ / rate_hz)
-    slower: Samples = np.interp(positions, np.arange(len(joined)), joined).astype(np.float32)
-    return slower
+    skipped = round(skip_seconds * SAMPLE_RATE_HZ)
+    samples: Samples = np.concatenate(list(_blocks(skipped + round(seconds * SAMPLE_RATE_HZ))))
+    return samples[skipped:]
 
 
-def write_wav(path: Path, samples: Samples, rate_hz: int = SAMPLE_RATE_HZ, channels: int = 1) -> Path:
-    """A 16-bit WAV file; every channel carries the same."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(np.repeat(_integers(samples), channels).tobytes())
-    return path
+def write_wav(path: Path, samples: Samples) -> Path:
+    """A 16-bit mono WAV file at 16 kHz."""
+    return _write(path, [samples])
 
 
 def write_long_wav(path: Path, seconds: float) -> Path:
     """The endless recording as a 16-bit WAV file of any length, never held in memory at once."""
-    left = round(seconds * SAMPLE_RATE_HZ)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE_HZ)
-        block: list[Samples] = []
-        held = 0
-        for samples in _endless():
-            block.append(samples[:left])
-            held += len(block[-1])
-            left -= len(block[-1])
-            if held >= _BLOCK_SAMPLES or left == 0:
-                file.writeframes(_integers(np.concatenate(block)).tobytes())
-                block, held = [], 0
-            if left == 0:
-                break
-    return path
+    return _write(path, _blocks(round(seconds * SAMPLE_RATE_HZ)))
 
 
 def distinct_clips(folder: Path, seconds: float, count: int) -> list[Path]:
     """WAV files that differ in content and by some milliseconds in length, so that they end at different steps."""
-    clips = []
-    for index in range(count):
-        path = folder / f"clip-{seconds:g}-{index}.wav"
-        clips.append(write_wav(path, speech(seconds - index / 1000, skip_seconds=0.73 * index)))
-    return clips
+    paths = [folder / f"clip-{seconds:g}-{index}.wav" for index in range(count)]
+    for index, path in enumerate(paths):
+        write_wav(path, speech(seconds - index / 1000, skip_seconds=0.73 * index))
+    return paths
 
 
 def wav_seconds(path: Path) -> float:
@@ -86,19 +53,24 @@ def wav_seconds(path: Path) -> float:
         return file.getnframes() / file.getframerate()
 
 
-def _endless() -> Iterator[Samples]:
+def _blocks(left: int) -> Iterator[Samples]:
+    """The endless recording, cut after that many samples."""
     recordings = [_read(one.path) for one in sample_recordings() if one.language == "English"]
-    if not recordings:
-        raise FileNotFoundError("no English recording is shipped in engine/demo/recordings")
-    while True:
-        for samples in recordings:
-            yield samples
-            yield np.zeros(int(_PAUSE_SECONDS * SAMPLE_RATE_HZ), np.float32)
+    for samples in itertools.cycle(itertools.chain.from_iterable((one, _PAUSE) for one in recordings)):
+        if left <= 0:
+            return
+        yield samples[:left]
+        left -= len(samples)
 
 
-def _integers(samples: Samples) -> NDArray[np.int16]:
-    integers: NDArray[np.int16] = np.round(np.clip(samples, -1.0, 1.0) * 32767).astype("<i2")
-    return integers
+def _write(path: Path, blocks: Iterable[Samples]) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE_HZ)
+        for samples in blocks:
+            file.writeframes(np.round(np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes())
+    return path
 
 
 def _read(path: Path) -> Samples:

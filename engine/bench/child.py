@@ -16,15 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-PROJECT = Path(__file__).resolve().parents[2]
-"""Where `engine` and `server` lie, so that children import the same ones."""
+from engine.bench.process import PROJECT, START_TIMEOUT_SECONDS, ChildFailed, last_words
 
-START_TIMEOUT_SECONDS = 900.0
-_LAST_WORDS_CHARACTERS = 300
-
-
-class ChildFailed(RuntimeError):
-    """The process ended, said nothing in time, or answered with an error; the message is its last words."""
+__all__ = ["Child", "ChildFailed", "child", "run_to_end"]
 
 
 class Child:
@@ -109,10 +103,3 @@ def run_to_end(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) ->
         if process.returncode != 0:
             raise ChildFailed(f"{name} failed: {last_words(stderr)}")
         return output
-
-
-def last_words(stderr: IO[bytes]) -> str:
-    """The last line that a process wrote on stderr."""
-    stderr.seek(0)
-    lines = stderr.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][-_LAST_WORDS_CHARACTERS:] if lines else "without a word"

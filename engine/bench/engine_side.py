@@ -1,6 +1,7 @@
 """The whole engine in a process of its own: `python -m engine.bench.engine_side JSON` (see `engine.bench.child`).
 
-Recordings are named by path: a WAV file is decoded by the engine, an .npy array of 16 kHz samples goes in as it is.
+The argument holds fields of EngineConfig. Recordings are named by path: a WAV file is decoded by the engine, an .npy
+array of 16 kHz samples goes in as it is.
 """
 
 from __future__ import annotations
@@ -22,14 +23,7 @@ from engine.transcriber import Transcriber
 
 def main(arguments: dict[str, Any]) -> None:
     """Load, then answer until the input ends."""
-    config = EngineConfig(
-        model=arguments["folder"],
-        device=arguments["device"],
-        dtype=arguments["dtype"],
-        offline=True,
-        forced_tokens_per_second=arguments["tokens_per_second"],
-    )
-    with Transcriber(config=config) as transcriber:
+    with Transcriber(config=EngineConfig(offline=True, **arguments)) as transcriber:
         info = transcriber.info
 
         def transcribe(path: str) -> dict[str, Any]:

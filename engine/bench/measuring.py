@@ -1,4 +1,4 @@
-"""What every measurement records: the machine, the versions, medians with their spread, ratios with an interval.
+"""What every measurement records: the machine, the versions, medians with their spread.
 
 No host name, no path and no user goes into a result.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
@@ -16,9 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("scribewire", "mlx", "mlx-cuda", "numpy", "av", "tokenizers", "fastapi", "uvicorn")
+import numpy as np
 
-_RESAMPLES = 2000
+LIBRARIES = ("scribewire", "mlx", "mlx-cuda", "numpy", "av", "tokenizers", "fastapi", "uvicorn")
+OURS = "scribewire"
+"""Name of this program in results, where a developer's may have others beside it."""
 
 
 def machine() -> dict[str, Any]:
@@ -26,7 +27,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "system": f"{platform.system()} {platform.machine()}",
         "allocator": _allocator(),
         "load_average_at_start": [round(value, 2) for value in os.getloadavg()],
@@ -34,14 +35,11 @@ def machine() -> dict[str, Any]:
 
 
 def _allocator() -> str:
-    """Who allocates this process's memory: what was loaded before the system's own, or that."""
-    try:
-        mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
-    except OSError:
-        return "the system's"
-    return next(
-        (name for name in ("jemalloc", "mimalloc", "tcmalloc") if f"/lib{name}" in mapped), "the system's"
-    )
+    """Library that allocates this process's memory: what was loaded before the system's own, or that."""
+    mapped = Path("/proc/self/maps")
+    maps = mapped.read_text(encoding="utf-8") if mapped.exists() else ""
+    loaded = [name for name in ("jemalloc", "mimalloc", "tcmalloc") if f"/lib{name}" in maps]
+    return loaded[0] if loaded else "the system's"
 
 
 def versions() -> dict[str, str]:
@@ -55,9 +53,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summary(values: Sequence[float], *, target: float | None = None, unit: str = "seconds") -> dict[str, Any]:
-    """Median, smallest, largest, quartiles and every value; `met` compares the median with the target."""
-    result: dict[str, Any] = {
+def summary(values: Sequence[float], unit: str = "seconds") -> dict[str, Any]:
+    """Median, smallest, largest, quartiles and every value."""
+    return {
         "unit": unit,
         "median": round(statistics.median(values), 5),
         "min": round(min(values), 5),
@@ -66,55 +64,11 @@ def summary(values: Sequence[float], *, target: float | None = None, unit: str =
         "count": len(values),
         "values": [round(value, 5) for value in values],
     }
-    if target is not None:
-        result |= {"target": target, "met": result["median"] <= target}
-    return result
 
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The value below which that share lies, linear between neighbors; of one value, that value."""
-    ordered = sorted(values)
-    place = share * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
-
-
-def ratio(numerators: Sequence[float], denominators: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
-    """Ratio of the medians, with the middle 95 % of what resampling both sides gives.
-
-    The interval is None with fewer than three values on a side: resampling one or two says nothing.
-    """
-    point = statistics.median(numerators) / statistics.median(denominators)
-    interval = None
-    if min(len(numerators), len(denominators)) >= 3:
-        draw = random.Random(seed)
-        found = [
-            statistics.median(draw.choices(numerators, k=len(numerators)))
-            / statistics.median(draw.choices(denominators, k=len(denominators)))
-            for _ in range(_RESAMPLES)
-        ]
-        interval = [round(quantile(found, 0.025), 4), round(quantile(found, 0.975), 4)]
-    return {"ratio": round(point, 4), "interval_95": interval}
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        return None
-
-
-def _cpu_model() -> str:
-    if sys.platform == "darwin":
-        asked = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        return asked.stdout.strip() or platform.processor()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("model name", "Model")):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    return float(np.quantile(values, share))
 
 
 def shown_seconds(seconds: float) -> str:
@@ -122,3 +76,13 @@ def shown_seconds(seconds: float) -> str:
     if seconds >= 100.0:
         return f"{seconds:.0f} s"
     return f"{seconds:.2f} s" if seconds >= 1.0 else f"{seconds * 1e3:.{3 if seconds < 1e-3 else 1}f} ms"
+
+
+def _cpu_model() -> str:
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        asked = subprocess.run(command, capture_output=True, text=True, check=False)
+        return asked.stdout.strip() or platform.processor()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return models[0] if models else platform.machine()

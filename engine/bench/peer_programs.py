@@ -18,7 +18,8 @@ from typing import Any
 
 import engine.batching
 from engine.bench.child import Child, ChildFailed, child, run_to_end
-from engine.bench.serving import ServerAddress, free_port, peer_server
+from engine.bench.peer_server import free_port, peer_server
+from engine.bench.serving import ServerAddress
 
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
 _FORCING_FILE = Path(engine.batching.__file__).resolve().parent / "forcing.py"

@@ -1,174 +1,117 @@
-"""What one benchmark is to measure: the plan that the command line becomes, with the defaults written once."""
+"""What one benchmark measures: the plan that the command line becomes, each setting written once with its defaults."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
-from engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from engine.bench.sizes import RECIPES, SIZES
 from engine.protocol.config import DEFAULT_MODEL
 
 PARTS = {
     "limits": "memory bandwidth and matrix products of this machine, as MLX reaches them",
     "load": "from a process's start to a model ready to use",
-    "encoder": "samples to audio embeddings, one clip and a batch",
-    "prefill": "prompts into the cache",
     "step": "one token of every row, and its share of the limits",
     "clip": "one clip alone, samples in to text out",
     "clients": "throughput and latencies of clients over HTTP",
     "long": "one long file",
-    "middle": "short requests in the middle of the long file, over HTTP",
 }
-COMPARED_PARTS = ("clip", "clients", "long")
-PEER_NAMES = ("mlx-qwen3-asr", "mlx-audio")
+
+_Value = TypeVar("_Value")
 
 
 class PlanInvalid(ValueError):
     """Options that make no sense together; the message says which."""
 
 
-@dataclass(frozen=True, slots=True)
+def setting(default: _Value, quick: _Value, part: str, help_text: str = "") -> _Value:
+    """A number that one part's figures depend on. help_text: of its flag; without one it has none."""
+    return field(default=default, metadata={"quick": quick, "part": part, "help": help_text})
+
+
+def value_type(one: Field[Any]) -> type:
+    """Type of a setting's values, of each where it has several."""
+    return type(one.default[0] if isinstance(one.default, tuple) else one.default)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that decides what is measured.
 
-    model: `demo`, a folder or an id; not used with `random`. random: a size's name, for random weights in `recipe`.
-    keep: a folder in which random models are kept for the next run; None makes and removes them.
-    tokens_per_second: forces token counts of about this rate (see engine.batching.forcing); 0 lets the model end.
-    clients: how many at once, each number by itself; 1 is always measured, as the idle latency.
-    loads, rounds, steps, requests_per_client, client_rounds, long_rounds, short_requests: how often.
-    round_seconds: a round of clients lasts at least so long, as does their warm-up.
-    long_seconds: length of a made-up long file; long_file is used instead where given (a WAV file).
-    peers: names of peers to compare with; peer_pythons: interpreters that may have them, the first that has counts.
-    peer_batches: batch sizes of mlx-audio's long-file path, the fastest of which counts.
+    model: `demo`, a folder or an id. clients: how many at once, each number by itself; 1 is always measured, as the
+    idle latency. long_file: a WAV file instead of one made up.
     """
 
     model: str = DEFAULT_MODEL
-    random: str | None = None
-    recipe: str = "bf16"
-    keep: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     parts: tuple[str, ...] = tuple(PARTS)
-    tokens_per_second: float = 0.0
-    loads: int = 3
-    rounds: int = 9
-    clip_seconds: tuple[float, ...] = (5.0, 10.0, 30.0)
-    row_seconds: float = 10.0
-    rows: tuple[int, ...] = (1, 8, 32, 64)
-    steps: int = 48
-    clients: tuple[int, ...] = (1, 8, 32)
-    client_seconds: float = 10.0
-    requests_per_client: int = 4
-    client_rounds: int = 3
-    round_seconds: float = 5.0
-    long_seconds: float = 600.0
+    loads: int = setting(3, 1, "load", "loads in fresh processes")
+    rounds: int = setting(9, 3, "clip", "runs of each clip")
+    clip_seconds: tuple[float, ...] = setting((5.0, 10.0, 30.0), (5.0,), "clip", "lengths of the clips")
+    rows: tuple[int, ...] = setting((1, 8, 32, 64), (1, 4), "step", "rows of the decode step")
+    row_seconds: float = setting(10.0, 5.0, "step", "seconds of audio behind each row")
+    steps: int = setting(48, 8, "step", "decode steps timed")
+    clients: tuple[int, ...] = setting((1, 8, 32), (1, 2), "clients", "how many clients at once")
+    client_seconds: float = setting(10.0, 3.0, "clients", "length of their clips")
+    requests_per_client: int = setting(4, 2, "clients", "requests of each in a round")
+    client_rounds: int = setting(3, 1, "clients", "rounds of each number of clients")
+    round_seconds: float = setting(
+        5.0, 0.0, "clients", "least length of such a round, and of the warm-up before the first"
+    )
+    long_seconds: float = setting(600.0, 40.0, "long", "length of the long file")
+    long_rounds: int = setting(1, 1, "long", "runs of the long file")
     long_file: Path | None = None
-    long_rounds: int = 1
-    short_seconds: float = 5.0
-    short_requests: int = 3
-    peers: tuple[str, ...] = ()
-    peer_pythons: tuple[str, ...] = ()
-    peer_batches: tuple[int, ...] = (8, 16, 32, 64)
-    limit_bytes: int = 1 << 30
-    product_size: int = 4096
+    limit_bytes: int = setting(1 << 30, 1 << 26, "limits")
+    product_size: int = setting(4096, 512, "limits")
+
+    all_parts: ClassVar[Mapping[str, str]] = PARTS
+    clip_lengths: ClassVar[tuple[str, ...]] = ("clip_seconds", "row_seconds", "client_seconds")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured; raises PlanInvalid."""
-        if unknown := sorted(set(self.parts) - set(PARTS)):
-            raise PlanInvalid(f"there is no part {unknown[0]}; parts are {', '.join(PARTS)}")
-        if self.random is not None and self.random not in SIZES:
-            raise PlanInvalid(f"random weights come in {', '.join(SIZES)}, not in {self.random}")
-        if self.recipe not in RECIPES:
-            raise PlanInvalid(f"there is no recipe {self.recipe}; recipes are {', '.join(RECIPES)}")
-        if unknown := sorted(set(self.peers) - set(PEER_NAMES)):
-            raise PlanInvalid(f"no peer is called {unknown[0]}; peers are {', '.join(PEER_NAMES)}")
-        counts = (
-            *self.rows,
-            *self.clients,
-            self.rounds,
-            self.client_rounds,
-            self.long_rounds,
-            self.steps,
-            self.loads,
-        )
-        if min(counts) < 1 or self.requests_per_client < 1 or self.short_requests < 1:
+        if unknown := sorted(set(self.parts) - set(self.all_parts)):
+            raise PlanInvalid(f"there is no part {unknown[0]}; parts are {', '.join(self.all_parts)}")
+        counts = [self.values(one.name) for one in self.numbers() if value_type(one) is int]
+        if min(map(min, counts)) < 1:
             raise PlanInvalid("rows, clients, rounds and requests are whole numbers from 1")
-        lengths = (*self.clip_seconds, self.row_seconds, self.client_seconds, self.short_seconds)
-        if min(lengths) < 2.0 or self.long_seconds < 2.0:
+        clips = [value for name in self.clip_lengths for value in self.values(name)]
+        if min(*clips, self.long_seconds) < 2.0:
             raise PlanInvalid("clips and files are 2 seconds long or more")
-        if max(*self.clip_seconds, self.row_seconds, self.client_seconds, self.short_seconds) > 30.0:
+        if max(clips) > 30.0:
             raise PlanInvalid("clips are 30 seconds long or less; the long file is for more")
         if not 0.0 <= self.round_seconds <= 3600.0:
             raise PlanInvalid("a round of clients lasts from 0 to 3600 seconds")
-        if not 0.0 <= self.tokens_per_second <= 50.0:
-            raise PlanInvalid("tokens per second are from 0 to 50")
-        if self.random is not None and self.tokens_per_second == 0.0:
-            raise PlanInvalid("random weights never end by themselves; give a rate of tokens per second")
 
-    def quick(self) -> Plan:
-        """The same, as small as still shows that everything works; its figures are rough."""
-        return replace(
-            self,
-            loads=1,
-            rounds=3,
-            clip_seconds=(5.0,),
-            row_seconds=5.0,
-            rows=(1, 4),
-            steps=8,
-            clients=(1, 2),
-            client_seconds=3.0,
-            requests_per_client=2,
-            client_rounds=1,
-            round_seconds=0.0,
-            long_seconds=40.0,
-            short_seconds=3.0,
-            short_requests=1,
-            peer_batches=(4,),
-            limit_bytes=1 << 26,
-            product_size=512,
-        )
+    @classmethod
+    def numbers(cls) -> list[Field[Any]]:
+        """The fields made by `setting`."""
+        return [one for one in fields(cls) if "quick" in one.metadata]
+
+    def values(self, name: str) -> tuple[float, ...]:
+        """One field's values, a single one too."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,)
+
+    def quick(self, keep: Collection[str] = ()) -> Self:
+        """The same, as small as still shows that everything works, but for the fields to `keep`."""
+        small = {one.name: one.metadata["quick"] for one in self.numbers() if one.name not in keep}
+        return replace(self, **small)
 
     def subject(self) -> dict[str, Any]:
         """What is measured, without any path: results of one subject may stand in one file."""
-        if self.random is not None:
-            model = f"random {self.random} {self.recipe}"
-        else:
-            model = Path(self.model).name if Path(self.model).exists() else self.model
-        return {
-            "model": model,
-            "device": self.device,
-            "dtype": self.dtype,
-            "tokens_per_second": self.tokens_per_second,
-        }
+        model = Path(self.model).name if Path(self.model).exists() else self.model
+        # No token counts are forced: the model ends by itself.
+        return {"model": model, "device": self.device, "dtype": self.dtype, "tokens_per_second": 0.0}
+
+    def names_of(self, part: str) -> set[str]:
+        """The settings that one part's figures depend on."""
+        return {one.name for one in self.numbers() if one.metadata["part"] == part}
 
     def settings(self, part: str) -> dict[str, Any]:
-        """The fields that one part's figures depend on: a finished part counts only for the same ones."""
-        names = _SETTINGS[part]
-        chosen = {one.name: getattr(self, one.name) for one in fields(self) if one.name in names}
-        if part in COMPARED_PARTS:
-            chosen["peers"] = list(self.peers)
-            if part == "long" and "mlx-audio" in self.peers:
-                chosen["peer_batches"] = list(self.peer_batches)
+        """Those settings as JSON: a finished part counts only for the same ones."""
+        chosen = {name: getattr(self, name) for name in sorted(self.names_of(part))}
         if self.long_file is not None and "long_seconds" in chosen:
             chosen["long_seconds"] = self.long_file.name
         return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
-
-
-_SETTINGS: dict[str, set[str]] = {
-    "limits": {"limit_bytes", "product_size"},
-    "load": {"loads"},
-    "encoder": {"rows", "row_seconds", "rounds"},
-    "prefill": {"rows", "row_seconds", "rounds"},
-    "step": {"rows", "row_seconds", "steps"},
-    "clip": {"clip_seconds", "rounds"},
-    "clients": {"clients", "client_seconds", "requests_per_client", "client_rounds", "round_seconds"},
-    "long": {"long_seconds", "long_rounds"},
-    "middle": {"long_seconds", "long_rounds", "short_seconds", "short_requests"},
-}
-
-
-def default_tokens_per_second(random: str | None) -> float:
-    """Random weights are forced to a natural rate; others end by themselves."""
-    return 0.0 if random is None else NATURAL_TOKENS_PER_SECOND

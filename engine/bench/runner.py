@@ -1,251 +1,232 @@
-"""Runs a plan part by part and writes what is there after each, so that a benchmark that broke off goes on.
+"""Runs a plan part by part, each in processes of its own while nothing else runs.
 
-A part that fails is noted with its reason, and the others are still measured. What a part that is broken off had found
-by then is written too, marked as such.
+The document is written after every part, so that a benchmark that broke off goes on. A part that fails is noted with
+its reason, and the others are still measured. What a part that is broken off had found by then is written too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from engine.bench.audio import speech as speech_of
-from engine.bench.audio import write_wav
-from engine.bench.child import Child, ChildFailed, child, run_to_end
-from engine.bench.component_parts import COMPONENT_PARTS, measure_component
-from engine.bench.measuring import machine, versions
-from engine.bench.peer_programs import AS_GIVEN, Note, Peer, absent, prepare, python_with
-from engine.bench.plan import COMPARED_PARTS, PARTS, Plan, PlanInvalid
-from engine.bench.serving import RequestFailed
-from engine.bench.side_by_side import (
-    Subject,
-    measure_clients,
-    measure_clip,
-    measure_load,
-    measure_long,
-    measure_middle,
+from engine.bench.audio import distinct_clips, write_long_wav
+from engine.bench.measuring import OURS, machine, summary, versions
+from engine.bench.plan import Plan, PlanInvalid
+from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
+from engine.bench.serving import (
+    RequestFailed,
+    ServerAddress,
+    closed_loop,
+    scribewire_server,
+    summary_of_loads,
 )
 from engine.checkpoint.fetch import resolve_model
 
 DOCUMENT_VERSION = 1
-_PROCESS_PARTS: dict[str, Callable[[Subject], dict[str, Any]]] = {
-    "load": measure_load,
-    "clip": measure_clip,
-    "clients": measure_clients,
-    "long": measure_long,
-    "middle": measure_middle,
-}
 
-Document = dict[str, Any]
+Found = dict[str, Any]
+Note = Callable[[str], None]
+LONG_TIMEOUT_SECONDS = 6 * 3600.0
 
 
-def run(plan: Plan, command: str, out: Path | None, note: Note, *, again: bool = False) -> Document:
-    """Measure every part of the plan; returns the document, which is also in `out` after every part.
+class Results:
+    """What a plan's parts have found. document: as it is written and printed."""
 
-    out: may hold an earlier document of the same subject: its finished parts are kept and, unless `again`, those of
-    the plan that were measured with the same settings are not measured anew.
-    raises: PlanInvalid (another subject in `out`), EngineError (no such model), ChildFailed (no random model),
-    OSError
+    def __init__(self, plan: Plan, command: str, out: Path | None) -> None:
+        """Begin a document, or go on with the one in `out`; raises PlanInvalid when that is of something else."""
+        self._plan, self._out = plan, out
+        self.document: Found = {
+            "benchmark": "scribewire bench",
+            "document_version": DOCUMENT_VERSION,
+            "command": command,
+            "when": _now(),
+            "subject": plan.subject(),
+            "machine": machine(),
+            "versions": versions(),
+            "parts": {},
+        }
+        self.parts: Found = self.document["parts"]
+        if out is not None and out.exists():
+            self._go_on_with(out)
+
+    def _go_on_with(self, out: Path) -> None:
+        try:
+            earlier = json.loads(out.read_text(encoding="utf-8"))
+            is_ours = earlier["document_version"] == DOCUMENT_VERSION and isinstance(earlier["parts"], dict)
+        except (ValueError, KeyError, TypeError):
+            is_ours = False
+        if not is_ours:
+            raise PlanInvalid(f"{out} is there and is no result of this benchmark; give another --out")
+        if earlier["subject"] != self.document["subject"]:
+            raise PlanInvalid(f"{out} holds results of {earlier['subject']['model']}; give another --out")
+        self.parts |= earlier["parts"]
+        self.document |= {name: earlier[name] for name in ("peers", "engine") if name in earlier}
+
+    def is_done(self, part: str) -> bool:
+        """A part counts as measured when it was with the plan's settings."""
+        return self.was_finished(part) and self.parts[part].get("settings") == self._plan.settings(part)
+
+    @contextmanager
+    def measuring(self, part: str) -> Iterator[Found]:
+        """Fill a part inside the block; what it raises becomes its error, and the document is written either way."""
+        found: Found = {"settings": self._plan.settings(part), "when": _now()}
+        started = time.perf_counter()
+        try:
+            yield found
+        except (ChildFailed, RequestFailed) as error:
+            found["error"] = str(error)
+        except BaseException as error:
+            is_interrupt = isinstance(error, KeyboardInterrupt)
+            found["error"] = "interrupted" if is_interrupt else f"broken off: {error}"
+            if self.was_finished(part):
+                found = self.parts[part]
+            raise
+        finally:
+            found.setdefault("took_seconds", round(time.perf_counter() - started, 1))
+            self.parts[part] = found
+            self.write(self.document)
+
+    def failed(self) -> list[str]:
+        """The plan's parts that could not be measured."""
+        return [part for part in self._plan.parts if "error" in self.parts.get(part, {})]
+
+    def was_finished(self, part: str) -> bool:
+        """An earlier run finished the part, which is worth more than what a broken one found."""
+        return "error" not in self.parts.get(part, {"error": ""})
+
+    def write(self, document: Found) -> None:
+        """Replace the file, which is whole at every moment."""
+        if self._out is None:
+            return
+        draft = self._out.with_name(f".{self._out.name}.{os.getpid()}")
+        try:
+            draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            draft.replace(self._out)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+class Runner:
+    """Measures the parts of a plan. scratch: an empty folder. note: told of the progress.
+
+    raises: EngineError when there is no such model
     """
-    document = _begun(plan, command, out)
-    parts: dict[str, Any] = document["parts"]
-    wanted = [part for part in PARTS if part in plan.parts]
-    left = [part for part in wanted if again or not _is_done(parts.get(part), plan, part)]
+
+    program: ClassVar[str] = "engine.bench.measured"  # measures a part in a process of its own
+
+    def __init__(self, plan: Plan, results: Results, scratch: Path, note: Note) -> None:
+        self.plan, self.results, self.scratch, self.note = plan, results, scratch, note
+        self.folder = self.model_folder()
+
+    def model_folder(self) -> Path:
+        """The folder of what is measured."""
+        return resolve_model(self.plan.model, download=True).folder
+
+    def engine_settings(self) -> dict[str, Any]:
+        """Fields of EngineConfig."""
+        return {"model": str(self.folder), "device": self.plan.device, "dtype": self.plan.dtype}
+
+    def server(self) -> AbstractContextManager[ServerAddress]:
+        """A server with the model."""
+        self.note("starting the server")
+        plan = self.plan
+        return scribewire_server(self.folder, self.scratch / "data", device=plan.device, dtype=plan.dtype)
+
+    def long_file(self) -> Path:
+        """The given long file, or one made up."""
+        path = self.plan.long_file or self.scratch / "long.wav"
+        return path if path.exists() else write_long_wav(path, self.plan.long_seconds)
+
+    def measure(self, part: str, found: Found) -> None:
+        """Fill `found` with a part's figures; raises ChildFailed and RequestFailed."""
+        own = {"load": self._measure_load, "clients": self._measure_clients}
+        own.get(part, partial(self.in_process, part))(found)
+
+    def in_process(self, part: str, found: Found) -> None:
+        """Measure a part in a process of its own; what it finds is added to `found` as it comes."""
+        needed = self.plan.names_of(part) | (self.plan.names_of("limits") if part == "step" else set())
+        given = {name: getattr(self.plan, name) for name in needed}
+        given |= {"engine": self.engine_settings(), "limits": self.results.parts.get("limits", {})}
+        if part == "long":
+            given["long_file"] = str(self.long_file())
+        silence = LONG_TIMEOUT_SECONDS if part == "long" else START_TIMEOUT_SECONDS
+        with started(OURS, [sys.executable, "-m", self.program, part, json.dumps(given)]) as lines:
+            for said in map(json.loads, lines(silence)):
+                if "note" in said:
+                    self.note(said["note"])
+                if "engine" in said:
+                    self.results.document["engine"] = said["engine"]
+                found |= said.get("found", {})
+
+    def _measure_load(self, found: Found) -> None:
+        loads: list[Found] = []
+        for number in range(self.plan.loads):
+            self.note(f"load {number + 1} of {self.plan.loads}")
+            begun = time.perf_counter()
+            one: Found = {}
+            self.in_process("load", one)
+            # One clock for all processes of a machine; with Python and all that it imports, as a user waits for it.
+            loads.append(one | {"ready_seconds": one["ready_at"] - begun})
+        about = ("weight_bits", "parameter_count", "resident_bytes", "dtype", "device")
+        found |= {
+            "ready": summary([one["ready_seconds"] for one in loads]),
+            "load": summary([one["load_seconds"] for one in loads]),
+            "peak_resident_bytes": max(one["peak_resident_bytes"] for one in loads),
+            **{name: loads[-1][name] for name in about},
+        }
+
+    def _measure_clients(self, found: Found) -> None:
+        """Closed loops over HTTP, each number of clients in rounds; a single one is what idle means."""
+        plan = self.plan
+        counts = sorted({1, *plan.clients})
+        clips = distinct_clips(self.scratch, plan.client_seconds, max(counts))
+        by_clients = found["by_clients"] = {}
+        with self.server() as server:
+            for clients in counts:
+                requests = clients * plan.requests_per_client
+                loads = []
+                for number in range(plan.client_rounds):
+                    self.note(f"{clients} clients, round {number + 1} of {plan.client_rounds}")
+                    send = partial(closed_loop, server, clips, clients, requests, seconds=plan.round_seconds)
+                    loads.append(send(warm_up=number == 0))
+                    self.note(f"  {loads[-1]}")
+                ours = summary_of_loads(loads)
+                idle = found.setdefault("idle_seconds", ours["p50"]["median"])
+                over_idle = round(ours["p95"]["median"] / idle, 3)
+                by_clients[str(clients)] = {"loads": {OURS: ours}, "p95_over_idle": over_idle}
+
+
+def run(
+    plan: Plan, results: Results, note: Note, *, again: bool = False, kind: type[Runner] = Runner
+) -> None:
+    """Measure every part of the plan that `results` lack.
+
+    again: those too that it has already. kind: measures the parts.
+    raises: EngineError (no such model), OSError
+    """
+    wanted = [part for part in plan.all_parts if part in plan.parts]
+    left = [part for part in wanted if again or not results.is_done(part)]
     for part in wanted:
         if part not in left:
             note(f"{part}: measured before, kept")
     if not left:
-        return document
-    with ExitStack() as held:
-        scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="scribewire-bench-")))
-        folder = model_folder(plan, scratch, note)
-        _measure_components(
-            plan, folder, [one for one in left if one in COMPONENT_PARTS], document, out, note
-        )
-        rest = [one for one in left if one in _PROCESS_PARTS]
-        peers: list[Peer] = []
-        if any(one in COMPARED_PARTS for one in rest):
-            peers, about = _prepared_peers(plan, folder, scratch, document, note, again=again)
-            document["peers"] = document.get("peers", {}) | about
-        for part in rest:
-            compared = peers if part in COMPARED_PARTS else []
-            with _part(part, plan, document, out, note) as found:
-                keep = partial(_keep_so_far, found, part, document, out)
-                subject = Subject(plan, folder, scratch, compared, note, found, keep)
-                found.update(_PROCESS_PARTS[part](subject))
-    return document
-
-
-def failed_parts(document: Document, plan: Plan) -> list[str]:
-    """The plan's parts that could not be measured."""
-    return [part for part in plan.parts if "error" in document["parts"].get(part, {})]
-
-
-def model_folder(plan: Plan, scratch: Path, note: Note) -> Path:
-    """The folder to measure: the model that is asked for, or random weights, made now unless kept before."""
-    if plan.random is None:
-        return resolve_model(plan.model, download=True).folder
-    folder = (plan.keep or scratch).absolute() / f"random-{plan.random}-{plan.recipe}"
-    note(f"random weights: {plan.random} {plan.recipe}")
-    command = [sys.executable, "-m", "engine.bench.random_model", str(folder), plan.random, plan.recipe]
-    run_to_end("making random weights", command)
-    return folder
-
-
-def _begun(plan: Plan, command: str, out: Path | None) -> Document:
-    document: Document = {
-        "benchmark": "scribewire bench",
-        "document_version": DOCUMENT_VERSION,
-        "command": command,
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "subject": plan.subject(),
-        "machine": machine(),
-        "versions": versions(),
-        "parts": {},
-    }
-    if out is None or not out.exists():
-        return document
-    try:
-        earlier = json.loads(out.read_text(encoding="utf-8"))
-        is_ours = earlier["document_version"] == DOCUMENT_VERSION and isinstance(earlier["parts"], dict)
-    except (ValueError, KeyError, TypeError):
-        is_ours = False
-    if not is_ours:
-        raise PlanInvalid(f"{out} is there and is no result of this benchmark; give another --out")
-    if earlier["subject"] != document["subject"]:
-        raise PlanInvalid(f"{out} holds results of {earlier['subject']['model']}; give another --out")
-    return document | {name: earlier[name] for name in ("parts", "peers", "engine") if name in earlier}
-
-
-def _is_done(found: dict[str, Any] | None, plan: Plan, part: str) -> bool:
-    return found is not None and "error" not in found and found.get("settings") == plan.settings(part)
-
-
-@contextmanager
-def _part(
-    part: str, plan: Plan, document: Document, out: Path | None, note: Note
-) -> Iterator[dict[str, Any]]:
-    """Fill a part inside the block; what it raises becomes its error, and the document is written either way."""
-    found: dict[str, Any] = {
-        "settings": plan.settings(part),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    started = time.perf_counter()
-    try:
-        yield found
-    except (ChildFailed, RequestFailed) as error:
-        found["error"] = str(error)
-        note(f"{part} failed: {error}")
-    except BaseException as error:
-        found["error"] = "interrupted" if isinstance(error, KeyboardInterrupt) else f"broken off: {error}"
-        if not _was_finished(document, part):
-            _record(found, part, started, document, out)
-        raise
-    _record(found, part, started, document, out)
-
-
-def _was_finished(document: Document, part: str) -> bool:
-    """Whether an earlier run finished the part, which is worth more than what a broken one found."""
-    return "error" not in document["parts"].get(part, {"error": ""})
-
-
-def _keep_so_far(found: dict[str, Any], part: str, document: Document, out: Path | None) -> None:
-    """Write what a part has found while it goes on, for the case that this process is ended before it can."""
-    if not _was_finished(document, part):
-        unfinished = {**found, "error": "broken off: this process was ended"}
-        _write({**document, "parts": {**document["parts"], part: unfinished}}, out)
-
-
-def _record(found: dict[str, Any], part: str, started: float, document: Document, out: Path | None) -> None:
-    found["took_seconds"] = round(time.perf_counter() - started, 1)
-    document["parts"][part] = found
-    _write(document, out)
-
-
-def _measure_components(
-    plan: Plan, folder: Path, parts: list[str], document: Document, out: Path | None, note: Note
-) -> None:
-    if not parts:
         return
-    arguments = json.dumps({"folder": str(folder), "device": plan.device, "dtype": plan.dtype})
-    command = [sys.executable, "-m", "engine.bench.component_side", arguments]
-    with ExitStack() as held:
-        networks: Child | None = None
-        limits = document["parts"].get("limits", {})
-        for part in parts:
-            with _part(part, plan, document, out, note) as found:
-                if networks is None:
-                    note("loading the networks")
-                    networks = held.enter_context(child("the networks", command))
-                    document["engine"] = networks.started
-                if part == "step" and "bandwidth" not in limits:
-                    limits = measure_component("limits", plan, networks, {}, note)
-                found.update(measure_component(part, plan, networks, limits, note))
-                found["memory"] = networks.ask(do="memory")
-                if part == "limits":
-                    limits = found
+    with tempfile.TemporaryDirectory(prefix="scribewire-bench-") as scratch:
+        runner = kind(plan, results, Path(scratch), note)
+        for part in left:
+            with results.measuring(part) as found:
+                runner.measure(part, found)
+            if "error" in results.parts[part]:
+                note(f"{part} failed: {results.parts[part]['error']}")
 
 
-def _prepared_peers(
-    plan: Plan, folder: Path, scratch: Path, document: Document, note: Note, *, again: bool
-) -> tuple[list[Peer], dict[str, Any]]:
-    """The peers that run here, and what is to be said of all that were asked for.
-
-    again: find out anew in which type a peer is fastest, though the document says so.
-    """
-    ready: list[Peer] = []
-    about: dict[str, Any] = {}
-    if not plan.peers:
-        return ready, about
-    clip = write_wav(scratch / "try.wav", speech_of(5.0))
-    device = plan.device if plan.device != "auto" else _device_of(plan, folder, document)
-    for name in plan.peers:
-        python = python_with(name, plan.peer_pythons)
-        if python is None:
-            about[name] = absent(name)
-            note(f"{name} is not installed: {about[name]['how_to_install']}")
-            continue
-        known = document.get("peers", {}).get(name, {})
-        if not again and "dtype" in known and known.get("weights") == AS_GIVEN:
-            note(f"{name}: {known['dtype']} was found to be fastest before")
-            ready.append(Peer(name, python, folder, known["dtype"], plan.tokens_per_second, known))
-            about[name] = known
-            continue
-        try:
-            peer = prepare(name, python, folder, scratch, clip, device, plan.tokens_per_second, note)
-        except ChildFailed as error:
-            about[name] = {"installed": True, "error": str(error)}
-            note(str(error))
-            continue
-        ready.append(peer)
-        about[name] = peer.about
-    return ready, about
-
-
-def _device_of(plan: Plan, folder: Path, document: Document) -> str:
-    """`cpu` or `gpu`: what `auto` came to, asked of a process that loads no model."""
-    if "engine" in document:
-        return str(document["engine"]["device"])
-    asked = "from engine.device import *; print(device_name(choose_device('auto')))"
-    return run_to_end("asking for the device", [sys.executable, "-c", asked]).strip()
-
-
-def _write(document: Document, out: Path | None) -> None:
-    if out is None:
-        return
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, out)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

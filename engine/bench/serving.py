@@ -1,25 +1,27 @@
-"""Servers to be measured: started on a free loopback port with a key, asked by plain HTTP, stopped with the block."""
+"""A server to be measured, and its clients, each sending its next recording when the last one's text has come."""
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
-import socket
-import subprocess
+import os
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import Any
 
-from engine.bench.child import PROJECT, START_TIMEOUT_SECONDS, ChildFailed, last_words, run_to_end
+from engine.bench.measuring import OURS, quantile, shown_seconds, summary
+from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
 
-_STOP_SECONDS = 20.0
-_READY_MARK = b" ready on "
+_READY_MARK = " ready on http://"
 _REQUEST_TIMEOUT_SECONDS = 3600.0
+_BOUNDARY = "----scribewire-bench"
+_SETTINGS_PREFIX = "SCRIBEWIRE_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +67,11 @@ class Caller:
 
 def multipart(recording: Path, fields: Mapping[str, str]) -> tuple[bytes, str]:
     """A multipart body as any client makes it, and its content type."""
-    boundary = "----scribewire-bench"
-    parts = [
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in fields.items()
-    ]
-    parts.append(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{recording.name}"\r\n'
-        "Content-Type: audio/wav\r\n\r\n"
-    )
-    body = "".join(parts).encode() + recording.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-    return body, f"multipart/form-data; boundary={boundary}"
+    head = f"--{_BOUNDARY}\r\nContent-Disposition: form-data; name="
+    form = "".join(f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    form += f'{head}"file"; filename="{recording.name}"\r\nContent-Type: audio/wav\r\n\r\n'
+    body = form.encode() + recording.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={_BOUNDARY}"
 
 
 @contextmanager
@@ -83,102 +79,122 @@ def scribewire_server(
     folder: Path,
     data: Path,
     *,
-    device: str,
-    dtype: str,
-    tokens_per_second: float,
-    program: str = "engine.bench.forced_serve",
+    device: str = "auto",
+    dtype: str = "auto",
+    program: Sequence[str] = ("server.cli", "serve"),
 ) -> Iterator[ServerAddress]:
-    """Ours, with a key, ready. data: an empty folder of its own. program: a module that takes the same arguments."""
+    """A server with a key, ready. data: an empty folder of its own. program: a module that takes serve's flags."""
     data.mkdir(parents=True, exist_ok=True)
     settings = data / "bench.toml"
     settings.touch()
-    cli = [sys.executable, "-m", "server.cli", "keys", "create", "bench"]
-    key = run_to_end("making a key", [*cli, "--data", str(data), "--config", str(settings)]).strip()
-    command = [sys.executable, "-m", program, str(tokens_per_second)]
-    options = {
-        "--model": str(folder),
-        "--port": "0",
-        "--data": str(data),
-        "--config": str(settings),
-        "--device": device,
-        "--dtype": dtype,
-        "--retry-window-seconds": "0",  # the same recording is sent again and again, and must be decoded each time
-        "--max-queued-requests": "1024",
+    own = ["--data", str(data), "--config", str(settings)]
+    # Without the environment's settings, so that the same command measures the same everywhere.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
+    create = [sys.executable, "-m", "server.cli", "keys", "create", "bench", *own]
+    with started("making a key", create, plain) as lines:
+        key = "".join(lines(START_TIMEOUT_SECONDS)).strip()
+    command = [sys.executable, "-m", *program, "--model", str(folder), "--port", "0", *own]
+    command += ["--device", device, "--dtype", dtype, "--max-queued-requests", "1024"]
+    # The same recording is sent again and again, and must be decoded each time.
+    command += ["--retry-window-seconds", "0"]
+    with started("the server", command, plain) as lines:
+        for line in lines(START_TIMEOUT_SECONDS):
+            if _READY_MARK in line:
+                address = line.split(_READY_MARK, 1)[1].strip().rstrip("/")
+                yield ServerAddress(OURS, address, key, {"model": "whisper-1"})
+                return
+        raise ChildFailed("the server did not start")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What some clients got in one go.
+
+    latencies: of every request, in seconds. wall_seconds: from the first sent to the last got.
+    """
+
+    clients: int
+    latencies: tuple[float, ...]
+    wall_seconds: float
+
+    @property
+    def requests_per_second(self) -> float:
+        """Finished requests by the time they took all together."""
+        return len(self.latencies) / self.wall_seconds
+
+    def latency(self, share: float) -> float:
+        """Seconds within which that share of the requests was answered."""
+        return quantile(self.latencies, share)
+
+    def values(self) -> dict[str, Any]:
+        """For the report."""
+        shares = {"p50_seconds": 0.5, "p95_seconds": 0.95, "max_seconds": 1.0}
+        return {
+            "clients": self.clients,
+            "requests": len(self.latencies),
+            "requests_per_second": round(self.requests_per_second, 4),
+            **{name: round(self.latency(share), 5) for name, share in shares.items()},
+            "wall_seconds": round(self.wall_seconds, 4),
+        }
+
+    def __str__(self) -> str:
+        p50, p95 = (shown_seconds(self.latency(share)) for share in (0.5, 0.95))
+        return f"{self.requests_per_second:.2f} requests/s, p50 {p50}, p95 {p95}"
+
+
+def summary_of_loads(loads: Sequence[Load]) -> dict[str, Any]:
+    """What one number of clients got in all rounds."""
+    return {
+        "requests_per_second": summary([one.requests_per_second for one in loads], unit="requests/s"),
+        "p50": summary([one.latency(0.5) for one in loads]),
+        "p95": summary([one.latency(0.95) for one in loads]),
+        "rounds": [one.values() for one in loads],
     }
-    command += [word for pair in options.items() for word in pair]
-    with _running("scribewire", command) as (process, output, errors):
-        address = _announced_address(process, output, errors)
-        yield ServerAddress("scribewire", address, key, {"model": "whisper-1"})
 
 
-@contextmanager
-def peer_server(
-    name: str, command: Sequence[str], port: int, key: str, fields: Mapping[str, str], runs_in: Path
-) -> Iterator[ServerAddress]:
-    """A peer's own server under its own Python; ready once its port answers HTTP."""
-    with _running(name, command, runs_in=runs_in) as (process, _, errors):
-        server = ServerAddress(name, f"127.0.0.1:{port}", key, fields)
-        deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not _answers(server.address):
-            if process.poll() is not None:
-                raise ChildFailed(f"{name} did not start: {last_words(errors)}")
-            if time.monotonic() > deadline:
-                raise ChildFailed(f"{name} did not answer within {START_TIMEOUT_SECONDS:g} s")
-            time.sleep(0.1)
-        yield server
+def closed_loop(
+    server: ServerAddress,
+    recordings: Sequence[Path],
+    clients: int,
+    requests: int,
+    *,
+    seconds: float = 0.0,
+    warm_up: bool = True,
+) -> Load:
+    """Keep `clients` requests under way until `requests` have been sent and `seconds` are over; wait for the last.
 
+    Recordings are taken in turn. seconds: a fast server's round would else be over before it is at its pace, and
+    mostly consist of its end, when fewer and fewer clients are left. warm_up: let the clients send requests first,
+    one each or as many as that time takes, which do not count.
+    raises: RequestFailed when any request fails; the others are waited for
+    """
+    if warm_up:
+        closed_loop(server, recordings, clients, clients, seconds=seconds, warm_up=False)
+    numbers = itertools.count()
+    latencies: list[float] = []
+    failures: list[RequestFailed] = []
+    begun = time.perf_counter()
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _running(
-    name: str, command: Sequence[str], *, runs_in: Path = PROJECT
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
-    """A process whose output goes to files that vanish with it: a pipe that nobody reads would fill up."""
-    with (
-        tempfile.NamedTemporaryFile() as output,
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            list(command), cwd=runs_in, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
-        ) as process,
-    ):
+    def run() -> None:
+        caller = Caller(server)
         try:
-            yield process, output, errors
+            for number in numbers:
+                if failures or (number >= requests and time.perf_counter() - begun >= seconds):
+                    return
+                sent = time.perf_counter()
+                caller.transcribe(recordings[number % len(recordings)])
+                latencies.append(time.perf_counter() - sent)
+        except RequestFailed as error:
+            failures.append(error)
         finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            caller.close()
 
-
-def _announced_address(process: subprocess.Popen[bytes], output: IO[bytes], errors: IO[bytes]) -> str:
-    deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    while True:
-        # By name, so that reading does not move the place where the process writes.
-        written = Path(output.name).read_bytes()
-        if _READY_MARK in written:
-            line = written.split(_READY_MARK, 1)[1].splitlines()[0]
-            return line.decode().strip().removeprefix("http://").rstrip("/")
-        if process.poll() is not None:
-            raise ChildFailed(f"the server did not start: {last_words(errors)}")
-        if time.monotonic() > deadline:
-            raise ChildFailed(f"the server was not ready within {START_TIMEOUT_SECONDS:g} s")
-        time.sleep(0.05)
-
-
-def _answers(address: str) -> bool:
-    connection = http.client.HTTPConnection(address, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
+    # Daemons, so that Ctrl-C does not wait for their answers.
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return Load(clients, tuple(latencies), time.perf_counter() - begun)

@@ -48,7 +48,7 @@ COMMANDS = {
     "pull": "download a model, or go on with a download",
     "languages": "list the languages and their codes",
     "doctor": "check this machine by transcribing a shipped recording",
-    "bench": "measure a model on this machine, alone or beside peers",
+    "bench": "measure a model on this machine",
 }
 
 _LONGEST_CHUNK_SECONDS = 180.0

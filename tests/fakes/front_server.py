@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from engine.bench.child import PROJECT
+from engine.bench.process import PROJECT
 
 # The settings travel as JSON; `data` is a path there.
 PROGRAM = """

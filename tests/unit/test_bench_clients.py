@@ -1,75 +1,19 @@
 """Closed-loop clients against a server that only counts: how many at once, how many in all, and what fails."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from engine.bench.audio import distinct_clips, wav_seconds, write_long_wav
-from engine.bench.clients import closed_loop, short_in_the_middle
-from engine.bench.serving import Caller, RequestFailed, ServerAddress, multipart
-
-PATIENCE_SECONDS = 30.0
-
-
-class CountingServer:
-    """Answers every recording with its name; holds those called `long` until told, and notes what it saw."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Condition()
-        self.now = self.most = self.answered = 0
-        self.keys: set[str | None] = set()
-        self.wanted_at_once = 1
-        self.status = 200
-        self.order: list[str] = []
-        self.long_may_end = threading.Event()
-
-    def handle(self, body: bytes, key: str | None) -> tuple[int, bytes]:
-        name = body.split(b'filename="')[1].split(b'"')[0].decode()
-        with self.lock:
-            self.keys.add(key)
-            self.now += 1
-            self.most = max(self.most, self.now)
-            self.lock.notify_all()
-            # Nobody is answered before as many are here as shall be at once, or have been.
-            self.lock.wait_for(lambda: self.most >= self.wanted_at_once, PATIENCE_SECONDS)
-        if name == "long.wav":
-            self.long_may_end.wait(PATIENCE_SECONDS)
-        with self.lock:
-            self.now -= 1
-            self.answered += 1
-            self.order.append(name)
-        return self.status, json.dumps({"text": name}).encode()
+from engine.bench.serving import Caller, RequestFailed, ServerAddress, closed_loop, multipart
+from tests.fakes.counting_server import CountingServer, counting_server
 
 
 @pytest.fixture
 def server() -> Iterator[tuple[CountingServer, ServerAddress]]:
-    counting = CountingServer()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, content = counting.handle(body, self.headers["Authorization"])
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, daemon=True)
-        thread.start()
-        yield counting, ServerAddress("counting", f"127.0.0.1:{http.server_port}", "key-1", {"model": "m"})
-        counting.long_may_end.set()
-        http.shutdown()
-        thread.join(PATIENCE_SECONDS)
+    with counting_server() as (counting, address):
+        yield counting, ServerAddress("counting", address, "key-1", {"model": "m"})
 
 
 def clip(folder: Path, name: str) -> Path:
@@ -127,36 +71,6 @@ def test_a_server_that_is_gone_is_a_failure_and_not_a_hang(tmp_path: Path) -> No
     caller = Caller(ServerAddress("nobody", "127.0.0.1:9", "key"))
     with pytest.raises(RequestFailed, match="nobody"):
         caller.transcribe(clip(tmp_path, "a.wav"))
-
-
-def test_short_requests_are_answered_while_the_long_one_is_under_way(
-    server: tuple[CountingServer, ServerAddress], tmp_path: Path
-) -> None:
-    counting, address = server
-    shorts = [clip(tmp_path, "one.wav"), clip(tmp_path, "two.wav")]
-    ending = threading.Thread(target=_let_it_end_after, args=(counting, 2), daemon=True)
-    ending.start()
-    found = short_in_the_middle(address, clip(tmp_path, "long.wav"), shorts, 0.3)
-    ending.join(PATIENCE_SECONDS)
-    assert counting.order == ["one.wav", "two.wav", "long.wav"]
-    assert len(found.short_seconds) == 2
-    assert found.file_seconds > max(found.short_seconds)
-
-
-def test_short_requests_due_after_the_end_are_left_out(
-    server: tuple[CountingServer, ServerAddress], tmp_path: Path
-) -> None:
-    counting, address = server
-    counting.long_may_end.set()
-    found = short_in_the_middle(address, clip(tmp_path, "long.wav"), [clip(tmp_path, "one.wav")], 3600.0)
-    assert found.short_seconds == ()
-    assert counting.order == ["long.wav"]
-
-
-def _let_it_end_after(counting: CountingServer, answers: int) -> None:
-    while counting.answered < answers:
-        threading.Event().wait(0.01)
-    counting.long_may_end.set()
 
 
 def test_the_form_carries_the_file_and_every_field(tmp_path: Path) -> None:

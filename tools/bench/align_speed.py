@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.bench.child import Child, ChildFailed, child, run_to_end
-from engine.bench.measuring import machine, ratio, summary
 from engine.bench.sizes import ALIGNER_SIZES, RECIPES
 from tools.bench.align_task import write_task
-from tools.bench.measuring import RESULTS_FOLDER, write_result
+from tools.bench.measuring import RESULTS_FOLDER, machine, ratio, summary, write_result
 
 TARGET = 1 / 3
 TIMEOUT_SECONDS = 3600.0

@@ -4,16 +4,44 @@ No host name, no path and no user goes into a result.
 """
 
 import json
+import random
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.bench.measuring import machine, summary, versions
+from engine.bench import measuring as owners
+from engine.bench.measuring import machine, quantile, versions
 
-__all__ = ["machine", "show", "summary", "versions", "write_result"]
+__all__ = ["machine", "ratio", "show", "summary", "versions", "write_result"]
 
 RESULTS_FOLDER = Path(__file__).resolve().parent / "results"
+_RESAMPLES = 2000
+
+
+def summary(values: Sequence[float], *, target: float | None = None, unit: str = "seconds") -> dict[str, Any]:
+    """As for an owner; `met` compares the median with the target, where there is one."""
+    result = owners.summary(values, unit)
+    return result if target is None else result | {"target": target, "met": result["median"] <= target}
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float], *, seed: int = 0) -> dict[str, Any]:
+    """Ratio of the medians, with the middle 95 % of what resampling both sides gives.
+
+    The interval is None with fewer than three values on a side: resampling one or two says nothing.
+    """
+    point = statistics.median(numerators) / statistics.median(denominators)
+    interval = None
+    if min(len(numerators), len(denominators)) >= 3:
+        draw = random.Random(seed)
+        found = [
+            statistics.median(draw.choices(numerators, k=len(numerators)))
+            / statistics.median(draw.choices(denominators, k=len(denominators)))
+            for _ in range(_RESAMPLES)
+        ]
+        interval = [round(quantile(found, 0.025), 4), round(quantile(found, 0.975), 4)]
+    return {"ratio": round(point, 4), "interval_95": interval}
 
 
 def write_result(name: str, command: str, content: dict[str, Any], folder: Path = RESULTS_FOLDER) -> Path:

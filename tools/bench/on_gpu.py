@@ -49,7 +49,7 @@ def parts(
 
     def bench(name: str, *arguments: str, model: Sequence[str]) -> tuple[str, ...]:
         where = ("--device", device, "--out", str(out / f"{name}.json"))
-        return (sys.executable, "-m", "engine.cli", "bench", *model, *arguments, *where)
+        return (sys.executable, "-m", "tools.bench", *model, *arguments, *where)
 
     def beside(*names: str) -> tuple[str, ...]:
         return ("--compare", "--peers", *names, "--peer-python", str(peer_python)) if peer_python else ()

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine.bench.child import PROJECT, Child, child
-from tools.bench.clips import speech, write_wav
+from engine.bench.child import Child, child
+from engine.bench.process import PROJECT
+from tools.bench.clips import speech, write_upload, write_wav
 from tools.bench.measuring import machine, show, summary, write_result
 
 MODEL = "demo"
@@ -43,9 +44,7 @@ def main() -> None:
         folder = Path(scratch)
         ten = write_wav(folder / "ten.wav", speech(10.0))
         thirty = write_wav(folder / "thirty.wav", speech(30.0))
-        upload = write_wav(
-            folder / "upload.wav", speech(UPLOAD_SECONDS, UPLOAD_RATE_HZ), UPLOAD_RATE_HZ, UPLOAD_CHANNELS
-        )
+        upload = write_upload(folder / "upload.wav", UPLOAD_SECONDS, UPLOAD_RATE_HZ, UPLOAD_CHANNELS)
         engine = measure_engine(arguments.model, ten, thirty)
         command = measure_command(arguments.model, ten)
         server = measure_server(arguments.model, upload, folder / "data")
@@ -80,7 +79,7 @@ def main() -> None:
 
 def measure_engine(model: str, ten: Path, thirty: Path) -> dict[str, Any]:
     """Fresh processes for load and first transcript; the last of them goes on with warm runs."""
-    settings = {"folder": model, "device": "auto", "dtype": "auto", "tokens_per_second": 0.0}
+    settings = {"model": model, "device": "auto", "dtype": "auto"}
     command = [sys.executable, "-m", "engine.bench.engine_side", json.dumps(settings)]
     loads, firsts = [], []
 

@@ -18,8 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 from engine.bench.audio import distinct_clips
-from engine.bench.clients import closed_loop
-from engine.bench.serving import scribewire_server
+from engine.bench.serving import closed_loop, scribewire_server
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 from tools.bench.move_profile import show_turns, table
 from tools.bench.timed_worker import TURNS_FILE
@@ -59,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with (
             patch.dict(os.environ, {TURNS_FILE: str(turns)}),
             scribewire_server(
-                given.model.absolute(), Path(scratch) / "data", device=given.device, dtype="auto",
-                tokens_per_second=given.tokens_per_second, program="tools.bench.timed_serve",
+                given.model.absolute(), Path(scratch) / "data", device=given.device,
+                program=("tools.bench.timed_serve", str(given.tokens_per_second)),
             ) as server,
         ):  # fmt: skip
             ready_seconds = round(time.perf_counter() - began, 2)

@@ -21,7 +21,7 @@ import mlx.core as mx
 
 from engine.batching.sequence import Marks
 from engine.batching.step import RunningBatch
-from engine.bench.component_side import Components
+from engine.bench.measured import Networks
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 STEPS, WARM_STEPS, SHOWN = 20, 12, 14
@@ -38,8 +38,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio behind each row")
     parser.add_argument("--out", type=Path, default=RESULTS_FOLDER)
     arguments = parser.parse_args()
-    components = Components(arguments.folder, "gpu", arguments.dtype)
-    found = [_profiled(components, rows, arguments.seconds) for rows in arguments.rows]
+    engine = {"model": arguments.folder, "device": "gpu", "dtype": arguments.dtype}
+    networks = Networks({"engine": engine}, lambda **_: None)
+    found = [_profiled(networks, rows, arguments.seconds) for rows in arguments.rows]
     for one in found:
         print(
             {name: value for name, value in one.items() if name not in ("kernels", "host_calls")}, flush=True
@@ -54,12 +55,12 @@ def main() -> None:
     print(write_result("step_profile_gpu", command, content, arguments.out))
 
 
-def _profiled(components: Components, rows: int, seconds: float) -> dict[str, Any]:
+def _profiled(networks: Networks, rows: int, seconds: float) -> dict[str, Any]:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    batch = RunningBatch(components.model, Marks(end_ids=frozenset()))
-    batch.join(components.sequences(rows, seconds))
+    batch = RunningBatch(networks.model, Marks(end_ids=frozenset()))
+    batch.join(networks.sequences(rows, seconds))
     for _ in range(WARM_STEPS):
         batch.step()
     started = time.perf_counter()

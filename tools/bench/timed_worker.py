@@ -1,6 +1,6 @@
 """The engine's worker with a clock at every turn, started in its place by `tools.bench.timed_serve`.
 
-Each second's turns are a line of JSON in the file that SCRIBEWIRE_TURNS names: of each turn its start, in seconds of
+Each second's turns are a line of JSON in the file that BENCH_TURNS names: of each turn its start, in seconds of
 the performance counter, which is one clock for all processes of a machine, and its move, rows and milliseconds.
 """
 
@@ -17,7 +17,7 @@ from engine import worker
 from engine.protocol.config import EngineConfig
 from tools.bench.move_profile import Turns, timed_turns
 
-TURNS_FILE = "SCRIBEWIRE_TURNS"
+TURNS_FILE = "BENCH_TURNS"
 _LINE_SECONDS = 1.0
 
 

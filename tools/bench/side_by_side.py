@@ -1,4 +1,4 @@
-"""The parts that run the whole engine or its server, alone or with peers in turn.
+"""The parts that run the whole engine or its server with peers in turn, and short requests in a long file.
 
 Everything compared is started before anything is measured, takes turns in an order that turns round every round, and
 nothing else runs meanwhile.
@@ -11,22 +11,22 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engine.bench.audio import distinct_clips, speech, wav_seconds, write_long_wav
+from engine.bench.audio import distinct_clips, speech, wav_seconds
 from engine.bench.child import Child, ChildFailed, child
-from engine.bench.clients import Load, closed_loop, short_in_the_middle
-from engine.bench.measuring import ratio, shown_seconds, summary
-from engine.bench.peer_programs import Note, Peer
-from engine.bench.plan import Plan
-from engine.bench.serving import Caller, RequestFailed, scribewire_server
+from engine.bench.measuring import OURS, shown_seconds, summary
+from engine.bench.middle import short_in_the_middle
+from engine.bench.peer_programs import Peer
+from engine.bench.runner import LONG_TIMEOUT_SECONDS, Runner
+from engine.bench.serving import Caller, Load, RequestFailed, closed_loop, summary_of_loads
+from tools.bench.measuring import ratio
+from tools.bench.plan import ComparingPlan
 
-OURS = "scribewire"
-_LONG_TIMEOUT_SECONDS = 6 * 3600.0
 _IDLE_REQUESTS = 5
 _FIRST_ANSWER_SECONDS = 180.0
 """A peer's server that has not answered one short clip by then, loading included, is taken to be stuck."""
@@ -34,53 +34,35 @@ _FIRST_ANSWER_SECONDS = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: a model folder, how it runs, and the peers beside it.
+    """What is measured: a runner's model, and the peers beside it.
 
-    scratch: a folder for recordings. found: filled by long parts as they go on, for the case that they are broken off.
-    keep: writes what was found so far.
+    found: filled by long parts as they go on, for the case that they are broken off. keep: writes what was found so
+    far.
     """
 
-    plan: Plan
-    folder: Path
-    scratch: Path
+    runner: Runner
     peers: Sequence[Peer]
-    note: Note
-    found: dict[str, Any] = field(default_factory=dict)
-    keep: Callable[[], None] = lambda: None
+    found: dict[str, Any]
+    keep: Callable[[], None]
+
+    @property
+    def plan(self) -> ComparingPlan:
+        """What to measure."""
+        assert isinstance(self.runner.plan, ComparingPlan)
+        return self.runner.plan
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for recordings."""
+        return self.runner.scratch
+
+    def note(self, text: str) -> None:
+        """Tell of the progress."""
+        self.runner.note(text)
 
     def engine_command(self) -> list[str]:
-        """Our engine in a process of its own."""
-        plan = self.plan
-        arguments = {
-            "folder": str(self.folder),
-            "device": plan.device,
-            "dtype": plan.dtype,
-            "tokens_per_second": plan.tokens_per_second,
-        }
-        return [sys.executable, "-m", "engine.bench.engine_side", json.dumps(arguments)]
-
-    def long_file(self) -> Path:
-        """The given long file, or one made up."""
-        if self.plan.long_file is not None:
-            return self.plan.long_file
-        path = self.scratch / f"long-{self.plan.long_seconds:g}.wav"
-        return path if path.exists() else write_long_wav(path, self.plan.long_seconds)
-
-
-def measure_load(subject: Subject) -> dict[str, Any]:
-    """Fresh processes, one after another."""
-    started = []
-    for number in range(subject.plan.loads):
-        subject.note(f"load {number + 1} of {subject.plan.loads}")
-        with child(OURS, subject.engine_command()) as engine:
-            started.append(engine.started | {"ready_seconds": engine.ready_seconds})
-    about = ("weight_bits", "parameter_count", "resident_bytes", "dtype", "device")
-    return {
-        "ready": summary([one["ready_seconds"] for one in started]),
-        "load": summary([one["load_seconds"] for one in started]),
-        "peak_resident_bytes": max(one["peak_resident_bytes"] for one in started),
-        **{name: started[-1][name] for name in about},
-    }
+        """Our engine in a process of its own, which can be asked in turn."""
+        return [sys.executable, "-m", "engine.bench.engine_side", json.dumps(self.runner.engine_settings())]
 
 
 def measure_clip(subject: Subject) -> dict[str, Any]:
@@ -104,7 +86,7 @@ def measure_long(subject: Subject) -> dict[str, Any]:
 
     Nobody's first run of it counts, because kernels may be made for shapes that are new to a process; it is told apart.
     """
-    path = subject.long_file()
+    path = subject.runner.long_file()
     with ExitStack() as running:
         sides, failures = _sides(subject, running)
         short = subject.scratch / "warm-up.npy"
@@ -143,7 +125,7 @@ def _batch_sizes(subject: Subject, side: Child, path: Path) -> dict[str, float]:
     try:
         for size in subject.plan.peer_batches:
             subject.note(f"{side.name}: long file in batches of {size}")
-            answer = side.ask(_LONG_TIMEOUT_SECONDS, do="transcribe", path=str(path), batch_size=size)
+            answer = side.ask(LONG_TIMEOUT_SECONDS, do="transcribe", path=str(path), batch_size=size)
             tries[str(size)] = round(answer["seconds"], 4)
     except ChildFailed as error:
         subject.note(str(error))
@@ -158,7 +140,7 @@ def measure_clients(subject: Subject) -> dict[str, Any]:
     by_clients: dict[str, Any] = {}
     subject.found["by_clients"] = by_clients
     with ExitStack() as running:
-        servers = {OURS: running.enter_context(_server(subject))}
+        servers = {OURS: running.enter_context(subject.runner.server())}
         failures: dict[str, str] = {}
         for peer in subject.peers:
             subject.note(f"starting the server of {peer.name}")
@@ -195,10 +177,7 @@ def measure_clients(subject: Subject) -> dict[str, Any]:
                         subject.note(f"without {name}: {error}")
                         continue
                     loads[name].append(load)
-                    subject.note(
-                        f"  {load.requests_per_second:.2f} requests/s, p50 {shown_seconds(load.latency(0.5))}, "
-                        f"p95 {shown_seconds(load.latency(0.95))}"
-                    )
+                    subject.note(f"  {load}")
                 found = by_clients[str(clients)] = _compared_loads(loads)
                 idle = by_clients["1"]["loads"][OURS]["p50"]["median"]
                 found["p95_over_idle"] = round(found["loads"][OURS]["p95"]["median"] / idle, 3)
@@ -210,9 +189,9 @@ def measure_middle(subject: Subject) -> dict[str, Any]:
     """Short requests alone, the long file alone, and then both."""
     plan = subject.plan
     found = subject.found
-    long = subject.long_file()
+    long = subject.runner.long_file()
     shorts = distinct_clips(subject.scratch, plan.short_seconds, max(plan.short_requests, 2))
-    with _server(subject) as server:
+    with subject.runner.server() as server:
         subject.note("short requests while idle")
         idle = closed_loop(server, shorts, 1, _IDLE_REQUESTS)
         found["idle"] = summary(idle.latencies)
@@ -247,19 +226,6 @@ def measure_middle(subject: Subject) -> dict[str, Any]:
     return found
 
 
-def _server(subject: Subject) -> Any:
-    plan = subject.plan
-    data = subject.scratch / "server-data"
-    subject.note("starting the server")
-    return scribewire_server(
-        subject.folder,
-        data,
-        device=plan.device,
-        dtype=plan.dtype,
-        tokens_per_second=plan.tokens_per_second,
-    )
-
-
 def _sides(subject: Subject, running: ExitStack) -> tuple[dict[str, Child], dict[str, str]]:
     """Everyone, loaded; and of the peers that failed, why. Those that fail later leave the one for the other."""
     subject.note("loading the model")
@@ -291,7 +257,7 @@ def _in_turn(
         for name in list(sides) if number % 2 == 0 else list(reversed(sides)):
             more = (options or {}).get(name, {})
             try:
-                answer = sides[name].ask(_LONG_TIMEOUT_SECONDS, do="transcribe", path=str(recording), **more)
+                answer = sides[name].ask(LONG_TIMEOUT_SECONDS, do="transcribe", path=str(recording), **more)
             except ChildFailed as error:
                 if name == OURS:
                     raise
@@ -323,15 +289,7 @@ def _compared(answers: dict[str, list[dict[str, Any]]], ratio_name: str) -> dict
 def _compared_loads(loads: dict[str, list[Load]]) -> dict[str, Any]:
     rates = {name: [one.requests_per_second for one in given] for name, given in loads.items()}
     return {
-        "loads": {
-            name: {
-                "requests_per_second": summary(rates[name], unit="requests/s"),
-                "p50": summary([one.values()["p50_seconds"] for one in given]),
-                "p95": summary([one.values()["p95_seconds"] for one in given]),
-                "rounds": [one.values() for one in given],
-            }
-            for name, given in loads.items()
-        },
+        "loads": {name: summary_of_loads(given) for name, given in loads.items()},
         "throughput_over_peer": {
             name: ratio(rates[OURS], values) for name, values in rates.items() if name != OURS
         },
