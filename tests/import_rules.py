@@ -97,8 +97,6 @@ LATE_IMPORTS = {
     "engine/demo/recipe/__main__.py": "each step of the recipe asks only for the tools of that step; torch is one",
     "engine/demo/recipe/alignment/__main__.py": "as above",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
-    "engine/bench/forced_serve.py": "starts the server by name, in a benchmark's child only",
-    "engine/bench/peers/mlx_audio_side.py": "the peer's server needs packages that not all have",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
     "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",
     "server/cli.py": "engine subcommands are mounted by name, so that serve never loads them",

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import engine.batching
-import engine.bench.peers
+import tools.bench.peers
 from engine.batching.forcing import forced_token_count
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 FORCING_FILE = Path(engine.batching.__file__).parent / "forcing.py"
-RIG_FILE = Path(engine.bench.peers.__file__).parent / "rig.py"
+RIG_FILE = Path(tools.bench.peers.__file__).parent / "rig.py"
 
 
 def test_a_peer_is_told_our_counts_for_its_chunks() -> None:

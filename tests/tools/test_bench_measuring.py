@@ -2,7 +2,7 @@
 
 import mlx.core as mx
 
-from engine.bench.launches import counted_evaluations, graph_primitives, started_kernels
+from tools.bench.launches import counted_evaluations, graph_primitives, started_kernels
 from tools.bench.measuring import ratio, summary
 
 

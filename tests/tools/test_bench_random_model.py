@@ -9,16 +9,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.bench.plain_copy import write_plain_copy
-from engine.bench.random_model import is_random_model, random_tensors, write_random_model
-from engine.bench.sizes import ALIGNER_SIZES, RECIPES, SIZES, ModelSizes, published_config
-from engine.bench.tokenizer_files import control_tokens, vocabulary_and_merges, write_tokenizer
 from engine.checkpoint.layouts import expected_shapes
 from engine.checkpoint.load import build_aligner, load_checkpoint, read_checkpoint
 from engine.model.config import ModelConfig
 from engine.model.projection import QuantizedTensor
 from engine.text.prompt import build_prompt
 from engine.text.tokenizer import Tokenizer
+from tools.bench.plain_copy import write_plain_copy
+from tools.bench.random_model import is_random_model, random_tensors, write_random_model
+from tools.bench.sizes import ALIGNER_SIZES, RECIPES, SIZES, ModelSizes, published_config
+from tools.bench.tokenizer_files import control_tokens, vocabulary_and_merges, write_tokenizer
 
 SMALLEST = ModelSizes("smallest", 64, 1, 1, 64, 4, 64, 1, 1, 1, 64)
 
@@ -26,8 +26,8 @@ SMALLEST = ModelSizes("smallest", 64, 1, 1, 64, 4, 64, 1, 1, 1, 64)
 @pytest.fixture
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary of 1,024 rows and no tokenizer beside it, so that a model is written in milliseconds."""
-    monkeypatch.setattr("engine.bench.sizes.VOCABULARY_SIZE", 1024)
-    monkeypatch.setattr("engine.bench.random_model.write_tokenizer", lambda folder: None)
+    monkeypatch.setattr("tools.bench.sizes.VOCABULARY_SIZE", 1024)
+    monkeypatch.setattr("tools.bench.random_model.write_tokenizer", lambda folder: None)
 
 
 @pytest.mark.parametrize(("name", "parameter_count"), [("0.6b", 782_426_112), ("1.7b", 2_038_052_480)])
@@ -48,7 +48,7 @@ def test_the_aligners_full_size_has_as_many_parameters_as_published() -> None:
 def test_a_random_aligner_is_read_strictly_with_its_head(
     tmp_path: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.bench.sizes.ALIGNER_VOCABULARY_SIZE", 1024)
+    monkeypatch.setattr("tools.bench.sizes.ALIGNER_VOCABULARY_SIZE", 1024)
     folder = write_random_model(tmp_path / "model", replace(SMALLEST, classes=100), RECIPES[recipe])
     checkpoint = read_checkpoint(folder)
     assert isinstance(checkpoint.tensors["lm_head.weight"], QuantizedTensor) == (recipe == "8bit")
@@ -115,7 +115,7 @@ def test_a_run_that_broke_off_leaves_nothing_under_the_final_name(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("engine.bench.random_model.write_tokenizer", break_off)
+        patched.setattr("tools.bench.random_model.write_tokenizer", break_off)
         with pytest.raises(KeyboardInterrupt):
             write_random_model(tmp_path / "model", SMALLEST, RECIPES["bf16"])
     assert not (tmp_path / "model").exists()

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine.bench.child import ChildFailed, child, run_to_end
-from engine.bench.peer_programs import Peer, absent, python_with
 from engine.bench.runner import Note, Results, run
 from tests.unit.tiny_model import write_tiny_model
 from tools.bench import runner, side_by_side
+from tools.bench.child import ChildFailed, child, run_to_end
+from tools.bench.peer_programs import Peer, absent, python_with
 from tools.bench.plan import ComparingPlan
 from tools.bench.runner import ComparingRunner
 
@@ -238,7 +238,7 @@ def test_a_childs_last_words_are_its_failure(tmp_path: Path) -> None:
 
 def test_a_childs_error_is_an_answer_and_it_lives_on(tmp_path: Path) -> None:
     code = (
-        "from engine.bench.answering import answer_requests\n"
+        "from tools.bench.answering import answer_requests\n"
         "def halve(number):\n"
         "    print('noise of a library')\n"
         "    return {'half': 1 / number * number * number / 2}\n"

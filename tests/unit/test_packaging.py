@@ -141,11 +141,9 @@ class TestDependencies:
         imported = {
             one.name.split(".")[0]
             for source in tree.product
-            # The recipe runs with torch, the peers' sides of the benchmark under the peers' own Python, and what
-            # tells speakers apart is imported by name where the extra `speakers` is installed.
-            if not source.module.startswith(
-                ("engine.demo.recipe", "engine.bench.peers", "engine.speakers.pyannote_pipeline")
-            )
+            # The recipe runs with torch, and what tells speakers apart is imported by name where the extra `speakers`
+            # is installed.
+            if not source.module.startswith(("engine.demo.recipe", "engine.speakers.pyannote_pipeline"))
             for one in tree.imports(source)
         }
         imported -= set(sys.stdlib_module_names) | {"engine", "server"}

@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.bench.child import ChildFailed
 from engine.bench.plan import PlanInvalid
 from engine.bench.runner import Results, run
-from engine.bench.sizes import RECIPES, SIZES
 from engine.cli.bench import add_bench_arguments, command_shown, ended_by_signals, plan_of, show
 from engine.cli.console import Console
 from engine.protocol.errors import EngineError
+from tools.bench.child import ChildFailed
 from tools.bench.plan import PEER_NAMES, ComparingPlan, default_tokens_per_second
 from tools.bench.report import table
 from tools.bench.runner import ComparingRunner
+from tools.bench.sizes import RECIPES, SIZES
 
 _PROGRAM = ("python", "-m", "tools.bench")
 

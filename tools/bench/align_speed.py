@@ -19,10 +19,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from engine.bench.child import Child, ChildFailed, child, run_to_end
-from engine.bench.sizes import ALIGNER_SIZES, RECIPES
 from tools.bench.align_task import write_task
+from tools.bench.child import Child, ChildFailed, child, run_to_end
 from tools.bench.measuring import RESULTS_FOLDER, machine, ratio, summary, write_result
+from tools.bench.sizes import ALIGNER_SIZES, RECIPES
 
 TARGET = 1 / 3
 TIMEOUT_SECONDS = 3600.0
@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     model = (options.keep or scratch).absolute() / f"random-{options.size}-{options.recipe}"
     run_to_end(
         "making random weights",
-        [sys.executable, "-m", "engine.bench.random_model", str(model), options.size, options.recipe],
+        [sys.executable, "-m", "tools.bench.random_model", str(model), options.size, options.recipe],
     )
     task = write_task(scratch, options.seconds)
     arguments = {"model": str(model), "task": str(scratch), "device": options.device, "dtype": options.dtype}

@@ -35,8 +35,6 @@ from engine.batching.gauging import measure_pair, wide_drift
 from engine.batching.sequence import Sequence
 from engine.batching.speculation import Speculator
 from engine.batching.step import RunningBatch
-from engine.bench.random_model import write_random_model
-from engine.bench.sizes import RECIPES, SIZES
 from engine.checkpoint.layouts import expected_shapes
 from engine.demo import demo_model_path
 from engine.model.config import ModelConfig
@@ -45,6 +43,8 @@ from engine.resident import ResidentModel
 from tests.fakes.rigged_draft import RiggedDrafter
 from tools.bench.clips import speech
 from tools.bench.measuring import machine, summary, write_result
+from tools.bench.random_model import write_random_model
+from tools.bench.sizes import RECIPES, SIZES
 
 ACCEPTANCES = (0.0, 0.5, 0.8, 0.95)
 # Rounds that never give up, however seldom the draft is right.

@@ -14,9 +14,9 @@ import mlx.core as mx
 from engine.audio.mel import log_mel_batch
 from engine.batching.step import prefill
 from engine.bench.audio import speech
-from engine.bench.launches import counted_evaluations, started_kernels
 from engine.bench.measured import MEASURES, Found, Networks, Say, main, measure_step, memory
 from engine.bench.measuring import summary
+from tools.bench.launches import counted_evaluations, started_kernels
 
 
 class CountedNetworks(Networks):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
 from engine.bench import plan as owners
 from engine.bench.plan import Plan, PlanInvalid, setting
-from engine.bench.sizes import RECIPES, SIZES
+from tools.bench.sizes import RECIPES, SIZES
 
 PARTS = {
     "limits": owners.PARTS["limits"],

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine.bench.child import Child, child
 from engine.bench.process import PROJECT
+from tools.bench.child import Child, child
 from tools.bench.clips import speech, write_upload, write_wav
 from tools.bench.measuring import machine, show, summary, write_result
 
@@ -80,7 +80,7 @@ def main() -> None:
 def measure_engine(model: str, ten: Path, thirty: Path) -> dict[str, Any]:
     """Fresh processes for load and first transcript; the last of them goes on with warm runs."""
     settings = {"model": model, "device": "auto", "dtype": "auto"}
-    command = [sys.executable, "-m", "engine.bench.engine_side", json.dumps(settings)]
+    command = [sys.executable, "-m", "tools.bench.engine_side", json.dumps(settings)]
     loads, firsts = [], []
 
     def transcribed(engine: Child, clip: Path) -> dict[str, Any]:

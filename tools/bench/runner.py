@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.bench.audio import speech, write_wav
-from engine.bench.child import ChildFailed, run_to_end
-from engine.bench.peer_programs import AS_GIVEN, Peer, absent, prepare, python_with
 from engine.bench.runner import Found, Note, Results, Runner
 from engine.bench.serving import ServerAddress, scribewire_server
+from tools.bench.child import ChildFailed, run_to_end
+from tools.bench.peer_programs import AS_GIVEN, Peer, absent, prepare, python_with
 from tools.bench.plan import COMPARED_PARTS, ComparingPlan
 from tools.bench.side_by_side import Subject, measure_clients, measure_clip, measure_long, measure_middle
 
@@ -41,7 +41,7 @@ class ComparingRunner(Runner):
             return super().model_folder()
         folder = (plan.keep or self.scratch).absolute() / f"random-{plan.random}-{plan.recipe}"
         self.note(f"random weights: {plan.random} {plan.recipe}")
-        command = [sys.executable, "-m", "engine.bench.random_model", str(folder), plan.random, plan.recipe]
+        command = [sys.executable, "-m", "tools.bench.random_model", str(folder), plan.random, plan.recipe]
         run_to_end("making random weights", command)
         return folder
 
@@ -53,7 +53,7 @@ class ComparingRunner(Runner):
         """A server whose engine is told the counts."""
         self.note("starting the server")
         plan = self.plan
-        program = ("engine.bench.forced_serve", str(plan.tokens_per_second))
+        program = ("tools.bench.forced_serve", str(plan.tokens_per_second))
         return scribewire_server(
             self.folder, self.scratch / "server-data", device=plan.device, dtype=plan.dtype, program=program
         )

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from engine.bench.audio import distinct_clips, speech, wav_seconds
-from engine.bench.child import Child, ChildFailed, child
 from engine.bench.measuring import OURS, shown_seconds, summary
-from engine.bench.middle import short_in_the_middle
-from engine.bench.peer_programs import Peer
 from engine.bench.runner import LONG_TIMEOUT_SECONDS, Runner
 from engine.bench.serving import Caller, Load, RequestFailed, closed_loop, summary_of_loads
+from tools.bench.child import Child, ChildFailed, child
 from tools.bench.measuring import ratio
+from tools.bench.middle import short_in_the_middle
+from tools.bench.peer_programs import Peer
 from tools.bench.plan import ComparingPlan
 
 _IDLE_REQUESTS = 5
@@ -62,7 +62,7 @@ class Subject:
 
     def engine_command(self) -> list[str]:
         """Our engine in a process of its own, which can be asked in turn."""
-        return [sys.executable, "-m", "engine.bench.engine_side", json.dumps(self.runner.engine_settings())]
+        return [sys.executable, "-m", "tools.bench.engine_side", json.dumps(self.runner.engine_settings())]
 
 
 def measure_clip(subject: Subject) -> dict[str, Any]:

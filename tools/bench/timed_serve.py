@@ -1,4 +1,4 @@
-"""`engine.bench.forced_serve` with `tools.bench.timed_worker` for its engine: same arguments."""
+"""`tools.bench.forced_serve` with `tools.bench.timed_worker` for its engine: same arguments."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from functools import partial
 from unittest.mock import patch
 
-from engine.bench import forced_serve
 from server import serve
+from tools.bench import forced_serve
 
 if __name__ == "__main__":
     with patch.object(serve, "serve", partial(serve.serve, engine_module="tools.bench.timed_worker")):

@@ -1,6 +1,6 @@
 """The peers as programs: which Python has them, what they can be run with, and which of that is fastest here.
 
-Each runs in a process of its own under its own Python (`engine.bench.peers`). A peer that is not installed is said to
+Each runs in a process of its own under its own Python (`tools.bench.peers`). A peer that is not installed is said to
 be so; it is no failure.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import engine.batching
-from engine.bench.child import Child, ChildFailed, child, run_to_end
-from engine.bench.peer_server import free_port, peer_server
 from engine.bench.serving import ServerAddress
+from tools.bench.child import Child, ChildFailed, child, run_to_end
+from tools.bench.peer_server import free_port, peer_server
 
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
 _FORCING_FILE = Path(engine.batching.__file__).resolve().parent / "forcing.py"
@@ -105,7 +105,7 @@ def prepare(
 ) -> Peer:
     """Try the number types that a peer may run in on a short clip; the fastest counts, and all are recorded.
 
-    A peer that cannot read the checkpoint gets the same numbers unpacked (`engine.bench.plain_copy`).
+    A peer that cannot read the checkpoint gets the same numbers unpacked (`tools.bench.plain_copy`).
     raises: ChildFailed when it fails with every type on either
     """
     given: tuple[tuple[str, Callable[[], Path]], ...] = (
@@ -149,6 +149,6 @@ def _plain_copy(folder: Path, scratch: Path, device: str) -> Path:
     copy = scratch / "plain"
     if not copy.exists():
         dtype = "float32" if device == "cpu" else "bfloat16"
-        command = [sys.executable, "-m", "engine.bench.plain_copy", str(folder), str(copy), dtype]
+        command = [sys.executable, "-m", "tools.bench.plain_copy", str(folder), str(copy), dtype]
         run_to_end("unpacking the weights", command)
     return copy

@@ -1,4 +1,4 @@
-"""The whole engine in a process of its own: `python -m engine.bench.engine_side JSON` (see `engine.bench.child`).
+"""The whole engine in a process of its own: `python -m tools.bench.engine_side JSON` (see `tools.bench.child`).
 
 The argument holds fields of EngineConfig. Recordings are named by path: a WAV file is decoded by the engine, an .npy
 array of 16 kHz samples goes in as it is.
@@ -15,10 +15,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from engine.bench.answering import answer_requests
 from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from engine.protocol.process_memory import peak_resident_bytes
 from engine.transcriber import Transcriber
+from tools.bench.answering import answer_requests
 
 
 def main(arguments: dict[str, Any]) -> None:

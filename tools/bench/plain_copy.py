@@ -1,4 +1,4 @@
-"""The same weights unpacked, for peers that cannot read a checkpoint as it is: `python -m engine.bench.plain_copy`.
+"""The same weights unpacked, for peers that cannot read a checkpoint as it is: `python -m tools.bench.plain_copy`.
 
 Numbers are those that the quantized matrices stand for, so whoever runs the copy computes with the same weights.
 """

@@ -1,4 +1,4 @@
-"""The real server, started for a benchmark: `python -m engine.bench.forced_serve RATE --port 0 ...` (flags of `serve`).
+"""The real server, started for a benchmark: `python -m tools.bench.forced_serve RATE --port 0 ...` (flags of `serve`).
 
 Two things differ from `scribewire serve`: the environment's settings do not count, so that everyone measures the
 same, and with a RATE above 0 the engine is told to end every chunk by a token count of that rate instead of by its

@@ -1,4 +1,4 @@
-"""The other end of `engine.bench.child`: a process of ours that answers lines of JSON."""
+"""The other end of `tools.bench.child`: a process of ours that answers lines of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model with random weights at a published size, in the published MLX layout: `python -m engine.bench.random_model`.
+"""A model with random weights at a published size, in the published MLX layout: `python -m tools.bench.random_model`.
 
 Speed does not depend on what weights are, only on their shapes and types, so it can be measured without a download.
 The numbers follow from each tensor's name alone. Runs in a process of its own, because it needs MLX.
@@ -15,7 +15,9 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from engine.bench.sizes import (
+from engine.checkpoint.layouts import expected_shapes
+from engine.model.config import ModelConfig
+from tools.bench.sizes import (
     ALIGNER_SIZES,
     GENERATION,
     PREPROCESSOR,
@@ -26,9 +28,7 @@ from engine.bench.sizes import (
     Recipe,
     published_config,
 )
-from engine.bench.tokenizer_files import write_tokenizer
-from engine.checkpoint.layouts import expected_shapes
-from engine.model.config import ModelConfig
+from tools.bench.tokenizer_files import write_tokenizer
 
 _DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
