@@ -86,7 +86,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
 SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}
-
+MAY_IMPORT_TOOLS = ("tools/", "tests/tools/", "tests/torture/")
 # cli -> serve -> app -> routes -> everything else of the server; a part may import those after it, never those before.
 SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")
 
@@ -226,7 +226,7 @@ def engine_parts_import_downward(tree: Tree) -> list[str]:
             continue
         for one in tree.imports(source):
             top, _, rest = one.name.partition(".")
-            if top in {"server", "tests"}:
+            if top == "server":
                 found.append(f"{source.relative}:{one.line} engine imports {one.name}")
             elif top == "engine" and not _engine_import_is_allowed(part, one.name, rest):
                 found.append(f"{source.relative}:{one.line} {part} may not import {one.name}")
@@ -270,8 +270,6 @@ def server_knows_only_the_protocol(tree: Tree) -> list[str]:
                 found.append(f"{source.relative}:{one.line} the server may not import {one.name}")
             elif top == "server" and _server_rank(one.name) < own_rank:
                 found.append(f"{source.relative}:{one.line} may not import {one.name}, which lies above it")
-            elif top == "tests":
-                found.append(f"{source.relative}:{one.line} the product imports {one.name}")
     return found
 
 
@@ -280,6 +278,20 @@ def _server_rank(module: str) -> int:
         if module == name or module.startswith(name + "."):
             return rank
     return len(SERVER_ORDER)
+
+
+def tools_stay_outside_the_product(tree: Tree) -> list[str]:
+    """The product imports neither tools nor tests; tools are imported by tools and by their tests alone."""
+    found = []
+    for source in tree.sources:
+        is_product = source.relative.split("/")[0] in PRODUCT_PACKAGES
+        for one in tree.imports(source):
+            top = one.name.split(".")[0]
+            if is_product and top in {"tools", "tests"}:
+                found.append(f"{source.relative}:{one.line} the product imports {one.name}")
+            elif top == "tools" and not source.relative.startswith(MAY_IMPORT_TOOLS):
+                found.append(f"{source.relative}:{one.line} is no test of a tool and imports {one.name}")
+    return found
 
 
 def imports_stand_at_the_top(tree: Tree) -> list[str]:
@@ -426,6 +438,7 @@ ALL_RULES: tuple[Callable[[Tree], list[str]], ...] = (
     engine_parts_import_downward,
     parts_import_only_their_libraries,
     server_knows_only_the_protocol,
+    tools_stay_outside_the_product,
     imports_stand_at_the_top,
     there_are_no_import_cycles,
     environment_is_read_in_one_place,

@@ -109,7 +109,10 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
         "import server.routes.ops",
         "above it",
     ),
-    (import_rules.server_knows_only_the_protocol, "server/app.py", "import tests.fakes", "tests.fakes"),
+    (import_rules.tools_stay_outside_the_product, "server/app.py", "import tests.fakes", "tests.fakes"),
+    (import_rules.tools_stay_outside_the_product, "engine/worker.py", "from tools import bench", "tools"),
+    (import_rules.tools_stay_outside_the_product, "tests/unit/test_x.py", "import tools.bench", "no test of"),
+    (import_rules.tools_stay_outside_the_product, "deploy/x.py", "import tools.bench", "no test of"),
     (
         import_rules.imports_stand_at_the_top,
         "server/auth.py",
@@ -272,6 +275,8 @@ def test_orderly_tree_breaks_no_rule(tmp_path: Path) -> None:
         + "import fastapi\nfrom server.routes import ops\nfrom engine.protocol import errors",
         "server/routes/ops.py": DOC + "from server import auth\nx = 1  # noqa: E501 - a table row",
         "server/auth.py": DOC + "import hashlib",
+        "tools/bench/x.py": DOC + "import tools.bench.y\nfrom server import app",
+        "tests/tools/test_x.py": DOC + "import tools.bench.x",
         "server/settings.py": DOC + "import os\nx = os.environ",
     }
     tree = tree_of(tmp_path, files)

@@ -15,7 +15,9 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from mlx_qwen3_asr.forced_aligner import ForcedAligner
+from mlx_qwen3_asr.forced_aligner import (  # type: ignore[import-not-found]  # the peer's Python has it
+    ForcedAligner,
+)
 
 
 def main(arguments: dict[str, str]) -> None:

@@ -24,14 +24,14 @@ def write_task(folder: Path, seconds: float) -> dict[str, Any]:
     """samples.npy and task.json in a folder, for all sides; returns what is to be said of it."""
     draw = random.Random(20261127)
     samples = speech(seconds)
-    chunks = []
+    chunks: list[dict[str, Any]] = []
     start = 0
     while start < samples.size:
         # As the engine cuts: within the last 10 s before 30 s.
         stop = min(samples.size, start + round(draw.uniform(20.0, 30.0) * SAMPLE_RATE_HZ))
         stop = samples.size if samples.size - stop < 2 * SAMPLE_RATE_HZ else stop
         count = max(1, round(WORDS_PER_SECOND * (stop - start) / SAMPLE_RATE_HZ))
-        words = ["".join(draw.choices(LETTERS, k=1 + (draw.random() < 0.3))) for _ in range(count)]
+        words = ["".join(draw.choices(LETTERS, k=2 if draw.random() < 0.3 else 1)) for _ in range(count)]
         chunks.append({"start": start, "stop": stop, "text": " ".join(words)})
         start = stop
     np.save(folder / "samples.npy", samples)

@@ -11,12 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import uvicorn
-
 from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.messages import Failed, Started
 from server.app import create_app
-from server.serve import uvicorn_config
+from server.serve import DrainingServer, uvicorn_config
 from tests.http.running_server import RunningServer
 from tests.http.test_cancellation import WatchedEngine, send
 from tools.bench.clips import write_wav
@@ -29,11 +27,16 @@ CLIENTS, ROUNDS, PATIENCE_SECONDS = 12, 3, 60.0
 class RealServer(RunningServer):
     """A running server over the demo model."""
 
+    engine: WatchedEngine
+
     def __init__(self, data: Path) -> None:
         super().__init__(data, model="demo", retry_window_seconds=0.0)
-        self.engine: WatchedEngine = WatchedEngine.from_settings(self.settings, module=WORKER_MODULE)
+        engine = WatchedEngine.from_settings(self.settings, module=WORKER_MODULE)
+        assert isinstance(engine, WatchedEngine)
+        self.engine = engine
         app = create_app(self.settings, self.engine, self.key_store)
-        self._server = uvicorn.Server(uvicorn_config(app, self.settings))
+        config = uvicorn_config(app, self.settings)
+        self._server = DrainingServer(config, engine, app.state.parts.stopping)
 
 
 def main() -> None:
@@ -59,7 +62,8 @@ def measure(scratch: Path) -> tuple[list[float], list[float]]:
     recording = scratch / "minute.wav"
     write_wav(recording, minute_of_speech())
     content = recording.read_bytes()
-    with RealServer(scratch / "data") as server:
+    server = RealServer(scratch / "data")
+    with server:
         for _ in range(ROUNDS):
             for was_started, seconds in leave_one_by_one(server, content):
                 (running if was_started else waiting).append(seconds)

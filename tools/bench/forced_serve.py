@@ -8,21 +8,18 @@ end mark. It must look for no more: whatever else changed would be measured inst
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 from engine.protocol.config import EngineConfig
+from server import cli, serve, settings
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve until a signal; returns the exit code."""
     rate = float(argv[0])
-    # The engine knows nothing of the server; this script alone stands above both, and only in a process of its own.
-    cli, settings, serve = (
-        importlib.import_module(f"server.{name}") for name in ("cli", "settings", "serve")
-    )
     parsed = cli.build_parser().parse_args(["serve", *argv[1:]])
     chosen = settings.Settings.from_sources(parsed, {}, parsed.config)
     true_config = settings.Settings.engine_config
@@ -31,8 +28,8 @@ def main(argv: Sequence[str]) -> int:
         config: EngineConfig = true_config(own)
         return dataclasses.replace(config, forced_tokens_per_second=rate)
 
-    settings.Settings.engine_config = forced_config
-    return int(serve.serve(chosen))
+    with patch.object(settings.Settings, "engine_config", forced_config):
+        return int(serve.serve(chosen))
 
 
 if __name__ == "__main__":

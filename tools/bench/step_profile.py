@@ -81,7 +81,7 @@ def _profiled(networks: Networks, rows: int, seconds: float) -> dict[str, Any]:
         "step_ms": round(step_seconds * 1e3, 3),
         "build_and_encode_ms": round(statistics.median(handing_over) * 1e3, 3),
         "kernels_per_step": round(kernels.counts.total() / STEPS, 1),
-        "gpu_busy_ms": round(kernels.microseconds.total() / STEPS / 1000, 3),
+        "gpu_busy_ms": round(sum(kernels.microseconds.values()) / STEPS / 1000, 3),
         "kernels": kernels.longest(),
         "host_calls": calls.longest(),
     }
@@ -92,7 +92,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()
-        self.microseconds: collections.Counter[str] = collections.Counter()
+        self.microseconds: dict[str, float] = collections.defaultdict(float)
 
     def add(self, name: str, microseconds: float) -> None:
         self.counts[name] += 1
@@ -106,7 +106,7 @@ class _Tally:
                 "per_step": round(self.counts[name] / STEPS, 1),
                 "ms": round(spent / STEPS / 1000, 4),
             }
-            for name, spent in self.microseconds.most_common(SHOWN)
+            for name, spent in sorted(self.microseconds.items(), key=lambda one: -one[1])[:SHOWN]
         ]
 
 
