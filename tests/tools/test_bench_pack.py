@@ -74,6 +74,25 @@ def test_what_the_project_needs_is_found_without_the_processors_own_mlx() -> Non
     assert not {"mlx-cpu", "mlx-metal", "pytest", "colorama"} & set(found)
 
 
-def test_folder_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+def test_folder_with_something_in_it_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
     with pytest.raises(SystemExit, match="is there already"):
         pack_for_gpu.main(["--out", str(tmp_path)])
+
+
+def test_empty_folder_is_packed_into_but_none_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(pack_for_gpu, "download", lambda requirements, python, folder: None)
+    with pytest.raises(SystemExit, match="no wheel to pack"):
+        pack_for_gpu.main(["--out", str(tmp_path / "out")])
+    assert not list((tmp_path / "out").iterdir())
+    monkeypatch.setattr(
+        pack_for_gpu, "download", lambda requirements, python, folder: write_wheel(folder, "one", 10)
+    )
+    assert pack_for_gpu.main(["--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "part-1").iterdir()) == [
+        "install.sh",
+        "one-1.0-py3-none-any.whl",
+    ]

@@ -111,7 +111,12 @@ def pieces(wheel: Path, limit_bytes: int) -> list[tuple[str, bytes]]:
 
 
 def lay_in_parts(wheels: Sequence[Path], out: Path, limit_bytes: int) -> list[Path]:
-    """Folders `part-1`, `part-2` ... of at most `limit_bytes` each, largest files first; returns them."""
+    """Folders `part-1`, `part-2` ... of at most `limit_bytes` each, largest files first; returns them.
+
+    Ends with words where there is no wheel: a part that holds nothing to install is noticed too late.
+    """
+    if not wheels:
+        sys.exit("no wheel to pack: the folder of downloads is empty")
     files = [piece for wheel in wheels for piece in pieces(wheel, limit_bytes)]
     files.append(("install.sh", INSTALL.encode()))
     files.sort(key=lambda file: -len(file[1]))
@@ -134,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the parts; must not exist yet")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the parts, a new or an empty one")
     parser.add_argument("--python", default="3.12", help="Python on the other machine (default 3.12)")
     parser.add_argument("--part-mb", type=float, default=60.0, help="largest part in MB (default 60)")
     parser.add_argument("--without-peers", action="store_true", help="the project alone")
@@ -142,8 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--leave-out", nargs="*", default=[], metavar="NAME", help="packages that are there already"
     )
     options = parser.parse_args(arguments)
-    if options.out.exists():
-        sys.exit(f"{options.out} is there already: remove it or name another --out")
+    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+        sys.exit(f"{options.out} is there already and not empty: remove it or name another --out")
     own = needed("scribewire", options.python)
     wanted = {name: f"{name}=={number}" for name, number in own.items()}
     wanted["mlx-cuda-13"] = f"mlx-cuda-13=={own['mlx']}"
