@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.fakes.waiting import PATIENCE_SECONDS
-from tools.bench.on_gpu import SUMMARY, Part, main, parts, run
+from tools.bench.on_gpu import COMPILE_SECONDS, SUMMARY, Part, main, parts, run
 
 pytestmark = pytest.mark.process
 
@@ -58,7 +58,7 @@ def test_part_that_hangs_is_ended_with_all_that_it_started_and_costs_no_other(tm
         python("fails", "import sys; print('why'); sys.exit(3)"),
         python("works", "print('fine')"),
     ]
-    run(chosen, tmp_path / "out", 10.0)
+    run(chosen, tmp_path / "out", 10.0, compile_seconds=0.0)
     assert outcomes(tmp_path / "out") == {
         "hangs": "stopped after 3 s",
         "fails": "exit code 3",
@@ -73,12 +73,34 @@ def test_next_run_does_what_is_left_and_nothing_twice(tmp_path: Path) -> None:
     told: list[str] = []
     once = python("once", f"open({str(tmp_path / 'count')!r}, 'a').write('x')")
     long = python("long", "print('there')", limit_seconds=600.0)
-    run([once, long], tmp_path, 5.0, tell=told.append)
+    run([once, long], tmp_path, 5.0, compile_seconds=0.0, tell=told.append)
     assert outcomes(tmp_path) == {"once": "done", "long": "left out"}
-    run([once, long], tmp_path, 20.0, tell=told.append)
+    run([once, long], tmp_path, 20.0, compile_seconds=0.0, tell=told.append)
     assert outcomes(tmp_path) == {"once": "done", "long": "done"}
     assert (tmp_path / "count").read_text() == "x"
     assert "once: done before" in told
+
+
+def test_first_part_that_runs_has_room_to_compile(tmp_path: Path) -> None:
+    hangs = "import time; time.sleep(600)"
+    chosen = [
+        python("done-before", "print('there')"),
+        python("first", "import time; time.sleep(2)", limit_seconds=0.5),
+        python("second", hangs, limit_seconds=0.5),
+    ]
+    run(chosen[:1], tmp_path, 10.0)
+    run(chosen, tmp_path, 10.0, compile_seconds=60.0)
+    assert outcomes(tmp_path) == {"done-before": "done", "first": "done", "second": "stopped after 0 s"}
+    # 150 s were too few for the clip on a machine that had compiled nothing.
+    assert EVERY[0].limit_seconds + COMPILE_SECONDS >= 400.0
+
+
+def test_room_to_compile_is_part_of_what_must_fit(tmp_path: Path) -> None:
+    first = python("first", "print('there')", limit_seconds=60.0)
+    told: list[str] = []
+    run([first], tmp_path, 5.0, tell=told.append)
+    assert outcomes(tmp_path) == {"first": "left out"}
+    assert told == [f"first: left out, it may take {60 + COMPILE_SECONDS:.0f} s"]
 
 
 def test_unknown_part_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
