@@ -153,17 +153,17 @@ def measure_step(given: Found, say: Say, kind: type[Networks] = Networks) -> Non
 def shares(found: Found, rows: int, limits: Found) -> Found:
     """Tokens per second, and what share of this machine's limits a step uses.
 
-    bandwidth: bytes that the step must read at least, by what the machine reads in the step's time.
-    products: operations that it must compute, by what the machine computes in that time.
+    What it must read and compute at least, by what the machine reads and computes in the step's time.
     """
     seconds = found["step"]["median"]
-    bytes_per_second = limits["bandwidth"]["bytes_per_second"]
-    operations_per_second = limits["products"]["operations_per_second"]
+    read_seconds = found["read_bytes"] / limits["bandwidth"]["bytes_per_second"]
     return {
         "tokens_per_second": round(rows / seconds, 2),
-        "share_of_bandwidth": round(found["read_bytes"] / seconds / bytes_per_second, 4),
-        "tokens_per_second_at_full_bandwidth": round(rows * bytes_per_second / found["read_bytes"], 2),
-        "share_of_products": round(found["operations"] / seconds / operations_per_second, 4),
+        "share_of_bandwidth": round(read_seconds / seconds, 4),
+        "tokens_per_second_at_full_bandwidth": round(rows / read_seconds, 2),
+        "share_of_products": round(
+            found["operations"] / limits["products"]["operations_per_second"] / seconds, 4
+        ),
     }
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from engine.protocol.config import DEFAULT_MODEL
 
-PARTS = {
-    "limits": "memory bandwidth and matrix products of this machine, as MLX reaches them",
-    "load": "from a process's start to a model ready to use",
-    "step": "one token of every row, and its share of the limits",
-    "clip": "one clip alone, samples in to text out",
-    "clients": "throughput and latencies of clients over HTTP",
-    "long": "one long file",
-}
+PARTS = ("limits", "load", "step", "clip", "clients", "long")
+"""Bandwidth and products; a fresh process; decode steps; samples in to text out; over HTTP; one long file."""
 
 _Value = TypeVar("_Value")
 
@@ -30,9 +24,9 @@ def setting(default: _Value, quick: _Value, part: str, help_text: str = "") -> _
     return field(default=default, metadata={"quick": quick, "part": part, "help": help_text})
 
 
-def value_type(one: Field[Any]) -> type:
-    """Type of a setting's values, of each where it has several."""
-    return type(one.default[0] if isinstance(one.default, tuple) else one.default)
+def each(value: Any) -> tuple[Any, ...]:
+    """A setting's values, of which it may have one or several."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Plan:
     model: str = DEFAULT_MODEL
     device: str = "auto"
     dtype: str = "auto"
-    parts: tuple[str, ...] = tuple(PARTS)
+    parts: tuple[str, ...] = PARTS
     loads: int = setting(3, 1, "load", "loads in fresh processes")
     rounds: int = setting(9, 3, "clip", "runs of each clip")
     clip_seconds: tuple[float, ...] = setting((5.0, 10.0, 30.0), (5.0,), "clip", "lengths of the clips")
@@ -66,17 +60,17 @@ class Plan:
     limit_bytes: int = setting(1 << 30, 1 << 26, "limits")
     product_size: int = setting(4096, 512, "limits")
 
-    all_parts: ClassVar[Mapping[str, str]] = PARTS
+    all_parts: ClassVar[tuple[str, ...]] = PARTS
     clip_lengths: ClassVar[tuple[str, ...]] = ("clip_seconds", "row_seconds", "client_seconds")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured; raises PlanInvalid."""
         if unknown := sorted(set(self.parts) - set(self.all_parts)):
             raise PlanInvalid(f"there is no part {unknown[0]}; parts are {', '.join(self.all_parts)}")
-        counts = [self.values(one.name) for one in self.numbers() if value_type(one) is int]
-        if min(map(min, counts)) < 1:
+        numbers = [value for one in self.numbers() for value in each(getattr(self, one.name))]
+        if min(value for value in numbers if isinstance(value, int)) < 1:
             raise PlanInvalid("rows, clients, rounds and requests are whole numbers from 1")
-        clips = [value for name in self.clip_lengths for value in self.values(name)]
+        clips = [value for name in self.clip_lengths for value in each(getattr(self, name))]
         if min(*clips, self.long_seconds) < 2.0:
             raise PlanInvalid("clips and files are 2 seconds long or more")
         if max(clips) > 30.0:
@@ -88,11 +82,6 @@ class Plan:
     def numbers(cls) -> list[Field[Any]]:
         """The fields made by `setting`."""
         return [one for one in fields(cls) if "quick" in one.metadata]
-
-    def values(self, name: str) -> tuple[float, ...]:
-        """One field's values, a single one too."""
-        value = getattr(self, name)
-        return value if isinstance(value, tuple) else (value,)
 
     def quick(self, keep: Collection[str] = ()) -> Self:
         """The same, as small as still shows that everything works, but for the fields to `keep`."""

@@ -21,13 +21,7 @@ from engine.bench.audio import distinct_clips, write_long_wav
 from engine.bench.measuring import OURS, machine, summary, versions
 from engine.bench.plan import Plan, PlanInvalid
 from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
-from engine.bench.serving import (
-    RequestFailed,
-    ServerAddress,
-    closed_loop,
-    scribewire_server,
-    summary_of_loads,
-)
+from engine.bench.serving import ServerAddress, closed_loop, scribewire_server, summary_of_loads
 from engine.checkpoint.fetch import resolve_model
 
 DOCUMENT_VERSION = 1
@@ -81,7 +75,7 @@ class Results:
         started = time.perf_counter()
         try:
             yield found
-        except (ChildFailed, RequestFailed) as error:
+        except ChildFailed as error:
             found["error"] = str(error)
         except BaseException as error:
             is_interrupt = isinstance(error, KeyboardInterrupt)
@@ -115,10 +109,7 @@ class Results:
 
 
 class Runner:
-    """Measures the parts of a plan. scratch: an empty folder. note: told of the progress.
-
-    raises: EngineError when there is no such model
-    """
+    """Measures the parts of a plan. scratch: an empty folder. Raises EngineError when there is no such model."""
 
     program: ClassVar[str] = "engine.bench.measured"  # measures a part in a process of its own
 
@@ -137,8 +128,8 @@ class Runner:
     def server(self) -> AbstractContextManager[ServerAddress]:
         """A server with the model."""
         self.note("starting the server")
-        plan = self.plan
-        return scribewire_server(self.folder, self.scratch / "data", device=plan.device, dtype=plan.dtype)
+        data = self.scratch / "data"
+        return scribewire_server(self.folder, data, device=self.plan.device, dtype=self.plan.dtype)
 
     def long_file(self) -> Path:
         """The given long file, or one made up."""
@@ -146,7 +137,7 @@ class Runner:
         return path if path.exists() else write_long_wav(path, self.plan.long_seconds)
 
     def measure(self, part: str, found: Found) -> None:
-        """Fill `found` with a part's figures; raises ChildFailed and RequestFailed."""
+        """Fill `found` with a part's figures; raises ChildFailed."""
         own = {"load": self._measure_load, "clients": self._measure_clients}
         own.get(part, partial(self.in_process, part))(found)
 

@@ -18,6 +18,7 @@ from typing import Any
 from engine.bench.measuring import OURS, quantile, shown_seconds, summary
 from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
 
+SERVE = ("server.cli", "serve")
 _READY_MARK = " ready on http://"
 _REQUEST_TIMEOUT_SECONDS = 3600.0
 _BOUNDARY = "----scribewire-bench"
@@ -34,7 +35,7 @@ class ServerAddress:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
-class RequestFailed(RuntimeError):
+class RequestFailed(ChildFailed):
     """An answer other than 200; the message has its beginning."""
 
 
@@ -76,12 +77,7 @@ def multipart(recording: Path, fields: Mapping[str, str]) -> tuple[bytes, str]:
 
 @contextmanager
 def scribewire_server(
-    folder: Path,
-    data: Path,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    program: Sequence[str] = ("server.cli", "serve"),
+    folder: Path, data: Path, *, device: str = "auto", dtype: str = "auto", program: Sequence[str] = SERVE
 ) -> Iterator[ServerAddress]:
     """A server with a key, ready. data: an empty folder of its own. program: a module that takes serve's flags."""
     data.mkdir(parents=True, exist_ok=True)
@@ -122,23 +118,16 @@ class Load:
         """Finished requests by the time they took all together."""
         return len(self.latencies) / self.wall_seconds
 
-    def latency(self, share: float) -> float:
-        """Seconds within which that share of the requests was answered."""
-        return quantile(self.latencies, share)
-
     def values(self) -> dict[str, Any]:
-        """For the report."""
+        """For the report: seconds within which shares of the requests were answered, and more."""
         shares = {"p50_seconds": 0.5, "p95_seconds": 0.95, "max_seconds": 1.0}
-        return {
-            "clients": self.clients,
-            "requests": len(self.latencies),
-            "requests_per_second": round(self.requests_per_second, 4),
-            **{name: round(self.latency(share), 5) for name, share in shares.items()},
-            "wall_seconds": round(self.wall_seconds, 4),
-        }
+        waits = {name: round(quantile(self.latencies, share), 5) for name, share in shares.items()}
+        counts = {"clients": self.clients, "requests": len(self.latencies)}
+        rate = {"requests_per_second": round(self.requests_per_second, 4)}
+        return counts | rate | waits | {"wall_seconds": round(self.wall_seconds, 4)}
 
     def __str__(self) -> str:
-        p50, p95 = (shown_seconds(self.latency(share)) for share in (0.5, 0.95))
+        p50, p95 = (shown_seconds(quantile(self.latencies, share)) for share in (0.5, 0.95))
         return f"{self.requests_per_second:.2f} requests/s, p50 {p50}, p95 {p95}"
 
 
@@ -146,8 +135,8 @@ def summary_of_loads(loads: Sequence[Load]) -> dict[str, Any]:
     """What one number of clients got in all rounds."""
     return {
         "requests_per_second": summary([one.requests_per_second for one in loads], unit="requests/s"),
-        "p50": summary([one.latency(0.5) for one in loads]),
-        "p95": summary([one.latency(0.95) for one in loads]),
+        "p50": summary([quantile(one.latencies, 0.5) for one in loads]),
+        "p95": summary([quantile(one.latencies, 0.95) for one in loads]),
         "rounds": [one.values() for one in loads],
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.bench.audio import wav_seconds
-from engine.bench.plan import Plan, PlanInvalid, value_type
+from engine.bench.plan import Plan, PlanInvalid, each
 from engine.bench.report import table
 from engine.bench.runner import Results, run
 from engine.cli.console import PROGRAM, Console
@@ -31,32 +31,25 @@ _Plan = TypeVar("_Plan", bound=Plan)
 def add_bench_arguments(parser: argparse.ArgumentParser, kind: type[Plan] = Plan) -> None:
     """The flags of `bench`, named as the fields of the plan. kind: whose settings get flags."""
     what = parser.add_argument_group("what is measured")
-    what.add_argument(
-        "--model", metavar="MODEL", help=f"a folder, a Hugging Face id, or demo (default: {DEFAULT_MODEL})"
-    )
+    named = f"a folder, a Hugging Face id, or demo (default: {DEFAULT_MODEL})"
+    what.add_argument("--model", metavar="MODEL", help=named)
     what.add_argument("--device", choices=("auto", "cpu", "gpu"))
     what.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"))
-    parts = tuple(kind.all_parts)
-    what.add_argument(
-        "--only", dest="parts", nargs="+", choices=parts, metavar="PART", help=f"of {', '.join(parts)}"
-    )
+    shown = f"of {', '.join(kind.all_parts)}"
+    what.add_argument("--only", dest="parts", nargs="+", choices=kind.all_parts, metavar="PART", help=shown)
     how = parser.add_argument_group("how much of it")
     how.add_argument("--quick", action="store_true", help="everything small: shows that it works in a minute")
     for one in kind.numbers():
         if help_text := one.metadata["help"]:
-            values = one.default if isinstance(one.default, tuple) else (one.default,)
+            values = each(one.default)
             shown = f"{help_text} (default: {' '.join(f'{value:g}' for value in values)})"
             several: dict[str, Any] = {"nargs": "+"} if isinstance(one.default, tuple) else {}
             flag = "--" + one.name.replace("_", "-")
-            how.add_argument(flag, type=value_type(one), metavar="N", help=shown, **several)
+            how.add_argument(flag, type=type(values[0]), metavar="N", help=shown, **several)
     how.add_argument("--long-file", type=Path, metavar="WAV", help="this file instead of one made up")
     out = parser.add_argument_group("what comes out")
-    out.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="write JSON here after every part, and go on with one that is there",
-    )
+    told = "write JSON here after every part, and go on with one that is there"
+    out.add_argument("--out", type=Path, metavar="FILE", help=told)
     out.add_argument("--again", action="store_true", help="measure anew what --out holds already")
     out.add_argument("--json", action="store_true", help="print the JSON instead of a table")
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from engine.bench import plan as owners
 from engine.bench.plan import Plan, PlanInvalid, setting
 from tools.bench.sizes import RECIPES, SIZES
 
-PARTS = {
-    "limits": owners.PARTS["limits"],
-    "load": owners.PARTS["load"],
-    "encoder": "samples to audio embeddings, one clip and a batch",
-    "prefill": "prompts into the cache",
-    **{part: owners.PARTS[part] for part in ("step", "clip", "clients", "long")},
-    "middle": "short requests in the middle of the long file, over HTTP",
-}
+PARTS = ("limits", "load", "encoder", "prefill", "step", "clip", "clients", "long", "middle")
+"""An owner's, and samples to embeddings, prompts into the cache, short requests in the middle of the long file."""
 COMPARED_PARTS = ("clip", "clients", "long")
 PEER_NAMES = ("mlx-qwen3-asr", "mlx-audio")
 
@@ -41,7 +33,7 @@ class ComparingPlan(Plan):
     peer_batches: batch sizes of mlx-audio's long-file path, the fastest of which counts.
     """
 
-    parts: tuple[str, ...] = tuple(PARTS)
+    parts: tuple[str, ...] = PARTS
     random: str | None = None
     recipe: str = "bf16"
     keep: Path | None = None
@@ -52,7 +44,7 @@ class ComparingPlan(Plan):
     peer_pythons: tuple[str, ...] = ()
     peer_batches: tuple[int, ...] = setting((8, 16, 32, 64), (4,), "")
 
-    all_parts: ClassVar[Mapping[str, str]] = PARTS
+    all_parts: ClassVar[tuple[str, ...]] = PARTS
     clip_lengths: ClassVar[tuple[str, ...]] = (*Plan.clip_lengths, "short_seconds")
 
     def __post_init__(self) -> None:
