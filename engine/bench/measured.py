@@ -45,6 +45,7 @@ class Networks:
 
     def __init__(self, given: Found, say: Say) -> None:
         say(note="loading the networks")
+        started = time.perf_counter()
         engine = given["engine"]
         self.device = choose_device(engine["device"])
         mx.set_default_device(self.device)
@@ -55,9 +56,17 @@ class Networks:
         self.model = build_model(checkpoint, dtype=self.dtype, device=self.device)
         self.host_products = HostProducts(self.device)
         told = mx.device_info()
-        described = {name: told[name] for name in _DESCRIBED if name in told}  # no name of a host, no path
-        about = {"device": device_name(self.device), "dtype": dtype_name(self.dtype)}
-        say(engine=about | {"device_description": described})
+        about = {
+            "load_seconds": time.perf_counter() - started,
+            "device": device_name(self.device),
+            "dtype": dtype_name(self.dtype),
+            "device_description": {name: told[name] for name in _DESCRIBED if name in told},
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+            "step_weight_bytes": self.needs.weight_bytes,
+            "step_product_operations_per_row": self.needs.product_operations_per_row,
+            "kv_bytes_per_token": self.needs.kv_bytes_per_token,
+        }
+        say(engine=about)  # no name of a host, no path
 
     def limits(self, given: Found, say: Say) -> Found:
         """Bandwidth and products; numpy's on one thread, as the engine has it."""

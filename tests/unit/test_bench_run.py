@@ -51,6 +51,7 @@ def test_parts_are_measured_written_and_kept_by_the_next_run(tiny: Path, tmp_pat
     assert step["2"]["tokens_held"] > step["1"]["tokens_held"]
     assert step["1"]["share_of_bandwidth"] > 0.0
     assert document["parts"]["step"]["memory"]["peak_resident_bytes"] > 10**7
+    assert document["engine"]["step_weight_bytes"] == document["parts"]["step"]["weight_bytes"] > 0
     assert str(tmp_path) not in out.read_text()
 
     told = Noted()
