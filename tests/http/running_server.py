@@ -22,6 +22,9 @@ from server.settings import Settings
 from server.speakers import Speakers
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 
+SETTINGS: dict[str, Any] = {"model": "fake", "drain_seconds": 0.5, "restart_backoff_seconds": (0.0,)}
+"""Of every server of the tests: a dead worker is replaced at once, however often it dies."""
+
 STAND_IN_MODULE = "tests.speaker_stand_in"
 """Named and not imported: only tests of speakers load it, in a child."""
 
@@ -45,7 +48,7 @@ class RunningServer:
         **settings: Any,
     ) -> None:
         """decoder: by default the real one with a real engine, and with the fake none, which is sent scripts."""
-        self.settings = Settings(data=data, **{"model": "fake", "drain_seconds": 0.5, **settings})
+        self.settings = Settings(data=data, **{**SETTINGS, **settings})
         self.key_store = KeyStore(data)
         self.engine = EngineClient.from_settings(self.settings, module=engine_module)
         self._wait_ready = wait_ready

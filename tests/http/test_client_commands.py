@@ -85,11 +85,13 @@ def behind(proxy: CuttingProxy, folder: Path) -> RunningServer:
 
 
 def test_submit_prints_the_job_and_does_not_wait(server: RunningServer, tmp_path: Path):
-    file = recording(tmp_path, text="late", delay_seconds=0.3)
+    gate = tmp_path / "gate"
+    file = recording(tmp_path, text="late", gate=str(gate))
     code, out, err = typed(server, "submit", file)
     assert (code, err) == (0, "")
     job_id = out.strip()
     assert job(server, job_id)["status"] in ("queued", "processing")
+    gate.touch()
     assert typed(server, "jobs", "show", job_id, "--wait", "-f", "text") == (0, "late\n", "")
 
 

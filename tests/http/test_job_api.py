@@ -150,8 +150,9 @@ def test_list_refuses_what_makes_no_sense(server: RunningServer, name: str, valu
 
 
 def test_waiting_jobs_tell_their_place_and_running_ones_their_text(tmp_path: Path):
+    gate = tmp_path / "gate"
     with RunningServer(tmp_path, max_queued_requests=1) as running:
-        slow = script(deltas=["one", " two", " three"], delta_delay_seconds=1.0, duration_seconds=9)
+        slow = script(deltas=["one", " two", " three"], gate=str(gate), duration_seconds=9)
         first = submit(running, slow).json()["job_id"]
         wait_until(lambda: state(running, first)["status"] == "processing")
         waiting = [submit(running, SPEECH).json()["job_id"] for _ in range(2)]
@@ -159,6 +160,7 @@ def test_waiting_jobs_tell_their_place_and_running_ones_their_text(tmp_path: Pat
         job = wait_until(lambda: (job := state(running, first))["partial_text"] and job)
         assert "one two three".startswith(job["partial_text"].strip())
         assert (job["attempts"], job["queue_position"], job["has_audio"]) == (1, None, True)
+        gate.touch()
         assert ended(running, first)["partial_text"] == ""
 
 
@@ -248,13 +250,15 @@ def test_follower_hears_of_a_cancellation_at_once(tmp_path: Path):
 
 
 def test_follower_is_let_go_at_once_when_the_server_stops_and_misses_nothing(tmp_path: Path):
+    gate = tmp_path / "gate"
     with RunningServer(tmp_path, drain_seconds=30) as running:
-        job_id = submit(running, script(text="at last", delay_seconds=1.5)).json()["job_id"]
+        job_id = submit(running, script(text="at last", gate=str(gate))).json()["job_id"]
         with running.client.stream("GET", f"/jobs/{job_id}/events") as response:
             lines = response.iter_lines()
             assert "event: queued" in takewhile(lambda line: line != "event: progress", lines)
             running.stop()
             rest = list(lines)
+        gate.touch()
         assert "retry: 3000" in rest
         assert "event: done" not in rest, "the stream went on until the job was over"
     with RunningServer(tmp_path) as running:
@@ -342,10 +346,12 @@ def test_nobody_can_follow_fetch_cancel_or_retry_the_job_of_another(tmp_path: Pa
 
 
 def test_server_that_stops_gives_its_jobs_to_the_next_one(tmp_path: Path):
-    with RunningServer(tmp_path, max_queued_requests=2) as running:
-        slow = script(text="done at last", delay_seconds=1, duration_seconds=1)
+    gate = tmp_path / "gate"
+    with RunningServer(tmp_path, max_queued_requests=2, drain_seconds=0) as running:
+        slow = script(text="done at last", gate=str(gate), duration_seconds=1)
         job_ids = [submit(running, slow).json()["job_id"] for _ in range(4)]
         wait_until(lambda: state(running, job_ids[0])["status"] == "processing")
+    gate.touch()
     with RunningServer(tmp_path) as running:
         for job_id in job_ids:
             job = ended(running, job_id)

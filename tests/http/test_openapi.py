@@ -304,11 +304,13 @@ def test_jobs_are_as_described_in_every_state(server: RunningServer, document: d
     ):
         accepted = server.client.post("/transcribe", files={"audio": recording})
         check_answer(document, accepted, "/transcribe", "post")
-        seen = set()
-        while last not in seen:
-            answer = server.client.get(accepted.headers["location"])
+
+        def status(location: str = accepted.headers["location"]) -> str:
+            answer = server.client.get(location)
             check_answer(document, answer, "/jobs/{job_id}")
-            seen.add(answer.json()["status"])
+            return str(answer.json()["status"])
+
+        wait_until(lambda last=last, status=status: status() == last)
         check_job_addresses(server, document, accepted.headers["location"])
     check_answer(document, server.client.get("/jobs/job_0"), "/jobs/{job_id}")
     wait_until(lambda: server.leftovers() == [])

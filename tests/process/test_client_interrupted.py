@@ -20,7 +20,8 @@ pytestmark = pytest.mark.process
 
 def test_interrupted_wait_leaves_the_job_running_and_says_how_to_go_on(tmp_path: Path):
     file = tmp_path / "talk.mp3"
-    file.write_bytes(script(text="still there", delay_seconds=1.5))
+    gate = tmp_path / "gate"
+    file.write_bytes(script(text="still there", gate=str(gate)))
     with RunningServer(tmp_path / "data") as server:
         command = [sys.executable, "-m", "server.cli", "submit", "--wait", "--server", server.url, str(file)]
         with subprocess.Popen(
@@ -40,6 +41,7 @@ def test_interrupted_wait_leaves_the_job_running_and_says_how_to_go_on(tmp_path:
         assert found, err
         assert f"scribewire jobs cancel {found[1]}" in err
         assert "Traceback" not in err
+        gate.touch()
         code = main(["jobs", "show", found[1], "--wait"], default_server=server.url)
         assert code == 0
         done = server.client.get(f"/jobs/{found[1]}").json()

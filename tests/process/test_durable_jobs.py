@@ -78,7 +78,7 @@ def test_killed_server_without_a_store_leaves_recordings_only_until_the_next_sta
 
 
 def test_job_of_a_dead_engine_worker_is_done_by_the_next_one(tmp_path: Path):
-    with served(tmp_path / "data") as running:
+    with served(tmp_path / "data", restart_backoff_seconds=(0.0,)) as running:
         running.until_ready()
         # Two jobs in one worker's hands: one kills it each time, and the other is done all the same.
         poison = submit(running, script(delay_seconds=0.3, exit=7))

@@ -89,6 +89,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
+def give_cue(model: Path, kind: str) -> None:
+    """Have the worker break at one of its next steps; whole at once, for it looks at every step."""
+    (model / "written").write_text(kind)
+    (model / "written").rename(model / "cue")
+
+
 def samples(folder: Path, name: str, seconds: int) -> Path:
     path = folder / name
     (0.2 * uniform(f"faults/{name}", seconds * 16_000)).astype("<f4").tofile(path)
@@ -116,7 +122,7 @@ def test_real_engine_that_breaks_in_every_way_says_what_an_unbroken_one_says(
             expected, _ = await transcribe_both()
             assert all(expected)
             for deaths, kind in enumerate(("fault", "abort", "hang"), start=1):
-                (model / "cue").write_text(kind)
+                give_cue(model, kind)
                 texts, deltas = await transcribe_both()
                 assert texts == expected
                 assert "".join(deltas) == expected[1]
@@ -149,7 +155,7 @@ def test_growing_audio_is_handed_out_again_whole(model: Path, tmp_path: Path, is
     async def story() -> None:
         async with engine(str(model), module=faulty_worker.__name__) as client:
             expected = await client.transcribe(whole, OPTIONS, owner="ann")
-            (model / "cue").write_text("abort")
+            give_cue(model, "abort")
             ended: asyncio.Future[AudioOutcome] = asyncio.get_running_loop().create_future()
             if is_whole:
                 grow(ended)

@@ -48,7 +48,8 @@ class Served:
     """A started server process; `wait_ended` reads the rest of what it says."""
 
     def __init__(self, data: Path, program: Path, settings: dict[str, object]) -> None:
-        program.write_text(PROGRAM)
+        if not program.exists():  # or a process of an earlier server may be reading it
+            program.write_text(PROGRAM)
         self.data = data
         self.process = subprocess.Popen(
             [sys.executable, str(program), json.dumps({"port": 0, "model": "demo", **settings}), str(data)],
@@ -232,8 +233,8 @@ def test_unusable_data_folder_is_one_line_and_exit_1(tmp_path: Path, kind: str):
     data.mkdir()
     if kind == "damaged keys":
         (data / "keys.json").write_text("{")
-    running = Served(data / "program.py" if kind == "a file" else data, tmp_path / "program.py", {})
-    (data / "program.py").write_text("not a folder")
+    (data / "a file").write_text("not a folder")
+    running = Served(data / "a file" if kind == "a file" else data, tmp_path / "program.py", {})
     code, _, err = running.wait_ended()
     assert code == 1
     (line,) = plain_lines(err)

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine.protocol import speaker_process
 from engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
 from engine.protocol.speaker_process import SpeakerProcess
 from engine.protocol.speakers import DiarizationConfig, Diarize, VoiceReference
@@ -120,8 +121,10 @@ def test_a_child_that_takes_longer_than_it_may_is_ended(process: SpeakerProcess,
 
 @pytest.mark.parametrize(("manner", "survives"), [("waits", True), ("hangs", False)])
 def test_a_stopped_recording_ends_and_a_child_that_does_not_listen_with_it(
-    process: SpeakerProcess, tmp_path: Path, manner: str, survives: bool
+    process: SpeakerProcess, tmp_path: Path, manner: str, survives: bool, monkeypatch: pytest.MonkeyPatch
 ):
+    if not survives:
+        monkeypatch.setattr(speaker_process, "STOP_SECONDS", 0.5)
     path = scripted(tmp_path, speakers=manner)
     begun = threading.Event()
     threading.Thread(target=lambda: (begun.wait(PATIENCE_SECONDS), process.stop()), daemon=True).start()
@@ -148,7 +151,8 @@ def test_the_child_dies_with_its_parent(tmp_path: Path):
     program = textwrap.dedent(
         f"""
         import time
-        from engine.protocol.speaker_process import SpeakerProcess
+        from engine.protocol import speaker_process
+from engine.protocol.speaker_process import SpeakerProcess
         from engine.protocol.speakers import DiarizationConfig, Diarize
         child = SpeakerProcess(DiarizationConfig(), module={MODULE!r})
         child.wait_ready()
