@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], T], *, seconds: float = PATIENCE_SECONDS)
 async def wait_until_async(
     condition: Callable[[], T | Coroutine[Any, Any, T]], *, seconds: float = PATIENCE_SECONDS
 ) -> T:
-    """As wait_until, beside whatever else runs on the event loop; the condition may be a coroutine function."""
+    """Twin of wait_until on an event loop, where others run meanwhile; the condition may be a coroutine function."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -58,7 +58,7 @@ async def let_others_run() -> None:
 
 
 def waits_for_event(task: asyncio.Task[Any]) -> bool:
-    """Whether a task waits for an asyncio.Event now, having done all that it does before."""
+    """True while a task waits for an asyncio.Event, having done all that it does before."""
     return any(getattr(step, "__qualname__", "") == asyncio.Event.wait.__qualname__ for step in _steps(task))
 
 
@@ -79,7 +79,7 @@ def run(story: Coroutine[Any, Any, T], *, seconds: float = STORY_SECONDS) -> T:
 
 
 def in_time(call: Callable[..., T], *arguments: Any, seconds: float = PATIENCE_SECONDS) -> T:
-    """What a blocking call returns, made in a thread that is left behind when it takes too long."""
+    """Result of a blocking call, made in a thread that is left behind when the call takes too long."""
     answer: Future[T] = Future()
 
     def make() -> None:
@@ -105,7 +105,7 @@ def join(*threads: threading.Thread, seconds: float = PATIENCE_SECONDS) -> None:
 
 
 def is_gone(process_id: int) -> bool:
-    """Whether a process has ended; its parent need not have asked for its end."""
+    """True once a process has ended, also while its parent has not asked for its end."""
     try:
         return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -119,7 +119,7 @@ def _missed(condition: Callable[[], Any], seconds: float) -> str:
 
 
 def _place(task: asyncio.Task[Any]) -> str:
-    """The innermost line of tests that a task is waiting at."""
+    """Innermost line of the tests that a task waits at."""
     place = "its beginning"
     for step in _steps(task):
         frame = getattr(step, "cr_frame", None) or getattr(step, "gi_frame", None)

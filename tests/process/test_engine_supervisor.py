@@ -195,7 +195,7 @@ def test_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path):
             assert await client.wait_settled() == "failed"
             with pytest.raises(ModelIncomplete, match="refuses to load"):
                 await transcribe(client, recording(tmp_path, text="x"))
-            # Who starts workers has ended, so that there is nobody left to try again.
+            # The task that starts workers has ended: nothing is left that could try again.
             await wait_until_async(client._supervisor._task.done)
             assert client._supervisor.started_workers == 1
 

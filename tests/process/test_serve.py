@@ -77,7 +77,7 @@ class Served:
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def is_stopping(self) -> bool:
-        """Whether it has heard a signal: it takes no new connection."""
+        """True once it has heard a signal, from when on it takes no new connection."""
         host, port = self.address.removeprefix("http://").rsplit(":", 1)
         try:
             socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS).close()
