@@ -50,8 +50,9 @@ def tests_wait_with_an_end(tree: Tree) -> list[str]:
     awaited = {
         node.value
         for source in tree.sources
+        if source.relative.startswith("tests/")
         for node in ast.walk(source.tree)
-        if source.relative.startswith("tests/") and isinstance(node, ast.Await)
+        if isinstance(node, ast.Await)
     }
     found = []
     for source, call in _calls_of_tests(tree):
@@ -76,7 +77,14 @@ def _calls_of_tests(tree: Tree) -> Iterator[tuple[Source, ast.Call]]:
 
 
 def _name_of(call: ast.Call) -> str:
-    return ast.unparse(call.func)
+    """`function` or `module.function`; nothing for any other form of call."""
+    match call.func:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=ast.Name(id=owner), attr=name):
+            return f"{owner}.{name}"
+        case _:
+            return ""
 
 
 WAITING_RULES: tuple[Callable[[Tree], list[str]], ...] = (tests_wait_for_conditions, tests_wait_with_an_end)
