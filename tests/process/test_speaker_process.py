@@ -151,8 +151,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path):
     program = textwrap.dedent(
         f"""
         import time
-        from engine.protocol import speaker_process
-from engine.protocol.speaker_process import SpeakerProcess
+        from engine.protocol.speaker_process import SpeakerProcess
         from engine.protocol.speakers import DiarizationConfig, Diarize
         child = SpeakerProcess(DiarizationConfig(), module={MODULE!r})
         child.wait_ready()
