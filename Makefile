@@ -70,42 +70,42 @@ bench: setup ## Measure speed and memory; JSON with machine and versions, never 
 
 .PHONY: eval
 eval: setup ## Measure the demo model's error rates and the demo aligner's times on held-out synthetic speech
-	$(BIN)/python -m tests.eval.evaluate_demo
-	$(BIN)/python -m tests.eval.evaluate_aligner
+	$(BIN)/python -m tools.eval.evaluate_demo
+	$(BIN)/python -m tools.eval.evaluate_aligner
 
 .PHONY: parity
 parity: setup ## Plant porting bugs one at a time and see that the parity tests catch each
-	$(BIN)/python tests/parity/plant_bugs.py
+	$(BIN)/python tools/planted_bugs/plant_bugs.py
 
 .PHONY: hostile
 hostile: setup ## Run the whole hostile-input suite: 20,000 mutants, bombs, slow and leaving clients (about 15 minutes)
-	$(BIN)/python -m tests.hostile.run_hostile $(HOSTILE_FLAGS)
+	$(BIN)/python -m tools.hostile.run_hostile $(HOSTILE_FLAGS)
 
 .PHONY: torture
 torture: setup ## Break everything: kills, hangs, full disks, jumping clocks, 40 minutes of load (90 minutes; TORTURE_FLAGS=--quick)
-	$(BIN)/python -m tests.torture.run_torture $(TORTURE_FLAGS)
+	$(BIN)/python -m tools.torture.run_torture $(TORTURE_FLAGS)
 
 .PHONY: compat
 compat: setup ## Run real clients and Schemathesis against a live server (CLIENTS=a,b picks some; asks the registries)
-	$(BIN)/python -m tests.compat.run_compat --clients "$(CLIENTS)"
-	@test -n "$(CLIENTS)" || $(BIN)/python -m tests.compat.schemathesis_run
+	$(BIN)/python -m tools.compat.run_compat --clients "$(CLIENTS)"
+	@test -n "$(CLIENTS)" || $(BIN)/python -m tools.compat.schemathesis_run
 
 .PHONY: demo-model
 demo-model: setup ## Train the bundled demo model and aligner anew (needs torch and one GPU; see the model card)
-	$(BIN)/python -m engine.demo.recipe
-	$(BIN)/python -m engine.demo.recipe.alignment
+	$(BIN)/python -m tools.demo_model
+	$(BIN)/python -m tools.demo_model.alignment
 
 .PHONY: wheel
 wheel: setup ## Build the wheel into dist/ and check what is in it
-	$(BIN)/python deploy/check_wheel.py --out dist
+	$(BIN)/python tools/release/check_wheel.py --out dist
 
 .PHONY: container-replay
 container-replay: setup ## Follow Dockerfile.dev step by step in a temporary folder, with no Docker engine
-	$(BIN)/python deploy/docker/replay.py $(REPLAY_FLAGS)
+	$(BIN)/python tools/release/replay.py $(REPLAY_FLAGS)
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies anew into constraints.txt, with hashes (asks the package index)
-	$(BIN)/python deploy/lock.py
+	$(BIN)/python tools/release/lock.py
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build output

@@ -62,11 +62,10 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline", "recording_work", "resident", "work_counters"},
     "engine.decode_child": {"protocol", "audio"},
     "engine.vad_child": {"audio"},
-    "engine.fake_worker": {"protocol", "text"},
+    "tests.fakes.fake_worker": {"protocol", "text"},
     "engine.worker": {"*"},
     "engine.cli": {"*"},
     "engine.bench": {"*"},
-    "engine.demo.recipe": {"*"},
 }
 
 # What each part may import that is neither its own project's nor the standard library's; parts not named: anything.
@@ -75,7 +74,7 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine.protocol": set(),
     "engine.subtitles": set(),
     "engine.speakers": {"numpy", "torch", "pyannote", "huggingface_hub"},
-    "engine.fake_worker": set(),
+    "tests.fakes.fake_worker": set(),
     "engine.timestamps": set(),
     "engine.model": {"mlx", "numpy"},
     "engine.text": {"tokenizers", "numpy"},
@@ -86,7 +85,11 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
 SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}
-MAY_IMPORT_TOOLS = ("tools/", "tests/tools/", "tests/torture/")
+MAY_IMPORT_TOOLS = ("tools/", "tests/tools/", "tests/fakes/served.py", "tests/process/test_raw_http.py")
+# They share with tools what has no place of its own yet.
+MAY_IMPORT_TOOLS += tuple(
+    f"tests/unit/test_{name}.py" for name in ("data_folder", "demo_aligner", "packaging")
+)
 # cli -> serve -> app -> routes -> everything else of the server; a part may import those after it, never those before.
 SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")
 
@@ -94,8 +97,6 @@ SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")
 LATE_IMPORTS = {
     "engine/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
     "engine/protocol/launch.py": "a child process imports its own module by name, never the front",
-    "engine/demo/recipe/__main__.py": "each step of the recipe asks only for the tools of that step; torch is one",
-    "engine/demo/recipe/alignment/__main__.py": "as above",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
     "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",
@@ -107,7 +108,6 @@ ENVIRONMENT_READERS = {
     "engine/protocol/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
     "engine/device.py": "sets what MLX itself takes from nowhere else; reads nothing",
     "engine/bench/serving.py": "a measured server is started without the settings of the environment",
-    "engine/demo/recipe/speech.py": "training only: hands the synthesizers their library and voice paths",
 }
 
 
@@ -236,8 +236,7 @@ def engine_parts_import_downward(tree: Tree) -> list[str]:
 def _engine_import_is_allowed(part: str, name: str, rest: str) -> bool:
     allowed = ENGINE_MAY_IMPORT[part]
     inside_itself = part != "engine" and (name == part or name.startswith(part + "."))
-    is_recipe = name.startswith("engine.demo.recipe")
-    return inside_itself or (("*" in allowed or rest.split(".")[0] in allowed) and not is_recipe)
+    return inside_itself or "*" in allowed or rest.split(".")[0] in allowed
 
 
 def parts_import_only_their_libraries(tree: Tree) -> list[str]:

@@ -10,23 +10,26 @@ from tests.import_rules import Source, Tree
 
 # Files of tests that wait in their own way. Each entry: file, and why it may.
 OWN_WAITS = {
+    "tests/fakes/counting_worker.py": "stands for an engine that takes its time",
+    "tests/fakes/fake_worker.py": "stands for an engine that is slow or hangs; the supervisor under test ends it",
+    "tests/fakes/served.py": "waits for a server that it has killed",
     "tests/fakes/front_server.py": "looks at a server's memory until it is told to stop",
-    "tests/unit/make_data_folder.py": "a program run by hand",
+    "tools/data_folder/make_data_folder.py": "a program run by hand",
     "tests/fakes/waiting.py": "the one place that sleeps between two looks, and gives every wait its end",
-    "tests/http/running_server.py": "runs a server's event loop in a thread; leaving the context ends it in time",
-    "tests/parity/plant_bugs.py": "runs pytest, whose own watchdog ends a test that hangs",
-    "tests/process/faulty_worker.py": "stands for a worker that hangs; the supervisor under test ends it",
-    "tests/speaker_stand_in.py": "stands for a pipeline that is slow or hangs; the server under test ends it",
-    "tests/unit/scripted_model.py": "stands for a device whose steps take time",
+    "tests/fakes/running_server.py": "runs a server's event loop in a thread; leaving the context ends it in time",
+    "tools/planted_bugs/plant_bugs.py": "runs pytest, whose own watchdog ends a test that hangs",
+    "tests/fakes/faulty_worker.py": "stands for a worker that hangs; the supervisor under test ends it",
+    "tests/fakes/speaker_stand_in.py": "stands for a pipeline that is slow or hangs; the server under test ends it",
+    "tests/fakes/scripted_model.py": "stands for a device whose steps take time",
     "tests/unit/submitting_program.py": "a program that runs until the test kills it",
     "tests/unit/test_engine_requests.py": "asks futures of asyncio, which answer at once or fail",
 }
 # Programs that make load over a stretch of time, and their tests.
 LOAD_MAKERS = (
-    "tests/compat/",
-    "tests/eval/",
-    "tests/hostile/",
-    "tests/torture/",
+    "tools/compat/",
+    "tools/eval/",
+    "tools/hostile/",
+    "tools/torture/",
 )
 ENDLESS_WAITS = {"acquire", "communicate", "exception", "join", "readline", "result", "wait"}
 """Methods that wait for ever when they are called without arguments."""

@@ -1,7 +1,7 @@
 """The bundled demo model: where it is, and two recordings to try it on.
 
 Standard library only: the server and the command line ask here for paths before anything heavy is loaded. The recipe
-that made the model (`engine.demo.recipe`) is never imported from here.
+that made the model (`tools.demo_model`) is never imported from here.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes.running_server import RunningServer
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer
 
 
 @pytest.fixture(scope="module")

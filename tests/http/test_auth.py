@@ -12,8 +12,8 @@ from server.app import create_app
 from server.engine_client import EngineClient
 from server.keys import KeyStore
 from server.settings import Settings
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import run, wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello.")
 REFUSED_PATHS = ["/v1/models", "/v1/audio/transcriptions", "/jobs/x", "/health/ready", "/nope"]

@@ -17,8 +17,8 @@ from server.callbacks.attempt import AttemptResult, Telling
 from server.callbacks.signing import WebhookSecret
 from server.callbacks.targets import AllowedTargets
 from server.jobs.callback import Delivery
+from tests.fakes.receiver import Receiver
 from tests.fakes.waiting import PATIENCE_SECONDS, run
-from tests.http.receiver import Receiver
 
 
 def attempt(

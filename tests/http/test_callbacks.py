@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from server.callbacks.signing import WebhookSecret
+from tests.fakes.receiver import Receiver
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
-from tests.http.receiver import Receiver
-from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_jobs import ended, state, submit
 from tests.http.test_metrics import scrape, value
 from tests.unit.test_callback_signing import documented

@@ -22,8 +22,8 @@ from server.engine_client import EngineClient
 from server.keys import KeyStore
 from server.serve import uvicorn_config
 from server.shared_work import RETRY_HEADER
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 LONG = script(text="late", delay_seconds=600)
 BOUNDARY = "b0undary"

@@ -14,9 +14,9 @@ import pytest
 from server.client.command import main
 from server.client.console import Console
 from server.keys import KeyStore
+from tests.fakes.cutting_proxy import CuttingProxy
+from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
-from tests.http.cutting_proxy import CuttingProxy
-from tests.http.running_server import RunningServer, script
 
 UNKNOWN_JOB = "job_" + "0" * 32
 

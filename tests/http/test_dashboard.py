@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, script
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DASHBOARD = PROJECT / "deploy" / "grafana" / "scribewire.json"

@@ -22,8 +22,8 @@ from server.errors import (
 )
 from server.metrics.instruments import Metrics
 from server.request_scope import RequestScope
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import run
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello.")
 RETRIED_STATUSES = {408, 409, 429} | set(range(500, 600))

@@ -15,8 +15,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.routes.bodies import MODEL_HEADER
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, join, wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_jobs import ended, state, submit
 
 JOBS = "/v1/audio/transcriptions/jobs"

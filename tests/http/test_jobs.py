@@ -10,8 +10,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.routes.bodies import MODEL_HEADER
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 
 def submit(

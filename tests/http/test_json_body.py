@@ -23,7 +23,7 @@ from server.form_fields import MAX_FIELDS, FormFields
 from server.json_body import MAX_MARKS, JsonBody
 from server.local_files import open_without_links
 from server.recording_file import RecordingFile
-from tests.http.running_server import RunningServer, assert_openai_error, script
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 
 PATH = "/v1/audio/transcriptions"
 SPEECH = script(text="Hello.")

@@ -14,8 +14,8 @@ from server.descriptors import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connecti
 from server.errors import ApiError
 from server.keys import KeyStore
 from server.limits import KeyLimits, Place
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello.")
 

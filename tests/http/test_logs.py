@@ -14,8 +14,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.logs import JsonLineFormatter, TextLineFormatter, configure_logging, log_event
+from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, script
 
 
 class Lines:

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from server.jobs.store import JobStoreUnavailable
 from server.keys import KeyStore
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_jobs import ended, submit
 
 SPEECH = script(text="Hello there again.", partials=["Hello", "there", "again."], duration_seconds=10)

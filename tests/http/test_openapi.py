@@ -21,8 +21,8 @@ from server.routes.form import ResponseFormat
 from server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
 from server.routes.openapi.jobs import EVENTS_EXAMPLE
 from server.shared_work import RETRY_HEADER
+from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, script
 from tests.http.schema_check import resolve, violations
 
 SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.protocol.config import Chunking
-from tests.http.running_server import RunningServer, assert_openai_error, script
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello there.")
 DEFAULT_CHUNKING = dataclasses.asdict(Chunking())

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from server.jobs.store import JobStoreDiskFull, JobStoreUnavailable
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 
 def reason(server: RunningServer) -> tuple[str, str]:

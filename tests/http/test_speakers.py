@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import join, wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 from tests.http.test_openapi import check_answer
 
 # By their letters the words of the fake take a second each.

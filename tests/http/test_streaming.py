@@ -21,9 +21,9 @@ from starlette.requests import Request
 from engine.protocol.config import ModelInfo
 from engine.protocol.messages import TextDelta
 from server.routes.streaming import UNSETTLED_WARNING, TranscriptStream
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, join, run, wait_until, wait_until_async
 from tests.http.openai_shapes import check_error_object, check_stream, parse_events
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 NEVER_SECONDS = 3600
 """A pause that no test waits for: what comes after it is not needed."""

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from server.routes.bodies import MODEL_HEADER, WARNING_HEADER
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.http.openai_shapes import check_model
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 ALIASES = ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"]
 SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)

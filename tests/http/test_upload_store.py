@@ -19,8 +19,8 @@ from server.errors import ApiError
 from server.limits import KeyLimits
 from server.upload_pace import UploadPace
 from server.uploads import UploadStore
+from tests.fakes.running_server import script
 from tests.fakes.waiting import run, wait_until_async
-from tests.http.running_server import script
 from tests.http.test_uploads import BOUNDARY, form, in_pieces, part
 
 SPEECH = script(text="Hello.")

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from server.form_fields import MAX_FIELDS
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 BOUNDARY = "b0undary"
 SPEECH = script(text="Hello.")

@@ -21,9 +21,9 @@ from engine.checkpoint.load import build_aligner, build_model, read_checkpoint
 from engine.model.aligner import AlignerModel
 from engine.model.projection import Placement
 from engine.protocol.errors import CheckpointMismatch
-from tests.parity import clips, random_model
-from tests.parity.clips import CLIPS_BY_NAME
-from tests.parity.random_model import ALIGNER, ALL_ALIGNERS, OTHER_ALIGNER, TRUE_WINDOWS, Layout, Sizes
+from tests.fakes import clips, random_model
+from tests.fakes.clips import CLIPS_BY_NAME
+from tests.fakes.random_model import ALIGNER, ALL_ALIGNERS, OTHER_ALIGNER, TRUE_WINDOWS, Layout, Sizes
 
 FIXTURES = Path(__file__).parent / "fixtures"
 LOGITS_BOUND = 1e-3

@@ -24,9 +24,9 @@ from engine.batching.step import generate
 from engine.checkpoint.load import load_checkpoint
 from engine.model.asr import SpeechModel
 from engine.protocol.errors import AudioTooShort
-from tests.parity import clips, random_model
-from tests.parity.clips import CLIPS, CLIPS_BY_NAME, SHORTEST_CLIP
-from tests.parity.random_model import ALL_SIZES, OTHER_CHOICES, TRUE_WINDOWS, Layout, Sizes, StoredType
+from tests.fakes import clips, random_model
+from tests.fakes.clips import CLIPS, CLIPS_BY_NAME, SHORTEST_CLIP
+from tests.fakes.random_model import ALL_SIZES, OTHER_CHOICES, TRUE_WINDOWS, Layout, Sizes, StoredType
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

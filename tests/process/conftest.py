@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.media import encoded, tones
 from tests.process.pools import RATE
-from tests.unit.media import encoded, tones
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from server.engine_client import EngineClient
 from server.engine_supervisor import EngineSupervisor
 from server.engine_watchdog import WatchLimits
 from server.restart_policy import RestartPolicy
-from tests.http.running_server import script
+from tests.fakes.running_server import script
 
 IMPATIENT = WatchLimits(stall_seconds=2.5, terminate_seconds=0.5, tick_seconds=0.1)
 """A worker beats once a second."""

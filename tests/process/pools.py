@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.decode_pool import DecodePool
-from tests.unit.media import riff
+from tests.fakes.media import riff
 
 SHORT = riff(bytes(32_000))
 RATE = 16_000

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from server.client.command import main
+from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.http.running_server import RunningServer, script
 from tests.process.test_serve import PROJECT
 
 pytestmark = pytest.mark.process

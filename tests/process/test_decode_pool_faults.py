@@ -12,8 +12,8 @@ import pytest
 
 from engine.protocol.errors import AudioUndecodable, EngineUnavailable
 from server import decode_process
+from tests.fakes import lying_child
 from tests.fakes.waiting import run, wait_until, wait_until_async
-from tests.process import lying_child
 from tests.process.pools import SHORT, pool_of, samples_beside, upload
 
 pytestmark = pytest.mark.process

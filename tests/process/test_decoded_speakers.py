@@ -13,10 +13,10 @@ from engine.protocol.speakers import DiarizationConfig, Diarized, SpeakerOptions
 from server.decode_pool import DecodePool
 from server.diarization import Diarization
 from server.speakers import Speakers
+from tests.fakes.media import riff
+from tests.fakes.running_server import RunningServer, assert_openai_error
+from tests.fakes.speaker_stand_in import MODULE
 from tests.fakes.waiting import run
-from tests.http.running_server import RunningServer, assert_openai_error
-from tests.speaker_stand_in import MODULE
-from tests.unit.media import riff
 
 pytestmark = pytest.mark.process
 RATE = 16_000

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.fakes.receiver import Receiver
+from tests.fakes.running_server import script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.http.receiver import Receiver
-from tests.http.running_server import script
 from tests.process.test_serve import Served, plain_lines, served
 
 pytestmark = pytest.mark.process

@@ -14,10 +14,10 @@ import pytest
 from engine.demo import sample_recordings
 from engine.protocol.launch import WORKER_MODULE
 from server.routes.bodies import WARNING_HEADER
+from tests.fakes.running_server import RunningServer, assert_openai_error
+from tests.fakes.tiny_aligner import write_tiny_aligner
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import wait_until
-from tests.http.running_server import RunningServer, assert_openai_error
-from tests.unit.tiny_aligner import write_tiny_aligner
-from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
 

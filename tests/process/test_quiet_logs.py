@@ -10,9 +10,9 @@ import pytest
 
 from server.callbacks.signing import WebhookSecret
 from server.keys import KeyStore
+from tests.fakes.receiver import Receiver
+from tests.fakes.running_server import script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.http.receiver import Receiver
-from tests.http.running_server import script
 from tests.process.test_serve import served
 
 pytestmark = pytest.mark.process

@@ -13,13 +13,13 @@ from engine.protocol.config import TranscribeOptions
 from engine.protocol.launch import EXIT_ENGINE_FAULT
 from engine.protocol.messages import AudioSource
 from server.engine_client import AudioOutcome
+from tests.fakes import faulty_worker
+from tests.fakes.clips import uniform
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, run, wait_until, wait_until_async
 from tests.http.openai_shapes import check_stream, parse_events
-from tests.http.running_server import RunningServer, assert_openai_error, script
-from tests.parity.clips import uniform
-from tests.process import faulty_worker
 from tests.process.engines import IMPATIENT, engine, stuck_event
-from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
 

@@ -28,11 +28,11 @@ from server.engine_client import EngineClient
 from server.errors import ApiError
 from server.recognition import Recognizer
 from server.speakers import Speakers
+from tests.fakes.media import LIMITS, encoded, riff, tones
+from tests.fakes.running_server import RunningServer, assert_openai_error
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until, wait_until_async
-from tests.http.running_server import RunningServer, assert_openai_error
 from tests.process.pools import RATE, SHORT, pool_of, samples_beside, upload
-from tests.unit.media import LIMITS, encoded, riff, tones
-from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
 

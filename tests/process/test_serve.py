@@ -20,8 +20,8 @@ import pytest
 
 from server.keys import KeyStore
 from server.serve import bind, load_failure
+from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, wait_until
-from tests.http.running_server import RunningServer, assert_openai_error, script
 
 pytestmark = pytest.mark.process
 
@@ -36,7 +36,7 @@ from server.serve import serve
 from server.settings import Settings
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
-    code = serve(settings, engine_module="engine.fake_worker", sample_recording="hello there.wav")
+    code = serve(settings, engine_module="tests.fakes.fake_worker", sample_recording="hello there.wav")
     print("FROZEN", gc.get_freeze_count(), flush=True)
     print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}), flush=True)
     print("ENGINE", *sorted(name for name in sys.modules if name.startswith("engine.")), flush=True)

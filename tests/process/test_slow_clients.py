@@ -19,8 +19,8 @@ import uvicorn
 from server.http_protocol import MAX_HEADER_BYTES, ConnectionLimits, GuardedConfig
 from server.serve import bind
 from tests.fakes.front_server import front_server
+from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.http.running_server import RunningServer, script
 
 pytestmark = pytest.mark.process
 

@@ -20,8 +20,8 @@ from engine.protocol import speaker_process
 from engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
 from engine.protocol.speaker_process import SpeakerProcess
 from engine.protocol.speakers import DiarizationConfig, Diarize, VoiceReference
+from tests.fakes.speaker_stand_in import MODULE
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, wait_until
-from tests.speaker_stand_in import MODULE
 
 pytestmark = pytest.mark.process
 

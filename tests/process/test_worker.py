@@ -30,9 +30,9 @@ from engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
+from tests.fakes.clips import uniform
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS
-from tests.parity.clips import uniform
-from tests.unit.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.process
 

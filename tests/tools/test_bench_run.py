@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.bench.runner import Note, Results, run
-from tests.unit.tiny_model import write_tiny_model
+from tests.fakes.tiny_model import write_tiny_model
 from tools.bench import runner, side_by_side
 from tools.bench.child import ChildFailed, child, run_to_end
 from tools.bench.peer_programs import Peer, absent, python_with

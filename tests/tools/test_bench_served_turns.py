@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.unit.tiny_model import write_tiny_model
+from tests.fakes.tiny_model import write_tiny_model
 from tools.bench import served_turns
 
 

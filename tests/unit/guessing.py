@@ -18,10 +18,10 @@ from engine.batching.speculation import Speculator
 from engine.batching.step import RunningBatch
 from engine.checkpoint.load import load_checkpoint
 from engine.model.asr import SpeechModel
+from tests.fakes.clips import uniform
+from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids
 from tests.fakes.rigged_draft import RiggedDrafter
-from tests.parity.clips import uniform
-from tests.parity.random_model import TRUE_WINDOWS, prompt_ids
-from tests.unit.tiny_model import write_tiny_model
+from tests.fakes.tiny_model import write_tiny_model
 
 NEVER = Marks(end_ids=frozenset())
 SAMPLES = 130_000

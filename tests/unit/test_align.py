@@ -18,11 +18,11 @@ from engine.protocol.transcript import words_text
 from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
 from engine.text.words import WordsUnavailable
 from engine.timestamps import repaired
-from tests.parity import clips
-from tests.parity.clips import CLIPS_BY_NAME
-from tests.parity.random_model import TRUE_WINDOWS, write_checkpoint
-from tests.unit.tiny_aligner import write_tiny_aligner
-from tests.unit.tiny_model import write_tokenizer
+from tests.fakes import clips
+from tests.fakes.clips import CLIPS_BY_NAME
+from tests.fakes.random_model import TRUE_WINDOWS, write_checkpoint
+from tests.fakes.tiny_aligner import write_tiny_aligner
+from tests.fakes.tiny_model import write_tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
 RECORDED = json.loads((FIXTURES / "aligner_words.json").read_text(encoding="utf-8"))["texts"]
@@ -122,7 +122,9 @@ def aligner(folder: Path, planner: AlignmentPlanner) -> Aligner:
 def test_times_before_our_own_repair_are_those_of_the_official_package(
     planner: AlignmentPlanner, aligner: Aligner, case: dict[str, Any]
 ) -> None:
-    """Recorded from its aligner as a whole, with the same random weights (tests/parity/make_aligner_fixtures.py)."""
+    """Recorded from its aligner as a whole, with the same random weights
+    (tools/parity_fixtures/make_aligner_fixtures.py).
+    """
     samples = clips.make_clip(CLIPS_BY_NAME[case["clip"]])
     plan = planner.plan(case["text"], case["language"], samples.size)
     [logits] = aligner.network.mark_logits(

@@ -26,7 +26,7 @@ from engine.model.attention import (
 from engine.model.cache import KVCache
 from engine.model.decoder import Decoder
 from engine.model.projection import Placement
-from tests.unit.tiny_decoder import PLAIN, decoder
+from tests.fakes.tiny_decoder import PLAIN, decoder
 
 GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)
 ON_CUDA = Placement(

@@ -12,8 +12,8 @@ from engine.batching.step import Prefill, RunningBatch, generate, prefill
 from engine.checkpoint.load import load_checkpoint
 from engine.model.asr import SpeechModel
 from engine.protocol.errors import AudioTooShort
-from tests.parity.clips import uniform
-from tests.parity.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
+from tests.fakes.clips import uniform
+from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 
 NEVER = Marks(end_ids=frozenset())
 LENGTHS = (4_800, 16_000, 40_117, 130_000, 250_000)

@@ -14,7 +14,7 @@ from engine.bench.process import ChildFailed, started
 from engine.bench.runner import Note, Results, run
 from engine.bench.serving import Caller, scribewire_server
 from engine.demo import demo_model_path, sample_recordings
-from tests.unit.tiny_model import write_tiny_model
+from tests.fakes.tiny_model import write_tiny_model
 
 SMALL = replace(
     Plan(model="demo").quick(), device="cpu", rounds=1, row_seconds=2.0, rows=(1, 2), steps=3, loads=1

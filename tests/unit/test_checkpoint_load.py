@@ -14,7 +14,7 @@ from engine.checkpoint.load import load_checkpoint, read_checkpoint, resident_ar
 from engine.model.asr import SpeechModel
 from engine.model.projection import Placement, QuantizedTensor, Weights
 from engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
-from tests.parity.random_model import TRUE_WINDOWS, make_config, make_weights, write_checkpoint
+from tests.fakes.random_model import TRUE_WINDOWS, make_config, make_weights, write_checkpoint
 
 TOWER_LINEARS = ("self_attn", "fc1", "fc2", "proj1", "proj2")
 

@@ -10,7 +10,7 @@ import pytest
 
 from engine.cli.doctor import WORD_ERRORS_ALLOWED, word_errors
 from engine.demo import demo_model_path, sample_recordings
-from tests.unit.fake_hub import FakeHub
+from tests.fakes.fake_hub import FakeHub
 from tests.unit.test_cli_processes import finished, start
 
 PROJECT = Path(__file__).resolve().parents[2]

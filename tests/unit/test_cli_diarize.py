@@ -19,8 +19,8 @@ from engine.protocol.attribution import with_speakers
 from engine.protocol.errors import SpeakersFailed, SpeakersUnavailable
 from engine.protocol.speakers import DiarizationConfig, SpeakerOptions, SpeakerTurn
 from engine.protocol.transcript import Transcript
-from tests.speaker_stand_in import MODULE
-from tests.unit.fake_transcriber import FakeTranscriber
+from tests.fakes.fake_transcriber import FakeTranscriber
+from tests.fakes.speaker_stand_in import MODULE
 
 
 class FakeTeller:

@@ -16,8 +16,8 @@ from engine.cli.console import Console
 from engine.cli.doctor import ChildResult, Finding, run_python, show_findings
 from engine.demo import SampleRecording
 from engine.protocol.config import DEFAULT_ALIGNER
+from tests.fakes.fake_hub import FakeHub, model_files
 from tests.fakes.waiting import PATIENCE_SECONDS, join
-from tests.unit.fake_hub import FakeHub, model_files
 
 GOOD_MLX = ChildResult(0, json.dumps({"version": "0.32.4", "device": "cpu", "sum": 64**3}), "")
 

@@ -12,7 +12,7 @@ from engine.cli import main
 from engine.cli.console import Console
 from engine.protocol.config import DEFAULT_ALIGNER
 from engine.text.languages import LANGUAGES
-from tests.unit.fake_hub import FakeHub, model_files
+from tests.fakes.fake_hub import FakeHub, model_files
 
 MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
 

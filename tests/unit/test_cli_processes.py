@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.fake_hub import FakeHub, model_files
 from tests.fakes.waiting import wait_until
-from tests.unit.fake_hub import FakeHub, model_files
 
 MODEL = "someone/Small-ASR"
 PROJECT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from engine.cli.console import Console
 from engine.cli.transcribe import output_names
 from engine.protocol.config import Chunking, EngineConfig
 from engine.protocol.whole_file import write_whole
-from tests.unit.fake_transcriber import FakeTranscriber
+from tests.fakes.fake_transcriber import FakeTranscriber
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,7 @@ import pytest
 from server.client.connection import ServerConnection
 from server.client.failures import NoServer
 from server.client.proxy import proxy_for
-from tests.http.receiver import Receiver
+from tests.fakes.receiver import Receiver
 
 PROXY = "http://proxy.example:3128"
 

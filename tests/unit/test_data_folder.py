@@ -21,9 +21,9 @@ from server.jobs.job import Job, Submission
 from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import JobStore, StoreRules
 from server.keys import KeyStore
+from tests.fakes.running_server import RunningServer
 from tests.fakes.waiting import run, wait_until
-from tests.http.running_server import RunningServer
-from tests.unit.make_data_folder import OPTIONS, URL
+from tools.data_folder.make_data_folder import OPTIONS, URL
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 WRITTEN: dict[str, Any] = json.loads((FIXTURES / "data_folder.json").read_text(encoding="utf-8"))

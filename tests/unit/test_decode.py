@@ -15,15 +15,7 @@ from engine.protocol.errors import (
     AudioParametersUnsupported,
     AudioTooLong,
 )
-from tests.unit.media import (
-    LIMITS,
-    LOSSLESS,
-    LOSSY,
-    aligned,
-    encoded,
-    riff,
-    tones,
-)
+from tests.fakes.media import LIMITS, LOSSLESS, LOSSY, aligned, encoded, riff, tones
 
 
 @pytest.mark.parametrize("kind", LOSSLESS)

@@ -38,8 +38,8 @@ from engine.protocol.decoding import (
     to_line,
 )
 from engine.protocol.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
+from tests.fakes.media import LIMITS, LOSSLESS, encoded, riff, tones
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, wait_until
-from tests.unit.media import LIMITS, LOSSLESS, encoded, riff, tones
 
 PROJECT = Path(__file__).resolve().parents[2]
 MB = 1 << 20

@@ -23,16 +23,7 @@ from engine.protocol.errors import (
     AudioUndecodable,
     AudioUnreadable,
 )
-from tests.unit.media import (
-    LIMITS,
-    LOSSLESS,
-    LOSSY,
-    aligned,
-    assert_one_helpful_line,
-    encoded,
-    riff,
-    tones,
-)
+from tests.fakes.media import LIMITS, LOSSLESS, LOSSY, aligned, assert_one_helpful_line, encoded, riff, tones
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(100)
 NOT_AUDIO: dict[str, tuple[bytes, str]] = {

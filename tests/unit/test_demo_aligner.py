@@ -13,8 +13,8 @@ import pytest
 from engine.align import Aligner, AlignmentPlanner, AlignmentTask
 from engine.checkpoint.load import read_checkpoint
 from engine.demo import SampleRecording, demo_aligner_path, demo_model_path, sample_recordings
-from engine.demo.recipe.vocabulary import TOKENIZER_FILES
 from engine.protocol.transcript import Word
+from tools.demo_model.vocabulary import TOKENIZER_FILES
 
 FOLDER = demo_aligner_path()
 # What flite says of its own utterance: the English recording is its voice slt, 0.3 s of silence before it.

@@ -7,7 +7,7 @@ import pytest
 
 from engine.checkpoint.fetch import HubAccess, check_model_folder, pull, resolve_model
 from engine.protocol.errors import DownloadFailed, ModelIncomplete, ModelNotFound
-from tests.unit.fake_hub import COMMIT, FakeHub, etag_of, model_files, safetensors_bytes
+from tests.fakes.fake_hub import COMMIT, FakeHub, etag_of, model_files, safetensors_bytes
 
 MODEL = "someone/Small-ASR"
 WEIGHTS = "model.safetensors"

@@ -11,8 +11,8 @@ import pytest
 
 from engine.model import few_rows
 from engine.model.projection import Weights
-from tests.unit.cuda_on_cpu import CpuKernel
-from tests.unit.tiny_decoder import PLAIN
+from tests.fakes.cuda_on_cpu import CpuKernel
+from tests.fakes.tiny_decoder import PLAIN
 
 IN_16_BITS = replace(PLAIN, dtype=mx.float16)
 

@@ -12,8 +12,8 @@ import pytest
 from engine.model import few_rows
 from engine.model.few_rows import QuantizedMatrix
 from engine.model.projection import QuantizedTensor, Weights
-from tests.unit.cuda_on_cpu import CpuKernel
-from tests.unit.tiny_decoder import PLAIN
+from tests.fakes.cuda_on_cpu import CpuKernel
+from tests.fakes.tiny_decoder import PLAIN
 
 IN_16_BITS = replace(PLAIN, dtype=mx.float16, dequantizes=False)
 

@@ -12,7 +12,7 @@ from engine.checkpoint.fetch import HubAccess, pull
 from engine.demo import demo_aligner_path
 from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from engine.protocol.errors import AlignerMissing
-from tests.unit.fake_hub import FakeHub, model_files
+from tests.fakes.fake_hub import FakeHub, model_files
 
 OTHER = "Qwen/Qwen3-ForcedAligner-0.6B"
 OWN = "someone/Our-Aligner"

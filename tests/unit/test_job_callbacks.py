@@ -14,8 +14,8 @@ from server.jobs.callback import LEASE_SECONDS, Delivery
 from server.jobs.job import CallbackState
 from server.jobs.store import IdempotencyConflict
 from server.metrics.instruments import Metrics
+from tests.fakes.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
-from tests.unit.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 
 URL = "https://hooks.example.org/done?token=1"
 

@@ -16,8 +16,8 @@ from server.jobs.store import (
     JobNotRetryable,
     JobStoreUnavailable,
 )
+from tests.fakes.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
-from tests.unit.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 
 
 @pytest.fixture(params=list(ENGINES))

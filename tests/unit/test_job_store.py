@@ -17,8 +17,8 @@ from server.jobs.store import (
     JobStoreFull,
     JobStoreUnavailable,
 )
+from tests.fakes.stores_under_test import ALL_OPTIONS, CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
-from tests.unit.stores_under_test import ALL_OPTIONS, CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 
 
 @pytest.fixture(params=list(ENGINES))

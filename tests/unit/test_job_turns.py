@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.stores_under_test import ENGINES, StoreUnderTest, transcript
 from tests.fakes.waiting import run
-from tests.unit.stores_under_test import ENGINES, StoreUnderTest, transcript
 
 
 @pytest.fixture(params=list(ENGINES))

@@ -15,8 +15,8 @@ from engine.demo import demo_model_path
 from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
 from engine.recording_work import Listener, TranscribeItem
 from engine.transcriber import Transcriber
-from tests.parity.clips import uniform
-from tests.unit.scripted_model import Script, ScriptedModel
+from tests.fakes.clips import uniform
+from tests.fakes.scripted_model import Script, ScriptedModel
 
 LONG = "The beginning of it. "
 LOOP = "and so on "

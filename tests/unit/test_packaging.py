@@ -17,10 +17,9 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from deploy import check_wheel, lock
-from deploy.docker import replay
 from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS
 from tests.import_rules import Tree
+from tools.release import check_wheel, lock, replay
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -143,7 +142,7 @@ class TestDependencies:
             for source in tree.product
             # The recipe runs with torch, and what tells speakers apart is imported by name where the extra `speakers`
             # is installed.
-            if not source.module.startswith(("engine.demo.recipe", "engine.speakers.pyannote_pipeline"))
+            if not source.module.startswith(("tools.demo_model", "engine.speakers.pyannote_pipeline"))
             for one in tree.imports(source)
         }
         imported -= set(sys.stdlib_module_names) | {"engine", "server"}
@@ -254,7 +253,9 @@ class TestWheelContents:
         with pytest.raises(check_wheel.WheelRefused, match=r"lacks server/web/page\.html"):
             check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/web/page.html"})
 
-    @pytest.mark.parametrize("name", ["tests/conftest.py", "deploy/lock.py", "engine/__pycache__/x.pyc"])
+    @pytest.mark.parametrize(
+        "name", ["tests/conftest.py", "tools/release/lock.py", "engine/__pycache__/x.pyc"]
+    )
     def test_wheel_with_development_files_is_refused(self, name: str) -> None:
         with pytest.raises(check_wheel.WheelRefused, match="holds"):
             check_wheel.refuse_wrong_contents({**GOOD_WHEEL, name: 1}, ())

@@ -18,12 +18,7 @@ from engine.protocol.errors import (
     AudioTooShort,
     AudioUndecodable,
 )
-from tests.unit.media import (
-    LIMITS,
-    assert_one_helpful_line,
-    riff,
-    tones,
-)
+from tests.fakes.media import LIMITS, assert_one_helpful_line, riff, tones
 
 
 def test_integers_are_scaled_by_their_full_scale() -> None:

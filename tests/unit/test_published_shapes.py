@@ -26,7 +26,7 @@ from engine.checkpoint.load import read_checkpoint
 from engine.model.config import AudioConfig, ConfigError, ModelConfig, TextConfig
 from engine.model.projection import QuantizedTensor
 from engine.protocol.errors import CheckpointMismatch
-from tests.parity.random_model import LAYOUTS, Layout, Sizes, make_config, plan_tensors, published_name
+from tests.fakes.random_model import LAYOUTS, Layout, Sizes, make_config, plan_tensors, published_name
 
 _SHARED: dict[str, Any] = {
     "downsample_hidden_size": 480,

@@ -11,8 +11,8 @@ from engine.batching.sequence import Ending, Sequence
 from engine.protocol.transcript import Segment
 from engine.reading import compression_ratio, main_language, read_sequence, recognition_marks
 from engine.text.tokenizer import Tokenizer
-from tests.parity.random_model import TOKEN_IDS
-from tests.unit.tiny_model import ASR_TEXT_ID, write_tokenizer
+from tests.fakes.random_model import TOKEN_IDS
+from tests.fakes.tiny_model import ASR_TEXT_ID, write_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from engine.batching.step import RunningBatch
 from engine.protocol.config import EngineConfig
 from engine.protocol.errors import EngineFault, EngineUnavailable
 from engine.resident import ResidentModel
-from tests.unit.tiny_model import write_tiny_model
+from tests.fakes.tiny_model import write_tiny_model
 
 ROOMY = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=8192)
 

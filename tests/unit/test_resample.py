@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 
 from engine.audio.resample import Resampler
-from tests.unit.media import (
-    Samples,
-    tones,
-)
+from tests.fakes.media import Samples, tones
 
 
 def resampled(samples: Samples, rate_hz: int, block: int | None = None) -> Samples:

@@ -1,6 +1,6 @@
 """Recordings that share one running batch: who waits for whom, audio still being written, text as it is decoded.
 
-The model says what it is told to (tests.unit.scripted_model) or has random weights; everything round it is real.
+The model says what it is told to (tests.fakes.scripted_model) or has random weights; everything round it is real.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from engine.protocol.errors import (
 from engine.protocol.transcript import TokenLogprob, Transcript
 from engine.recording_work import Listener, RecordingWork, TranscribeItem
 from engine.transcriber import Transcriber
+from tests.fakes.clips import uniform
+from tests.fakes.scripted_model import Script, ScriptedModel
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
-from tests.parity.clips import uniform
-from tests.unit.scripted_model import Script, ScriptedModel
-from tests.unit.tiny_model import write_tiny_model
 
 
 def noise(seconds: float, name: str = "work") -> np.ndarray:

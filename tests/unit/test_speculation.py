@@ -19,7 +19,7 @@ from engine.checkpoint.load import load_checkpoint
 from engine.device import HostProducts
 from engine.model.projection import Projection
 from engine.text.repetition import LoopGuard
-from tests.parity.random_model import prompt_ids
+from tests.fakes.random_model import prompt_ids
 from tests.unit.guessing import (
     GAINING,
     NEVER,

@@ -22,7 +22,7 @@ from engine.device import HostProducts
 from engine.model.asr import SpeechModel
 from engine.model.projection import Projection
 from engine.text.repetition import LoopGuard
-from tests.parity.random_model import prompt_ids
+from tests.fakes.random_model import prompt_ids
 from tests.unit.guessing import (
     GAINING,
     NEVER,

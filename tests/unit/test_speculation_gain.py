@@ -31,9 +31,10 @@ from engine.protocol.errors import OptionInvalid
 from engine.recording_work import TranscribeItem
 from engine.resident import ResidentModel
 from engine.text.tokenizer import Tokenizer
+from tests.fakes.clips import uniform
+from tests.fakes.random_model import OTHER_CHOICES
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import wait_until
-from tests.parity.clips import uniform
-from tests.parity.random_model import OTHER_CHOICES
 from tests.unit.guessing import (
     DRAFT_SIZES,
     GAINING,
@@ -45,7 +46,6 @@ from tests.unit.guessing import (
     load_setting,
     write_pair,
 )
-from tests.unit.tiny_model import write_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from server.jobs.store import (
     JobStoreDiskFull,
     JobStoreUnavailable,
 )
+from tests.fakes.stores_under_test import REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import in_time, run
-from tests.unit.stores_under_test import REFUSED, StoreUnderTest, transcript
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 KILLS = 5

@@ -19,9 +19,9 @@ from engine.model.cache import KVCache
 from engine.model.config import TextConfig
 from engine.model.decoder import Decoder
 from engine.model.projection import Placement
-from tests.unit import tiny_decoder
-from tests.unit.cuda_on_cpu import CpuKernel
-from tests.unit.tiny_decoder import PLAIN
+from tests.fakes import tiny_decoder
+from tests.fakes.cuda_on_cpu import CpuKernel
+from tests.fakes.tiny_decoder import PLAIN
 
 CONFIG = replace(tiny_decoder.CONFIG, layer_count=2, head_dim=64)
 Attention = Callable[[mx.array, mx.array, mx.array, mx.array, mx.array], mx.array]

@@ -12,7 +12,7 @@ import webvtt
 
 from engine.protocol.transcript import Segment
 from engine.subtitles import Cue, cues_from_segments, render_lrc, render_srt, render_tsv, render_vtt
-from tests.unit.subtitle_speech import VOCABULARIES, seeded_segments
+from tests.fakes.subtitle_speech import VOCABULARIES, seeded_segments
 
 SEEDS = range(2)
 SPEAKERS = ("A", "Dr. Ana María Núñez", "张三", "R&D <b>")

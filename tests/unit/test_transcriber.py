@@ -26,10 +26,10 @@ from engine.protocol.errors import (
     RequestCancelled,
 )
 from engine.transcriber import TranscribeItem
+from tests.fakes.clips import uniform
+from tests.fakes.random_model import TRUE_WINDOWS
+from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import join, run, wait_until_async
-from tests.parity.clips import uniform
-from tests.parity.random_model import TRUE_WINDOWS
-from tests.unit.tiny_model import write_tiny_model
 
 
 @pytest.fixture(scope="module")

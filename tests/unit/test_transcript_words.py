@@ -1,8 +1,8 @@
 """Words in a transcript: joined they are their text again, and a transcript with them survives being stored."""
 
-from engine.fake_worker import _spread
 from engine.protocol.transcript import Segment, Transcript, Word, words_text
 from server.jobs.serialization import transcript_from_json, transcript_to_json
+from tests.fakes.fake_worker import _spread
 
 
 def test_words_joined_are_the_text_with_and_without_spaces():

@@ -1,7 +1,7 @@
 """Words as the official splitter has them, in eleven languages, and the text put together again from them.
 
-The official words were recorded by tests/parity/make_aligner_fixtures.py. Japanese and Korean are split here by what
-was recorded, and by the real packages in the tests marked `cjk`.
+The official words were recorded by tools/parity_fixtures/make_aligner_fixtures.py. Japanese and Korean are split
+here by what was recorded, and by the real packages in the tests marked `cjk`.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from engine.recording_work import Listener, TranscribeItem
 from engine.text.words import KOREAN_DICTIONARY
 from engine.transcriber import Transcriber
 from engine.word_times import WordTimes
+from tests.fakes.clips import uniform
+from tests.fakes.scripted_model import Script, ScriptedModel
+from tests.fakes.tiny_aligner import write_tiny_aligner
 from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until
-from tests.parity.clips import uniform
-from tests.unit.scripted_model import Script, ScriptedModel
-from tests.unit.tiny_aligner import write_tiny_aligner
 
 
 def noise(seconds: float, name: str = "words") -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.protocol.transcript import Segment
 from engine.subtitles import Cue, cues_from_segments, render_srt, render_vtt
-from tests.unit.subtitle_speech import long_transcript
+from tests.fakes.subtitle_speech import long_transcript
 from tools.bench.measuring import machine, show, summary, write_result
 
 HOURS = 10.0

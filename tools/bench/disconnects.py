@@ -15,7 +15,7 @@ from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.messages import Failed, Started
 from server.app import create_app
 from server.serve import DrainingServer, uvicorn_config
-from tests.http.running_server import RunningServer
+from tests.fakes.running_server import RunningServer
 from tests.http.test_cancellation import WatchedEngine, send
 from tools.bench.clips import write_wav
 from tools.bench.first_delta import minute_of_speech

@@ -22,7 +22,7 @@ from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
 from engine.protocol.process_memory import resident_bytes
 from engine.recording_work import Listener, TranscribeItem
 from engine.transcriber import Transcriber
-from tests.unit.scripted_model import ScriptedModel
+from tests.fakes.scripted_model import ScriptedModel
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 MARKS_SECONDS = {"10 min": 600.0, "1 h": 3600.0, "10 h": 36_000.0}

@@ -1,0 +1,29 @@
+"""`scribewire` with a stand-in that tells speakers apart: `python -m tools.compat.stand_in_server serve`.
+
+What a description offers is to be accepted, and pyannote.audio is an extra with weights of its own. The stand-in is a
+real child process that answers with real annotations, of whatever recording (tests/fakes/speaker_stand_in.py).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import server.app
+from server.cli import main
+from server.settings import Settings
+from server.speakers import Speakers
+from tests.fakes.speaker_stand_in import MODULE
+
+
+class StandInSpeakers(Speakers):
+    """Speakers whose child runs the stand-in."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, module: str = MODULE) -> Speakers:
+        """See Speakers."""
+        return super().from_settings(settings, module=module)
+
+
+if __name__ == "__main__":
+    vars(server.app)["Speakers"] = StandInSpeakers
+    sys.exit(main())
