@@ -18,6 +18,7 @@ PORT ?= 8765
 MODEL ?= demo
 # Processes that run tests; JOBS=0 runs them all in one, which --pdb and -s need.
 JOBS ?= 2
+NEEDS_MORE := torch or slow or gpu or network or weights or cjk
 
 .PHONY: help
 help: ## List what can be made
@@ -49,6 +50,16 @@ run: setup ## Serve the bundled demo model on 127.0.0.1:8765 (HOST, PORT and MOD
 .PHONY: test
 test: setup ## Run the tests: no network, no downloaded weights, no GPU (TESTS=... picks some, JOBS=0 in one process)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
+
+.PHONY: test-tools
+test-tools: setup ## Run the tests of tools/: recipe, benchmarks, evaluation, hostile and torture in short (3 minutes)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 \
+		-m "tools and not ($(NEEDS_MORE))" $(or $(TESTS),tests/tools)
+
+.PHONY: test-all
+test-all: setup ## Run both: everything that needs no network, downloaded weights or GPU
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 \
+		-m "not ($(NEEDS_MORE))" $(TESTS)
 
 .PHONY: lint
 lint: setup ## Check style and formatting with ruff

@@ -82,20 +82,6 @@ class Decoder(Protocol):
         """
 
 
-class PassThrough:
-    """Hands the upload on as it is: for the fake engine, whose recordings are scripts that no decoder reads."""
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def stop(self) -> None:
-        """Nothing to stop."""
-
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
-        """The upload itself."""
-        return DecodedRecording(AudioSource(str(upload_path)))
-
-
 class DecodePool:
     """The children, who waits for one, and who has one. A Decoder."""
 

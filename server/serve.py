@@ -25,10 +25,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
-from engine.protocol.launch import FAKE_WORKER_MODULE, WORKER_MODULE
+from engine.protocol.launch import WORKER_MODULE
 from engine.protocol.process_memory import give_large_buffers_back, leave_out_of_collections, share_one_heap
 from server.app import create_app
-from server.decode_pool import PassThrough
+from server.decode_pool import Decoder
 from server.descriptors import (
     ACCEPTED_AT_ONCE,
     SPARE_CONNECTIONS,
@@ -63,6 +63,7 @@ def serve(
     settings: Settings,
     *,
     engine_module: str = WORKER_MODULE,
+    decoder: Decoder | None = None,
     sample_recording: str | None = None,
     command: str = "scribewire",
     stdout: TextIO | None = None,
@@ -70,6 +71,7 @@ def serve(
 ) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code (0 after a signal, 1 when it could not start).
 
+    engine_module, decoder: stand-ins of tests for the engine's worker and the pool of decode processes.
     sample_recording: path of a recording for the curl line that is printed once the model is ready.
     command: how the user calls this program, for the lines that say what to type.
     """
@@ -89,7 +91,7 @@ def serve(
         print(f"scribewire: {error}", file=err)
         return 1
     with listener:
-        run = _Run(settings, key_store, listener, engine_module, sample_recording, command, out)
+        run = _Run(settings, key_store, listener, engine_module, decoder, sample_recording, command, out)
         try:
             run.run()
         except StartFailed as error:
@@ -209,6 +211,7 @@ class _Run:
         key_store: KeyStore,
         listener: socket.socket,
         engine_module: str,
+        decoder: Decoder | None,
         sample_recording: str | None,
         command: str,
         out: TextIO,
@@ -217,6 +220,7 @@ class _Run:
         self._key_store = key_store
         self._listener = listener
         self._engine_module = engine_module
+        self._decoder = decoder
         self._sample_recording = sample_recording
         self._command = command
         self._out = out
@@ -241,9 +245,7 @@ class _Run:
 
     async def _serve(self) -> None:
         engine = EngineClient.from_settings(self._settings, module=self._engine_module)
-        # The fake engine is sent scripts, which no decoder reads.
-        decoder = PassThrough() if self._engine_module == FAKE_WORKER_MODULE else None
-        app = create_app(self._settings, engine, self._key_store, decoder=decoder)
+        app = create_app(self._settings, engine, self._key_store, decoder=self._decoder)
         server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.parts.stopping)
         self._server = server
         server.should_exit = self.was_signalled

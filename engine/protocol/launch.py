@@ -23,9 +23,6 @@ from engine.protocol.decoding import DecodeLimits
 from engine.protocol.speakers import DiarizationConfig
 
 WORKER_MODULE = "engine.worker"
-FAKE_WORKER_MODULE = "tests.fakes.fake_worker"
-"""Speaks the same protocol with no model and no MLX, for tests and for breaking things on cue."""
-
 DECODE_CHILD_MODULE = "engine.decode_child"
 SPEAKER_CHILD_MODULE = "engine.speakers.child"
 

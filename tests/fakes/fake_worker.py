@@ -1,6 +1,6 @@
-"""A worker that speaks the protocol with no model and no MLX, and breaks on cue: for tests and for trying faults.
+"""A worker that speaks the protocol with no model and no MLX, and breaks on cue.
 
-Started as the real one is, with `module=engine.protocol.launch.FAKE_WORKER_MODULE`. It refuses to be mistaken for
+Started as the real one is, with `module=FAKE_WORKER_MODULE`. It refuses to be mistaken for
 the real one: its model id starts with `fake`, unless the model asked for is `demo`.
 
 The model's name scripts the load, `fake:key=value,key=value`:
@@ -79,6 +79,8 @@ from engine.protocol.messages import (
 )
 from engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript, Word
 from engine.text.languages import resolve_language
+
+FAKE_WORKER_MODULE = "tests.fakes.fake_worker"
 
 LANGUAGES = ("English", "Spanish")
 LANGUAGE_CODES = ("en", "es")

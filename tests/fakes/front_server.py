@@ -14,19 +14,21 @@ from typing import Any
 
 import psutil
 
-from engine.bench.process import PROJECT
+PROJECT = Path(__file__).resolve().parents[2]
 
 # The settings travel as JSON; `data` is a path there.
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from engine.protocol.launch import FAKE_WORKER_MODULE, WORKER_MODULE
+from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from server.serve import serve
 from server.settings import Settings
+from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
-    module = FAKE_WORKER_MODULE if settings.model == "fake" else WORKER_MODULE
-    sys.exit(serve(settings, engine_module=module))
+    if settings.model == "fake":
+        sys.exit(serve(settings, engine_module=FAKE_WORKER_MODULE, decoder=PassThrough()))
+    sys.exit(serve(settings))
 """
 
 

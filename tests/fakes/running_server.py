@@ -11,15 +11,16 @@ from typing import Any
 
 import httpx
 
-from engine.protocol.launch import FAKE_WORKER_MODULE
 from server.app import create_app
-from server.decode_pool import Decoder, PassThrough
+from server.decode_pool import Decoder
 from server.engine_client import EngineClient
 from server.keys import KeyStore
 from server.parts import Parts
 from server.serve import DrainingServer, bind, uvicorn_config
 from server.settings import Settings
 from server.speakers import Speakers
+from tests.fakes.fake_worker import FAKE_WORKER_MODULE
+from tests.fakes.pass_through import PassThrough
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 
 SETTINGS: dict[str, Any] = {"model": "fake", "drain_seconds": 0.5, "restart_backoff_seconds": (0.0,)}

@@ -16,7 +16,6 @@ import httpx
 import psutil
 
 from engine.protocol.launch import WORKER_MODULE
-from tools.hostile.child_under_test import peak_resident_bytes
 
 PATIENCE_SECONDS = 120.0
 PROJECT = Path(__file__).resolve().parents[2]
@@ -178,3 +177,13 @@ class Served:
 def demo_server(data: Path, **settings: Any) -> Served:
     """A server with the real worker and the bundled demo model, on the CPU."""
     return Served(data, engine_module=WORKER_MODULE, model="demo", device="cpu", **settings)
+
+
+def peak_resident_bytes(process_id: int) -> int:
+    """The most memory that a process ever held on Linux; what it holds now elsewhere."""
+    if sys.platform == "linux":
+        for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    memory: Any = psutil.Process(process_id).memory_info()
+    return int(memory.rss)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from server.serve import serve
 from server.settings import Settings
+from tests.fakes.fake_worker import FAKE_WORKER_MODULE
+from tests.fakes.pass_through import PassThrough
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +23,12 @@ def main(arguments: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft or now_soft, hard or now_hard))
     # A library that was loaded into this process (another clock) is not meant for its children.
     os.environ.pop("LD_PRELOAD", None)
-    return serve(Settings(**{**json.loads(settings), "data": Path(data)}), engine_module=engine_module)
+    return serve(
+        Settings(**{**json.loads(settings), "data": Path(data)}),
+        engine_module=engine_module,
+        # The fake engine is sent scripts, which no decoder reads; one that only counts is sent recordings.
+        decoder=PassThrough() if engine_module == FAKE_WORKER_MODULE else None,
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -111,3 +112,7 @@ ALL_OPTIONS = TranscribeOptions(
     language="en", prompt="Ünïcode", temperature=0.5, seed=7, max_tokens=9, logprobs=True, token_logprobs=True,
     languages=("en", "de"), keywords=("Zürich",), repetition_penalty=1.5,
 )  # fmt: skip
+SPOKEN_OPTIONS = dataclasses.replace(ALL_OPTIONS, languages=("en", "es"))
+"""All that can be asked for, of the languages that the fake worker speaks."""
+
+CALLBACK_URL = "https://hooks.example.org/done?token=1"

@@ -1,7 +1,7 @@
 """Waits of tests: each is for a condition, ends in time, and says in its failure what was awaited.
 
 A test never sleeps: it waits for what it needs (`wait_until`, `wait_until_async`), runs its coroutines with an end
-(`run`), and makes blocking calls that know no deadline with one (`in_time`, `join`). tests/import_rules.py sees to it.
+(`run`), and makes blocking calls that know no deadline with one (`in_time`, `join`). tests/rules/waits.py sees to it.
 """
 
 from __future__ import annotations

@@ -9,61 +9,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import uvicorn
 
-from engine.protocol.launch import FAKE_WORKER_MODULE
-from engine.protocol.messages import Failed, FromWorker, Started
-from server.app import create_app
-from server.decode_pool import DecodedRecording, Decoder, PassThrough
-from server.engine_client import EngineClient
+from server.decode_pool import DecodedRecording
 from server.keys import KeyStore
-from server.serve import uvicorn_config
 from server.shared_work import RETRY_HEADER
-from tests.fakes.running_server import RunningServer, assert_openai_error, script
+from tests.fakes.pass_through import PassThrough
+from tests.fakes.running_server import assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
+from tests.fakes.watched_server import WatchedServer, send
 
 LONG = script(text="late", delay_seconds=600)
-BOUNDARY = "b0undary"
 BOTH_WAYS = pytest.mark.parametrize("stream", ["false", "true"], ids=["plain", "stream"])
-
-
-class WatchedEngine(EngineClient):
-    """An engine client that notes what the worker says."""
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self.heard: list[FromWorker] = []
-
-    def on_message(self, message: FromWorker) -> None:
-        self.heard.append(message)
-        super().on_message(message)
-
-    @property
-    def pending_count(self) -> int:
-        return len(self._pending)
-
-    def started_count(self) -> int:
-        return sum(isinstance(message, Started) for message in self.heard)
-
-    def cancelled_count(self) -> int:
-        """Requests of which the worker said that it had been told to stop."""
-        return sum(isinstance(message, Failed) and message.code == "cancelled" for message in self.heard)
-
-
-class WatchedServer(RunningServer):
-    """A running server over a watched engine."""
-
-    def __init__(self, data: Path, *, decoder: Decoder | None = None, **settings: Any) -> None:
-        super().__init__(data, **settings)
-        self.engine: WatchedEngine = WatchedEngine.from_settings(self.settings, module=FAKE_WORKER_MODULE)
-        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder or PassThrough())
-        self._server = uvicorn.Server(uvicorn_config(app, self.settings))
-
-    def is_clean(self) -> bool:
-        return self.engine.pending_count == 0 and self.leftovers() == []
 
 
 class StuckDecoder(PassThrough):
@@ -88,25 +46,6 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedServer]
     with WatchedServer(tmp_path_factory.mktemp("data")) as running:
         yield running
         assert running.is_clean()
-
-
-def send(server: RunningServer, recording: bytes, **fields: str) -> socket.socket:
-    """A whole request whose answer nobody reads yet."""
-    body = b"".join(
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
-        for name, value in {
-            "file": recording,
-            **{name: text.encode() for name, text in fields.items()},
-        }.items()
-    )
-    body += f"--{BOUNDARY}--\r\n".encode()
-    head = (
-        f"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
-        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    connection.sendall(head.encode() + body)
-    return connection
 
 
 def read_until(connection: socket.socket, wanted: bytes) -> bytes:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from engine.protocol.config import EngineConfig, TranscribeOptions
-from engine.protocol.launch import FAKE_WORKER_MODULE
 from engine.protocol.messages import AudioSource
 from engine.protocol.transcript import Transcript
 from server.engine_client import EngineClient
 from server.engine_supervisor import EngineSupervisor
 from server.engine_watchdog import WatchLimits
 from server.restart_policy import RestartPolicy
+from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.running_server import script
 
 IMPATIENT = WatchLimits(stall_seconds=2.5, terminate_seconds=0.5, tick_seconds=0.1)

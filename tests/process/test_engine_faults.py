@@ -13,7 +13,6 @@ import pytest
 
 from engine.protocol.config import EngineConfig, TranscribeOptions
 from engine.protocol.errors import EngineCrashed, EngineUnavailable
-from engine.protocol.launch import FAKE_WORKER_MODULE
 from engine.protocol.messages import Transcribe
 from engine.protocol.transcript import Transcript
 from server.engine_client import EngineClient
@@ -22,6 +21,7 @@ from server.engine_requests import EngineRequest
 from server.engine_supervisor import EngineSupervisor
 from server.errors import EngineResting
 from server.restart_policy import RestartPolicy
+from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.waiting import is_gone, run, wait_until_async
 from tests.process.engines import (
     IMPATIENT,

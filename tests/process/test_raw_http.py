@@ -22,7 +22,7 @@ from tests.fakes.raw_http import (
     request,
 )
 from tests.fakes.served import Served
-from tools.hostile.connections import wait_until
+from tests.fakes.waiting import wait_until
 
 pytestmark = pytest.mark.process
 

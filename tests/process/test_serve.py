@@ -34,9 +34,12 @@ from pathlib import Path
 from typing import Any
 from server.serve import serve
 from server.settings import Settings
+from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
-    code = serve(settings, engine_module="tests.fakes.fake_worker", sample_recording="hello there.wav")
+    code = serve(
+        settings, engine_module="tests.fakes.fake_worker", decoder=PassThrough(), sample_recording="hello there.wav"
+    )
     print("FROZEN", gc.get_freeze_count(), flush=True)
     print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}), flush=True)
     print("ENGINE", *sorted(name for name in sys.modules if name.startswith("engine.")), flush=True)

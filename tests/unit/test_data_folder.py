@@ -22,8 +22,8 @@ from server.jobs.sqlite_store import SqliteJobStore
 from server.jobs.store import JobStore, StoreRules
 from server.keys import KeyStore
 from tests.fakes.running_server import RunningServer
+from tests.fakes.stores_under_test import CALLBACK_URL, SPOKEN_OPTIONS
 from tests.fakes.waiting import run, wait_until
-from tools.data_folder.make_data_folder import OPTIONS, URL
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 WRITTEN: dict[str, Any] = json.loads((FIXTURES / "data_folder.json").read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ def test_webhooks_are_due_submissions_are_known_and_the_running_job_is_taken_fir
         waiting = {name: taken.pop(JOBS[name]["job"]["job_id"]) for name in ("failed", "cancelled")}
         assert taken == {}
         assert {name: one.attempt for name, one in waiting.items()} == {"failed": 2, "cancelled": 1}
-        assert {one.url for one in waiting.values()} == {URL}
+        assert {one.url for one in waiting.values()} == {CALLBACK_URL}
         bodies = {name: json.loads(one.body) for name, one in waiting.items()}
         assert {name: body["type"] for name, body in bodies.items()} == {
             "failed": "job.failed",
@@ -128,7 +128,7 @@ def test_webhooks_are_due_submissions_are_known_and_the_running_job_is_taken_fir
             audio = await store.put_audio(source, sha256=sha256)
             owner = JOBS[name]["job"]["owner"]
             again = await store.submit(
-                Submission(owner, audio, OPTIONS, idempotency_key=key, callback_url=URL)
+                Submission(owner, audio, SPOKEN_OPTIONS, idempotency_key=key, callback_url=CALLBACK_URL)
             )
             assert (again.job.job_id, again.is_new) == (JOBS[name]["job"]["job_id"], False)
         claims = await store.claim("w1", limit=9)

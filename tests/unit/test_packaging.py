@@ -1,4 +1,4 @@
-"""What is installed, built and run around the code: the lock, the Makefile, CI, the wheel's contents, the replay."""
+"""What is installed, built and run around the code: the lock, the dependencies, the Makefile, CI."""
 
 import importlib.metadata
 import os
@@ -18,8 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS
-from tests.import_rules import Tree
-from tools.release import check_wheel, lock, replay
+from tests.rules.source_tree import Tree
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -74,57 +73,6 @@ def executable(path: Path, text: str) -> Path:
 
 
 class TestLock:
-    def test_every_declared_dependency_is_pinned_within_its_bounds(
-        self, project: dict[str, Any], constraints: str
-    ) -> None:
-        declared = [
-            *project["project"]["dependencies"],
-            *project["project"]["optional-dependencies"]["dev"],
-            *project["build-system"]["requires"],
-        ]
-        everything = {
-            name: version
-            for environment in lock.supported_environments()
-            for name, version in pins(constraints, dict(environment)).items()
-        }
-        for requirement in map(Requirement, declared):
-            assert requirement.specifier.contains(everything[canonicalize_name(requirement.name)]), (
-                requirement
-            )
-
-    def test_every_package_has_hashes_and_no_line_names_an_index(self, constraints: str) -> None:
-        lock.refuse_leaks(constraints)
-        assert len(lock.packages(constraints)) > 30
-
-    @pytest.mark.parametrize("leak", ["--extra-index-url x", "-f wheels", "a @ https://example.org/a.whl"])
-    def test_lock_with_an_address_or_an_option_is_refused(self, leak: str) -> None:
-        with pytest.raises(lock.LockRefused, match="does not belong"):
-            lock.refuse_leaks(f"{leak}\n")
-
-    def test_lock_without_a_hash_is_refused(self) -> None:
-        with pytest.raises(lock.LockRefused, match="has no sha256"):
-            lock.refuse_leaks("numpy==2.0.0\n")
-
-    def test_mac_gets_metal_and_linux_gets_the_cpu_build(self, constraints: str) -> None:
-        backends = {"mlx-metal", "mlx-cpu"}
-        for environment in lock.supported_environments():
-            chosen = backends & set(pins(constraints, dict(environment)))
-            assert chosen == ({"mlx-metal"} if environment["sys_platform"] == "darwin" else {"mlx-cpu"})
-            assert "mlx" in pins(constraints, dict(environment))
-
-    def test_marker_that_holds_on_every_machine_is_dropped_and_others_are_kept(self) -> None:
-        lines = [
-            "a==1 ; sys_platform != 'win32'",
-            "b==1 ; platform_system == 'Darwin'",
-            "c==1 ; python_version < '3.12'",
-        ]
-        text = "".join(f"{line} \\\n" for line in lines)
-        assert lock.shorten_markers(text).splitlines() == [
-            "a==1 \\",
-            "b==1 ; sys_platform == 'darwin' \\",
-            "c==1 ; python_version < '3.12' \\",
-        ]
-
     def test_tests_run_on_the_locked_versions(self, constraints: str) -> None:
         here = pins(constraints, dict(default_environment()))
         installed = {canonicalize_name(one.name): one.version for one in importlib.metadata.distributions()}
@@ -140,9 +88,8 @@ class TestDependencies:
         imported = {
             one.name.split(".")[0]
             for source in tree.product
-            # The recipe runs with torch, and what tells speakers apart is imported by name where the extra `speakers`
-            # is installed.
-            if not source.module.startswith(("tools.demo_model", "engine.speakers.pyannote_pipeline"))
+            # The one module that may import torch: it is imported by name where the extra `speakers` is installed.
+            if source.relative != "engine/speakers/pyannote_pipeline.py"
             for one in tree.imports(source)
         }
         imported -= set(sys.stdlib_module_names) | {"engine", "server"}
@@ -204,68 +151,44 @@ class TestContinuousIntegration:
         executable(tmp_path / "bin" / "make", 'echo "$1" >>asked\n[ "$1" != "$FAILING" ]')
         return tmp_path
 
-    def run(self, checkout: Path, failing: str) -> "subprocess.CompletedProcess[str]":
-        environment = {**os.environ, "PATH": f"{checkout / 'bin'}:{os.environ['PATH']}", "FAILING": failing}
+    def run(self, checkout: Path, failing: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        inherited = {name: value for name, value in os.environ.items() if name != "CI_BASE"}
+        path = f"{checkout / 'bin'}:{os.environ['PATH']}"
+        environment = {**inherited, "PATH": path, "FAILING": failing, **variables}
         command = ["bash", str(checkout / ".ci" / "run")]
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
         )
 
-    @pytest.mark.parametrize("failing", ["test", "lint", "types", "wheel", "compat", "container-replay"])
+    @pytest.mark.parametrize(
+        "failing", ["test", "lint", "types", "test-tools", "wheel", "compat", "container-replay"]
+    )
     def test_any_failing_step_fails_the_run_and_the_later_steps_are_still_run(
         self, checkout: Path, failing: str
     ) -> None:
         done = self.run(checkout, failing)
         assert done.returncode == 1
         asked = (checkout / "asked").read_text(encoding="utf-8").split()
-        assert asked == ["test", "lint", "types", "wheel", "compat", "container-replay"]
+        assert asked == ["test", "lint", "types", "test-tools", "wheel", "compat", "container-replay"]
+
+    @pytest.mark.parametrize("changed", ["tools/x.py", "engine/x.py", "docs/x.md"])
+    def test_tests_of_tools_are_run_when_what_they_use_has_changed(
+        self, checkout: Path, changed: str
+    ) -> None:
+        git = ["git", "-C", str(checkout), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+        for file in ("README.md", changed):
+            (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+            (checkout / file).write_text("x")
+            for words in (["init", "-q"], ["add", file], ["commit", "-q", "-m", file]):
+                subprocess.run([*git, *words], check=True, timeout=PATIENCE_SECONDS)
+        self.run(checkout, "none", CI_BASE="HEAD~1")
+        asked = (checkout / "asked").read_text(encoding="utf-8").split()
+        assert ("test-tools" in asked) == (changed != "docs/x.md")
 
     def test_run_passes_when_every_step_does(self, checkout: Path) -> None:
         done = self.run(checkout, "none")
         assert done.returncode == 0
         assert "all steps passed" in done.stdout
-
-
-GOOD_WHEEL = {
-    "engine/__init__.py": 1,
-    "engine/demo/MODEL_CARD.md": 1,
-    "engine/demo/model/config.json": 1,
-    "engine/demo/model/model.safetensors": 9_000_000,
-    "engine/demo/aligner/config.json": 1,
-    "engine/demo/aligner/model.safetensors": 9_000_000,
-    "engine/demo/recordings/greeting.wav": 1,
-    "server/cli.py": 1,
-    "scribewire-0.1.0.dist-info/licenses/LICENSE": 1,
-}
-
-
-class TestWheelContents:
-    def test_complete_wheel_is_accepted(self) -> None:
-        check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/cli.py"})
-
-    @pytest.mark.parametrize("name", sorted(set(GOOD_WHEEL) - {"engine/__init__.py", "server/cli.py"}))
-    def test_wheel_that_lacks_a_needed_file_is_refused(self, name: str) -> None:
-        sizes = {other: size for other, size in GOOD_WHEEL.items() if other != name}
-        with pytest.raises(check_wheel.WheelRefused, match="lacks"):
-            check_wheel.refuse_wrong_contents(sizes, ())
-
-    def test_wheel_that_lacks_a_source_file_of_this_tree_is_refused(self) -> None:
-        with pytest.raises(check_wheel.WheelRefused, match=r"lacks server/web/page\.html"):
-            check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/web/page.html"})
-
-    @pytest.mark.parametrize(
-        "name", ["tests/conftest.py", "tools/release/lock.py", "engine/__pycache__/x.pyc"]
-    )
-    def test_wheel_with_development_files_is_refused(self, name: str) -> None:
-        with pytest.raises(check_wheel.WheelRefused, match="holds"):
-            check_wheel.refuse_wrong_contents({**GOOD_WHEEL, name: 1}, ())
-
-    @pytest.mark.parametrize("name", ["model", "aligner"])
-    def test_demo_model_or_aligner_over_twelve_megabytes_is_refused(self, name: str) -> None:
-        with pytest.raises(check_wheel.WheelRefused, match="the limit is 12 MB"):
-            check_wheel.refuse_wrong_contents(
-                {**GOOD_WHEEL, f"engine/demo/{name}/more.safetensors": 3_000_001}, ()
-            )
 
 
 @pytest.fixture(scope="module")
@@ -308,52 +231,6 @@ class TestSourceArchive:
         tracked = listed()
         assert tracked - archived == set()
         assert archived - tracked - listed("--others", "--exclude-standard") == {"PKG-INFO"}
-
-
-class TestContainer:
-    def test_dockerfile_is_one_that_the_replay_understands(self) -> None:
-        instructions = replay.parse_dockerfile((PROJECT / "Dockerfile.dev").read_text(encoding="utf-8"))
-        commands = [one.arguments for one in instructions if one.keyword == "RUN"]
-        assert commands[-2:] == ["make setup", "make test"]
-        users = [number for number, one in enumerate(instructions) if one.keyword == "USER"]
-        setup = instructions.index(replay.Instruction("RUN", "make setup"))
-        assert users, "the image must not run as root"
-        assert users[0] < setup
-
-    def test_instruction_that_cannot_be_replayed_is_refused(self) -> None:
-        with pytest.raises(replay.ReplayFailed, match="HEALTHCHECK"):
-            replay.parse_dockerfile("FROM x\nHEALTHCHECK CMD true\n")
-
-    def test_continued_lines_are_joined_and_comments_left_out(self) -> None:
-        text = "# a comment\nRUN one \\\n  two\n"
-        assert replay.parse_dockerfile(text) == [replay.Instruction("RUN", "one    two")]
-
-    def test_failing_step_ends_the_replay(self, tmp_path: Path) -> None:
-        with pytest.raises(replay.ReplayFailed, match="exit status 3"):
-            replay.Replay(tmp_path).follow(replay.Instruction("RUN", "exit 3"))
-
-    def test_absolute_paths_of_the_image_stay_below_the_replays_root(self, tmp_path: Path) -> None:
-        followed = replay.Replay(tmp_path)
-        followed.follow(replay.Instruction("ENV", "SCRIBEWIRE_DATA=/data"))
-        followed.follow(replay.Instruction("VOLUME", "/data"))
-        assert followed.environment["SCRIBEWIRE_DATA"] == str(tmp_path / "data")
-        assert (tmp_path / "data").is_dir()
-
-    @pytest.mark.parametrize(
-        ("relative", "ignored"),
-        [
-            (".git/config", True),
-            (".venv/bin/python", True),
-            ("engine/model/__pycache__/asr.pyc", True),
-            ("dist/scribewire.whl", True),
-            ("engine/demo/model/config.json", False),
-            (".ci/run", False),
-            ("Makefile", False),
-        ],
-    )
-    def test_image_gets_the_sources_and_no_history_or_caches(self, relative: str, ignored: bool) -> None:
-        patterns = replay.ignore_patterns((PROJECT / ".dockerignore").read_text(encoding="utf-8"))
-        assert replay.is_ignored(relative, patterns) is ignored
 
 
 def test_changelog_tells_of_the_version_that_is_built(project: dict[str, Any]) -> None:

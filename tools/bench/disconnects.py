@@ -16,7 +16,7 @@ from engine.protocol.messages import Failed, Started
 from server.app import create_app
 from server.serve import DrainingServer, uvicorn_config
 from tests.fakes.running_server import RunningServer
-from tests.http.test_cancellation import WatchedEngine, send
+from tests.fakes.watched_server import WatchedEngine, send
 from tools.bench.clips import write_wav
 from tools.bench.first_delta import minute_of_speech
 from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result

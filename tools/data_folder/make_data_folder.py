@@ -26,11 +26,7 @@ from server.callbacks.signing import WebhookSecret
 from server.jobs.job import Job, JobFailure, Submission
 from server.jobs.sqlite_store import SqliteJobStore
 from server.keys import KeyStore
-from tests.fakes.stores_under_test import ALL_OPTIONS, transcript
-
-URL = "https://hooks.example.org/done?token=1"
-OPTIONS = dataclasses.replace(ALL_OPTIONS, languages=("en", "es"))
-"""All that can be asked for, of the languages that the fake worker speaks."""
+from tests.fakes.stores_under_test import CALLBACK_URL, SPOKEN_OPTIONS, transcript
 
 CRASH = JobFailure("engine_crashed", "The engine crashed.", "server_error")
 REFUSED = JobFailure("audio_undecodable", "No audio could be decoded.", "invalid_request_error", "file")
@@ -57,27 +53,31 @@ class Writer:
     async def write(self) -> list[dict[str, Any]]:
         """All of it; returns what the store says of each job."""
         await self.store.open()
-        await self.submit("completed", self.ann, options=OPTIONS, callback_url=URL, idempotency_key="k1")
+        await self.submit(
+            "completed", self.ann, options=SPOKEN_OPTIONS, callback_url=CALLBACK_URL, idempotency_key="k1"
+        )
         (claim,) = await self.store.claim("w1")
         await self.store.heartbeat(claim, audio_seconds_done=1.0, audio_seconds_total=2.5, new_text="Good ")
         await self.store.complete(claim, transcript(), is_demo=True)
         (told,) = await self.store.take_callbacks()
         await self.store.note_callback(told, error=None)
 
-        await self.submit("failed", self.ann, callback_url=URL, result_format="srt")
+        await self.submit("failed", self.ann, callback_url=CALLBACK_URL, result_format="srt")
         for failure in (CRASH, REFUSED):
             (claim,) = await self.store.claim("w1")
             await self.store.fail(claim, failure, retryable=failure is CRASH)
         (told,) = await self.store.take_callbacks()
         await self.store.note_callback(told, error="HTTP 503", retry_seconds=0.0)
 
-        await self.submit("cancelled", self.bob, callback_url=URL)
+        await self.submit("cancelled", self.bob, callback_url=CALLBACK_URL)
         await self.store.cancel(self.named["cancelled"].job_id, self.bob)  # its webhook was never tried
 
-        await self.submit("running", self.bob, options=OPTIONS)
+        await self.submit("running", self.bob, options=SPOKEN_OPTIONS)
         (claim,) = await self.store.claim("w1")
         await self.store.heartbeat(claim, audio_seconds_done=0.5, audio_seconds_total=9.0, new_text="Half ")
-        await self.submit("queued", self.ann, options=OPTIONS, callback_url=URL, idempotency_key="k2")
+        await self.submit(
+            "queued", self.ann, options=SPOKEN_OPTIONS, callback_url=CALLBACK_URL, idempotency_key="k2"
+        )
         await self.submit("queued behind it", self.bob, result_format="vtt")
         await self.store.check()  # notes the clock that ages are counted by
         return [await self.read(name) for name in self.named]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import psutil
 
 from engine.protocol.config import AudioLimits
 from engine.protocol.decoding import (
@@ -26,6 +22,7 @@ from engine.protocol.decoding import (
     to_line,
 )
 from engine.protocol.launch import WorkerHandle, start_decode_child
+from tests.fakes.served import peak_resident_bytes
 
 HANG_SECONDS = 10.0
 START_SECONDS = 60.0
@@ -180,13 +177,3 @@ def _process_id(handle: WorkerHandle) -> int:
     process_id = handle.process.pid
     assert process_id is not None
     return process_id
-
-
-def peak_resident_bytes(process_id: int) -> int:
-    """The most memory that a process ever held on Linux; what it holds now elsewhere."""
-    if sys.platform == "linux":
-        for line in Path(f"/proc/{process_id}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    memory: Any = psutil.Process(process_id).memory_info()
-    return int(memory.rss)

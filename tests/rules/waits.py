@@ -1,36 +1,27 @@
 """How tests may wait: for conditions and never for a time, and never without an end.
 
-Rules of the same kind as those in tests/import_rules.py, read off the syntax trees and run by the same tests.
+Rules of the same kind as those of imports, read off the syntax trees and run by the same tests.
 """
 
 import ast
 from collections.abc import Callable, Iterator
 
-from tests.import_rules import Source, Tree
+from tests.rules.source_tree import Source, Tree
 
 # Files of tests that wait in their own way. Each entry: file, and why it may.
 OWN_WAITS = {
-    "tests/fakes/counting_worker.py": "stands for an engine that takes its time",
-    "tests/fakes/fake_worker.py": "stands for an engine that is slow or hangs; the supervisor under test ends it",
-    "tests/fakes/served.py": "waits for a server that it has killed",
-    "tests/fakes/front_server.py": "looks at a server's memory until it is told to stop",
-    "tools/data_folder/make_data_folder.py": "a program run by hand",
     "tests/fakes/waiting.py": "the one place that sleeps between two looks, and gives every wait its end",
     "tests/fakes/running_server.py": "runs a server's event loop in a thread; leaving the context ends it in time",
-    "tools/planted_bugs/plant_bugs.py": "runs pytest, whose own watchdog ends a test that hangs",
+    "tests/fakes/counting_worker.py": "stands for an engine that takes its time",
+    "tests/fakes/fake_worker.py": "stands for an engine that is slow or hangs; the supervisor under test ends it",
+    "tests/fakes/front_server.py": "looks at a server's memory until it is told to stop",
+    "tests/fakes/served.py": "waits for a server that it has killed",
     "tests/fakes/faulty_worker.py": "stands for a worker that hangs; the supervisor under test ends it",
     "tests/fakes/speaker_stand_in.py": "stands for a pipeline that is slow or hangs; the server under test ends it",
     "tests/fakes/scripted_model.py": "stands for a device whose steps take time",
     "tests/unit/submitting_program.py": "a program that runs until the test kills it",
     "tests/unit/test_engine_requests.py": "asks futures of asyncio, which answer at once or fail",
 }
-# Programs that make load over a stretch of time, and their tests.
-LOAD_MAKERS = (
-    "tools/compat/",
-    "tools/eval/",
-    "tools/hostile/",
-    "tools/torture/",
-)
 ENDLESS_WAITS = {"acquire", "communicate", "exception", "join", "readline", "result", "wait"}
 """Methods that wait for ever when they are called without arguments."""
 
@@ -74,7 +65,7 @@ def tests_wait_with_an_end(tree: Tree) -> list[str]:
 
 def _calls_of_tests(tree: Tree) -> Iterator[tuple[Source, ast.Call]]:
     for source in tree.sources:
-        is_test = source.relative.startswith("tests/") and not source.relative.startswith(LOAD_MAKERS)
+        is_test = source.relative.startswith("tests/")
         if is_test and source.relative not in OWN_WAITS:
             yield from ((source, node) for node in ast.walk(source.tree) if isinstance(node, ast.Call))
 
