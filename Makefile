@@ -72,7 +72,7 @@ format: setup ## Sort imports and format every file
 	$(BIN)/ruff format .
 
 .PHONY: types
-types: setup ## Check the types of the product and of tools/bench with mypy --strict
+types: setup ## Check the types with mypy --strict
 	$(BIN)/mypy
 
 .PHONY: bench

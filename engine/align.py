@@ -15,19 +15,19 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from engine.audio.mel import HOP_SAMPLES, log_mel_batch
-from engine.checkpoint.integrity import read_config
-from engine.checkpoint.load import Checkpoint, build_aligner, resident_arrays
-from engine.model.aligner import AlignerModel
-from engine.model.config import ConfigError, ModelConfig
-from engine.model.projection import Placement, QuantizedTensor
-from engine.protocol.config import SAMPLE_RATE_HZ
-from engine.protocol.errors import CheckpointMismatch
-from engine.protocol.transcript import Word
-from engine.text.languages import LANGUAGES
-from engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
-from engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
-from engine.timestamps import repaired, with_lengths
+from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
+from scribewire.engine.checkpoint.integrity import read_config
+from scribewire.engine.checkpoint.load import Checkpoint, build_aligner, resident_arrays
+from scribewire.engine.model.aligner import AlignerModel
+from scribewire.engine.model.config import ConfigError, ModelConfig
+from scribewire.engine.model.projection import Placement, QuantizedTensor
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.errors import CheckpointMismatch
+from scribewire.engine.protocol.transcript import Word
+from scribewire.engine.text.languages import LANGUAGES
+from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
+from scribewire.engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
+from scribewire.engine.timestamps import repaired, with_lengths
 
 LEAST_WORD_MILLISECONDS = 80
 """What a word is given that the aligner gave no length: one class of the published aligner."""

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import mlx.core as mx
 from threadpoolctl import ThreadpoolController
 
-from engine.protocol.errors import OptionInvalid
+from scribewire.engine.protocol.errors import OptionInvalid
 
 _CUDA_SETTINGS = {"MLX_CUDA_SDPA_CACHE_SIZE": "512"}
 """What MLX reads from the environment when it first needs it; whoever sets one of them is obeyed. MLX keeps sixteen

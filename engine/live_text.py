@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.protocol.transcript import TokenLogprob
-from engine.text.joining import join_texts
+from scribewire.engine.protocol.transcript import TokenLogprob
+from scribewire.engine.text.joining import join_texts
 
 DeltaCallback = Callable[[str, tuple[TokenLogprob, ...]], None]
 """Called with text that follows all text before it, and the log-probabilities of its tokens."""

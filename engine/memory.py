@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 
 import mlx.core as mx
 
-from engine.protocol.errors import OptionInvalid
+from scribewire.engine.protocol.errors import OptionInvalid
 
 MIB = 1 << 20
 GIB = 1 << 30

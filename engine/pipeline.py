@@ -2,7 +2,7 @@
 
 One `Pipeline` holds the resident model and its one running batch, which the chunks of all recordings join and leave.
 Each `turn` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
-(`engine.transcriber` sees to that); only reading happens elsewhere (`engine.recording_readers`).
+(`scribewire.engine.transcriber` sees to that); only reading happens elsewhere (`scribewire.engine.recording_readers`).
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from contextlib import AbstractContextManager, nullcontext
 
 import mlx.core as mx
 
-from engine.audio.split import can_be_halved, is_silent
-from engine.batch_limits import batch_limits
-from engine.batching.gauging import Gauge
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import Move, Scheduler, Ticket
-from engine.batching.sequence import Ending, Sequence
-from engine.batching.step import Prefill, RunningBatch
-from engine.device import choose_device
-from engine.memory import apply_limits, choose_limits, read_machine
-from engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
-from engine.protocol.errors import EngineError
-from engine.protocol.transcript import TokenLogprob
-from engine.reading import head_length, read_logprobs, read_sequence, read_so_far
-from engine.recording_readers import Look, RecordingReaders
-from engine.recording_work import Piece, RecordingWork, timed
-from engine.rehearsal import rehearse
-from engine.resident import ResidentModel
-from engine.word_times import WordTimes
-from engine.work_counters import WorkCounters
+from scribewire.engine.audio.split import can_be_halved, is_silent
+from scribewire.engine.batch_limits import batch_limits
+from scribewire.engine.batching.gauging import Gauge
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.sequence import Ending, Sequence
+from scribewire.engine.batching.step import Prefill, RunningBatch
+from scribewire.engine.device import choose_device
+from scribewire.engine.memory import apply_limits, choose_limits, read_machine
+from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
+from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.protocol.transcript import TokenLogprob
+from scribewire.engine.reading import head_length, read_logprobs, read_sequence, read_so_far
+from scribewire.engine.recording_readers import Look, RecordingReaders
+from scribewire.engine.recording_work import Piece, RecordingWork, timed
+from scribewire.engine.rehearsal import rehearse
+from scribewire.engine.resident import ResidentModel
+from scribewire.engine.word_times import WordTimes
+from scribewire.engine.work_counters import WorkCounters
 
 
 class Pipeline:

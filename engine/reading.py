@@ -6,12 +6,12 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine.batching.sequence import Ending, Marks, Sequence
-from engine.protocol.transcript import Segment, TokenLogprob
-from engine.text.languages import LANGUAGES
-from engine.text.prompt import is_head, parse_output
-from engine.text.repetition import drop_repeats
-from engine.text.tokenizer import ASR_TEXT, Tokenizer
+from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob
+from scribewire.engine.text.languages import LANGUAGES
+from scribewire.engine.text.prompt import is_head, parse_output
+from scribewire.engine.text.repetition import drop_repeats
+from scribewire.engine.text.tokenizer import ASR_TEXT, Tokenizer
 
 _LANGUAGE_NAMES = frozenset(language.name for language in LANGUAGES)
 _HEAD = "language "

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from engine.audio.recording import OpenRecording
-from engine.audio.split import Chunk
-from engine.protocol.config import EngineConfig
-from engine.recording_work import RecordingWork
+from scribewire.engine.audio.recording import OpenRecording
+from scribewire.engine.audio.split import Chunk
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.recording_work import RecordingWork
 
 _READERS = 2
 

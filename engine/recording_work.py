@@ -1,7 +1,7 @@
 """One recording on its way: its options, the chunks in hand, the segments so far, and its one end.
 
 Chunks are decoded side by side and end in any order; segments, deltas and the transcript keep the recording's order.
-It holds state and no engine: `engine.pipeline` moves it along.
+It holds state and no engine: `scribewire.engine.pipeline` moves it along.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 
-from engine.align import AlignmentPlan
-from engine.audio.recording import OpenRecording, Recording
-from engine.audio.split import Chunk, halved
-from engine.batching.sequence import Sequence
-from engine.live_text import DeltaCallback, LiveText
-from engine.protocol.config import Chunking, TranscribeOptions
-from engine.protocol.errors import RequestCancelled
-from engine.protocol.speakers import SpeakerOptions
-from engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
-from engine.reading import compression_ratio, main_language
-from engine.resident import Wish
-from engine.text.joining import join_texts
+from scribewire.engine.align import AlignmentPlan
+from scribewire.engine.audio.recording import OpenRecording, Recording
+from scribewire.engine.audio.split import Chunk, halved
+from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.live_text import DeltaCallback, LiveText
+from scribewire.engine.protocol.config import Chunking, TranscribeOptions
+from scribewire.engine.protocol.errors import RequestCancelled
+from scribewire.engine.protocol.speakers import SpeakerOptions
+from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
+from scribewire.engine.reading import compression_ratio, main_language
+from scribewire.engine.resident import Wish
+from scribewire.engine.text.joining import join_texts
 
 ProgressCallback = Callable[[float, float], None]
 """Called with (seconds of audio done, seconds in all) from the engine's thread; the total may still grow."""

@@ -13,12 +13,12 @@ from itertools import islice
 import mlx.core as mx
 import numpy as np
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import LARGEST_OF_ANY_SIZE
-from engine.batching.sequence import Sequence
-from engine.batching.step import RunningBatch, generate
-from engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
-from engine.resident import ResidentModel
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import LARGEST_OF_ANY_SIZE
+from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.batching.step import RunningBatch, generate
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
+from scribewire.engine.resident import ResidentModel
 
 GROUP_SIZES = range(1, LARGEST_OF_ANY_SIZE + 1)
 

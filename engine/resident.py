@@ -11,24 +11,34 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.audio.mel import HOP_SAMPLES, log_mel_batch
-from engine.audio.split import Samples
-from engine.batching.drafting import DRAFT_TOKENS, check_pair
-from engine.batching.forcing import forced_token_count
-from engine.batching.gauging import Gauge
-from engine.batching.sequence import Sequence
-from engine.batching.speculation import Speculator
-from engine.checkpoint.fetch import resolve_model
-from engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
-from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
-from engine.model.asr import SpeechModel
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
-from engine.protocol.errors import CheckpointMismatch, LanguageUnknown, LanguageUnsupported, PromptTooLong
-from engine.reading import recognition_marks
-from engine.text.languages import LANGUAGES, iso_code, resolve_language
-from engine.text.prompt import build_context, build_prompt
-from engine.text.repetition import LONGEST_LOOP_PERIOD, LOOP_REPEATS, LoopGuard, max_tokens_for_audio
-from engine.text.tokenizer import Tokenizer
+from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
+from scribewire.engine.audio.split import Samples
+from scribewire.engine.batching.drafting import DRAFT_TOKENS, check_pair
+from scribewire.engine.batching.forcing import forced_token_count
+from scribewire.engine.batching.gauging import Gauge
+from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.checkpoint.fetch import resolve_model
+from scribewire.engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
+from scribewire.engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.errors import (
+    CheckpointMismatch,
+    LanguageUnknown,
+    LanguageUnsupported,
+    PromptTooLong,
+)
+from scribewire.engine.reading import recognition_marks
+from scribewire.engine.text.languages import LANGUAGES, iso_code, resolve_language
+from scribewire.engine.text.prompt import build_context, build_prompt
+from scribewire.engine.text.repetition import (
+    LONGEST_LOOP_PERIOD,
+    LOOP_REPEATS,
+    LoopGuard,
+    max_tokens_for_audio,
+)
+from scribewire.engine.text.tokenizer import Tokenizer
 
 MAX_CONTEXT_TOKENS = 4096
 """Of a prompt with its keywords: every chunk pays for them again, and every neighbor waits meanwhile."""

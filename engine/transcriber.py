@@ -2,7 +2,7 @@
 
 A `Transcriber` owns one model and the one thread that touches MLX; there are no hidden globals, and two of them do not
 know of each other. Whatever is submitted, from any thread or from asyncio, joins the same running batch
-(`engine.pipeline`). It serves no HTTP and keeps no jobs.
+(`scribewire.engine.pipeline`). It serves no HTTP and keeps no jobs.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from types import TracebackType
 
 import numpy as np
 
-from engine.audio.recording import Recording
-from engine.batching.gauging import Gauge
-from engine.pipeline import Pipeline
-from engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, Chunking, EngineConfig, ModelInfo
-from engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
-from engine.protocol.transcript import Transcript
-from engine.recording_work import (
+from scribewire.engine.audio.recording import Recording
+from scribewire.engine.batching.gauging import Gauge
+from scribewire.engine.pipeline import Pipeline
+from scribewire.engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, Chunking, EngineConfig, ModelInfo
+from scribewire.engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.recording_work import (
     Listener,
     ProgressCallback,
     RecordingWork,
     SegmentCallback,
     TranscribeItem,
 )
-from engine.resident import ResidentModel
-from engine.work_counters import WorkCounters
+from scribewire.engine.resident import ResidentModel
+from scribewire.engine.work_counters import WorkCounters
 
 __all__ = [
     "Listener",
@@ -125,7 +125,7 @@ class Transcriber:
     ) -> RecordingWork:
         """Let a recording join the running batch; returns at once. Its `future` is its end, `cancel` stops it.
 
-        owner, is_interactive: for the scheduler (engine.batching.scheduler).
+        owner, is_interactive: for the scheduler (scribewire.engine.batching.scheduler).
         is_cancelled: asked on the engine's thread at every step.
         raises: OptionInvalid, EngineUnavailable after `close`
         """
@@ -230,7 +230,7 @@ class Transcriber:
     def warm_up(self) -> None:
         """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch.
 
-        Where new shapes are dear the usual ones are met first (engine.rehearsal).
+        Where new shapes are dear the usual ones are met first (scribewire.engine.rehearsal).
         raises: EngineUnavailable after `close`, and what the device failed with
         """
         rehearsed: Future[None] = Future()

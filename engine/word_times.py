@@ -1,7 +1,7 @@
 """Word times for decoded chunks: plans made beside the engine's thread, the aligner loaded when first needed.
 
 Whatever goes wrong after a chunk was decoded costs its words and nothing else: the segment keeps its times, and the
-transcript says why. Who is aligned when, is the scheduler's to say (`engine.batching.scheduler`).
+transcript says why. Who is aligned when, is the scheduler's to say (`scribewire.engine.batching.scheduler`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from engine.align import Aligner, AlignmentPlan, AlignmentPlanner, AlignmentTask, expected_bytes
-from engine.batching.scheduler import Scheduler, Ticket
-from engine.checkpoint.aligners import find_aligner
-from engine.checkpoint.load import read_checkpoint
-from engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
-from engine.protocol.errors import AlignerMissing, EngineError
-from engine.recording_work import Piece, RecordingWork
-from engine.text.words import WordsUnavailable
+from scribewire.engine.align import Aligner, AlignmentPlan, AlignmentPlanner, AlignmentTask, expected_bytes
+from scribewire.engine.batching.scheduler import Scheduler, Ticket
+from scribewire.engine.checkpoint.aligners import find_aligner
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
+from scribewire.engine.protocol.errors import AlignerMissing, EngineError
+from scribewire.engine.recording_work import Piece, RecordingWork
+from scribewire.engine.text.words import WordsUnavailable
 
 _log = logging.getLogger(__name__)
 

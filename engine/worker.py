@@ -1,8 +1,9 @@
 """The engine worker: a process around one Transcriber, messages in, messages out.
 
-Started by `engine.protocol.launch`. The main thread reads messages and hands recordings on, so that a cancel is seen
-while work is in hand; one thread sends heartbeats, one waits for the front's death and then ends the process at once,
-so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own thread, and so do all answers.
+Started by `scribewire.engine.protocol.launch`. The main thread reads messages and hands recordings on, so that a
+cancel is seen while work is in hand; one thread sends heartbeats, one waits for the front's death and then ends the
+process at once, so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own thread, and so do all
+answers.
 """
 
 from __future__ import annotations
@@ -19,17 +20,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from engine.audio.recording import PcmFile
-from engine.memory import memory_use
-from engine.protocol.config import EngineConfig
-from engine.protocol.errors import (
-    EngineError,
-    EngineFault,
-    EngineUnavailable,
-    error_from_code,
-)
-from engine.protocol.launch import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
-from engine.protocol.messages import (
+from scribewire.engine.audio.recording import PcmFile
+from scribewire.engine.memory import memory_use
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.errors import EngineError, EngineFault, EngineUnavailable, error_from_code
+from scribewire.engine.protocol.launch import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
+from scribewire.engine.protocol.messages import (
     AudioEnded,
     Cancel,
     Completed,
@@ -46,14 +42,14 @@ from engine.protocol.messages import (
     ToWorker,
     Transcribe,
 )
-from engine.protocol.process_memory import (
+from scribewire.engine.protocol.process_memory import (
     give_large_buffers_back,
     leave_out_of_collections,
     peak_resident_bytes,
     resident_bytes,
 )
-from engine.protocol.transcript import Transcript
-from engine.transcriber import Listener, RecordingWork, TranscribeItem, Transcriber
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.transcriber import Listener, RecordingWork, TranscribeItem, Transcriber
 
 _HEARTBEAT_SECONDS = 1.0
 

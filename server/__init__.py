@@ -1,1 +1,3 @@
-"""HTTP, keys, jobs and supervision of the engine's process; of the engine it knows `engine.protocol` only."""
+"""HTTP, keys, jobs and supervision of the engine's process; of the engine it knows `scribewire.engine.protocol`
+only.
+"""

@@ -10,31 +10,31 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from server.auth import Gate
-from server.callbacks.attempt import Telling
-from server.callbacks.signing import WebhookSecret
-from server.callbacks.targets import AllowedTargets
-from server.callbacks.teller import CallbackTeller
-from server.decode_pool import DecodePool, Decoder
-from server.engine_client import EngineClient
-from server.errors import error_response, install_error_handlers
-from server.jobs.chosen_store import store_from_settings
-from server.jobs.refusals import as_refusal
-from server.jobs.runner import JobRunner
-from server.jobs.store import JobStoreError
-from server.keys import KeyStore
-from server.limits import KeyLimits
-from server.metrics.instruments import Metrics
-from server.metrics.standing import Standing
-from server.parts import Parts
-from server.recognition import Recognizer
-from server.request_scope import CLIENT_GONE_STATUS, RequestScope
-from server.routes import jobs, openai, ops
-from server.settings import Settings
-from server.shared_work import SharedWork
-from server.speakers import Speakers
-from server.unread_body import UnreadBody
-from server.uploads import UploadStore
+from scribewire.server.auth import Gate
+from scribewire.server.callbacks.attempt import Telling
+from scribewire.server.callbacks.signing import WebhookSecret
+from scribewire.server.callbacks.targets import AllowedTargets
+from scribewire.server.callbacks.teller import CallbackTeller
+from scribewire.server.decode_pool import DecodePool, Decoder
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.errors import error_response, install_error_handlers
+from scribewire.server.jobs.chosen_store import store_from_settings
+from scribewire.server.jobs.refusals import as_refusal
+from scribewire.server.jobs.runner import JobRunner
+from scribewire.server.jobs.store import JobStoreError
+from scribewire.server.keys import KeyStore
+from scribewire.server.limits import KeyLimits
+from scribewire.server.metrics.instruments import Metrics
+from scribewire.server.metrics.standing import Standing
+from scribewire.server.parts import Parts
+from scribewire.server.recognition import Recognizer
+from scribewire.server.request_scope import CLIENT_GONE_STATUS, RequestScope
+from scribewire.server.routes import jobs, openai, ops
+from scribewire.server.settings import Settings
+from scribewire.server.shared_work import SharedWork
+from scribewire.server.speakers import Speakers
+from scribewire.server.unread_body import UnreadBody
+from scribewire.server.uploads import UploadStore
 
 
 def create_app(

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.errors import ApiError, bad_request, error_response
-from server.http_protocol import MAX_HEADER_BYTES, OVER_CAPACITY, headers_too_large
-from server.keys import KeyStore, is_loopback
-from server.settings import Settings
+from scribewire.server.errors import ApiError, bad_request, error_response
+from scribewire.server.http_protocol import MAX_HEADER_BYTES, OVER_CAPACITY, headers_too_large
+from scribewire.server.keys import KeyStore, is_loopback
+from scribewire.server.settings import Settings
 
 OPEN_PATHS = frozenset({"/health/live"})
 LOCAL_OWNER = "local"

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from engine.protocol import config as protocol_config
-from server.callbacks.signing import SecretUnreadable, WebhookSecret
-from server.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
-from server.settings import (
+from scribewire.engine.protocol import config as protocol_config
+from scribewire.server.callbacks.signing import SecretUnreadable, WebhookSecret
+from scribewire.server.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
+from scribewire.server.settings import (
     Settings,
     SettingsError,
     add_config_argument,
@@ -51,9 +51,9 @@ ENGINE_COMMANDS = {
     "doctor": "check this machine by transcribing a shipped recording",
     "bench": "measure a model on this machine",
 }
-ENGINE_CLI_MODULE = "engine.cli"
-SERVE_MODULE = "server.serve"
-CLIENT_MODULE = "server.client.command"
+ENGINE_CLI_MODULE = "scribewire.engine.cli"
+SERVE_MODULE = "scribewire.server.serve"
+CLIENT_MODULE = "scribewire.server.client.command"
 
 
 def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None = None) -> int:
@@ -291,6 +291,3 @@ examples:
   scribewire keys create laptop
   scribewire keys list
   scribewire keys revoke key_0123456789ab"""
-
-if __name__ == "__main__":
-    sys.exit(main())

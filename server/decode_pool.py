@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
-from engine.protocol.decoding import DecodeLimits
-from engine.protocol.errors import EngineUnavailable
-from engine.protocol.launch import DECODE_CHILD_MODULE, start_decode_child
-from engine.protocol.messages import AudioSource
-from server.decode_process import SAMPLE_BYTES, DecodeProcess, DecodeTask, no_room_for_samples
-from server.engine_client import AudioOutcome
-from server.logs import log_event
-from server.settings import Settings
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
+from scribewire.engine.protocol.decoding import DecodeLimits
+from scribewire.engine.protocol.errors import EngineUnavailable
+from scribewire.engine.protocol.launch import DECODE_CHILD_MODULE, start_decode_child
+from scribewire.engine.protocol.messages import AudioSource
+from scribewire.server.decode_process import SAMPLE_BYTES, DecodeProcess, DecodeTask, no_room_for_samples
+from scribewire.server.engine_client import AudioOutcome
+from scribewire.server.logs import log_event
+from scribewire.server.settings import Settings
 
 BEGINS_AFTER_SECONDS = 40.0
 """So much audio is enough to begin with: a whole chunk, and where it may be cut."""

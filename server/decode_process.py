@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits
-from engine.protocol.decoding import (
+from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits
+from scribewire.engine.protocol.decoding import (
     DISK_FULL_CODE,
     MAX_LINE_BYTES,
     AudioBegun,
@@ -30,7 +30,7 @@ from engine.protocol.decoding import (
     parse_from_decoder,
     to_line,
 )
-from engine.protocol.errors import (
+from scribewire.engine.protocol.errors import (
     AudioError,
     AudioUndecodable,
     AudioUnreadable,
@@ -38,10 +38,10 @@ from engine.protocol.errors import (
     RequestCancelled,
     error_from_code,
 )
-from engine.protocol.launch import WorkerHandle
-from server.engine_client import AudioOutcome
-from server.errors import ApiError, disk_full
-from server.logs import log_event
+from scribewire.engine.protocol.launch import WorkerHandle
+from scribewire.server.engine_client import AudioOutcome
+from scribewire.server.errors import ApiError, disk_full
+from scribewire.server.logs import log_event
 
 START_SECONDS = 60.0
 """A child that is not ready within this time is killed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import resource
 
-from server.logs import log_event
+from scribewire.server.logs import log_event
 
 ACCEPTED_AT_ONCE = 8
 """Connections taken from the queue in one turn of the event loop; about four turns pass until one is turned away."""

@@ -14,12 +14,12 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from engine.protocol.config import SAMPLE_RATE_HZ
-from engine.protocol.errors import AudioError
-from engine.protocol.speakers import Diarized, SpeakerOptions, VoiceReference
-from server.decode_pool import DecodedRecording, Decoder
-from server.errors import bad_request
-from server.speakers import Speakers
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.errors import AudioError
+from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions, VoiceReference
+from scribewire.server.decode_pool import DecodedRecording, Decoder
+from scribewire.server.errors import bad_request
+from scribewire.server.speakers import Speakers
 
 MAX_REFERENCE_SECONDS = 30.0
 REFERENCES = "known_speaker_references"

@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
-from engine.protocol.launch import WORKER_MODULE
-from engine.protocol.messages import (
+from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
+from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.protocol.messages import (
     AudioSource,
     Cancel,
     Completed,
@@ -29,15 +29,15 @@ from engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
-from engine.protocol.transcript import Segment, Transcript
-from server.engine_figures import EngineFigures
-from server.engine_hands import Hands
-from server.engine_requests import AudioOutcome, Callbacks, EngineRequest
-from server.engine_supervisor import BreakerState, EngineState, EngineSupervisor
-from server.engine_watchdog import WatchLimits
-from server.errors import EngineResting
-from server.restart_policy import RestartPolicy
-from server.settings import Settings
+from scribewire.engine.protocol.transcript import Segment, Transcript
+from scribewire.server.engine_figures import EngineFigures
+from scribewire.server.engine_hands import Hands
+from scribewire.server.engine_requests import AudioOutcome, Callbacks, EngineRequest
+from scribewire.server.engine_supervisor import BreakerState, EngineState, EngineSupervisor
+from scribewire.server.engine_watchdog import WatchLimits
+from scribewire.server.errors import EngineResting
+from scribewire.server.restart_policy import RestartPolicy
+from scribewire.server.settings import Settings
 
 __all__ = ["AudioOutcome", "EngineClient"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.protocol.messages import Heartbeat
+from scribewire.engine.protocol.messages import Heartbeat
 
 
 @dataclass(slots=True)

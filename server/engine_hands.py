@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from server.engine_requests import EngineRequest
+from scribewire.server.engine_requests import EngineRequest
 
 LONE_WORK_PATIENCE_SECONDS = 60.0
 

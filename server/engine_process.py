@@ -16,8 +16,8 @@ import socket
 import threading
 from collections import deque
 
-from engine.protocol.launch import WorkerHandle
-from engine.protocol.messages import FromWorker, ToWorker
+from scribewire.engine.protocol.launch import WorkerHandle
+from scribewire.engine.protocol.messages import FromWorker, ToWorker
 
 STDERR_BYTES = 64 << 10
 

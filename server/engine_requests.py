@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from engine.protocol.errors import EngineCrashed, EngineError, error_from_code
-from engine.protocol.messages import (
+from scribewire.engine.protocol.errors import EngineCrashed, EngineError, error_from_code
+from scribewire.engine.protocol.messages import (
     AudioEnded,
     Completed,
     Failed,
@@ -24,7 +24,7 @@ from engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
-from engine.protocol.transcript import Segment, Transcript
+from scribewire.engine.protocol.transcript import Segment, Transcript
 
 SUSPECT_DEATHS = 2
 """Work that so many workers died with may be what killed them; from then on it runs alone."""

@@ -1,8 +1,9 @@
 """Keeps one engine worker alive: starts it, listens to it, notices its death at once, starts the next.
 
-A worker that stands still is ended as if it had died (`server.engine_watchdog` judges), and how soon the next one is
-started follows from `server.restart_policy`. A model that cannot be loaded is not tried again: starting anew would
-not mend it. Handing a dead worker's requests out again is the listener's part (`server.engine_client`).
+A worker that stands still is ended as if it had died (`scribewire.server.engine_watchdog` judges), and how soon the
+next one is started follows from `scribewire.server.restart_policy`. A model that cannot be loaded is not tried
+again: starting anew would not mend it. Handing a dead worker's requests out again is the listener's part
+(`scribewire.server.engine_client`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import logging
 import time
 from typing import Literal, Protocol
 
-from engine.protocol.config import EngineConfig, ModelInfo
-from engine.protocol.errors import EngineError, EngineFault, ModelError, error_from_code
-from engine.protocol.launch import WORKER_MODULE, start_worker
-from engine.protocol.messages import (
+from scribewire.engine.protocol.config import EngineConfig, ModelInfo
+from scribewire.engine.protocol.errors import EngineError, EngineFault, ModelError, error_from_code
+from scribewire.engine.protocol.launch import WORKER_MODULE, start_worker
+from scribewire.engine.protocol.messages import (
     PROTOCOL_VERSION,
     FromWorker,
     LoadFailed,
@@ -24,10 +25,10 @@ from engine.protocol.messages import (
     Shutdown,
     ToWorker,
 )
-from server.engine_process import WorkerProcess
-from server.engine_watchdog import WatchLimits, WorkerWatch
-from server.logs import log_event
-from server.restart_policy import RestartPolicy, Restarts
+from scribewire.server.engine_process import WorkerProcess
+from scribewire.server.engine_watchdog import WatchLimits, WorkerWatch
+from scribewire.server.logs import log_event
+from scribewire.server.restart_policy import RestartPolicy, Restarts
 
 EngineState = Literal["stopped", "starting", "ready", "restarting", "failed", "stopping"]
 BreakerState = Literal["closed", "open", "trial"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.protocol.messages import (
+from scribewire.engine.protocol.messages import (
     AudioEnded,
     Cancel,
     Completed,

@@ -18,8 +18,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from engine.protocol.errors import AudioError, EngineError, EngineUnavailable
-from server.logs import log_event
+from scribewire.engine.protocol.errors import AudioError, EngineError, EngineUnavailable
+from scribewire.server.logs import log_event
 
 REQUEST_ID_HEADER = "x-request-id"
 DEFAULT_RETRY_AFTER_SECONDS = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.errors import ApiError, bad_request
+from scribewire.server.errors import ApiError, bad_request
 
 MAX_FIELDS = 1000
 MAX_FIELD_BYTES = 1 << 20

@@ -24,9 +24,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from server.errors import REQUEST_ID_HEADER, ApiError, error_response
-from server.logs import log_event
-from server.request_scope import new_request_id
+from scribewire.server.errors import REQUEST_ID_HEADER, ApiError, error_response
+from scribewire.server.logs import log_event
+from scribewire.server.request_scope import new_request_id
 
 MAX_HEADER_BYTES: Final = 64 << 10
 OVER_CAPACITY: Final = "is_over_capacity"

@@ -13,9 +13,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from server.auth import FORM_ALLOWANCE_BYTES, largest_body_bytes, upload_too_large
-from server.errors import ApiError, bad_request
-from server.form_fields import (
+from scribewire.server.auth import FORM_ALLOWANCE_BYTES, largest_body_bytes, upload_too_large
+from scribewire.server.errors import ApiError, bad_request
+from scribewire.server.form_fields import (
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     FormFields,
@@ -25,8 +25,8 @@ from server.form_fields import (
     second_recording,
     too_many_fields,
 )
-from server.json_types import NumberText, check_types
-from server.recording_file import RecordingFile
+from scribewire.server.json_types import NumberText, check_types
+from scribewire.server.recording_file import RecordingFile
 
 AUDIO_FIELD = "input_audio"
 PATH_FIELD = "file_path"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from server.errors import bad_request
+from scribewire.server.errors import bad_request
 
 
 class NumberText(str):

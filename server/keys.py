@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
-from server.settings import Settings
+from scribewire.server.settings import Settings
 
 SECRET_PREFIX = "sk-scribewire-"
 KEYS_FILE = "keys.json"

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from server.errors import ApiError
+from scribewire.server.errors import ApiError
 
 WINDOW_SECONDS = 60.0
 _UPLOAD_PAUSE_SECONDS = 2.0

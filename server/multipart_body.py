@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from server.auth import FORM_ALLOWANCE_BYTES
-from server.errors import ApiError, bad_request
-from server.form_fields import (
+from scribewire.server.auth import FORM_ALLOWANCE_BYTES
+from scribewire.server.errors import ApiError, bad_request
+from scribewire.server.form_fields import (
     MAX_FIELD_BYTES,
     MAX_FIELDS,
     FormFields,
@@ -22,7 +22,7 @@ from server.form_fields import (
     second_recording,
     too_many_fields,
 )
-from server.recording_file import RecordingFile
+from scribewire.server.recording_file import RecordingFile
 
 MAX_PART_HEADER_BYTES = 64 << 10
 

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from server.callbacks.targets import AllowedTargets
-from server.engine_client import EngineClient
-from server.jobs.runner import JobRunner
-from server.jobs.store import JobStore
-from server.metrics.instruments import Metrics
-from server.metrics.standing import Standing
-from server.recognition import Recognizer
-from server.settings import Settings
-from server.shared_work import SharedWork
-from server.speakers import Speakers
-from server.uploads import UploadStore
+from scribewire.server.callbacks.targets import AllowedTargets
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.jobs.runner import JobRunner
+from scribewire.server.jobs.store import JobStore
+from scribewire.server.metrics.instruments import Metrics
+from scribewire.server.metrics.standing import Standing
+from scribewire.server.recognition import Recognizer
+from scribewire.server.settings import Settings
+from scribewire.server.shared_work import SharedWork
+from scribewire.server.speakers import Speakers
+from scribewire.server.uploads import UploadStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 
-from server.engine_client import EngineClient
-from server.errors import ENGINE_ERROR_RULES, ApiError, as_api_error
-from server.jobs.store import JobStore, JobStoreError
-from server.uploads import UploadStore
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.errors import ENGINE_ERROR_RULES, ApiError, as_api_error
+from scribewire.server.jobs.store import JobStore, JobStoreError
+from scribewire.server.uploads import UploadStore
 
 STORE_PATIENCE_SECONDS = 5.0
 _DOWNLOADING = re.compile(r"\b(download|fetch)", re.IGNORECASE)

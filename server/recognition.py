@@ -15,17 +15,17 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.protocol.attribution import with_speakers
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.errors import SpeakersError
-from engine.protocol.messages import Progress, TextDelta
-from engine.protocol.speakers import Diarized, SpeakerOptions
-from engine.protocol.transcript import Segment, Transcript
-from server.decode_pool import DecodedRecording, Decoder
-from server.diarization import Diarization
-from server.engine_client import EngineClient
-from server.metrics.instruments import Metrics
-from server.speakers import Speakers
+from scribewire.engine.protocol.attribution import with_speakers
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.errors import SpeakersError
+from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions
+from scribewire.engine.protocol.transcript import Segment, Transcript
+from scribewire.server.decode_pool import DecodedRecording, Decoder
+from scribewire.server.diarization import Diarization
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.metrics.instruments import Metrics
+from scribewire.server.speakers import Speakers
 
 
 class Recognizer:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-from server.auth import upload_too_large
+from scribewire.server.auth import upload_too_large
 
 BLOCK_BYTES = 512 << 10
 """Disk writes are collected to this size."""

@@ -14,9 +14,9 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import REQUEST_ID_HEADER, ApiError, error_response
-from server.logs import log_event
-from server.metrics.instruments import UNMATCHED_ROUTE, Metrics
+from scribewire.server.errors import REQUEST_ID_HEADER, ApiError, error_response
+from scribewire.server.logs import log_event
+from scribewire.server.metrics.instruments import UNMATCHED_ROUTE, Metrics
 
 CLIENT_GONE_STATUS = 499
 """Written to the log when the client left before its answer; never sent."""

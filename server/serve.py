@@ -24,21 +24,25 @@ from typing import TextIO
 import uvicorn
 from fastapi import FastAPI
 
-from engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
-from engine.protocol.launch import WORKER_MODULE
-from engine.protocol.process_memory import give_large_buffers_back, leave_out_of_collections, share_one_heap
-from server.app import create_app
-from server.decode_pool import Decoder
-from server.descriptors import (
+from scribewire.engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
+from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.protocol.process_memory import (
+    give_large_buffers_back,
+    leave_out_of_collections,
+    share_one_heap,
+)
+from scribewire.server.app import create_app
+from scribewire.server.decode_pool import Decoder
+from scribewire.server.descriptors import (
     ACCEPTED_AT_ONCE,
     SPARE_CONNECTIONS,
     connection_cap,
     descriptor_limit,
     raise_descriptor_limit,
 )
-from server.engine_client import EngineClient
-from server.http_protocol import ConnectionLimits, GuardedConfig
-from server.keys import (
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.http_protocol import ConnectionLimits, GuardedConfig
+from scribewire.server.keys import (
     KeyStore,
     KeysUnreadable,
     UnsafeBind,
@@ -46,8 +50,8 @@ from server.keys import (
     is_loopback,
     make_private_folder,
 )
-from server.logs import configure_logging
-from server.settings import Settings
+from scribewire.server.logs import configure_logging
+from scribewire.server.settings import Settings
 
 BACKLOG = 512
 KEEP_ALIVE_SECONDS = 30

@@ -16,14 +16,14 @@ from typing import Any
 
 import platformdirs
 
-from engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, EngineConfig
-from engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL
-from server import setting_types
-from server.callbacks.targets import allowed_targets
-from server.config_file import ConfigFile, read_config_file
-from server.config_file import SettingsError as SettingsError  # most callers know it from here
-from server.engine_watchdog import WatchLimits
-from server.restart_policy import RestartPolicy
+from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, EngineConfig
+from scribewire.engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL
+from scribewire.server import setting_types
+from scribewire.server.callbacks.targets import allowed_targets
+from scribewire.server.config_file import ConfigFile, read_config_file
+from scribewire.server.config_file import SettingsError as SettingsError  # most callers know it from here
+from scribewire.server.engine_watchdog import WatchLimits
+from scribewire.server.restart_policy import RestartPolicy
 
 ENVIRONMENT_PREFIX = "SCRIBEWIRE_"
 CONFIG_FILE_NAME = "scribewire.toml"

@@ -28,11 +28,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.errors import EngineUnavailable
-from engine.protocol.messages import Progress, TextDelta
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from server.uploads import Upload
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.errors import EngineUnavailable
+from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.server.uploads import Upload
 
 Retry = Literal["joined", "finished"]
 RETRY_HEADER = "x-scribewire-retry"

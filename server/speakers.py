@@ -16,23 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from engine.protocol.errors import (
+from scribewire.engine.protocol.errors import (
     EngineUnavailable,
     RequestCancelled,
     SpeakersFailed,
     SpeakersUnavailable,
 )
-from engine.protocol.launch import SPEAKER_CHILD_MODULE
-from engine.protocol.speaker_process import SpeakerProcess
-from engine.protocol.speakers import (
+from scribewire.engine.protocol.launch import SPEAKER_CHILD_MODULE
+from scribewire.engine.protocol.speaker_process import SpeakerProcess
+from scribewire.engine.protocol.speakers import (
     DiarizationConfig,
     Diarize,
     Diarized,
     SpeakerOptions,
     VoiceReference,
 )
-from server.logs import log_event
-from server.settings import Settings
+from scribewire.server.logs import log_event
+from scribewire.server.settings import Settings
 
 IDLE_SECONDS = 600.0
 """A child that nobody needed for so long gives its memory back."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from engine.protocol.transcript import Transcript
-from server.logs import log_event
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.logs import log_event
 
 logger = logging.getLogger("scribewire.transcripts")
 

@@ -13,7 +13,7 @@ import asyncio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.http_protocol import OVER_CAPACITY
+from scribewire.server.http_protocol import OVER_CAPACITY
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 << 20

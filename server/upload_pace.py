@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 
-from server.errors import ApiError
+from scribewire.server.errors import ApiError
 
 
 class UploadPace:

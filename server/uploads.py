@@ -26,18 +26,18 @@ from types import TracebackType
 
 from starlette.requests import ClientDisconnect, Request
 
-from server.auth import LOCAL_OWNER, declares_json
-from server.errors import ApiError, disk_full
-from server.form_fields import FormFields as FormFields  # most callers know it from here
-from server.json_body import JsonBody
-from server.keys import make_private_folder
-from server.limits import KeyLimits, Place, over_limit
-from server.local_files import LocalFiles
-from server.logs import log_event
-from server.multipart_body import MultipartBody
-from server.recording_file import RecordingFile
-from server.settings import Settings
-from server.upload_pace import UploadPace
+from scribewire.server.auth import LOCAL_OWNER, declares_json
+from scribewire.server.errors import ApiError, disk_full
+from scribewire.server.form_fields import FormFields as FormFields  # most callers know it from here
+from scribewire.server.json_body import JsonBody
+from scribewire.server.keys import make_private_folder
+from scribewire.server.limits import KeyLimits, Place, over_limit
+from scribewire.server.local_files import LocalFiles
+from scribewire.server.logs import log_event
+from scribewire.server.multipart_body import MultipartBody
+from scribewire.server.recording_file import RecordingFile
+from scribewire.server.settings import Settings
+from scribewire.server.upload_pace import UploadPace
 
 RATE_WINDOW_SECONDS = 10.0
 """An upload's speed is measured over this much waiting for its client."""

@@ -25,21 +25,45 @@ DOC = '"""A module."""\n'
 # Rule, a file that breaks it, its text, and what the violation must say.
 BAD_FILES: list[tuple[Rule, str, str, str]] = [
     (
+        imports.product_is_named_through_its_package,
+        "tests/unit/test_x.py",
+        "from engine.text import prompt",
+        "imports engine.text",
+    ),
+    (
+        imports.product_is_named_through_its_package,
+        "engine/worker.py",
+        "command = ['-m', 'engine.text.prompt']",
+        "names engine.text.prompt",
+    ),
+    (
+        imports.engine_parts_import_downward,
+        "engine/text/words.py",
+        "from scribewire import Transcriber",
+        "imports scribewire",
+    ),
+    (
+        imports.server_knows_only_the_protocol,
+        "server/app.py",
+        "from scribewire import Transcriber",
+        "scribewire itself",
+    ),
+    (
         imports.engine_parts_import_downward,
         "engine/audio/mel.py",
-        "import server.app",
+        "import scribewire.server.app",
         "imports server.app",
     ),
     (
         imports.engine_parts_import_downward,
         "engine/model/asr.py",
-        "from engine.text import prompt",
+        "from scribewire.engine.text import prompt",
         "engine.text",
     ),
     (
         imports.engine_parts_import_downward,
         "engine/model/asr.py",
-        "import engine.protocol.errors",
+        "import scribewire.engine.protocol.errors",
         "errors",
     ),
     (
@@ -51,13 +75,13 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     (
         imports.engine_parts_import_downward,
         "engine/protocol/errors.py",
-        "import engine.subtitles",
+        "import scribewire.engine.subtitles",
         "subtitles",
     ),
     (
         imports.engine_parts_import_downward,
         "engine/batching/step.py",
-        "import engine.transcriber",
+        "import scribewire.engine.transcriber",
         "transcriber",
     ),
     (
@@ -87,25 +111,25 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     (
         imports.server_knows_only_the_protocol,
         "server/app.py",
-        "from engine import Transcriber",
+        "from scribewire.engine import Transcriber",
         "import engine",
     ),
     (
         imports.server_knows_only_the_protocol,
         "server/x.py",
-        "from engine.worker import main",
+        "from scribewire.engine.worker import main",
         "engine.worker",
     ),
     (
         imports.server_knows_only_the_protocol,
         "server/auth.py",
-        "from server.app import create_app",
+        "from scribewire.server.app import create_app",
         "above it",
     ),
     (
         imports.server_knows_only_the_protocol,
         "server/jobs/job.py",
-        "import server.routes.ops",
+        "import scribewire.server.routes.ops",
         "above it",
     ),
     (imports.server_knows_only_the_protocol, "server/app.py", "import tests.fakes.media", "tests.fakes"),
@@ -155,8 +179,8 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     (
         files.prose_names_what_exists,
         "server/app.py",
-        '"""As engine.text.prompt has it, and engine.text.words.split."""',
-        "engine.text.words.split",
+        '"""As scribewire.engine.text.prompt has it, and scribewire.engine.text.words.split."""',
+        "scribewire.engine.text.words.split",
     ),
     (files.prose_names_what_exists, "server/app.py", "x = 1  # see engine/text/words.py", "words.py"),
     (files.silenced_checks_give_a_reason, "server/app.py", "x = 1  # noqa: E501", "without a reason"),
@@ -236,9 +260,9 @@ def test_rule_finds_a_planted_violation(
 
 def test_cycle_is_found_through_three_modules(tmp_path: Path) -> None:
     files = {
-        "engine/text/a.py": DOC + "from engine.text import b",
-        "engine/text/b.py": DOC + "from engine.text.c import x",
-        "engine/text/c.py": DOC + "import engine.text.a\nx = 1",
+        "engine/text/a.py": DOC + "from scribewire.engine.text import b",
+        "engine/text/b.py": DOC + "from scribewire.engine.text.c import x",
+        "engine/text/c.py": DOC + "import scribewire.engine.text.a\nx = 1",
     }
     violations = imports.there_are_no_import_cycles(tree_of(tmp_path, files))
     assert violations == ["import cycle: engine.text.a -> engine.text.b -> engine.text.c -> engine.text.a"]
@@ -246,18 +270,18 @@ def test_cycle_is_found_through_three_modules(tmp_path: Path) -> None:
 
 def test_import_for_type_checkers_alone_closes_no_cycle(tmp_path: Path) -> None:
     files = {
-        "engine/text/a.py": DOC + "from engine.text import b",
+        "engine/text/a.py": DOC + "from scribewire.engine.text import b",
         "engine/text/b.py": DOC
-        + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import engine.text.a",
+        + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import scribewire.engine.text.a",
     }
     assert imports.there_are_no_import_cycles(tree_of(tmp_path, files)) == []
 
 
 def test_import_hidden_from_type_checkers_does_close_a_cycle(tmp_path: Path) -> None:
     files = {
-        "engine/text/a.py": DOC + "from engine.text import b",
+        "engine/text/a.py": DOC + "from scribewire.engine.text import b",
         "engine/text/b.py": DOC
-        + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    x = 1\nelse:\n    import engine.text.a",
+        + "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    x = 1\nelse:\n    import scribewire.engine.text.a",
     }
     assert len(imports.there_are_no_import_cycles(tree_of(tmp_path, files))) == 1
 
@@ -269,17 +293,19 @@ def test_module_without_a_docstring_is_found(tmp_path: Path) -> None:
 
 def test_orderly_tree_breaks_no_rule(tmp_path: Path) -> None:
     files = {
-        "engine/__init__.py": DOC + "import importlib\nfrom engine.protocol import errors",
+        "engine/__init__.py": DOC,
+        "scribewire/__init__.py": DOC + "import importlib\nfrom scribewire.engine.protocol import errors",
         "engine/protocol/__init__.py": DOC,
         "engine/protocol/errors.py": DOC + "import json",
-        "engine/model/asr.py": DOC + "import mlx.core as mx\nfrom engine.model import cache",
+        "engine/model/asr.py": DOC + "import mlx.core as mx\nfrom scribewire.engine.model import cache",
         "engine/model/cache.py": DOC + "import numpy",
-        "engine/transcriber.py": DOC + "from engine.model.asr import x\nfrom engine.protocol import errors",
+        "engine/transcriber.py": DOC
+        + "from scribewire.engine.model.asr import x\nfrom scribewire.engine.protocol import errors",
         "server/app.py": DOC
-        + "import fastapi\nfrom server.routes import ops\nfrom engine.protocol import errors",
-        "server/routes/ops.py": DOC + "from server import auth\nx = 1  # noqa: E501 - a table row",
+        + "import fastapi\nfrom scribewire.server.routes import ops\nfrom scribewire.engine.protocol import errors",
+        "server/routes/ops.py": DOC + "from scribewire.server import auth\nx = 1  # noqa: E501 - a table row",
         "server/auth.py": DOC + "import hashlib",
-        "tools/bench/x.py": DOC + "import tools.bench.y\nfrom server import app",
+        "tools/bench/x.py": DOC + "import tools.bench.y\nfrom scribewire.server import app",
         "tests/tools/test_x.py": DOC + "import tools.bench.x",
         "server/settings.py": DOC + "import os\nx = os.environ",
     }
@@ -313,15 +339,21 @@ def test_exceptions_name_files_that_exist(repository: Tree) -> None:
     } <= existing
 
 
+ENGINE_MODULES = (
+    *("mlx", "av", "tokenizers"),
+    *(f"scribewire.engine.{name}" for name in ("transcriber", "worker", "cli")),
+)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("module", "must_not_load"),
     [
-        ("engine", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
-        ("engine.protocol", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
-        ("engine.protocol.launch", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
-        ("server.app", ("mlx", "av", "tokenizers", "engine.transcriber", "engine.worker", "engine.cli")),
-        ("server.cli", ("mlx", "av", "tokenizers", "engine.transcriber", "engine.worker", "engine.cli")),
+        ("scribewire", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
+        ("scribewire.engine.protocol", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
+        ("scribewire.engine.protocol.launch", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
+        ("scribewire.server.app", ENGINE_MODULES),
+        ("scribewire.server.cli", ENGINE_MODULES),
     ],
 )
 def test_importing_loads_nothing_of_the_engine(module: str, must_not_load: tuple[str, ...]) -> None:

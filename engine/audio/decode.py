@@ -25,8 +25,8 @@ import av.container
 import av.stream
 import numpy as np
 
-from engine.audio import sniff
-from engine.audio.pcm import (
+from scribewire.engine.audio import sniff
+from scribewire.engine.audio.pcm import (
     ABSURD_PEAK,
     Samples,
     check_channels,
@@ -37,11 +37,11 @@ from engine.audio.pcm import (
     peak_of,
     prepare_samples,
 )
-from engine.audio.resample import Resampler
-from engine.audio.source import ACCEPTED, first_bytes, open_source, reason
-from engine.audio.sparse import SparseWatch, check_counted_duration
-from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
-from engine.protocol.errors import (
+from scribewire.engine.audio.resample import Resampler
+from scribewire.engine.audio.source import ACCEPTED, first_bytes, open_source, reason
+from scribewire.engine.audio.sparse import SparseWatch, check_counted_duration
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
+from scribewire.engine.protocol.errors import (
     AudioError,
     AudioFormatUnsupported,
     AudioTooShort,

@@ -12,8 +12,8 @@ import math
 import mlx.core as mx
 import numpy as np
 
-from engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ
-from engine.protocol.errors import AudioTooShort
+from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ
+from scribewire.engine.protocol.errors import AudioTooShort
 
 FFT_SIZE = 400
 HOP_SAMPLES = 160

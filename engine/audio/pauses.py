@@ -1,7 +1,7 @@
 """Cuts a recording into chunks at its pauses and leaves long silence out, offline or as a stream.
 
 The recording is seen as frames of equal length. A labeler says which of them are silent: by loudness (`LoudnessLabels`,
-the default) or by voice detection (`engine.audio.vad`). Then:
+the default) or by voice detection (`scribewire.engine.audio.vad`). Then:
 
 * Silence of 2 s and more is not decoded. It ends the chunk before it; the next chunk begins a moment before sound does.
 * A chunk that would be longer than the maximum is cut in a pause between the minimum and the maximum: in the middle of
@@ -19,8 +19,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.audio.split import MIN_CHUNK_SAMPLES, SILENCE_FLOOR, Chunk, Samples
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.audio.split import MIN_CHUNK_SAMPLES, SILENCE_FLOOR, Chunk, Samples
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 Flags = npt.NDArray[np.bool_]
 Levels = npt.NDArray[np.float32]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engine.audio.resample import Resampler
-from engine.protocol.config import MIN_SAMPLES, AudioLimits
-from engine.protocol.errors import (
+from scribewire.engine.audio.resample import Resampler
+from scribewire.engine.protocol.config import MIN_SAMPLES, AudioLimits
+from scribewire.engine.protocol.errors import (
     AudioEmpty,
     AudioParametersUnsupported,
     AudioTooLong,

@@ -13,12 +13,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from engine.audio.decode import open_audio, prepare_samples
-from engine.audio.pauses import PauseSplitter
-from engine.audio.split import Chunk, StreamingSplitter
-from engine.audio.vad import Detector, SileroDetector, voice_splitter
-from engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits, Chunking
-from engine.protocol.errors import AudioTooShort, AudioUnreadable, EngineError
+from scribewire.engine.audio.decode import open_audio, prepare_samples
+from scribewire.engine.audio.pauses import PauseSplitter
+from scribewire.engine.audio.split import Chunk, StreamingSplitter
+from scribewire.engine.audio.vad import Detector, SileroDetector, voice_splitter
+from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits, Chunking
+from scribewire.engine.protocol.errors import AudioTooShort, AudioUnreadable, EngineError
 
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _SAMPLE_BYTES = 4

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 Samples = npt.NDArray[np.float32]
 

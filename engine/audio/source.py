@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.audio import sniff
-from engine.protocol.errors import AudioEmpty, AudioFormatUnsupported, AudioUnreadable
+from scribewire.engine.audio import sniff
+from scribewire.engine.protocol.errors import AudioEmpty, AudioFormatUnsupported, AudioUnreadable
 
 ACCEPTED = "wav, flac, mp3, m4a/mp4, ogg, opus, webm, aac, or a video with sound"
 

@@ -12,8 +12,8 @@ import av
 import av.audio.stream
 import av.container
 
-from engine.audio.pcm import check_duration
-from engine.protocol.config import AudioLimits
+from scribewire.engine.audio.pcm import check_duration
+from scribewire.engine.protocol.config import AudioLimits
 
 SPARSE_BYTES_PER_SECOND = 100.0
 FIRST_LOOK_SECONDS = 60.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 Samples = npt.NDArray[np.float32]
 

@@ -1,8 +1,8 @@
 """Voice detection: which frames of a recording are speech, and chunks cut where none is.
 
-The detector itself runs in a process of its own (`engine.vad_child`), one for all recordings, started when it is first
-needed; what is here decides what its probabilities mean. Nothing is left out that came before or after speech by less
-than the padding, and no speech is too short to count.
+The detector itself runs in a process of its own (`scribewire.engine.vad_child`), one for all recordings, started
+when it is first needed; what is here decides what its probabilities mean. Nothing is left out that came before or
+after speech by less than the padding, and no speech is too short to count.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.audio.pauses import Flags, Levels, PauseSplitter
-from engine.audio.split import Samples
-from engine.audio.voice_frames import FRAME_SAMPLES, HEADER
-from engine.protocol.config import SAMPLE_RATE_HZ, Chunking
-from engine.protocol.errors import EngineUnavailable
+from scribewire.engine.audio.pauses import Flags, Levels, PauseSplitter
+from scribewire.engine.audio.split import Samples
+from scribewire.engine.audio.voice_frames import FRAME_SAMPLES, HEADER
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, Chunking
+from scribewire.engine.protocol.errors import EngineUnavailable
 
 HYSTERESIS = 0.15
 """Speech that has begun goes on while its probability is no further below the threshold. Source: Silero's own rule."""
 
 _MOST_FRAMES_AT_ONCE = 1024
-_CHILD = "engine.vad_child"
-_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+_CHILD = "scribewire.engine.vad_child"
+_IMPORT_FOLDER = Path(__file__).parents[
+    3
+]  # not resolved: in a checkout the package is reached through a link
 
 
 class Detector(Protocol):
@@ -58,7 +60,7 @@ class VoiceLabels:
         self._doubtful = 0
 
     def push(self, frames: Samples, levels: Levels) -> Flags:
-        """See engine.audio.pauses.Labels; speech that may be ending waits for what follows."""
+        """See scribewire.engine.audio.pauses.Labels; speech that may be ending waits for what follows."""
         return self.label(self._detector.probabilities(frames))
 
     def finish(self) -> Flags:
@@ -133,11 +135,11 @@ class DetectorProcess:
         with self._lock:
             if self._child is None or self._child.poll() is not None:
                 self._child = subprocess.Popen(
-                    # From this package's own folder: the caller's may hold an `engine` of its own.
+                    # From the package's own folder: the caller's may hold a `scribewire` of its own.
                     [sys.executable, "-m", _CHILD],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    cwd=_PACKAGE_ROOT,
+                    cwd=_IMPORT_FOLDER,
                 )
             return self._child, next(self._numbers) & 0xFFFFFFFF
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.sequence import Marks, Sequence
 
 
 @dataclass(slots=True)

@@ -10,14 +10,14 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from engine.batching.sequence import Sequence
-from engine.model.asr import SpeechModel
-from engine.model.config import ModelConfig
-from engine.protocol.errors import OptionInvalid
-from engine.text.tokenizer import Tokenizer
+from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.config import ModelConfig
+from scribewire.engine.protocol.errors import OptionInvalid
+from scribewire.engine.text.tokenizer import Tokenizer
 
 DRAFT_TOKENS = 1280
-"""What a draft may hold keys and values for: a 30 s chunk's prompt and answer (see engine.memory)."""
+"""What a draft may hold keys and values for: a 30 s chunk's prompt and answer (see scribewire.engine.memory)."""
 
 
 class Drafter(Protocol):

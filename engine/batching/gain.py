@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
+from scribewire.engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
 
 GUESS_COUNTS = range(1, 7)
 """Guesses a round that are considered. On a Linux CPU, products of eight rows and more are made by another library."""

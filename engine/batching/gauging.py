@@ -14,14 +14,14 @@ from collections.abc import Callable
 import mlx.core as mx
 import numpy as np
 
-from engine.audio.mel import log_mel
-from engine.batching.drafting import ModelDrafter
-from engine.batching.gain import GAUGED_SECONDS, GUESS_COUNTS, Measured, Plan, choose_plan
-from engine.batching.sequence import Marks, Sequence
-from engine.batching.speculation import Acceptance, LoneRow, Tally
-from engine.batching.step import RunningBatch, prefill
-from engine.model.asr import SpeechModel
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.audio.mel import log_mel
+from scribewire.engine.batching.drafting import ModelDrafter
+from scribewire.engine.batching.gain import GAUGED_SECONDS, GUESS_COUNTS, Measured, Plan, choose_plan
+from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.speculation import Acceptance, LoneRow, Tally
+from scribewire.engine.batching.step import RunningBatch, prefill
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 _RUNS, _LEAST_RUNS = 20, 5
 _RUNS_PER_PREPARATION = 4

@@ -29,7 +29,7 @@ from enum import Enum, auto
 from heapq import heapify, heappop, heapreplace
 from itertools import islice
 
-from engine.batching.limits import BatchLimits
+from scribewire.engine.batching.limits import BatchLimits
 
 URGENT_CHUNKS = 2
 """So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""

@@ -10,7 +10,7 @@ from enum import Enum
 
 import mlx.core as mx
 
-from engine.text.repetition import LoopGuard
+from scribewire.engine.text.repetition import LoopGuard
 
 
 class Ending(Enum):
@@ -58,7 +58,7 @@ class Sequence:
     follow; None leaves the choice to the model.
     guard: watches for degenerate loops; None lets them run to the budget.
     forced_count: for benchmarks: end marks are ignored and exactly so many tokens are generated; None for the truth.
-    mel: (frames, mel_bins), kept only while a draft may have to hear it (engine.batching.speculation).
+    mel: (frames, mel_bins), kept only while a draft may have to hear it (scribewire.engine.batching.speculation).
     replay: while it lasts, `tokens` are ahead of the decoder; None usually.
     logprobs: natural log-probability of every token and of the end mark (one more than tokens then), under the model
     itself: before temperature, penalty and choices.

@@ -15,10 +15,10 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from engine.batching.choosing import TokenChooser
-from engine.batching.sequence import Marks, Sequence
-from engine.model.asr import SpeechModel
-from engine.model.cache import KVCache
+from scribewire.engine.batching.choosing import TokenChooser
+from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.cache import KVCache
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Choice:
 
 
 class LoneRounds(Protocol):
-    """Steps of a lone sequence that yield several tokens (engine.batching.speculation)."""
+    """Steps of a lone sequence that yield several tokens (scribewire.engine.batching.speculation)."""
 
     @property
     def sequence(self) -> Sequence:

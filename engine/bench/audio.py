@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.demo import sample_recordings
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.demo import sample_recordings
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 Samples = NDArray[np.float32]
 

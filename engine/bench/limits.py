@@ -15,8 +15,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from engine.checkpoint.load import Checkpoint
-from engine.model.projection import Placement, QuantizedTensor
+from scribewire.engine.checkpoint.load import Checkpoint
+from scribewire.engine.model.projection import Placement, QuantizedTensor
 
 _REPEATS = 7
 

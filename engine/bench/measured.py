@@ -1,4 +1,5 @@
-"""The process that is measured: `python -m engine.bench.measured PART JSON`, one part of the benchmark to its end.
+"""The process that is measured: `python -m scribewire.engine.bench.measured PART JSON`, one part of the benchmark to
+its end.
 
 Writes lines of JSON on stdout: a `note` for the reader of the progress, or what was `found` so far. The argument holds
 the part's settings, `engine` (fields of EngineConfig) and, where they are needed, `long_file` and `limits`.
@@ -18,17 +19,17 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.batching.sequence import Marks, Sequence
-from engine.batching.step import RunningBatch
-from engine.bench.audio import Samples, speech, wav_seconds
-from engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
-from engine.bench.measuring import OURS, summary
-from engine.checkpoint.load import build_model, read_checkpoint
-from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
-from engine.model.projection import Placement
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
-from engine.protocol.process_memory import peak_resident_bytes
-from engine.transcriber import Transcriber
+from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.bench.audio import Samples, speech, wav_seconds
+from scribewire.engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
+from scribewire.engine.bench.measuring import OURS, summary
+from scribewire.engine.checkpoint.load import build_model, read_checkpoint
+from scribewire.engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
+from scribewire.engine.model.projection import Placement
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
+from scribewire.engine.protocol.process_memory import peak_resident_bytes
+from scribewire.engine.transcriber import Transcriber
 
 Found = dict[str, Any]
 Say = Callable[..., None]

@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from engine.protocol.config import DEFAULT_MODEL
+from scribewire.engine.protocol.config import DEFAULT_MODEL
 
 PARTS = ("limits", "load", "step", "clip", "clients", "long")
 """Bandwidth and products; a fresh process; decode steps; samples in to text out; over HTTP; one long file."""

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-PROJECT = Path(__file__).resolve().parents[2]
-"""Where `engine` and `server` lie, so that children import the same ones."""
+IMPORT_FOLDER = Path(__file__).parents[3]
+"""Where `scribewire` lies, so that children import the same one; not resolved, because in a checkout it holds links."""
 
 START_TIMEOUT_SECONDS = 900.0
 _STOP_SECONDS = 20.0
@@ -37,7 +37,7 @@ def started(
         # Unbuffered, so that what has come is all there is to wait for.
         subprocess.Popen(
             command,
-            cwd=PROJECT,
+            cwd=IMPORT_FOLDER,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=pipe,

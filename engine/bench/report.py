@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine.bench.measuring import OURS, shown_seconds
+from scribewire.engine.bench.measuring import OURS, shown_seconds
 
 Row = tuple[str, str, str, str]
 """What it is, its median, its spread, and what else is to be said."""

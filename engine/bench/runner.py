@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from engine.bench.audio import distinct_clips, write_long_wav
-from engine.bench.measuring import OURS, machine, summary, versions
-from engine.bench.plan import Plan, PlanInvalid
-from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
-from engine.bench.serving import ServerAddress, closed_loop, scribewire_server, summary_of_loads
-from engine.checkpoint.fetch import resolve_model
+from scribewire.engine.bench.audio import distinct_clips, write_long_wav
+from scribewire.engine.bench.measuring import OURS, machine, summary, versions
+from scribewire.engine.bench.plan import Plan, PlanInvalid
+from scribewire.engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
+from scribewire.engine.bench.serving import ServerAddress, closed_loop, scribewire_server, summary_of_loads
+from scribewire.engine.checkpoint.fetch import resolve_model
 
 DOCUMENT_VERSION = 1
 
@@ -111,7 +111,7 @@ class Results:
 class Runner:
     """Measures the parts of a plan. scratch: an empty folder. Raises EngineError when there is no such model."""
 
-    program: ClassVar[str] = "engine.bench.measured"  # measures a part in a process of its own
+    program: ClassVar[str] = "scribewire.engine.bench.measured"  # measures a part in a process of its own
 
     def __init__(self, plan: Plan, results: Results, scratch: Path, note: Note) -> None:
         self.plan, self.results, self.scratch, self.note = plan, results, scratch, note

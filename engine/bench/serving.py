@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.bench.measuring import OURS, quantile, shown_seconds, summary
-from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
+from scribewire.engine.bench.measuring import OURS, quantile, shown_seconds, summary
+from scribewire.engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, started
 
-SERVE = ("server.cli", "serve")
+SERVE = ("scribewire", "serve")
 _READY_MARK = " ready on http://"
 _REQUEST_TIMEOUT_SECONDS = 3600.0
 _BOUNDARY = "----scribewire-bench"
@@ -86,7 +86,7 @@ def scribewire_server(
     own = ["--data", str(data), "--config", str(settings)]
     # Without the environment's settings, so that the same command measures the same everywhere.
     plain = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_PREFIX)}
-    create = [sys.executable, "-m", "server.cli", "keys", "create", "bench", *own]
+    create = [sys.executable, "-m", "scribewire", "keys", "create", "bench", *own]
     with started("making a key", create, plain) as lines:
         key = "".join(lines(START_TIMEOUT_SECONDS)).strip()
     command = [sys.executable, "-m", *program, "--model", str(folder), "--port", "0", *own]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.checkpoint.fetch import HubAccess, Progress, ResolvedModel, pull, resolve_model
-from engine.checkpoint.hub import is_hub_id
-from engine.checkpoint.published import PUBLISHED_ALIGNERS
-from engine.demo import demo_aligner_path
-from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEMO_MODEL
-from engine.protocol.errors import AlignerMissing, ModelError
+from scribewire.engine.checkpoint.fetch import HubAccess, Progress, ResolvedModel, pull, resolve_model
+from scribewire.engine.checkpoint.hub import is_hub_id
+from scribewire.engine.checkpoint.published import PUBLISHED_ALIGNERS
+from scribewire.engine.demo import demo_aligner_path
+from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEMO_MODEL
+from scribewire.engine.protocol.errors import AlignerMissing, ModelError
 
 
 def find_aligner(

@@ -39,10 +39,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # as above
 )
 from tqdm import tqdm
 
-from engine.checkpoint.hub import HubAccess, Progress
-from engine.checkpoint.integrity import check_model_folder
-from engine.checkpoint.published import nearest_published_ids
-from engine.protocol.errors import DownloadFailed, EngineError, ModelIncomplete, ModelNotFound
+from scribewire.engine.checkpoint.hub import HubAccess, Progress
+from scribewire.engine.checkpoint.integrity import check_model_folder
+from scribewire.engine.checkpoint.published import nearest_published_ids
+from scribewire.engine.protocol.errors import DownloadFailed, EngineError, ModelIncomplete, ModelNotFound
 
 _WANTED_SUFFIXES = (".safetensors", ".json", ".txt")
 PARTIAL_SUFFIX = ".incomplete"

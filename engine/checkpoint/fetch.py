@@ -12,12 +12,12 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import IncompleteSnapshotError, LocalEntryNotFoundError
 
-from engine.checkpoint.download import download as download_from_hub
-from engine.checkpoint.hub import HubAccess, Progress, is_hub_id, not_an_id_message
-from engine.checkpoint.integrity import check_model_folder
-from engine.demo import demo_model_path
-from engine.protocol.config import DEMO_MODEL
-from engine.protocol.errors import DownloadFailed, EngineError, ModelIncomplete, ModelNotFound
+from scribewire.engine.checkpoint.download import download as download_from_hub
+from scribewire.engine.checkpoint.hub import HubAccess, Progress, is_hub_id, not_an_id_message
+from scribewire.engine.checkpoint.integrity import check_model_folder
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.protocol.config import DEMO_MODEL
+from scribewire.engine.protocol.errors import DownloadFailed, EngineError, ModelIncomplete, ModelNotFound
 
 __all__ = ["HubAccess", "Progress", "ResolvedModel", "check_model_folder", "pull", "resolve_model"]
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants as hub_constants
 
-from engine.checkpoint.published import nearest_published_ids
+from scribewire.engine.checkpoint.published import nearest_published_ids
 
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.errors import ModelIncomplete, ModelNotFound
+from scribewire.engine.protocol.errors import ModelIncomplete, ModelNotFound
 
 CONFIG_FILE = "config.json"
 VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")

@@ -12,8 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.checkpoint.integrity import REMEDY, check_whole_file, read_config, weight_files
-from engine.checkpoint.layouts import (
+from scribewire.engine.checkpoint.integrity import REMEDY, check_whole_file, read_config, weight_files
+from scribewire.engine.checkpoint.layouts import (
     canonical_name,
     declared_quantization,
     expected_shapes,
@@ -21,11 +21,11 @@ from engine.checkpoint.layouts import (
     is_convolution_kernel,
     kernel_needs_transposing,
 )
-from engine.model.aligner import AlignerModel
-from engine.model.asr import SpeechModel
-from engine.model.config import ConfigError, ModelConfig
-from engine.model.projection import Placement, QuantizedTensor, Weights
-from engine.protocol.errors import CheckpointMismatch, ModelIncomplete
+from scribewire.engine.model.aligner import AlignerModel
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.config import ConfigError, ModelConfig
+from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
+from scribewire.engine.protocol.errors import CheckpointMismatch, ModelIncomplete
 
 Tensors = dict[str, mx.array | QuantizedTensor]
 
@@ -116,7 +116,7 @@ def resident_arrays(part: object) -> list[mx.array]:
             stack += [item.packed, item.scales, item.biases]
         elif isinstance(item, (list, tuple)):
             stack += item
-        elif type(item).__module__.startswith("engine.model"):
+        elif type(item).__module__.startswith("scribewire.engine.model"):
             stack += vars(item).values() if hasattr(item, "__dict__") else []
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""The engine's subcommands: transcribe, models, pull, languages, doctor, bench.
+"""The scribewire.engine's subcommands: transcribe, models, pull, languages, doctor, bench.
 
 Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`, and by the child processes
 of `bench`. The `scribewire` command itself is the server's (server/cli.py), which hands these subcommands over.
@@ -15,19 +15,19 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-import engine
-from engine.bench.plan import PlanInvalid
-from engine.checkpoint.aligners import find_aligner
-from engine.checkpoint.fetch import HubAccess, pull, resolve_model
-from engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
-from engine.cli.console import PROGRAM, Console, shown_bytes
-from engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
-from engine.cli.listings import show_languages, show_models
-from engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
-from engine.cli.speakers import SpeakerTeller
-from engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
-from engine.demo import SampleRecording, sample_recordings
-from engine.protocol.config import (
+import scribewire
+from scribewire.engine.bench.plan import PlanInvalid
+from scribewire.engine.checkpoint.aligners import find_aligner
+from scribewire.engine.checkpoint.fetch import HubAccess, pull, resolve_model
+from scribewire.engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
+from scribewire.engine.cli.console import PROGRAM, Console, shown_bytes
+from scribewire.engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
+from scribewire.engine.cli.listings import show_languages, show_models
+from scribewire.engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
+from scribewire.engine.cli.speakers import SpeakerTeller
+from scribewire.engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
+from scribewire.engine.demo import SampleRecording, sample_recordings
+from scribewire.engine.protocol.config import (
     AUTO_ALIGNER,
     DEFAULT_MODEL,
     DEMO_MODEL,
@@ -36,9 +36,9 @@ from engine.protocol.config import (
     EngineConfig,
     TranscribeOptions,
 )
-from engine.protocol.errors import EngineError
-from engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL, DiarizationConfig, SpeakerOptions
-from engine.text.languages import resolve_language
+from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL, DiarizationConfig, SpeakerOptions
+from scribewire.engine.text.languages import resolve_language
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
@@ -126,7 +126,7 @@ def load_transcriber(config: EngineConfig, console: Console, fetches_aligner: bo
         with console.bar("fetching the aligner", of_bytes=True) as advance:
             name = DEMO_MODEL if resolved.is_demo else model
             find_aligner(aligner, model=name, download=True, progress=advance)
-    with engine.Transcriber(config=config) as transcriber:
+    with scribewire.Transcriber(config=config) as transcriber:
         yield transcriber
 
 
@@ -138,7 +138,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all engine subcommands, also for the help of each."""
+    """The parser of all scribewire.engine subcommands, also for the help of each."""
     parser = argparse.ArgumentParser(prog=PROGRAM)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=PROGRAM)
     add = {
@@ -391,7 +391,7 @@ exit code 1 at the end; the others are still done."""
 _TRANSCRIBE_EXAMPLES = """\
 examples:
   scribewire transcribe talk.mp3
-  scribewire transcribe --model demo engine/demo/recordings/*.wav
+  scribewire transcribe --model demo scribewire.engine/demo/recordings/*.wav
   scribewire transcribe -f json interview.m4a | jq -r '.segments[].text'
   scribewire transcribe -f json --words talk.mp3 | jq '.segments[].words[]'
   scribewire transcribe -f srt film.mkv > film.srt

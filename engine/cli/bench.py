@@ -18,12 +18,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.bench.audio import wav_seconds
-from engine.bench.plan import Plan, PlanInvalid, each
-from engine.bench.report import table
-from engine.bench.runner import Results, run
-from engine.cli.console import PROGRAM, Console
-from engine.protocol.config import DEFAULT_MODEL
+from scribewire.engine.bench.audio import wav_seconds
+from scribewire.engine.bench.plan import Plan, PlanInvalid, each
+from scribewire.engine.bench.report import table
+from scribewire.engine.bench.runner import Results, run
+from scribewire.engine.cli.console import PROGRAM, Console
+from scribewire.engine.protocol.config import DEFAULT_MODEL
 
 _Plan = TypeVar("_Plan", bound=Plan)
 

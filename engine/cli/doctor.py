@@ -25,14 +25,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.checkpoint.aligners import find_aligner
-from engine.checkpoint.fetch import HubAccess, resolve_model
-from engine.cli.console import Console, shown_bytes
-from engine.demo import SampleRecording
-from engine.protocol.allocator import preloadable
-from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
-from engine.protocol.errors import EngineError
-from engine.text.words import WORD_PACKAGES
+from scribewire.engine.checkpoint.aligners import find_aligner
+from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
+from scribewire.engine.cli.console import Console, shown_bytes
+from scribewire.engine.demo import SampleRecording
+from scribewire.engine.protocol.allocator import preloadable
+from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
+from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.text.words import WORD_PACKAGES
 
 MIN_PYTHON = (3, 11)
 LIBRARIES = ("mlx", "numpy", "av", "tokenizers", "huggingface_hub", "fastapi", "uvicorn")
@@ -230,7 +230,7 @@ def check_transcription(recording: SampleRecording | None, run_child: RunChild) 
         )
     wanted = recording.reference
     result = run_child(
-        ["-m", "engine.cli", "transcribe", "--model", DEMO_MODEL, "-f", "json", str(recording.path)]
+        ["-m", "scribewire", "transcribe", "--model", DEMO_MODEL, "-f", "json", str(recording.path)]
     )
     try:
         said = json.loads(result.stdout)
@@ -334,11 +334,11 @@ def check_port(port: int) -> Finding:
 
 def run_python(arguments: Sequence[str]) -> ChildResult:
     """Run this interpreter beside the installed packages and wait, five minutes at most."""
-    root = Path(__file__).resolve().parents[2]
     try:
         done = subprocess.run(
             [sys.executable, *arguments],
-            cwd=root,
+            # The user's folder may hold a `scribewire` of its own. Not resolved: in a checkout the package is a link.
+            cwd=Path(__file__).parents[3],
             capture_output=True,
             text=True,
             timeout=_CHILD_SECONDS,

@@ -12,15 +12,15 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import CacheNotFound
 
-from engine.checkpoint.download import PARTIAL_SUFFIX
-from engine.checkpoint.fetch import HubAccess, resolve_model
-from engine.checkpoint.published import PUBLISHED_MODELS
-from engine.cli.console import Console, shown_bytes, table
-from engine.demo import demo_model_path
-from engine.model.config import ConfigError, ModelConfig
-from engine.protocol.config import DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
-from engine.protocol.errors import CheckpointMismatch, EngineError
-from engine.text.languages import LANGUAGES, language_by_name
+from scribewire.engine.checkpoint.download import PARTIAL_SUFFIX
+from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
+from scribewire.engine.checkpoint.published import PUBLISHED_MODELS
+from scribewire.engine.cli.console import Console, shown_bytes, table
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.model.config import ConfigError, ModelConfig
+from scribewire.engine.protocol.config import DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
+from scribewire.engine.protocol.errors import CheckpointMismatch, EngineError
+from scribewire.engine.text.languages import LANGUAGES, language_by_name
 
 _MODEL_TYPES = ("qwen3_asr",)
 

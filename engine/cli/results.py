@@ -7,9 +7,9 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from engine.protocol.config import ModelInfo
-from engine.protocol.transcript import Transcript
-from engine.subtitles import (
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.subtitles import (
     cue_values,
     cues_from_transcript,
     render_lrc,
@@ -17,7 +17,7 @@ from engine.subtitles import (
     render_tsv,
     render_vtt,
 )
-from engine.text.joining import join_texts
+from scribewire.engine.text.joining import join_texts
 
 _RENDERERS = {"srt": render_srt, "vtt": render_vtt, "tsv": render_tsv, "lrc": render_lrc}
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from engine.cli.console import Console
-from engine.cli.results import formats_of, result_text
-from engine.cli.speakers import SpeakerTeller
-from engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
-from engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
-from engine.protocol.transcript import Transcript
-from engine.protocol.whole_file import write_whole
+from scribewire.engine.cli.console import Console
+from scribewire.engine.cli.results import formats_of, result_text
+from scribewire.engine.cli.speakers import SpeakerTeller
+from scribewire.engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.protocol.whole_file import write_whole
 
 STANDARD_INPUT = "-"
 
@@ -56,7 +56,7 @@ class Engine(Protocol):
 class Request:
     """What was asked for on the command line.
 
-    files: paths as typed, `-` for standard input. format: one of engine.cli.results, or all.
+    files: paths as typed, `-` for standard input. format: one of scribewire.engine.cli.results, or all.
     folder: where results go, None for stdout.
     """
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from engine.model.asr import AudioPromptedModel
-from engine.model.cache import OnePass, slot_bucket
-from engine.model.config import ModelConfig
-from engine.model.projection import Weights
+from scribewire.engine.model.asr import AudioPromptedModel
+from scribewire.engine.model.cache import OnePass, slot_bucket
+from scribewire.engine.model.config import ModelConfig
+from scribewire.engine.model.projection import Weights
 
 # Where kernels are planned by shape, for longer than they run, passes have one of a few shapes.
 _WIDTH_STEP = 128

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from engine.model.config import ModelConfig
-from engine.model.decoder import Decoder
-from engine.model.encoder import AudioEncoder
-from engine.model.projection import Weights
+from scribewire.engine.model.config import ModelConfig
+from scribewire.engine.model.decoder import Decoder
+from scribewire.engine.model.encoder import AudioEncoder
+from scribewire.engine.model.projection import Weights
 
 
 class AudioPromptedModel:

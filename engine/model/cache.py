@@ -14,7 +14,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from scribewire.engine.model.attention import PLAIN_ATTENTION, AttentionForm
 
 CAPACITY_STEP = 256
 

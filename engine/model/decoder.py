@@ -12,10 +12,10 @@ from itertools import pairwise
 
 import mlx.core as mx
 
-from engine.model.cache import KVCache, OnePass
-from engine.model.config import TextConfig
-from engine.model.projection import Projection, Weights
-from engine.model.step_attention import suits_heads
+from scribewire.engine.model.cache import KVCache, OnePass
+from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.projection import Projection, Weights
+from scribewire.engine.model.step_attention import suits_heads
 
 
 def silu(x: mx.array) -> mx.array:

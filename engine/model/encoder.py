@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from engine.model.attention import PLAIN_ATTENTION, AttentionForm
-from engine.model.cache import slot_bucket
-from engine.model.config import AudioConfig, halved
-from engine.model.projection import HostProjection, Weights
+from scribewire.engine.model.attention import PLAIN_ATTENTION, AttentionForm
+from scribewire.engine.model.cache import slot_bucket
+from scribewire.engine.model.config import AudioConfig, halved
+from scribewire.engine.model.projection import HostProjection, Weights
 
 _STEM_ROWS_AT_ONCE = 30
 """Convolution rows (seconds of audio) per pass: bounds the memory of unfolded patches, changes no result."""

@@ -17,9 +17,9 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from engine.model.attention import HOST_ATTENTION, PLAIN_ATTENTION, AttentionForm
-from engine.model.config import TextConfig
-from engine.model.few_rows import (
+from scribewire.engine.model.attention import HOST_ATTENTION, PLAIN_ATTENTION, AttentionForm
+from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.few_rows import (
     GROUP,
     FewRowsKernel,
     FewRowsProduct,
@@ -30,7 +30,7 @@ from engine.model.few_rows import (
     trusted,
     trusted_quantized,
 )
-from engine.model.step_attention import StepAttention
+from scribewire.engine.model.step_attention import StepAttention
 
 
 @dataclass(frozen=True, slots=True)

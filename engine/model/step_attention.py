@@ -13,8 +13,8 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from engine.model.config import TextConfig
-from engine.model.cuda_kernel import cuda_kernel
+from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.cuda_kernel import cuda_kernel
 
 SOURCE = Path(__file__).with_suffix(".cu")
 INPUTS = ("heads", "scales", "keys", "values", "marks", "frequencies")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from engine.protocol.speakers import SpeakerTurn
-from engine.protocol.transcript import Segment, Transcript, Word, words_text
+from scribewire.engine.protocol.speakers import SpeakerTurn
+from scribewire.engine.protocol.transcript import Segment, Transcript, Word, words_text
 
 NOBODY = "unknown"
 """The speaker of what is said where no speaker was found."""

@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.protocol.errors import OptionInvalid
-from engine.protocol.speakers import SpeakerOptions
+from scribewire.engine.protocol.errors import OptionInvalid
+from scribewire.engine.protocol.speakers import SpeakerOptions
 
 DEFAULT_MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
 DEFAULT_ALIGNER = "mlx-community/Qwen3-ForcedAligner-0.6B-8bit"

@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
-from engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.config import AudioLimits
 
 MAX_LINE_BYTES = 1 << 16
 MAX_WARNINGS = 16

@@ -1,7 +1,7 @@
 """How the engine's processes are started: by module name, in a spawned child only.
 
 The front calls `start_worker`, `start_decode_child` and `start_speaker_child` and never imports what runs in the
-child, which imports it by name. Nothing of the engine but `engine.protocol` is loaded on this side.
+child, which imports it by name. Nothing of the engine but `scribewire.engine.protocol` is loaded on this side.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from engine.protocol.allocator import preloadable, preloaded
-from engine.protocol.config import EngineConfig
-from engine.protocol.decoding import DecodeLimits
-from engine.protocol.speakers import DiarizationConfig
+from scribewire.engine.protocol.allocator import preloadable, preloaded
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.decoding import DecodeLimits
+from scribewire.engine.protocol.speakers import DiarizationConfig
 
-WORKER_MODULE = "engine.worker"
-DECODE_CHILD_MODULE = "engine.decode_child"
-SPEAKER_CHILD_MODULE = "engine.speakers.child"
+WORKER_MODULE = "scribewire.engine.worker"
+DECODE_CHILD_MODULE = "scribewire.engine.decode_child"
+SPEAKER_CHILD_MODULE = "scribewire.engine.speakers.child"
 
 Setup = EngineConfig | DecodeLimits | DiarizationConfig
 """What a child is told when it starts, and nothing else."""
@@ -66,7 +66,7 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
 def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODULE) -> WorkerHandle:
     """Spawn a decode child, which runs `module.main(limits, pipe, liveness)`.
 
-    The pipe carries lines of `engine.protocol.decoding`, of which the child's first is DecoderReady.
+    The pipe carries lines of `scribewire.engine.protocol.decoding`, of which the child's first is DecoderReady.
     """
     return _start(module, limits, name="scribewire-decode")
 
@@ -74,7 +74,8 @@ def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODUL
 def start_speaker_child(config: DiarizationConfig, *, module: str = SPEAKER_CHILD_MODULE) -> WorkerHandle:
     """Spawn a child that tells speakers apart, which runs `module.main(config, pipe, liveness)`.
 
-    The pipe carries messages of `engine.protocol.speakers`; the first is DiarizerReady or DiarizerUnavailable.
+    The pipe carries messages of `scribewire.engine.protocol.speakers`; the first is DiarizerReady or
+    DiarizerUnavailable.
     """
     return _start(module, config, name="scribewire-speakers")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 
 PROTOCOL_VERSION = 4
 

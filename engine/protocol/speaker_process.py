@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
-from engine.protocol.launch import SPEAKER_CHILD_MODULE, start_speaker_child
-from engine.protocol.speakers import (
+from scribewire.engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
+from scribewire.engine.protocol.launch import SPEAKER_CHILD_MODULE, start_speaker_child
+from scribewire.engine.protocol.speakers import (
     DiarizationConfig,
     Diarize,
     Diarized,

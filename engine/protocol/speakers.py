@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.protocol.errors import OptionInvalid
+from scribewire.engine.protocol.errors import OptionInvalid
 
 DEFAULT_DIARIZATION_MODEL = "pyannote/speaker-diarization-community-1"
 SPEAKERS_EXTRA = "scribewire[speakers]"

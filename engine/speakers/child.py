@@ -1,7 +1,7 @@
 """The speaker child: loads a pipeline and tells the speakers of one recording after another apart.
 
-Started by `engine.protocol.launch`, beside the engine, which goes on meanwhile. It reads samples that the decoder
-wrote, never a stranger's file. What is missing to begin with is its first message, and its last.
+Started by `scribewire.engine.protocol.launch`, beside the engine, which goes on meanwhile. It reads samples that the
+decoder wrote, never a stranger's file. What is missing to begin with is its first message, and its last.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from engine.protocol.launch import EXIT_PARENT_GONE
-from engine.protocol.process_memory import peak_resident_bytes, resident_bytes
-from engine.protocol.speakers import (
+from scribewire.engine.protocol.launch import EXIT_PARENT_GONE
+from scribewire.engine.protocol.process_memory import peak_resident_bytes, resident_bytes
+from scribewire.engine.protocol.speakers import (
     SPEAKERS_EXTRA,
     DiarizationConfig,
     Diarize,
@@ -32,11 +32,11 @@ from engine.protocol.speakers import (
     FromDiarizer,
     StopDiarizing,
 )
-from engine.speakers.labels import Embedding, Found, turns_of
+from scribewire.engine.speakers.labels import Embedding, Found, turns_of
 
 EXIT_OVER_MEMORY = 71
 
-PIPELINE_MODULE = "engine.speakers.pyannote_pipeline"
+PIPELINE_MODULE = "scribewire.engine.speakers.pyannote_pipeline"
 
 _MEMORY_WATCH_SECONDS = 0.5
 _PROGRESS_SECONDS = 1.0

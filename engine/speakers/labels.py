@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.protocol.speakers import SpeakerTurn
+from scribewire.engine.protocol.speakers import SpeakerTurn
 
 LEAST_SIMILARITY = 0.5
 """Cosine of two voices that are taken for one. Ours: embeddings of one voice lie above it, of two well below."""

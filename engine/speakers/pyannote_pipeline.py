@@ -16,10 +16,10 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNot
 from pyannote.audio import Pipeline
 from pyannote.audio.telemetry import set_telemetry_metrics
 
-from engine.protocol.config import SAMPLE_RATE_HZ
-from engine.protocol.speakers import DiarizationConfig
-from engine.speakers.child import OnStep, PipelineUnavailable
-from engine.speakers.labels import Found
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.speakers import DiarizationConfig
+from scribewire.engine.speakers.child import OnStep, PipelineUnavailable
+from scribewire.engine.speakers.labels import Found
 
 SAMPLE_BYTES = 4
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from engine.protocol.transcript import Segment, Transcript
-from engine.subtitles.lines import hard_lines, lines_of
-from engine.subtitles.pieces import TimedPieces, timed_pieces
-from engine.subtitles.scripts import ends_clause, ends_sentence, needs_no_space
+from scribewire.engine.protocol.transcript import Segment, Transcript
+from scribewire.engine.subtitles.lines import hard_lines, lines_of
+from scribewire.engine.subtitles.pieces import TimedPieces, timed_pieces
+from scribewire.engine.subtitles.scripts import ends_clause, ends_sentence, needs_no_space
 
 MIN_CUE_MILLISECONDS = 1000
 MAX_CUE_MILLISECONDS = 7000

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from engine.subtitles.cues import Cue
-from engine.subtitles.lines import label_of, lines_of
-from engine.subtitles.scripts import visible
+from scribewire.engine.subtitles.cues import Cue
+from scribewire.engine.subtitles.lines import label_of, lines_of
+from scribewire.engine.subtitles.scripts import visible
 
 CLEARED_AFTER_MILLISECONDS = 1000
 """LRC has no ends: after a longer silence an empty line takes the text away."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.subtitles.scripts import (
+from scribewire.engine.subtitles.scripts import (
     breaks_anywhere,
     count_letters,
     ends_clause,

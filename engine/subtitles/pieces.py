@@ -8,9 +8,9 @@ from itertools import accumulate
 from math import isfinite
 from typing import NamedTuple
 
-from engine.protocol.transcript import Segment
-from engine.subtitles.lines import Piece, joined_pieces, label_of, pieces_of
-from engine.subtitles.scripts import count_letters, line_limit, visible
+from scribewire.engine.protocol.transcript import Segment
+from scribewire.engine.subtitles.lines import Piece, joined_pieces, label_of, pieces_of
+from scribewire.engine.subtitles.scripts import count_letters, line_limit, visible
 
 
 @dataclass(slots=True)

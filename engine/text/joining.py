@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from engine.text.languages import joins_without_space
+from scribewire.engine.text.languages import joins_without_space
 
 _SPACELESS_BLOCKS = (
     (0x2E80, 0x2FDF),  # radicals

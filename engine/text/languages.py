@@ -11,7 +11,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from engine.protocol.errors import LanguageUnknown
+from scribewire.engine.protocol.errors import LanguageUnknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.text.tokenizer import ASR_TEXT, AUDIO_END, AUDIO_PAD, AUDIO_START, IM_END, IM_START, Tokenizer
+from scribewire.engine.text.tokenizer import (
+    ASR_TEXT,
+    AUDIO_END,
+    AUDIO_PAD,
+    AUDIO_START,
+    IM_END,
+    IM_START,
+    Tokenizer,
+)
 
 _REPEATS_THAT_COLLAPSE = 20
 _LONGEST_PERIOD = 20

@@ -13,7 +13,7 @@ from typing import Any
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from engine.protocol.errors import ModelIncomplete
+from scribewire.engine.protocol.errors import ModelIncomplete
 
 # The published pre-tokenizer of Qwen2 and Qwen3.
 _SPLIT_PATTERN = (

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import httpx
 
-from server.callbacks.signing import SecretUnreadable, WebhookSecret
-from server.callbacks.targets import AllowedTargets, Target, TargetNotAllowed, check_address
-from server.certificates import machine_certificates
-from server.jobs.callback import Delivery
+from scribewire.server.callbacks.signing import SecretUnreadable, WebhookSecret
+from scribewire.server.callbacks.targets import AllowedTargets, Target, TargetNotAllowed, check_address
+from scribewire.server.certificates import machine_certificates
+from scribewire.server.jobs.callback import Delivery
 
 CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 15.0

@@ -19,7 +19,7 @@ import os
 import secrets
 from pathlib import Path
 
-from server.keys import make_private_folder
+from scribewire.server.keys import make_private_folder
 
 SECRET_FILE = "webhook-secret"
 SECRET_PREFIX = "whsec_"

@@ -2,7 +2,8 @@
 
 A request can make this server call an address; without bounds it could be made to call what only this machine or its
 cloud can reach (SSRF). So nothing is allowed until the operator names it, and what a name stands for is looked at
-again at every attempt, at the moment of connecting (server.callbacks.attempt), because names may be pointed elsewhere.
+again at every attempt, at the moment of connecting (scribewire.server.callbacks.attempt), because names may be
+pointed elsewhere.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from server.callbacks.attempt import AttemptResult, Telling
-from server.jobs.callback import Delivery
-from server.jobs.store import JobStore, JobStoreError
-from server.logs import log_event
-from server.metrics.instruments import Metrics
+from scribewire.server.callbacks.attempt import AttemptResult, Telling
+from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.store import JobStore, JobStoreError
+from scribewire.server.logs import log_event
+from scribewire.server.metrics.instruments import Metrics
 
 CONCURRENT_ATTEMPTS = 8
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0)

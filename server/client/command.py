@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from server.client.connection import ServerConnection, checked_job_id, server_url
-from server.client.console import PROGRAM, Console
-from server.client.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ClientFailure
-from server.client.jobs import (
+from scribewire.server.client.connection import ServerConnection, checked_job_id, server_url
+from scribewire.server.client.console import PROGRAM, Console
+from scribewire.server.client.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ClientFailure
+from scribewire.server.client.jobs import (
     FINISHED,
     STATUSES,
     Purge,
@@ -22,7 +22,7 @@ from server.client.jobs import (
     retry_jobs,
     show_job,
 )
-from server.client.submit import FORMATS, Submit, submit_files
+from scribewire.server.client.submit import FORMATS, Submit, submit_files
 
 SHOWN_JOBS = 20
 EXIT_BROKEN_PIPE = 141

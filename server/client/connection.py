@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from server.certificates import machine_certificates
-from server.client.failures import (
+from scribewire.server.certificates import machine_certificates
+from scribewire.server.client.failures import (
     BadCommand,
     ClientFailure,
     ConnectionLost,
@@ -25,8 +25,8 @@ from server.client.failures import (
     NoSuchJob,
     Refused,
 )
-from server.client.proxy import proxy_for
-from server.keys import is_loopback
+from scribewire.server.client.proxy import proxy_for
+from scribewire.server.keys import is_loopback
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0

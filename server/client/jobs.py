@@ -11,11 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from server.client.connection import ServerConnection
-from server.client.console import Console, table
-from server.client.failures import EXIT_FAILED, BadCommand, ClientFailure, NoServer, NoSuchJob, Refused
-from server.client.submit import end_in_words, is_worth_retrying
-from server.client.waiting import wait_for_job
+from scribewire.server.client.connection import ServerConnection
+from scribewire.server.client.console import Console, table
+from scribewire.server.client.failures import (
+    EXIT_FAILED,
+    BadCommand,
+    ClientFailure,
+    NoServer,
+    NoSuchJob,
+    Refused,
+)
+from scribewire.server.client.submit import end_in_words, is_worth_retrying
+from scribewire.server.client.waiting import wait_for_job
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
 FINISHED = ("completed", "failed", "cancelled")

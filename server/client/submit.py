@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.protocol.whole_file import write_whole
-from server.client.connection import ServerConnection
-from server.client.console import Console
-from server.client.failures import (
+from scribewire.engine.protocol.whole_file import write_whole
+from scribewire.server.client.connection import ServerConnection
+from scribewire.server.client.console import Console
+from scribewire.server.client.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     BadCommand,
@@ -31,7 +31,7 @@ from server.client.failures import (
     NoServer,
     Refused,
 )
-from server.client.waiting import wait_for_job
+from scribewire.server.client.waiting import wait_for_job
 
 STANDARD_INPUT = "-"
 FORMATS = {

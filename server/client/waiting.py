@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from server.client.connection import ServerConnection
-from server.client.console import Bar, Console
-from server.client.failures import NoServer, NoSuchJob, Refused
+from scribewire.server.client.connection import ServerConnection
+from scribewire.server.client.console import Bar, Console
+from scribewire.server.client.failures import NoServer, NoSuchJob, Refused
 
 PATIENCE_SECONDS = 600.0
 """For so long a server that went away is tried again: it may be restarting, and loading a model takes minutes."""

@@ -14,9 +14,9 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from server.jobs.job import StoredAudio
-from server.jobs.store import DataFolderInUse, JobStoreDiskFull, JobStoreError, JobStoreUnavailable
-from server.keys import make_private_folder
+from scribewire.server.jobs.job import StoredAudio
+from scribewire.server.jobs.store import DataFolderInUse, JobStoreDiskFull, JobStoreError, JobStoreUnavailable
+from scribewire.server.keys import make_private_folder
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from server.jobs.job import Job, JobFailure, JobStatus
+from scribewire.server.jobs.job import Job, JobFailure, JobStatus
 
 LEASE_SECONDS = 60.0
 """An attempt that is not heard of again, because the server was killed, is made again after so long."""

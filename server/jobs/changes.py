@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from server.auth import LOCAL_OWNER
-from server.jobs.job import Job
-from server.logs import log_event
-from server.metrics.instruments import JobChange, Metrics
+from scribewire.server.auth import LOCAL_OWNER
+from scribewire.server.jobs.job import Job
+from scribewire.server.logs import log_event
+from scribewire.server.metrics.instruments import JobChange, Metrics
 
 logger = logging.getLogger("scribewire.jobs")
 

@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from server.jobs.audio_folder import store_error
-from server.jobs.store import JobStoreDiskFull, JobStoreError, JobStoreUnavailable
+from scribewire.server.jobs.audio_folder import store_error
+from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreError, JobStoreUnavailable
 
 MAX_GROUP = 1024
 # What SQLite says when there is no room, for the database, its log, or the log's shared memory.

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.transcript import Transcript
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.transcript import Transcript
 
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FINISHED: tuple[JobStatus, ...] = ("completed", "failed", "cancelled")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.errors import ApiError
-from server.jobs.store import JobStoreError
+from scribewire.server.errors import ApiError
+from scribewire.server.jobs.store import JobStoreError
 
 _STATUS = {
     "too_many_jobs": 429,

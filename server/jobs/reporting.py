@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 
-from engine.protocol.messages import Progress, TextDelta
-from server.jobs.job import Claim
-from server.jobs.store import JobStore, JobStoreError
-from server.logs import log_event
+from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.server.jobs.job import Claim
+from scribewire.server.jobs.store import JobStore, JobStoreError
+from scribewire.server.logs import log_event
 
 PAUSE_SECONDS = 0.25
 """News of one job are collected for so long, so that a fast engine does not become a slow disk."""

@@ -15,8 +15,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.errors import (
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.errors import (
     EngineBusy,
     EngineCrashed,
     EngineError,
@@ -25,20 +25,20 @@ from engine.protocol.errors import (
     ModelError,
     RequestCancelled,
 )
-from engine.protocol.transcript import Transcript
-from server.engine_client import EngineClient
-from server.errors import ApiError, as_api_error, error_type
-from server.jobs.changes import JobChanges
-from server.jobs.job import Claim, Job, JobFailure, Submission
-from server.jobs.refusals import as_refusal
-from server.jobs.reporting import JobReport
-from server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
-from server.limits import KeyLimits, Place
-from server.logs import log_event
-from server.metrics.instruments import JobChange, Metrics
-from server.recognition import Recognizer
-from server.transcript_log import log_transcript
-from server.uploads import Upload
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.errors import ApiError, as_api_error, error_type
+from scribewire.server.jobs.changes import JobChanges
+from scribewire.server.jobs.job import Claim, Job, JobFailure, Submission
+from scribewire.server.jobs.refusals import as_refusal
+from scribewire.server.jobs.reporting import JobReport
+from scribewire.server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
+from scribewire.server.limits import KeyLimits, Place
+from scribewire.server.logs import log_event
+from scribewire.server.metrics.instruments import JobChange, Metrics
+from scribewire.server.recognition import Recognizer
+from scribewire.server.transcript_log import log_transcript
+from scribewire.server.uploads import Upload
 
 CONCURRENT_JOBS = 8
 WORKER = "local"

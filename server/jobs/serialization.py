@@ -10,10 +10,10 @@ import hashlib
 import json
 from typing import Any, TypeVar
 
-from engine.protocol.config import Chunking, TranscribeOptions
-from engine.protocol.speakers import SpeakerOptions
-from engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
-from server.jobs.job import JobFailure, Submission, WorkerDeath
+from scribewire.engine.protocol.config import Chunking, TranscribeOptions
+from scribewire.engine.protocol.speakers import SpeakerOptions
+from scribewire.engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
+from scribewire.server.jobs.job import JobFailure, Submission, WorkerDeath
 
 _Value = TypeVar("_Value")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from server.jobs.callback import LEASE_SECONDS, Delivery, callback_body, new_delivery_id
-from server.jobs.job import JobFailure, JobStatus
-from server.jobs.sqlite_rows import job_of
+from scribewire.server.jobs.callback import LEASE_SECONDS, Delivery, callback_body, new_delivery_id
+from scribewire.server.jobs.job import JobFailure, JobStatus
+from scribewire.server.jobs.sqlite_rows import job_of
 
 _TAKE = (
     "UPDATE callbacks SET attempts = attempts + 1, due_on_clock = :until WHERE seq IN (SELECT seq FROM callbacks "

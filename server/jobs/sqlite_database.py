@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from server.jobs.migrations import migrate
+from scribewire.server.jobs.migrations import migrate
 
 PAGE_CACHE_KIB = 512
 

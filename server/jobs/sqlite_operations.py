@@ -11,14 +11,24 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from engine.protocol.transcript import Transcript
-from server.jobs import sqlite_callbacks
-from server.jobs.bells import CALLBACKS, WORK, claim_of, log_of
-from server.jobs.callback import Delivery
-from server.jobs.group_commit import Effects
-from server.jobs.job import FINISHED, Claim, EventKind, JobFailure, JobStatus, Submission, Swept, WorkerDeath
-from server.jobs.keeping_clock import KeepingClock
-from server.jobs.serialization import (
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.jobs import sqlite_callbacks
+from scribewire.server.jobs import sqlite_statements as statements
+from scribewire.server.jobs.bells import CALLBACKS, WORK, claim_of, log_of
+from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.group_commit import Effects
+from scribewire.server.jobs.job import (
+    FINISHED,
+    Claim,
+    EventKind,
+    JobFailure,
+    JobStatus,
+    Submission,
+    Swept,
+    WorkerDeath,
+)
+from scribewire.server.jobs.keeping_clock import KeepingClock
+from scribewire.server.jobs.serialization import (
     deaths_from_json,
     deaths_to_json,
     failure_to_json,
@@ -26,8 +36,8 @@ from server.jobs.serialization import (
     options_to_json,
     transcript_to_json,
 )
-from server.jobs.sqlite_rows import JOB_COLUMNS, find, job_of, owners_queues, queue_position
-from server.jobs.store import (
+from scribewire.server.jobs.sqlite_rows import JOB_COLUMNS, find, job_of, owners_queues, queue_position
+from scribewire.server.jobs.store import (
     LEASE_OVER,
     IdempotencyConflict,
     JobNotRetryable,
@@ -36,42 +46,7 @@ from server.jobs.store import (
     Submitted,
     not_heard_of_again,
 )
-from server.jobs.turns import Turns
-
-_INSERT = (
-    "INSERT INTO jobs (job_id, owner, options, result_format, callback_url, idempotency_key, fingerprint, created_at, "
-    f"audio_id, audio_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {JOB_COLUMNS}"
-)
-_CLAIM = (
-    "UPDATE jobs SET status = 'processing', worker = :worker, boot = :boot, lease_until = :lease_until, "
-    "attempts = attempts + 1, claim_number = claim_number + 1, started_at = :now WHERE seq = :seq "
-    f"RETURNING {JOB_COLUMNS}"
-)
-_REQUEUE = (
-    "UPDATE jobs SET status = 'queued', worker = NULL, boot = NULL, lease_until = NULL, started_at = NULL, "
-    "audio_seconds_done = 0, attempts = attempts - ?, deaths = ? WHERE seq = ?"
-)
-_HELD = (
-    "status = 'processing' AND job_id = :job_id AND boot = :boot AND worker = :worker "
-    "AND claim_number = :claim_number"
-)
-_RENEW = (
-    "UPDATE jobs SET lease_until = :lease_until, audio_seconds_done = coalesce(:done, audio_seconds_done), "
-    f"audio_seconds_total = coalesce(:total, audio_seconds_total) WHERE {_HELD} RETURNING seq"
-)
-_LOG = (
-    "INSERT INTO events (seq, event_id, kind, at, attempt, audio_seconds_done, audio_seconds_total, text, failure) "
-    "SELECT seq, coalesce((SELECT max(event_id) FROM events WHERE events.seq = jobs.seq), 0) + 1, ?, ?, attempts, "
-    "audio_seconds_done, audio_seconds_total, ?, ? FROM jobs WHERE seq = ?"
-)
-_ADD_TEXT = (
-    "INSERT INTO texts (seq, partial_text) VALUES (?, ?) "
-    "ON CONFLICT (seq) DO UPDATE SET partial_text = partial_text || excluded.partial_text"
-)
-_SET_RESULT = (
-    "INSERT INTO texts (seq, transcript) VALUES (?, ?) "
-    "ON CONFLICT (seq) DO UPDATE SET transcript = excluded.transcript, partial_text = ''"
-)
+from scribewire.server.jobs.turns import Turns
 
 
 class JobOperations:
@@ -118,7 +93,7 @@ class JobOperations:
                 return Submitted(job_of(known), is_new=False)
         self._check_room(connection)
         row = connection.execute(
-            _INSERT,
+            statements.INSERT,
             (
                 "job_" + secrets.token_hex(16),
                 submission.owner,
@@ -160,7 +135,7 @@ class JobOperations:
         }
         claims: list[Claim] = []
         while len(claims) < limit and (queue := self.turns.next_of(owners_queues(connection))) is not None:
-            row = connection.execute(_CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
+            row = connection.execute(statements.CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
             self.turns.note_served(queue.owner)
             self._log(connection, effects, row, "progress")
             claims.append(Claim(job_of(row), worker, row["claim_number"]))
@@ -181,14 +156,14 @@ class JobOperations:
         """See JobStore.heartbeat; seconds: done and total."""
         lease_until = self._monotonic() + self._rules.lease_seconds
         values = {**self._fence(claim), "lease_until": lease_until, "done": seconds[0], "total": seconds[1]}
-        renewed = connection.execute(_RENEW, values).fetchall()
+        renewed = connection.execute(statements.RENEW, values).fetchall()
         if not renewed:
             return False
         named = {"seq": renewed[0]["seq"], "job_id": claim.job.job_id}
         if seconds != (None, None):
             self._log(connection, effects, named, "progress")
         if new_text:
-            connection.execute(_ADD_TEXT, (named["seq"], new_text))
+            connection.execute(statements.ADD_TEXT, (named["seq"], new_text))
             self._log(connection, effects, named, "partial", text=new_text)
         return True
 
@@ -204,7 +179,7 @@ class JobOperations:
         row = self._held(connection, claim)
         if row is None:
             return False
-        connection.execute(_SET_RESULT, (row["seq"], transcript_to_json(transcript)))
+        connection.execute(statements.SET_RESULT, (row["seq"], transcript_to_json(transcript)))
         connection.execute(
             "UPDATE jobs SET is_demo = ?, audio_seconds_done = ?, audio_seconds_total = ? WHERE seq = ?",
             (is_demo, transcript.duration_seconds, transcript.duration_seconds, row["seq"]),
@@ -287,7 +262,7 @@ class JobOperations:
         uncharged: int,
         deaths: str,
     ) -> None:
-        connection.execute(_REQUEUE, (uncharged, deaths, row["seq"]))
+        connection.execute(statements.REQUEUE, (uncharged, deaths, row["seq"]))
         connection.execute("DELETE FROM texts WHERE seq = ?", (row["seq"],))
         self._log(connection, effects, row, "queued")
         effects.rings |= {WORK, claim_of(row["job_id"])}
@@ -424,7 +399,7 @@ class JobOperations:
 
     def _held(self, connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row | None:
         row: sqlite3.Row | None = connection.execute(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {_HELD}", self._fence(claim)
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {statements.HELD}", self._fence(claim)
         ).fetchone()
         return row
 
@@ -438,5 +413,5 @@ class JobOperations:
         text: str = "",
         failure: JobFailure | None = None,
     ) -> None:
-        connection.execute(_LOG, (kind, self._wall(), text, failure_to_json(failure), row["seq"]))
+        connection.execute(statements.LOG, (kind, self._wall(), text, failure_to_json(failure), row["seq"]))
         effects.rings.add(log_of(str(row["job_id"])))

@@ -7,15 +7,15 @@ import re
 import sqlite3
 from typing import get_args
 
-from server.jobs.job import CallbackState, Job, JobEvent, JobPage, JobStatus, StoreStats
-from server.jobs.serialization import (
+from scribewire.server.jobs.job import CallbackState, Job, JobEvent, JobPage, JobStatus, StoreStats
+from scribewire.server.jobs.serialization import (
     deaths_from_json,
     failure_from_json,
     options_from_json,
     transcript_from_json,
 )
-from server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
-from server.jobs.turns import OwnersQueue, Turns
+from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
+from scribewire.server.jobs.turns import OwnersQueue, Turns
 
 JOB_COLUMNS = (
     "seq, job_id, owner, status, options, result_format, callback_url, created_at, started_at, finished_at, "

@@ -22,13 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from engine.protocol.transcript import Transcript
-from server.jobs import sqlite_rows
-from server.jobs.audio_folder import AudioFolder, FolderLock, store_error
-from server.jobs.bells import CALLBACKS, WORK, Bells, claim_of, log_of
-from server.jobs.callback import Delivery
-from server.jobs.group_commit import Effects, GroupCommitWriter, database_error
-from server.jobs.job import (
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.jobs import sqlite_rows
+from scribewire.server.jobs.audio_folder import AudioFolder, FolderLock, store_error
+from scribewire.server.jobs.bells import CALLBACKS, WORK, Bells, claim_of, log_of
+from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.group_commit import Effects, GroupCommitWriter, database_error
+from scribewire.server.jobs.job import (
     FINISHED,
     Claim,
     Job,
@@ -41,12 +41,12 @@ from server.jobs.job import (
     Submission,
     Swept,
 )
-from server.jobs.migrations import DatabaseTooNew
-from server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
-from server.jobs.sqlite_operations import JobOperations
-from server.jobs.store import JobStoreUnavailable, StoreRules, Submitted
-from server.keys import make_private_folder
-from server.logs import log_event
+from scribewire.server.jobs.migrations import DatabaseTooNew
+from scribewire.server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
+from scribewire.server.jobs.sqlite_operations import JobOperations
+from scribewire.server.jobs.store import JobStoreUnavailable, StoreRules, Submitted
+from scribewire.server.keys import make_private_folder
+from scribewire.server.logs import log_event
 
 JOBS_FOLDER = "jobs"
 READERS = 2

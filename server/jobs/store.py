@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine.protocol.transcript import Transcript
-from server.jobs.callback import Delivery
-from server.jobs.job import (
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.job import (
     Claim,
     Job,
     JobEvent,

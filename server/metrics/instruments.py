@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from engine.protocol.transcript import Transcript
+from scribewire.engine.protocol.transcript import Transcript
 
 # Each counter would bring a second series with the time of its making, which nobody reads.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped

@@ -17,10 +17,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from server.engine_client import EngineClient
-from server.engine_supervisor import BreakerState, EngineState
-from server.jobs.job import StoreStats
-from server.uploads import UploadStore
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.engine_supervisor import BreakerState, EngineState
+from scribewire.server.jobs.job import StoreStats
+from scribewire.server.uploads import UploadStore
 
 
 class Standing(Collector):

@@ -8,12 +8,12 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from engine.protocol.attribution import NOBODY
-from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from engine.subtitles import cues_from_transcript, render_srt, render_vtt
-from server.logs import cut
-from server.routes.form import TranscriptionForm
+from scribewire.engine.protocol.attribution import NOBODY
+from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.engine.subtitles import cues_from_transcript, render_srt, render_vtt
+from scribewire.server.logs import cut
+from scribewire.server.routes.form import TranscriptionForm
 
 MODEL_HEADER = "x-scribewire-model"
 WARNING_HEADER = "x-scribewire-warning"

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
-from server.errors import ApiError
+from scribewire.server.errors import ApiError
 
 Result = TypeVar("Result")
 

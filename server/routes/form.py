@@ -12,11 +12,17 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from engine.protocol.config import DEMO_MODEL, MAX_VOICE_MILLISECONDS, Chunking, ModelInfo, TranscribeOptions
-from engine.protocol.speakers import SpeakerOptions
-from server.callbacks.targets import AllowedTargets, TargetNotAllowed
-from server.errors import ApiError, bad_request
-from server.uploads import FormFields
+from scribewire.engine.protocol.config import (
+    DEMO_MODEL,
+    MAX_VOICE_MILLISECONDS,
+    Chunking,
+    ModelInfo,
+    TranscribeOptions,
+)
+from scribewire.engine.protocol.speakers import SpeakerOptions
+from scribewire.server.callbacks.targets import AllowedTargets, TargetNotAllowed
+from scribewire.server.errors import ApiError, bad_request
+from scribewire.server.uploads import FormFields
 
 MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
 """Names that clients have built in; the resident model answers to each."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from engine.protocol.config import ModelInfo
-from server.jobs.job import Job, JobEvent, JobFailure
-from server.routes.bodies import job_result_body, shows_words
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.server.jobs.job import Job, JobEvent, JobFailure
+from scribewire.server.routes.bodies import job_result_body, shows_words
 
 
 def accepted_body(job: Job) -> dict[str, Any]:

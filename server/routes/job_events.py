@@ -20,10 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.jobs.job import JobEvent
-from server.routes.disconnect import while_connected
-from server.routes.job_bodies import event_body
-from server.routes.streaming import KEEP_ALIVE, STALLED_CLIENT_SECONDS
+from scribewire.server.jobs.job import JobEvent
+from scribewire.server.routes.disconnect import while_connected
+from scribewire.server.routes.job_bodies import event_body
+from scribewire.server.routes.streaming import KEEP_ALIVE, STALLED_CLIENT_SECONDS
 
 COME_BACK = b": the server is stopping\nretry: 3000\n\n"
 """`retry` tells browsers' EventSource after how many milliseconds to connect again."""

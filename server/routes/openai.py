@@ -10,18 +10,18 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.messages import TextDelta
-from engine.protocol.transcript import Transcript
-from server.errors import ApiError
-from server.parts import owner_of, parts_of
-from server.routes.bodies import answer, answer_headers
-from server.routes.disconnect import while_connected
-from server.routes.form import check_model, model_not_found, names_of, read_transcription_form
-from server.routes.streaming import TranscriptStream
-from server.shared_work import RETRY_HEADER
-from server.transcript_log import log_transcript
-from server.uploads import Upload
+from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.messages import TextDelta
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.errors import ApiError
+from scribewire.server.parts import owner_of, parts_of
+from scribewire.server.routes.bodies import answer, answer_headers
+from scribewire.server.routes.disconnect import while_connected
+from scribewire.server.routes.form import check_model, model_not_found, names_of, read_transcription_form
+from scribewire.server.routes.streaming import TranscriptStream
+from scribewire.server.shared_work import RETRY_HEADER
+from scribewire.server.transcript_log import log_transcript
+from scribewire.server.uploads import Upload
 
 router = APIRouter()
 

@@ -24,20 +24,20 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from engine.protocol.config import ModelInfo
-from engine.protocol.errors import EngineError
-from engine.protocol.messages import TextDelta
-from engine.protocol.transcript import TokenLogprob, Transcript
-from server.errors import ApiError, as_api_error, error_fields
-from server.logs import log_event
-from server.routes.bodies import (
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.protocol.messages import TextDelta
+from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
+from scribewire.server.errors import ApiError, as_api_error, error_fields
+from scribewire.server.logs import log_event
+from scribewire.server.routes.bodies import (
     answer_headers,
     diarized_segment_body,
     json_body,
     logprobs_body,
     transcript_logprobs,
 )
-from server.routes.disconnect import took_too_long, while_connected
+from scribewire.server.routes.disconnect import took_too_long, while_connected
 
 STALLED_CLIENT_SECONDS = 30.0
 """A client that takes nothing for so long is treated as gone."""

@@ -14,8 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.config import EngineConfig
-from engine.protocol.messages import Completed, Failed, Transcribe
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.messages import Completed, Failed, Transcribe
 from tests.fakes import fake_worker
 
 

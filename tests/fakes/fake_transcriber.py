@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.config import ModelInfo
-from engine.protocol.errors import AudioUndecodable
-from engine.protocol.transcript import Segment, Timings, Transcript, Word
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.engine.protocol.errors import AudioUndecodable
+from scribewire.engine.protocol.transcript import Segment, Timings, Transcript, Word
 
 
 class FakeTranscriber:

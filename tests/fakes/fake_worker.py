@@ -50,8 +50,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
-from engine.protocol.errors import (
+from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
+from scribewire.engine.protocol.errors import (
     AudioEmpty,
     AudioUnreadable,
     EngineError,
@@ -60,8 +60,8 @@ from engine.protocol.errors import (
     RequestCancelled,
     error_from_code,
 )
-from engine.protocol.launch import EXIT_PARENT_GONE
-from engine.protocol.messages import (
+from scribewire.engine.protocol.launch import EXIT_PARENT_GONE
+from scribewire.engine.protocol.messages import (
     PROTOCOL_VERSION,
     Cancel,
     Completed,
@@ -77,8 +77,8 @@ from engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
-from engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript, Word
-from engine.text.languages import resolve_language
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript, Word
+from scribewire.engine.text.languages import resolve_language
 
 FAKE_WORKER_MODULE = "tests.fakes.fake_worker"
 

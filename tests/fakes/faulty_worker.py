@@ -11,10 +11,10 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from engine import worker
-from engine.batching.sequence import Sequence
-from engine.batching.step import GuessesAhead, RunningBatch
-from engine.protocol.config import EngineConfig
+from scribewire.engine import worker
+from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.batching.step import GuessesAhead, RunningBatch
+from scribewire.engine.protocol.config import EngineConfig
 
 STEPS_BEFORE = 3
 

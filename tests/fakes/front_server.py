@@ -21,8 +21,8 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
-from server.serve import serve
-from server.settings import Settings
+from scribewire.server.serve import serve
+from scribewire.server.settings import Settings
 from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})

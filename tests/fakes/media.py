@@ -12,8 +12,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from engine.protocol.config import AudioLimits
-from engine.protocol.errors import AudioError
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.errors import AudioError
 
 LIMITS = AudioLimits()
 Samples = npt.NDArray[np.float32]

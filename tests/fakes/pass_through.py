@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.protocol.messages import AudioSource
-from server.decode_pool import DecodedRecording
+from scribewire.engine.protocol.messages import AudioSource
+from scribewire.server.decode_pool import DecodedRecording
 
 
 class PassThrough:

@@ -17,12 +17,12 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from engine.device import HostProducts
-from engine.model.cache import KVCache
-from engine.protocol.config import EngineConfig, ModelInfo
-from engine.reading import recognition_marks
-from engine.resident import ResidentModel
-from engine.text.tokenizer import ASR_TEXT, IM_END, Tokenizer
+from scribewire.engine.device import HostProducts
+from scribewire.engine.model.cache import KVCache
+from scribewire.engine.protocol.config import EngineConfig, ModelInfo
+from scribewire.engine.reading import recognition_marks
+from scribewire.engine.resident import ResidentModel
+from scribewire.engine.text.tokenizer import ASR_TEXT, IM_END, Tokenizer
 from tests.fakes.tiny_model import write_tokenizer
 
 VOCABULARY = 512

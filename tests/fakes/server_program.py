@@ -9,8 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
-from server.serve import serve
-from server.settings import Settings
+from scribewire.server.serve import serve
+from scribewire.server.settings import Settings
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.pass_through import PassThrough
 

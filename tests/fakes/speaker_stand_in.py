@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from pyannote.core import Annotation, Segment
 
-from engine.protocol.speakers import DiarizationConfig
-from engine.speakers import child
-from engine.speakers.child import OnStep, PipelineUnavailable
-from engine.speakers.labels import Found
+from scribewire.engine.protocol.speakers import DiarizationConfig
+from scribewire.engine.speakers import child
+from scribewire.engine.speakers.child import OnStep, PipelineUnavailable
+from scribewire.engine.speakers.labels import Found
 
 RATE = 16_000
 WINDOW = 1_600

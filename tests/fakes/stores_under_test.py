@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
-from server.jobs.job import Claim, Job, JobEvent, JobFailure, StoredAudio, Submission
-from server.jobs.sqlite_store import SqliteJobStore
-from server.jobs.store import JobStore, StoreRules
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
+from scribewire.server.jobs.job import Claim, Job, JobEvent, JobFailure, StoredAudio, Submission
+from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.store import JobStore, StoreRules
 
 ENGINES: dict[str, Callable[..., JobStore]] = {
     "file": SqliteJobStore,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from engine.protocol.transcript import Segment, Word, words_text
+from scribewire.engine.protocol.transcript import Segment, Word, words_text
 
 
 def _words(text: str) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from engine.model.config import TextConfig
-from engine.model.decoder import Decoder
-from engine.model.projection import Placement, Weights
+from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.decoder import Decoder
+from scribewire.engine.model.projection import Placement, Weights
 
 PLAIN = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
 CONFIG = TextConfig(

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.messages import Progress, TextDelta
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from server.form_fields import FormFields
-from server.shared_work import Retry, SharedWork
-from server.uploads import Upload
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.server.form_fields import FormFields
+from scribewire.server.shared_work import Retry, SharedWork
+from scribewire.server.uploads import Upload
 from tests.fakes.waiting import wait_until_async
 
 PLAIN = TranscribeOptions()

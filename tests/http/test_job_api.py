@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.keys import KeyStore
-from server.routes.bodies import MODEL_HEADER
+from scribewire.server.keys import KeyStore
+from scribewire.server.routes.bodies import MODEL_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, join, wait_until
 from tests.http.test_jobs import ended, state, submit

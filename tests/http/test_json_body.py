@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
-from server.errors import ApiError
-from server.form_fields import MAX_FIELDS, FormFields
-from server.json_body import MAX_MARKS, JsonBody
-from server.local_files import open_without_links
-from server.recording_file import RecordingFile
+from scribewire.server.errors import ApiError
+from scribewire.server.form_fields import MAX_FIELDS, FormFields
+from scribewire.server.json_body import MAX_MARKS, JsonBody
+from scribewire.server.local_files import open_without_links
+from scribewire.server.recording_file import RecordingFile
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 
 PATH = "/v1/audio/transcriptions"
@@ -341,7 +341,7 @@ def test_no_path_is_taken_where_no_folder_is_open(server: RunningServer, tmp_pat
 @pytest.mark.process
 def test_folder_that_does_not_exist_is_one_line_and_exit_1(tmp_path: Path):
     missing = tmp_path / "missing"
-    command = [sys.executable, "-m", "server.cli", "serve", "--model", "demo", "--port", "0"]
+    command = [sys.executable, "-m", "scribewire", "serve", "--model", "demo", "--port", "0"]
     done = subprocess.run(
         [*command, "--data", str(tmp_path / "data"), "--allow-local-files", str(missing)],
         cwd=Path(__file__).parents[2],

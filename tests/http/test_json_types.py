@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from server.errors import ApiError
-from server.json_types import TYPES, NumberText, check_types
-from server.routes.openapi.parameters import job_json, transcription_json
+from scribewire.server.errors import ApiError
+from scribewire.server.json_types import TYPES, NumberText, check_types
+from scribewire.server.routes.openapi.parameters import job_json, transcription_json
 
 
 def parsed(content: dict[str, Any]) -> dict[str, Any]:

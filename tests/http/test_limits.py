@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.descriptors import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connection_cap
-from server.errors import ApiError
-from server.keys import KeyStore
-from server.limits import KeyLimits, Place
+from scribewire.server.descriptors import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connection_cap
+from scribewire.server.errors import ApiError
+from scribewire.server.keys import KeyStore
+from scribewire.server.limits import KeyLimits, Place
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 

@@ -14,13 +14,13 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-import server.routes
-from engine.protocol.config import ModelInfo, TranscribeOptions
-from server.keys import KeyStore
-from server.routes.form import ResponseFormat
-from server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
-from server.routes.openapi.jobs import EVENTS_EXAMPLE
-from server.shared_work import RETRY_HEADER
+import scribewire.server.routes
+from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.server.keys import KeyStore
+from scribewire.server.routes.form import ResponseFormat
+from scribewire.server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
+from scribewire.server.routes.openapi.jobs import EVENTS_EXAMPLE
+from scribewire.server.shared_work import RETRY_HEADER
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
 from tests.http.schema_check import resolve, violations
@@ -85,8 +85,8 @@ def events_of(stream: str) -> list[dict[str, str]]:
 
 
 def routes_of_the_package() -> set[tuple[str, str]]:
-    """Every route of every router that stands in a module of server.routes."""
-    modules = pkgutil.walk_packages(server.routes.__path__, "server.routes.")
+    """Every route of every router that stands in a module of scribewire.server.routes."""
+    modules = pkgutil.walk_packages(scribewire.server.routes.__path__, "scribewire.server.routes.")
     values = [value for module in modules for value in vars(importlib.import_module(module.name)).values()]
     routers = {id(value): value for value in values if isinstance(value, APIRouter)}
     assert len(routers) >= 4

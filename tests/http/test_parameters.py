@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from engine.protocol.config import Chunking
+from scribewire.engine.protocol.config import Chunking
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 
 SPEECH = script(text="Hello there.")

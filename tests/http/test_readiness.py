@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.store import JobStoreDiskFull, JobStoreUnavailable
+from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreUnavailable
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol.config import Chunking, TranscribeOptions
-from engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
-from engine.protocol.messages import Progress, TextDelta
-from engine.protocol.speakers import SpeakerOptions
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from server.shared_work import Retry, SharedWork, held_bytes
+from scribewire.engine.protocol.config import Chunking, TranscribeOptions
+from scribewire.engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
+from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.speakers import SpeakerOptions
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.server.shared_work import Retry, SharedWork, held_bytes
 from tests.fakes.waiting import PATIENCE_SECONDS, let_others_run, run, wait_until_async
 from tests.http.shared_work_story import PLAIN, Recognizer, Story, transcript
 

@@ -18,9 +18,9 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from engine.protocol.config import ModelInfo
-from engine.protocol.messages import TextDelta
-from server.routes.streaming import UNSETTLED_WARNING, TranscriptStream
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.engine.protocol.messages import TextDelta
+from scribewire.server.routes.streaming import UNSETTLED_WARNING, TranscriptStream
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, join, run, wait_until, wait_until_async
 from tests.http.openai_shapes import check_error_object, check_stream, parse_events

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from server.errors import ApiError
-from server.limits import KeyLimits
-from server.upload_pace import UploadPace
-from server.uploads import UploadStore
+from scribewire.server.errors import ApiError
+from scribewire.server.limits import KeyLimits
+from scribewire.server.upload_pace import UploadPace
+from scribewire.server.uploads import UploadStore
 from tests.fakes.running_server import script
 from tests.fakes.waiting import run, wait_until_async
 from tests.http.test_uploads import BOUNDARY, form, in_pieces, part

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.audio.mel import log_mel
-from engine.checkpoint.load import build_aligner, build_model, read_checkpoint
-from engine.model.aligner import AlignerModel
-from engine.model.projection import Placement
-from engine.protocol.errors import CheckpointMismatch
+from scribewire.engine.audio.mel import log_mel
+from scribewire.engine.checkpoint.load import build_aligner, build_model, read_checkpoint
+from scribewire.engine.model.aligner import AlignerModel
+from scribewire.engine.model.projection import Placement
+from scribewire.engine.protocol.errors import CheckpointMismatch
 from tests.fakes import clips, random_model
 from tests.fakes.clips import CLIPS_BY_NAME
 from tests.fakes.random_model import ALIGNER, ALL_ALIGNERS, OTHER_ALIGNER, TRUE_WINDOWS, Layout, Sizes

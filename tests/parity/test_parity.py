@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.audio.mel import log_mel
-from engine.batching.sequence import Ending, Marks, Sequence
-from engine.batching.step import generate
-from engine.checkpoint.load import load_checkpoint
-from engine.model.asr import SpeechModel
-from engine.protocol.errors import AudioTooShort
+from scribewire.engine.audio.mel import log_mel
+from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.batching.step import generate
+from scribewire.engine.checkpoint.load import load_checkpoint
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.errors import AudioTooShort
 from tests.fakes import clips, random_model
 from tests.fakes.clips import CLIPS, CLIPS_BY_NAME, SHORTEST_CLIP
 from tests.fakes.random_model import ALL_SIZES, OTHER_CHOICES, TRUE_WINDOWS, Layout, Sizes, StoredType

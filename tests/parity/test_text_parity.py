@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine.text.prompt import build_prompt, parse_output
-from engine.text.tokenizer import Tokenizer
+from scribewire.engine.text.prompt import build_prompt, parse_output
+from scribewire.engine.text.tokenizer import Tokenizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RECORDED: dict[str, Any] = json.loads((FIXTURES / "texts.json").read_text(encoding="utf-8"))

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from engine.protocol.config import EngineConfig, TranscribeOptions
-from engine.protocol.messages import AudioSource
-from engine.protocol.transcript import Transcript
-from server.engine_client import EngineClient
-from server.engine_supervisor import EngineSupervisor
-from server.engine_watchdog import WatchLimits
-from server.restart_policy import RestartPolicy
+from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
+from scribewire.engine.protocol.messages import AudioSource
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.engine_supervisor import EngineSupervisor
+from scribewire.server.engine_watchdog import WatchLimits
+from scribewire.server.restart_policy import RestartPolicy
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.running_server import script
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.client.command import main
+from scribewire.server.client.command import main
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 from tests.process.test_serve import PROJECT
@@ -23,7 +23,7 @@ def test_interrupted_wait_leaves_the_job_running_and_says_how_to_go_on(tmp_path:
     gate = tmp_path / "gate"
     file.write_bytes(script(text="still there", gate=str(gate)))
     with RunningServer(tmp_path / "data") as server:
-        command = [sys.executable, "-m", "server.cli", "submit", "--wait", "--server", server.url, str(file)]
+        command = [sys.executable, "-m", "scribewire", "submit", "--wait", "--server", server.url, str(file)]
         with subprocess.Popen(
             command,
             cwd=PROJECT,

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from engine.audio.decode import decode_audio
-from engine.protocol.errors import AudioTooLong, EngineUnavailable
+from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.protocol.errors import AudioTooLong, EngineUnavailable
 from tests.fakes.media import LIMITS, riff, tones
 from tests.fakes.waiting import run, wait_until_async
 from tests.process.pools import RATE, SHORT, pool_of, samples_beside, upload

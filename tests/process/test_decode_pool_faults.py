@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.protocol.errors import AudioUndecodable, EngineUnavailable
-from server import decode_process
+from scribewire.engine.protocol.errors import AudioUndecodable, EngineUnavailable
+from scribewire.server import decode_process
 from tests.fakes import lying_child
 from tests.fakes.waiting import run, wait_until, wait_until_async
 from tests.process.pools import SHORT, pool_of, samples_beside, upload

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from engine.demo import sample_recordings
-from engine.protocol.launch import WORKER_MODULE
-from server.routes.bodies import WARNING_HEADER
+from scribewire.engine.demo import sample_recordings
+from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.server.routes.bodies import WARNING_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.tiny_aligner import write_tiny_aligner
 from tests.fakes.tiny_model import write_tiny_model

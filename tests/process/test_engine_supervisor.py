@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from engine.protocol.errors import (
+from scribewire.engine.protocol.errors import (
     EngineBusy,
     EngineCrashed,
     EngineFault,
@@ -22,8 +22,8 @@ from engine.protocol.errors import (
     ModelIncomplete,
     RequestCancelled,
 )
-from server.engine_process import STDERR_BYTES
-from server.restart_policy import RestartPolicy
+from scribewire.server.engine_process import STDERR_BYTES
+from scribewire.server.restart_policy import RestartPolicy
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, run, wait_until, wait_until_async
 from tests.process.engines import engine, recording, transcribe
 
@@ -262,8 +262,8 @@ def test_stop_lets_work_in_hand_finish(tmp_path: Path):
 def test_stop_ends_every_worker_and_every_request(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("server.engine_process._TERMINATE_SECONDS", 0.3)
-    monkeypatch.setattr("server.engine_supervisor._SHUTDOWN_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.server.engine_process._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.server.engine_supervisor._SHUTDOWN_SECONDS", 0.3)
 
     async def story():
         async with engine(model, ready="load" not in model) as client:
@@ -284,8 +284,8 @@ def test_stop_ends_every_worker_and_every_request(
 
 PARENT = """
 import sys, time
-from engine.protocol.config import EngineConfig
-from engine.protocol.launch import start_worker
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.launch import start_worker
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 if __name__ == "__main__":
     handle = start_worker(EngineConfig(model=sys.argv[1]), module=FAKE_WORKER_MODULE)

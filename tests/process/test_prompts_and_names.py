@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.demo import SampleRecording, demo_model_path, sample_recordings
-from engine.text.prompt import build_context, build_prompt
-from engine.text.tokenizer import (
+from scribewire.engine.demo import SampleRecording, demo_model_path, sample_recordings
+from scribewire.engine.text.prompt import build_context, build_prompt
+from scribewire.engine.text.tokenizer import (
     ASR_TEXT,
     AUDIO_END,
     AUDIO_PAD,

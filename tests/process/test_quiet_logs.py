@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.callbacks.signing import WebhookSecret
-from server.keys import KeyStore
+from scribewire.server.callbacks.signing import WebhookSecret
+from scribewire.server.keys import KeyStore
 from tests.fakes.receiver import Receiver
 from tests.fakes.running_server import script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.audio.decode import decode_audio
-from engine.protocol.config import ModelInfo, TranscribeOptions
-from engine.protocol.errors import AudioUndecodable, EngineBusy, EngineCrashed
-from engine.protocol.launch import WORKER_MODULE
-from engine.protocol.messages import AudioEnded, Cancel, Completed, Failed, ToWorker, Transcribe
-from engine.protocol.speakers import DiarizationConfig
-from engine.protocol.transcript import Timings, Transcript
-from server.decode_pool import DecodedRecording, DecodePool
-from server.engine_client import EngineClient
-from server.errors import ApiError
-from server.recognition import Recognizer
-from server.speakers import Speakers
+from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.errors import AudioUndecodable, EngineBusy, EngineCrashed
+from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.protocol.messages import AudioEnded, Cancel, Completed, Failed, ToWorker, Transcribe
+from scribewire.engine.protocol.speakers import DiarizationConfig
+from scribewire.engine.protocol.transcript import Timings, Transcript
+from scribewire.server.decode_pool import DecodedRecording, DecodePool
+from scribewire.server.engine_client import EngineClient
+from scribewire.server.errors import ApiError
+from scribewire.server.recognition import Recognizer
+from scribewire.server.speakers import Speakers
 from tests.fakes.media import LIMITS, encoded, riff, tones
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.tiny_model import write_tiny_model

@@ -18,8 +18,8 @@ import httpx
 import psutil
 import pytest
 
-from server.keys import KeyStore
-from server.serve import bind, load_failure
+from scribewire.server.keys import KeyStore
+from scribewire.server.serve import bind, load_failure
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, wait_until
 
@@ -32,8 +32,8 @@ PROGRAM = """
 import gc, json, sys
 from pathlib import Path
 from typing import Any
-from server.serve import serve
-from server.settings import Settings
+from scribewire.server.serve import serve
+from scribewire.server.settings import Settings
 from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
@@ -135,7 +135,7 @@ def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: sign
     assert "fastapi" in loaded
     assert not HEAVY & set(loaded)
     engine_modules = out.split("ENGINE ")[1].split("\n")[0].split()
-    allowed = ("engine.protocol", "engine.subtitles")
+    allowed = ("scribewire.engine.protocol", "scribewire.engine.subtitles")
     assert all(name.startswith(allowed) for name in engine_modules)
     # The collector leaves the modules and the application alone.
     assert int(out.split("FROZEN ")[1].split("\n")[0]) > 20_000

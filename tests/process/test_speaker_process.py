@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.protocol import speaker_process
-from engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
-from engine.protocol.speaker_process import SpeakerProcess
-from engine.protocol.speakers import DiarizationConfig, Diarize, VoiceReference
+from scribewire.engine.protocol import speaker_process
+from scribewire.engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
+from scribewire.engine.protocol.speaker_process import SpeakerProcess
+from scribewire.engine.protocol.speakers import DiarizationConfig, Diarize, VoiceReference
 from tests.fakes.speaker_stand_in import MODULE
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, wait_until
 
@@ -151,8 +151,8 @@ def test_the_child_dies_with_its_parent(tmp_path: Path):
     program = textwrap.dedent(
         f"""
         import time
-        from engine.protocol.speaker_process import SpeakerProcess
-        from engine.protocol.speakers import DiarizationConfig, Diarize
+        from scribewire.engine.protocol.speaker_process import SpeakerProcess
+        from scribewire.engine.protocol.speakers import DiarizationConfig, Diarize
         child = SpeakerProcess(DiarizationConfig(), module={MODULE!r})
         child.wait_ready()
         print(child.process_id, flush=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.protocol import launch
-from engine.protocol.config import EngineConfig, TranscribeOptions
-from engine.protocol.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
-from engine.protocol.messages import (
+from scribewire.engine.protocol import launch
+from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
+from scribewire.engine.protocol.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
+from scribewire.engine.protocol.messages import (
     AudioEnded,
     AudioSource,
     Cancel,

@@ -6,7 +6,7 @@ import re
 import tokenize
 from collections.abc import Callable, Iterator
 
-from tests.rules.source_tree import Source, Tree
+from tests.rules.source_tree import IMPORT_PACKAGE, Source, Tree
 
 LINE_LIMIT = 450
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "misc"}
@@ -65,8 +65,10 @@ def modules_say_what_they_are_for(tree: Tree) -> list[str]:
 
 def prose_names_what_exists(tree: Tree) -> list[str]:
     """Docstrings and comments of the product name no module and no Python file that is not there."""
-    named = re.compile(r"(?<![\w./-])(?:engine|server)(?:\.\w+)+|(?:engine|server|tests|deploy)/[\w/]+\.py\b")
-    texts = {one.module: one.text for one in tree.sources}
+    named = re.compile(
+        r"(?<![\w./-])scribewire\.(?:engine|server)(?:\.\w+)+|(?:engine|server|tests|deploy)/[\w/]+\.py\b"
+    )
+    texts = {f"{IMPORT_PACKAGE}.{one.module}": one.text for one in tree.sources}
     files = {one.relative for one in tree.sources}
 
     def exists(name: str) -> bool:

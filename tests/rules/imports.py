@@ -5,16 +5,17 @@ processes (which modules a started process holds) is tested elsewhere.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Callable
 
-from tests.rules.source_tree import PRODUCT_PACKAGES, Source, Tree
+from tests.rules.source_tree import IMPORT_PACKAGE, PRODUCT_PACKAGES, Source, Tree
 
 BELOW_THE_PIPELINE = {"protocol", "model", "text", "audio", "checkpoint", "demo", "batching", "align"}
 
 # What each part of the engine may import of the engine, besides itself.
 ENGINE_MAY_IMPORT: dict[str, set[str]] = {
-    "engine": {"protocol", "transcriber"},
+    "engine": set(),
     "engine.protocol": set(),
     "engine.subtitles": {"protocol"},
     "engine.speakers": {"protocol"},
@@ -78,9 +79,13 @@ SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}
 # cli -> serve -> app -> routes -> everything else of the server; a part may import those after it, never those before.
 SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")
 
+NAME_BARE_MODULES = {
+    "tests/rules/imports.py": "its tables name modules without the package",
+    "tests/test_architecture.py": "plants what the rules forbid",
+}
 # Imports that happen while running. Each entry: file, and why it may.
 LATE_IMPORTS = {
-    "engine/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
+    "scribewire/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
     "engine/protocol/launch.py": "a child process imports its own module by name, never the front",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
@@ -109,7 +114,9 @@ def engine_parts_import_downward(tree: Tree) -> list[str]:
             continue
         for one in tree.imports(source):
             top, _, rest = one.name.partition(".")
-            if top in {"server", "tests", "tools"}:
+            if top in {"server", "tests", "tools"} or (
+                top == IMPORT_PACKAGE and "*" not in ENGINE_MAY_IMPORT[part]
+            ):
                 found.append(f"{source.relative}:{one.line} engine imports {one.name}")
             elif top == "engine" and not _engine_import_is_allowed(part, one.name, rest):
                 found.append(f"{source.relative}:{one.line} {part} may not import {one.name}")
@@ -122,6 +129,27 @@ def _engine_import_is_allowed(part: str, name: str, rest: str) -> bool:
     return inside_itself or "*" in allowed or rest.split(".")[0] in allowed
 
 
+def product_is_named_through_its_package(tree: Tree) -> list[str]:
+    """Imports and texts say `scribewire.engine`: the bare names clash with other people's folders."""
+    bare = re.compile(r"(?<![\w./-])(?:engine|server)(?:\.\w+)+")
+    found = []
+    for source in tree.sources:
+        found += [
+            f"{source.relative}:{one.line} imports {one.name} without {IMPORT_PACKAGE}"
+            for one in tree.raw_imports(source)
+            if one.name.split(".")[0] in PRODUCT_PACKAGES
+        ]
+        if source.relative not in NAME_BARE_MODULES and bare.search(source.text):
+            found += [
+                f"{source.relative}:{node.lineno} names {match[0]} without {IMPORT_PACKAGE}"
+                for node in ast.walk(source.tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+                for match in bare.finditer(node.value)
+                if match[0] in tree.modules
+            ]
+    return found
+
+
 def parts_import_only_their_libraries(tree: Tree) -> list[str]:
     """Parts in FOREIGN_ALLOWED import no other library; the server imports none of the engine's."""
     found = []
@@ -130,7 +158,7 @@ def parts_import_only_their_libraries(tree: Tree) -> list[str]:
         in_server = source.module.split(".")[0] == "server"
         for one in tree.imports(source):
             top = one.name.split(".")[0]
-            if top in PRODUCT_PACKAGES or top in sys.stdlib_module_names:
+            if top in {IMPORT_PACKAGE, *PRODUCT_PACKAGES} or top in sys.stdlib_module_names:
                 continue
             if part is not None and top not in FOREIGN_ALLOWED[part]:
                 found.append(f"{source.relative}:{one.line} {part} may not import {one.name}")
@@ -150,6 +178,8 @@ def server_knows_only_the_protocol(tree: Tree) -> list[str]:
             top, _, rest = one.name.partition(".")
             if top == "engine" and rest.split(".")[0] not in SERVER_MAY_IMPORT_OF_ENGINE:
                 found.append(f"{source.relative}:{one.line} the server may not import {one.name}")
+            elif top == IMPORT_PACKAGE:
+                found.append(f"{source.relative}:{one.line} the server may not import {one.name} itself")
             elif top == "server" and _server_rank(one.name) < own_rank:
                 found.append(f"{source.relative}:{one.line} may not import {one.name}, which lies above it")
             elif top in {"tests", "tools"}:
@@ -232,6 +262,7 @@ def there_are_no_import_cycles(tree: Tree) -> list[str]:
 
 
 IMPORT_RULES: tuple[Callable[[Tree], list[str]], ...] = (
+    product_is_named_through_its_package,
     engine_parts_import_downward,
     parts_import_only_their_libraries,
     server_knows_only_the_protocol,

@@ -2,12 +2,15 @@
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+IMPORT_PACKAGE = "scribewire"
 PRODUCT_PACKAGES = ("engine", "server")
-SCANNED_FOLDERS = ("engine", "server", "tools", "tests", "deploy")
+"""Folders at the top that are imported as packages of IMPORT_PACKAGE. Rules name modules without it."""
+
+SCANNED_FOLDERS = (IMPORT_PACKAGE, *PRODUCT_PACKAGES, "tools", "tests", "deploy")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Source:
 
     @property
     def module(self) -> str:
-        """The dotted name, a package's own name for its __init__.py."""
+        """The dotted name without IMPORT_PACKAGE, a package's own name for its __init__.py."""
         parts = self.relative.removesuffix(".py").split("/")
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -55,6 +58,7 @@ class Tree:
         """Read engine, server, tools, tests and deploy below root, as far as they exist."""
         found = []
         for folder in SCANNED_FOLDERS:
+            # rglob follows no links, so the product's folders are read once.
             for path in sorted((root / folder).rglob("*.py")):
                 relative = path.relative_to(root).as_posix()
                 if "__pycache__" not in relative:
@@ -63,8 +67,9 @@ class Tree:
 
     @property
     def product(self) -> tuple[Source, ...]:
-        """The sources that are shipped: engine and server."""
-        return tuple(one for one in self.sources if one.relative.split("/")[0] in PRODUCT_PACKAGES)
+        """The sources that are shipped."""
+        shipped = {IMPORT_PACKAGE, *PRODUCT_PACKAGES}
+        return tuple(one for one in self.sources if one.relative.split("/")[0] in shipped)
 
     @cached_property
     def modules(self) -> set[str]:
@@ -72,8 +77,19 @@ class Tree:
         return {one.module for one in self.sources}
 
     def imports(self, source: Source) -> list[Import]:
-        """Every import statement of one source, `from package import module` resolved to the module."""
-        return list(_imports_below(source, source.tree, self.modules, late=False, typing_only=False))
+        """Every import of one source, `from package import module` resolved, without IMPORT_PACKAGE in front."""
+        return [replace(one, name=inside_package(one.name)) for one in self.raw_imports(source)]
+
+    def raw_imports(self, source: Source) -> list[Import]:
+        """The same by the names that stand there."""
+        modules = self.modules | {f"{IMPORT_PACKAGE}.{name}" for name in self.modules}
+        return list(_imports_below(source, source.tree, modules, late=False, typing_only=False))
+
+
+def inside_package(name: str) -> str:
+    """A module's name without IMPORT_PACKAGE in front; names of other packages as they are."""
+    rest = name.removeprefix(f"{IMPORT_PACKAGE}.")
+    return rest if rest.split(".")[0] in PRODUCT_PACKAGES else name
 
 
 def _imports_below(
@@ -87,6 +103,8 @@ def _imports_below(
             base = child.module or ""
             if child.level:
                 anchor = source.package.split(".")[: len(source.package.split(".")) - child.level + 1]
+                if anchor[0] in PRODUCT_PACKAGES:
+                    anchor = [IMPORT_PACKAGE, *anchor]
                 base = ".".join([*anchor, base] if base else anchor)
             for alias in child.names:
                 inner = f"{base}.{alias.name}"

@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the recipe needs torch, which the product does not install")
 
-from engine.demo import demo_model_path
+from scribewire.engine.demo import demo_model_path
 from tools.demo_model import (
     corpus,
     network,

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import engine.batching
+import scribewire.engine.batching
 import tools.bench.peers
-from engine.batching.forcing import forced_token_count
+from scribewire.engine.batching.forcing import forced_token_count
 from tests.fakes.waiting import PATIENCE_SECONDS
 
-FORCING_FILE = Path(engine.batching.__file__).parent / "forcing.py"
+FORCING_FILE = Path(scribewire.engine.batching.__file__).parent / "forcing.py"
 RIG_FILE = Path(tools.bench.peers.__file__).parent / "rig.py"
 
 

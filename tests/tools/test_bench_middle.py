@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench.serving import ServerAddress
+from scribewire.engine.bench.serving import ServerAddress
 from tests.fakes.counting_server import PATIENCE_SECONDS, CountingServer, counting_server
 from tools.bench.middle import short_in_the_middle
 

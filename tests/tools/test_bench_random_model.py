@@ -9,12 +9,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.checkpoint.layouts import expected_shapes
-from engine.checkpoint.load import build_aligner, load_checkpoint, read_checkpoint
-from engine.model.config import ModelConfig
-from engine.model.projection import QuantizedTensor
-from engine.text.prompt import build_prompt
-from engine.text.tokenizer import Tokenizer
+from scribewire.engine.checkpoint.layouts import expected_shapes
+from scribewire.engine.checkpoint.load import build_aligner, load_checkpoint, read_checkpoint
+from scribewire.engine.model.config import ModelConfig
+from scribewire.engine.model.projection import QuantizedTensor
+from scribewire.engine.text.prompt import build_prompt
+from scribewire.engine.text.tokenizer import Tokenizer
 from tools.bench.plain_copy import write_plain_copy
 from tools.bench.random_model import is_random_model, random_tensors, write_random_model
 from tools.bench.sizes import ALIGNER_SIZES, RECIPES, SIZES, ModelSizes, published_config

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.bench.runner import Note, Results, run
+from scribewire.engine.bench.runner import Note, Results, run
 from tests.fakes.tiny_model import write_tiny_model
 from tools.bench import runner, side_by_side
 from tools.bench.child import ChildFailed, child, run_to_end

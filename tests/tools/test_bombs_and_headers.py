@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine.audio.decode import decode_audio, open_audio
-from engine.audio.sparse import FIRST_LOOK_SECONDS, SparseWatch
-from engine.protocol.config import AudioLimits
-from engine.protocol.errors import AudioTooLong
+from scribewire.engine.audio.decode import decode_audio, open_audio
+from scribewire.engine.audio.sparse import FIRST_LOOK_SECONDS, SparseWatch
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.errors import AudioTooLong
 from tests.fakes.served import demo_server
 from tools.hostile.bombs import BOMBS, bomb, constant_flac
 from tools.hostile.campaign import AUDIO_ERROR_CODES, MAX_RESIDENT_BYTES

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine.demo import sample_recordings
+from scribewire.engine.demo import sample_recordings
 from tools.compat import run_compat
 from tools.compat.catalog import CLIENTS, Client, ClientUnknown, chosen_clients
 from tools.compat.environments import HERE, Environment, EnvironmentRefused, Environments, quoted

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from engine.demo import demo_model_path, model_card_path, sample_recordings
+from scribewire.engine.demo import demo_model_path, model_card_path, sample_recordings
 from tools.demo_model import checkpoint_files, corpus, export, speech
 from tools.demo_model.vocabulary import ADDED_TOKENS, Prompt, target_text, train_tokenizer, write_tokenizer
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol.transcript import TokenUsage, Transcript
-from server.jobs.job import JobFailure, Submission
-from server.jobs.sqlite_store import SqliteJobStore
+from scribewire.engine.protocol.transcript import TokenUsage, Transcript
+from scribewire.server.jobs.job import JobFailure, Submission
+from scribewire.server.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.waiting import run
 from tools.hostile.connections import Findings
 from tools.torture import invariants

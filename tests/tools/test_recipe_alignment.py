@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.demo import demo_model_path
+from scribewire.engine.demo import demo_model_path
 from tests.fakes.waiting import PATIENCE_SECONDS
 from tools.demo_model import checkpoint_files, corpus, export, speech
 from tools.demo_model.alignment.corpus import LONGEST_SECONDS, timed_clips, write_timed_shard

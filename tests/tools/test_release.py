@@ -80,34 +80,36 @@ class TestLock:
 
 
 GOOD_WHEEL = {
-    "engine/__init__.py": 1,
-    "engine/demo/MODEL_CARD.md": 1,
-    "engine/demo/model/config.json": 1,
-    "engine/demo/model/model.safetensors": 9_000_000,
-    "engine/demo/aligner/config.json": 1,
-    "engine/demo/aligner/model.safetensors": 9_000_000,
-    "engine/demo/recordings/greeting.wav": 1,
-    "server/cli.py": 1,
+    "scribewire/engine/__init__.py": 1,
+    "scribewire/engine/demo/MODEL_CARD.md": 1,
+    "scribewire/engine/demo/model/config.json": 1,
+    "scribewire/engine/demo/model/model.safetensors": 9_000_000,
+    "scribewire/engine/demo/aligner/config.json": 1,
+    "scribewire/engine/demo/aligner/model.safetensors": 9_000_000,
+    "scribewire/engine/demo/recordings/greeting.wav": 1,
+    "scribewire/server/cli.py": 1,
     "scribewire-0.1.0.dist-info/licenses/LICENSE": 1,
 }
 
 
 class TestWheelContents:
     def test_complete_wheel_is_accepted(self) -> None:
-        check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/cli.py"})
+        check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"scribewire/server/cli.py"})
 
-    @pytest.mark.parametrize("name", sorted(set(GOOD_WHEEL) - {"engine/__init__.py", "server/cli.py"}))
+    @pytest.mark.parametrize(
+        "name", sorted(set(GOOD_WHEEL) - {"scribewire/engine/__init__.py", "scribewire/server/cli.py"})
+    )
     def test_wheel_that_lacks_a_needed_file_is_refused(self, name: str) -> None:
         sizes = {other: size for other, size in GOOD_WHEEL.items() if other != name}
         with pytest.raises(check_wheel.WheelRefused, match="lacks"):
             check_wheel.refuse_wrong_contents(sizes, ())
 
     def test_wheel_that_lacks_a_source_file_of_this_tree_is_refused(self) -> None:
-        with pytest.raises(check_wheel.WheelRefused, match=r"lacks server/web/page\.html"):
-            check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"server/web/page.html"})
+        with pytest.raises(check_wheel.WheelRefused, match=r"lacks scribewire/server/web/page\.html"):
+            check_wheel.refuse_wrong_contents(GOOD_WHEEL, {"scribewire/server/web/page.html"})
 
     @pytest.mark.parametrize(
-        "name", ["tests/conftest.py", "tools/release/lock.py", "engine/__pycache__/x.pyc"]
+        "name", ["tests/conftest.py", "tools/release/lock.py", "scribewire/engine/__pycache__/x.pyc"]
     )
     def test_wheel_with_development_files_is_refused(self, name: str) -> None:
         with pytest.raises(check_wheel.WheelRefused, match="holds"):
@@ -117,7 +119,7 @@ class TestWheelContents:
     def test_demo_model_or_aligner_over_twelve_megabytes_is_refused(self, name: str) -> None:
         with pytest.raises(check_wheel.WheelRefused, match="the limit is 12 MB"):
             check_wheel.refuse_wrong_contents(
-                {**GOOD_WHEEL, f"engine/demo/{name}/more.safetensors": 3_000_001}, ()
+                {**GOOD_WHEEL, f"scribewire/engine/demo/{name}/more.safetensors": 3_000_001}, ()
             )
 
 

@@ -10,14 +10,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.audio.mel import log_mel_batch
-from engine.batching.drafting import ModelDrafter
-from engine.batching.gain import GUESS_COUNTS, Measured, Plan
-from engine.batching.sequence import Marks, Sequence
-from engine.batching.speculation import Speculator
-from engine.batching.step import RunningBatch
-from engine.checkpoint.load import load_checkpoint
-from engine.model.asr import SpeechModel
+from scribewire.engine.audio.mel import log_mel_batch
+from scribewire.engine.batching.drafting import ModelDrafter
+from scribewire.engine.batching.gain import GUESS_COUNTS, Measured, Plan
+from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.checkpoint.load import load_checkpoint
+from scribewire.engine.model.asr import SpeechModel
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids
 from tests.fakes.rigged_draft import RiggedDrafter

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
 
 ROOMY = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000)
 

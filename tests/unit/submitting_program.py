@@ -15,9 +15,9 @@ import secrets
 import sys
 from pathlib import Path
 
-from server.jobs.job import Submission
-from server.jobs.sqlite_store import SqliteJobStore
-from server.jobs.store import JobStoreDiskFull, StoreRules
+from scribewire.server.jobs.job import Submission
+from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.store import JobStoreDiskFull, StoreRules
 
 CALLERS = 8
 FILE_LIMIT_BYTES = 600_000

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol import allocator
-from engine.protocol.allocator import preloadable, preloaded
+from scribewire.engine.protocol import allocator
+from scribewire.engine.protocol.allocator import preloadable, preloaded
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 

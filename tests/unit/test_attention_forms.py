@@ -8,24 +8,24 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.audio.mel import log_mel_batch
-from engine.batching.sequence import Marks, Sequence
-from engine.batching.step import Prefill, RunningBatch
-from engine.bench.audio import speech
-from engine.checkpoint.load import build_model, read_checkpoint
-from engine.demo import demo_model_path
-from engine.model import attention
-from engine.model.asr import SpeechModel
-from engine.model.attention import (
+from scribewire.engine.audio.mel import log_mel_batch
+from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.step import Prefill, RunningBatch
+from scribewire.engine.bench.audio import speech
+from scribewire.engine.checkpoint.load import build_model, read_checkpoint
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.model import attention
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.attention import (
     HOST_ATTENTION,
     PLAIN_ATTENTION,
     PLANNED_ATTENTION,
     AttentionForm,
     host_attention,
 )
-from engine.model.cache import KVCache
-from engine.model.decoder import Decoder
-from engine.model.projection import Placement
+from scribewire.engine.model.cache import KVCache
+from scribewire.engine.model.decoder import Decoder
+from scribewire.engine.model.projection import Placement
 from tests.fakes.tiny_decoder import PLAIN, decoder
 
 GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)

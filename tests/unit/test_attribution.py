@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from engine.protocol.attribution import NOBODY, with_speakers
-from engine.protocol.speakers import SpeakerTurn
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word, words_text
+from scribewire.engine.protocol.attribution import NOBODY, with_speakers
+from scribewire.engine.protocol.speakers import SpeakerTurn
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word, words_text
 
 
 def turns(*given: tuple[float, float, str]) -> list[SpeakerTurn]:

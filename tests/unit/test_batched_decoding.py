@@ -6,12 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.audio.mel import log_mel, log_mel_batch
-from engine.batching.sequence import Ending, Marks, Sequence
-from engine.batching.step import Prefill, RunningBatch, generate, prefill
-from engine.checkpoint.load import load_checkpoint
-from engine.model.asr import SpeechModel
-from engine.protocol.errors import AudioTooShort
+from scribewire.engine.audio.mel import log_mel, log_mel_batch
+from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.batching.step import Prefill, RunningBatch, generate, prefill
+from scribewire.engine.checkpoint.load import load_checkpoint
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.errors import AudioTooShort
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 

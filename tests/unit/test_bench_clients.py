@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.bench.audio import distinct_clips, wav_seconds, write_long_wav
-from engine.bench.serving import Caller, RequestFailed, ServerAddress, closed_loop, multipart
+from scribewire.engine.bench.audio import distinct_clips, wav_seconds, write_long_wav
+from scribewire.engine.bench.serving import Caller, RequestFailed, ServerAddress, closed_loop, multipart
 from tests.fakes.counting_server import CountingServer, counting_server
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-import engine.cli
-from engine.bench.measuring import shown_seconds, summary
-from engine.bench.plan import PARTS, Plan, PlanInvalid
-from engine.bench.report import ROWS, table
-from engine.cli.bench import plan_of
-from engine.cli.console import Console
+import scribewire.engine.cli
+from scribewire.engine.bench.measuring import shown_seconds, summary
+from scribewire.engine.bench.plan import PARTS, Plan, PlanInvalid
+from scribewire.engine.bench.report import ROWS, table
+from scribewire.engine.cli.bench import plan_of
+from scribewire.engine.cli.console import Console
 
 
 def parsed(*words: str) -> argparse.Namespace:
-    return engine.cli.build_parser().parse_args(["bench", *words])
+    return scribewire.engine.cli.build_parser().parse_args(["bench", *words])
 
 
 def plan(*words: str) -> Plan:
@@ -27,7 +27,7 @@ def plan(*words: str) -> Plan:
 
 def run_command(*words: str) -> tuple[int, str, str]:
     console = Console(io.BytesIO(), io.StringIO(), io.StringIO())
-    code = engine.cli.main(["bench", *words], console=console)
+    code = scribewire.engine.cli.main(["bench", *words], console=console)
     assert isinstance(console.stdout, io.StringIO)
     assert isinstance(console.stderr, io.StringIO)
     return code, console.stdout.getvalue(), console.stderr.getvalue()

@@ -2,7 +2,7 @@
 
 import statistics
 
-from engine.batching.forcing import SPREAD, forced_token_count
+from scribewire.engine.batching.forcing import SPREAD, forced_token_count
 
 
 def test_the_rate_is_met_on_average_and_each_chunk_stays_within_the_spread() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
-from engine.bench.measured import shares
-from engine.bench.measuring import machine, quantile, summary, versions
-from engine.checkpoint.load import read_checkpoint
-from engine.demo import demo_model_path
-from engine.model.projection import Placement
+from scribewire.engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
+from scribewire.engine.bench.measured import shares
+from scribewire.engine.bench.measuring import machine, quantile, summary, versions
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.model.projection import Placement
 
 
 def test_summary_keeps_every_value() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from engine.bench import runner
-from engine.bench.plan import Plan, PlanInvalid
-from engine.bench.process import ChildFailed, started
-from engine.bench.runner import Note, Results, run
-from engine.bench.serving import Caller, scribewire_server
-from engine.demo import demo_model_path, sample_recordings
+from scribewire.engine.bench import runner
+from scribewire.engine.bench.plan import Plan, PlanInvalid
+from scribewire.engine.bench.process import ChildFailed, started
+from scribewire.engine.bench.runner import Note, Results, run
+from scribewire.engine.bench.serving import Caller, scribewire_server
+from scribewire.engine.demo import demo_model_path, sample_recordings
 from tests.fakes.tiny_model import write_tiny_model
 
 SMALL = replace(
@@ -171,7 +171,7 @@ def test_a_child_that_says_nothing_is_given_up_and_stopped() -> None:
 
 def test_noise_of_a_library_is_no_answer() -> None:
     program = (
-        "from engine.bench import measured\n"
+        "from scribewire.engine.bench import measured\n"
         "def measure(given, say):\n"
         "    print('noise of a library')\n"
         "    say(found={'half': given['number'] / 2})\n"

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.model.cache import CAPACITY_STEP, KVCache, slot_bucket
+from scribewire.engine.model.cache import CAPACITY_STEP, KVCache, slot_bucket
 
 
 def new_cache() -> KVCache:

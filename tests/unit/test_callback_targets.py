@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from server.callbacks.targets import AllowedTargets, TargetNotAllowed, allowed_targets, check_address
+from scribewire.server.callbacks.targets import (
+    AllowedTargets,
+    TargetNotAllowed,
+    allowed_targets,
+    check_address,
+)
 
 NAMED = AllowedTargets(["hooks.example.org", "other.example.org:8443", "https://deep.example.org/hooks/a"])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.certificates import machine_certificates
+from scribewire.server.certificates import machine_certificates
 
 OWN_AUTHORITY = """\
 -----BEGIN CERTIFICATE-----

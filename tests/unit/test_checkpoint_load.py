@@ -9,11 +9,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.checkpoint.layouts import DeclaredQuantization, infer_quantization, kernel_needs_transposing
-from engine.checkpoint.load import load_checkpoint, read_checkpoint, resident_arrays
-from engine.model.asr import SpeechModel
-from engine.model.projection import Placement, QuantizedTensor, Weights
-from engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
+from scribewire.engine.checkpoint.layouts import (
+    DeclaredQuantization,
+    infer_quantization,
+    kernel_needs_transposing,
+)
+from scribewire.engine.checkpoint.load import load_checkpoint, read_checkpoint, resident_arrays
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
+from scribewire.engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
 from tests.fakes.random_model import TRUE_WINDOWS, make_config, make_weights, write_checkpoint
 
 TOWER_LINEARS = ("self_attn", "fc1", "fc2", "proj1", "proj2")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import engine.cli
-import server.cli
-from engine.protocol.config import DEFAULT_MODEL
-from server.settings import Settings, settings_table
+import scribewire.engine.cli
+import scribewire.server.cli
+from scribewire.engine.protocol.config import DEFAULT_MODEL
+from scribewire.server.settings import Settings, settings_table
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     try:
-        code = server.cli.main(arguments, environ={})
+        code = scribewire.server.cli.main(arguments, environ={})
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else 1
     out, err = capsys.readouterr()
@@ -71,31 +71,33 @@ def test_every_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str], c
 def test_client_asks_the_server_that_the_environment_names(
     capsys: pytest.CaptureFixture[str], environ: dict[str, str], address: str
 ) -> None:
-    assert server.cli.main(["jobs", "list"], environ=environ) == 3
+    assert scribewire.server.cli.main(["jobs", "list"], environ=environ) == 3
     assert f"no server answers at {address} " in capsys.readouterr().err
 
 
 def test_client_commands_load_neither_engine_nor_server() -> None:
-    loaded = modules_after("import server.cli\nserver.cli.main(['jobs', 'list', '--server', '127.0.0.1:1'])")
+    loaded = modules_after(
+        "import scribewire.server.cli\nscribewire.server.cli.main(['jobs', 'list', '--server', '127.0.0.1:1'])"
+    )
     assert not loaded & {"mlx", "av", "tokenizers", "numpy", "fastapi", "uvicorn"}
 
 
 def test_command_tables_of_server_and_engine_agree() -> None:
-    assert server.cli.ENGINE_COMMANDS == engine.cli.COMMANDS
+    assert scribewire.server.cli.ENGINE_COMMANDS == scribewire.engine.cli.COMMANDS
 
 
 def test_top_level_help_loads_neither_engine_nor_web_server() -> None:
-    held = modules_after("from server.cli import build_parser; build_parser().format_help()")
+    held = modules_after("from scribewire.server.cli import build_parser; build_parser().format_help()")
     assert not held & {"mlx", "av", "tokenizers", "numpy", "huggingface_hub", "fastapi", "uvicorn"}
 
 
 def test_help_of_an_engine_command_loads_no_mlx() -> None:
-    held = modules_after("import engine.cli; engine.cli.build_parser().format_help()")
+    held = modules_after("import scribewire.engine.cli; scribewire.engine.cli.build_parser().format_help()")
     assert not held & {"mlx", "av", "tokenizers", "fastapi", "uvicorn"}
 
 
 def test_default_model_is_the_same_for_serve_and_transcribe() -> None:
-    parsed = engine.cli.build_parser().parse_args(["transcribe", "a.wav"])
+    parsed = scribewire.engine.cli.build_parser().parse_args(["transcribe", "a.wav"])
     assert parsed.model == Settings().model == DEFAULT_MODEL == "mlx-community/Qwen3-ASR-0.6B-8bit"
 
 
@@ -171,16 +173,16 @@ def test_readme_carries_the_table_of_settings_as_the_code_has_it() -> None:
     between = re.search(r"<!-- settings: begin -->\n(.*?)<!-- settings: end -->", readme, re.DOTALL)
     assert between is not None
     assert between[1].strip() == settings_table().strip(), (
-        "copy the output of server.settings.settings_table()"
+        "copy the output of scribewire.server.settings.settings_table()"
     )
 
 
 def test_readme_shows_only_commands_that_exist() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     known = {
-        *server.cli.OWN_COMMANDS,
-        *server.cli.CLIENT_COMMANDS,
-        *server.cli.ENGINE_COMMANDS,
+        *scribewire.server.cli.OWN_COMMANDS,
+        *scribewire.server.cli.CLIENT_COMMANDS,
+        *scribewire.server.cli.ENGINE_COMMANDS,
         "--help",
         "--version",
     }
@@ -196,7 +198,7 @@ def test_command_is_named_as_the_shell_would_find_it(tmp_path: Path, monkeypatch
     program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert server.cli.command_as_called(str(program)) == "bin/scribewire"
+    assert scribewire.server.cli.command_as_called(str(program)) == "bin/scribewire"
     monkeypatch.setenv("PATH", str(program.parent))
-    assert server.cli.command_as_called(str(program)) == "scribewire"
-    assert server.cli.command_as_called("pytest") == "scribewire"
+    assert scribewire.server.cli.command_as_called(str(program)) == "scribewire"
+    assert scribewire.server.cli.command_as_called("pytest") == "scribewire"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.doctor import WORD_ERRORS_ALLOWED, word_errors
-from engine.demo import demo_model_path, sample_recordings
+from scribewire.engine.cli.doctor import WORD_ERRORS_ALLOWED, word_errors
+from scribewire.engine.demo import demo_model_path, sample_recordings
 from tests.fakes.fake_hub import FakeHub
 from tests.unit.test_cli_processes import finished, start
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "server.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "scribewire", *map(str, arguments)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -47,7 +47,7 @@ def test_shipped_recordings_are_transcribed_and_the_demo_says_what_it_is() -> No
 def test_recording_comes_through_standard_input() -> None:
     recording = sample_recordings()[0]
     done = subprocess.run(
-        [sys.executable, "-m", "server.cli", "transcribe", "--model", "demo", "-"],
+        [sys.executable, "-m", "scribewire", "transcribe", "--model", "demo", "-"],
         cwd=PROJECT,
         input=recording.path.read_bytes(),
         capture_output=True,

@@ -11,14 +11,14 @@ from types import TracebackType
 
 import pytest
 
-from engine.cli import main
-from engine.cli.console import Console
-from engine.cli.speakers import SpeakerTeller
-from engine.demo import sample_recordings
-from engine.protocol.attribution import with_speakers
-from engine.protocol.errors import SpeakersFailed, SpeakersUnavailable
-from engine.protocol.speakers import DiarizationConfig, SpeakerOptions, SpeakerTurn
-from engine.protocol.transcript import Transcript
+from scribewire.engine.cli import main
+from scribewire.engine.cli.console import Console
+from scribewire.engine.cli.speakers import SpeakerTeller
+from scribewire.engine.demo import sample_recordings
+from scribewire.engine.protocol.attribution import with_speakers
+from scribewire.engine.protocol.errors import SpeakersFailed, SpeakersUnavailable
+from scribewire.engine.protocol.speakers import DiarizationConfig, SpeakerOptions, SpeakerTurn
+from scribewire.engine.protocol.transcript import Transcript
 from tests.fakes.fake_transcriber import FakeTranscriber
 from tests.fakes.speaker_stand_in import MODULE
 

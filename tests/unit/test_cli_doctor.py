@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.fetch import HubAccess, pull
-from engine.cli import doctor
-from engine.cli.console import Console
-from engine.cli.doctor import ChildResult, Finding, run_python, show_findings
-from engine.demo import SampleRecording
-from engine.protocol.config import DEFAULT_ALIGNER
+from scribewire.engine.checkpoint.fetch import HubAccess, pull
+from scribewire.engine.cli import doctor
+from scribewire.engine.cli.console import Console
+from scribewire.engine.cli.doctor import ChildResult, Finding, run_python, show_findings
+from scribewire.engine.demo import SampleRecording
+from scribewire.engine.protocol.config import DEFAULT_ALIGNER
 from tests.fakes.fake_hub import FakeHub, model_files
 from tests.fakes.waiting import PATIENCE_SECONDS, join
 
@@ -99,7 +99,7 @@ def test_right_text_passes_whatever_its_case_and_punctuation(recording: SampleRe
     assert finding.status == "ok"
     assert "12 of 12 words right" in finding.detail
     assert list(asked[0]) == [
-        *("-m", "engine.cli", "transcribe", "--model", "demo", "-f", "json"),
+        *("-m", "scribewire", "transcribe", "--model", "demo", "-f", "json"),
         str(recording.path),
     ]
 
@@ -179,11 +179,11 @@ def test_an_aligner_without_the_extra_names_the_languages_that_need_it(
     with FakeHub({DEFAULT_ALIGNER: model_files()}).serving() as fake:
         hub = HubAccess(fake.address, tmp_path / "cache", retry_waits_seconds=(), timeout_seconds=5)
         pull(DEFAULT_ALIGNER, hub=hub)
-    monkeypatch.setattr("engine.cli.doctor.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("scribewire.engine.cli.doctor.importlib.util.find_spec", lambda name: None)
     finding = doctor.check_word_times(hub)
     assert (finding.status, finding.remedy) == ("note", "pip install 'scribewire[cjk]'")
     assert "Japanese and Korean need nagisa and soynlp" in finding.detail
-    monkeypatch.setattr("engine.cli.doctor.importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("scribewire.engine.cli.doctor.importlib.util.find_spec", lambda name: name)
     assert doctor.check_word_times(hub).status == "ok"
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.fetch import HubAccess
-from engine.checkpoint.published import PUBLISHED_MODELS, nearest_published_ids
-from engine.cli import main
-from engine.cli.console import Console
-from engine.protocol.config import DEFAULT_ALIGNER
-from engine.text.languages import LANGUAGES
+from scribewire.engine.checkpoint.fetch import HubAccess
+from scribewire.engine.checkpoint.published import PUBLISHED_MODELS, nearest_published_ids
+from scribewire.engine.cli import main
+from scribewire.engine.cli.console import Console
+from scribewire.engine.protocol.config import DEFAULT_ALIGNER
+from scribewire.engine.text.languages import LANGUAGES
 from tests.fakes.fake_hub import FakeHub, model_files
 
 MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"

@@ -30,7 +30,7 @@ def start(hub: FakeHub, home: Path, *arguments: str, **environment: str) -> "sub
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SCRIBEWIRE_"))
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "server.cli", *arguments],
+        [sys.executable, "-m", "scribewire", *arguments],
         cwd=PROJECT,
         env=inherited | {"HF_ENDPOINT": hub.address, "HF_HOME": str(home)} | environment,
         stdout=subprocess.PIPE,

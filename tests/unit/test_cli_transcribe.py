@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import main
-from engine.cli.console import Console
-from engine.cli.transcribe import output_names
-from engine.protocol.config import Chunking, EngineConfig
-from engine.protocol.whole_file import write_whole
+from scribewire.engine.cli import main
+from scribewire.engine.cli.console import Console
+from scribewire.engine.cli.transcribe import output_names
+from scribewire.engine.protocol.config import Chunking, EngineConfig
+from scribewire.engine.protocol.whole_file import write_whole
 from tests.fakes.fake_transcriber import FakeTranscriber
 
 

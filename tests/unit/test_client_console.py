@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from server.client.console import Console, table
+from scribewire.server.client.console import Console, table
 
 
 class Terminal(io.StringIO):

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from server.client.connection import ServerConnection
-from server.client.failures import NoServer
-from server.client.proxy import proxy_for
+from scribewire.server.client.connection import ServerConnection
+from scribewire.server.client.failures import NoServer
+from scribewire.server.client.proxy import proxy_for
 from tests.fakes.receiver import Receiver
 
 PROXY = "http://proxy.example:3128"

@@ -8,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.audio.decode import BLOCK_SAMPLES, decode_audio, open_audio
-from engine.protocol.config import AudioLimits
-from engine.protocol.errors import (
-    AudioFormatUnsupported,
-    AudioParametersUnsupported,
-    AudioTooLong,
-)
+from scribewire.engine.audio.decode import BLOCK_SAMPLES, decode_audio, open_audio
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.errors import AudioFormatUnsupported, AudioParametersUnsupported, AudioTooLong
 from tests.fakes.media import LIMITS, LOSSLESS, LOSSY, aligned, encoded, riff, tones
 
 

@@ -17,11 +17,11 @@ import numpy as np
 import psutil
 import pytest
 
-from engine import decode_child
-from engine.audio.decode import decode_audio
-from engine.decode_child import EXIT_OVER_MEMORY
-from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
-from engine.protocol.decoding import (
+from scribewire.engine import decode_child
+from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.decode_child import EXIT_OVER_MEMORY
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
+from scribewire.engine.protocol.decoding import (
     DISK_FULL_CODE,
     MAX_LINE_BYTES,
     AudioBegun,
@@ -37,7 +37,7 @@ from engine.protocol.decoding import (
     parse_from_decoder,
     to_line,
 )
-from engine.protocol.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
+from scribewire.engine.protocol.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
 from tests.fakes.media import LIMITS, LOSSLESS, encoded, riff, tones
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, wait_until
 
@@ -394,7 +394,9 @@ def test_limits_are_the_systems_own(start: Callable[..., Child]) -> None:
 
 
 def test_it_loads_no_mlx_and_no_server() -> None:
-    program = "import sys, engine.decode_child; print(*{name.partition('.')[0] for name in sys.modules})"
+    program = (
+        "import sys, scribewire.engine.decode_child; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=PROJECT,
@@ -423,9 +425,9 @@ def test_it_does_not_outlive_a_front_that_is_killed(tmp_path: Path, hours: Path,
     (tmp_path / "samples").touch()
     program = f"""
 import os, signal, sys, time
-from engine.protocol.config import AudioLimits
-from engine.protocol.decoding import Decode, DecodeLimits, to_line
-from engine.protocol.launch import start_decode_child
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.decoding import Decode, DecodeLimits, to_line
+from scribewire.engine.protocol.launch import start_decode_child
 handle = start_decode_child(DecodeLimits())
 os.read(handle.pipe.fileno(), 1000)
 if {is_busy}:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.audio import decode
-from engine.audio.decode import decode_audio
-from engine.protocol.config import AudioLimits
-from engine.protocol.errors import (
+from scribewire.engine.audio import decode
+from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.errors import (
     AudioEmpty,
     AudioError,
     AudioFormatUnsupported,

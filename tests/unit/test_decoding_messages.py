@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from engine.protocol.config import AudioLimits
-from engine.protocol.decoding import (
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.decoding import (
     AudioBegun,
     Decode,
     Decoded,

@@ -10,10 +10,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.align import Aligner, AlignmentPlanner, AlignmentTask
-from engine.checkpoint.load import read_checkpoint
-from engine.demo import SampleRecording, demo_aligner_path, demo_model_path, sample_recordings
-from engine.protocol.transcript import Word
+from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.demo import SampleRecording, demo_aligner_path, demo_model_path, sample_recordings
+from scribewire.engine.protocol.transcript import Word
 
 FOLDER = demo_aligner_path()
 # What flite says of its own utterance: the English recording is its voice slt, 0.3 s of silence before it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.protocol.messages import (
+from scribewire.engine.protocol.messages import (
     AudioEnded,
     AudioSource,
     Cancel,
@@ -17,7 +17,7 @@ from engine.protocol.messages import (
     ToWorker,
     Transcribe,
 )
-from server.engine_watchdog import WatchLimits, WorkerWatch
+from scribewire.server.engine_watchdog import WatchLimits, WorkerWatch
 
 LIMITS = WatchLimits(stall_seconds=60.0, stall_chunks=10.0)
 

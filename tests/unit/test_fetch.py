@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.fetch import HubAccess, check_model_folder, pull, resolve_model
-from engine.protocol.errors import DownloadFailed, ModelIncomplete, ModelNotFound
+from scribewire.engine.checkpoint.fetch import HubAccess, check_model_folder, pull, resolve_model
+from scribewire.engine.protocol.errors import DownloadFailed, ModelIncomplete, ModelNotFound
 from tests.fakes.fake_hub import COMMIT, FakeHub, etag_of, model_files, safetensors_bytes
 
 MODEL = "someone/Small-ASR"
@@ -85,7 +85,7 @@ def test_second_pull_resumes_where_the_first_broke_off(hub: FakeHub, tmp_path: P
 def test_download_without_a_bar_says_in_the_log_how_far_it_is(
     hub: FakeHub, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level("INFO", logger="engine.checkpoint.download"):
+    with caplog.at_level("INFO", logger="scribewire.engine.checkpoint.download"):
         resolve_model(MODEL, download=True, hub=access(hub, tmp_path))
     assert f"downloading {MODEL}: 0 of 0 MB (0 %)" in caplog.messages
 

@@ -9,9 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.model import few_rows
-from engine.model.few_rows import QuantizedMatrix
-from engine.model.projection import QuantizedTensor, Weights
+from scribewire.engine.model import few_rows
+from scribewire.engine.model.few_rows import QuantizedMatrix
+from scribewire.engine.model.projection import QuantizedTensor, Weights
 from tests.fakes.cuda_on_cpu import CpuKernel
 from tests.fakes.tiny_decoder import PLAIN
 

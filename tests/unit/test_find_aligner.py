@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.aligners import find_aligner
-from engine.checkpoint.fetch import HubAccess, pull
-from engine.demo import demo_aligner_path
-from engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
-from engine.protocol.errors import AlignerMissing
+from scribewire.engine.checkpoint.aligners import find_aligner
+from scribewire.engine.checkpoint.fetch import HubAccess, pull
+from scribewire.engine.demo import demo_aligner_path
+from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
+from scribewire.engine.protocol.errors import AlignerMissing
 from tests.fakes.fake_hub import FakeHub, model_files
 
 OTHER = "Qwen/Qwen3-ForcedAligner-0.6B"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.group_commit import Effects, GroupCommitWriter
-from server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
-from server.jobs.store import JobStoreDiskFull, JobStoreFull, JobStoreUnavailable
+from scribewire.server.jobs.group_commit import Effects, GroupCommitWriter
+from scribewire.server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
+from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreFull, JobStoreUnavailable
 from tests.fakes.waiting import PATIENCE_SECONDS, run
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.jobs.job import Job, JobEvent
-from server.jobs.store import (
+from scribewire.server.jobs.job import Job, JobEvent
+from scribewire.server.jobs.store import (
     DAY_SECONDS,
     CursorInvalid,
     DataFolderInUse,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from engine.protocol.config import Chunking, TranscribeOptions
-from server.jobs.serialization import options_from_json, options_to_json
+from scribewire.engine.protocol.config import Chunking, TranscribeOptions
+from scribewire.server.jobs.serialization import options_from_json, options_to_json
 
 
 def test_options_come_back_as_they_were() -> None:

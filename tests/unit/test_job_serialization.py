@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from engine.protocol.config import TranscribeOptions
-from engine.protocol.speakers import SpeakerOptions
-from engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word
-from server.jobs.serialization import (
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.speakers import SpeakerOptions
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word
+from scribewire.server.jobs.serialization import (
     options_from_json,
     options_to_json,
     transcript_from_json,

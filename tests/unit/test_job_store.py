@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol.config import TranscribeOptions
-from server.jobs.job import JobEvent, Submission
-from server.jobs.store import (
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.server.jobs.job import JobEvent, Submission
+from scribewire.server.jobs.store import (
     LEASE_OVER,
     IdempotencyConflict,
     JobNotRetryable,

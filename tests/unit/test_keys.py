@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.keys import (
+from scribewire.server.keys import (
     RECHECK_SECONDS,
     SECRET_PREFIX,
     KeyStore,
@@ -21,7 +21,7 @@ from server.keys import (
     check_bind_is_safe,
     is_loopback,
 )
-from server.settings import Settings
+from scribewire.server.settings import Settings
 from tests.fakes.waiting import join
 
 

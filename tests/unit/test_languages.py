@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from engine.protocol.errors import LanguageUnknown
-from engine.text.languages import LANGUAGES, Language, iso_code, joins_without_space, resolve_language
+from scribewire.engine.protocol.errors import LanguageUnknown
+from scribewire.engine.text.languages import (
+    LANGUAGES,
+    Language,
+    iso_code,
+    joins_without_space,
+    resolve_language,
+)
 
 PUBLISHED_ORDER = (
     "Chinese English Cantonese Arabic German French Spanish Portuguese Indonesian Italian Korean Russian Thai "

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from engine.live_text import LiveText, continued
-from engine.protocol.transcript import TokenLogprob
-from engine.text.joining import join_texts
+from scribewire.engine.live_text import LiveText, continued
+from scribewire.engine.protocol.transcript import TokenLogprob
+from scribewire.engine.text.joining import join_texts
 
 
 class Sent:

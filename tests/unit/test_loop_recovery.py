@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.audio.decode import decode_audio
-from engine.demo import demo_model_path
-from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
-from engine.recording_work import Listener, TranscribeItem
-from engine.transcriber import Transcriber
+from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
+from scribewire.engine.recording_work import Listener, TranscribeItem
+from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import uniform
 from tests.fakes.scripted_model import Script, ScriptedModel
 

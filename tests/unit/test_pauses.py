@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engine.audio.pauses import LEAD_SECONDS, TRAIL_SECONDS, PauseSplitter
-from engine.audio.split import MIN_CHUNK_SAMPLES, Chunk
+from scribewire.engine.audio.pauses import LEAD_SECONDS, TRAIL_SECONDS, PauseSplitter
+from scribewire.engine.audio.split import MIN_CHUNK_SAMPLES, Chunk
 
 RATE_HZ = 16_000
 Samples = npt.NDArray[np.float32]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engine.audio.decode import decode_audio, prepare_samples
-from engine.protocol.config import AudioLimits
-from engine.protocol.errors import (
+from scribewire.engine.audio.decode import decode_audio, prepare_samples
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.errors import (
     AudioEmpty,
     AudioError,
     AudioParametersUnsupported,

@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from engine.checkpoint.layouts import (
+from scribewire.engine.checkpoint.layouts import (
     QUANTIZED_BITS,
     canonical_name,
     expected_shapes,
@@ -22,10 +22,10 @@ from engine.checkpoint.layouts import (
     is_convolution_kernel,
     kernel_needs_transposing,
 )
-from engine.checkpoint.load import read_checkpoint
-from engine.model.config import AudioConfig, ConfigError, ModelConfig, TextConfig
-from engine.model.projection import QuantizedTensor
-from engine.protocol.errors import CheckpointMismatch
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.model.config import AudioConfig, ConfigError, ModelConfig, TextConfig
+from scribewire.engine.model.projection import QuantizedTensor
+from scribewire.engine.protocol.errors import CheckpointMismatch
 from tests.fakes.random_model import LAYOUTS, Layout, Sizes, make_config, plan_tensors, published_name
 
 _SHARED: dict[str, Any] = {

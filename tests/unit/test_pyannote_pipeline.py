@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.protocol.speakers import DiarizationConfig
-from engine.speakers.child import PipelineUnavailable
+from scribewire.engine.protocol.speakers import DiarizationConfig
+from scribewire.engine.speakers.child import PipelineUnavailable
 
 pytestmark = pytest.mark.torch
 
@@ -63,7 +63,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     (package / "__init__.py").write_text(STAND_IN)
     (package / "telemetry.py").write_text(TELEMETRY)
     monkeypatch.syspath_prepend(tmp_path)
-    ours = ("pyannote.audio", "engine.speakers.pyannote_pipeline")
+    ours = ("pyannote.audio", "scribewire.engine.speakers.pyannote_pipeline")
     yield importlib.import_module(ours[0]), importlib.import_module(ours[1])
     for name in [one for one in sys.modules if one.startswith(ours)]:
         del sys.modules[name]

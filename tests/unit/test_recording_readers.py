@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
-from engine.protocol.errors import AudioError
-from engine.recording_readers import Look, RecordingReaders
-from engine.recording_work import RecordingWork, TranscribeItem
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
+from scribewire.engine.protocol.errors import AudioError
+from scribewire.engine.recording_readers import Look, RecordingReaders
+from scribewire.engine.recording_work import RecordingWork, TranscribeItem
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 

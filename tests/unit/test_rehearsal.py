@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import Transcriber, pipeline, rehearsal
-from engine.batching.limits import BatchLimits
-from engine.batching.step import RunningBatch
-from engine.protocol.config import EngineConfig
-from engine.protocol.errors import EngineFault, EngineUnavailable
-from engine.resident import ResidentModel
+from scribewire import Transcriber
+from scribewire.engine import pipeline, rehearsal
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.errors import EngineFault, EngineUnavailable
+from scribewire.engine.resident import ResidentModel
 from tests.fakes.tiny_model import write_tiny_model
 
 ROOMY = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=8192)

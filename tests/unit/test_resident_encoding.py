@@ -6,8 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.protocol.config import EngineConfig
-from engine.resident import ResidentModel
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.resident import ResidentModel
 
 
 def test_encoding_is_waited_for_on_the_cpu_and_handed_over_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

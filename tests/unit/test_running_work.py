@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.audio.recording import PcmFile
-from engine.protocol.config import EngineConfig
-from engine.protocol.errors import (
+from scribewire.engine.audio.recording import PcmFile
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.errors import (
     AudioTooShort,
     AudioUndecodable,
     AudioUnreadable,
@@ -26,9 +26,9 @@ from engine.protocol.errors import (
     PromptTooLong,
     RequestCancelled,
 )
-from engine.protocol.transcript import TokenLogprob, Transcript
-from engine.recording_work import Listener, RecordingWork, TranscribeItem
-from engine.transcriber import Transcriber
+from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
+from scribewire.engine.recording_work import Listener, RecordingWork, TranscribeItem
+from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import uniform
 from tests.fakes.scripted_model import Script, ScriptedModel
 from tests.fakes.tiny_model import write_tiny_model

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import URGENT_CHUNKS, Move, Scheduler, Ticket
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import URGENT_CHUNKS, Move, Scheduler, Ticket
 from tests.unit.scheduler_desk import Desk, names
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
 
 LIMITS = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=1000)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import Move, Ticket
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import Move, Ticket
 from tests.unit.scheduler_desk import Desk, names
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.protocol.config import DEFAULT_MODEL
-from server.settings import (
+from scribewire.engine.protocol.config import DEFAULT_MODEL
+from scribewire.server.settings import (
     Settings,
     SettingsError,
     add_config_argument,
@@ -24,7 +24,9 @@ from server.settings import (
 def nothing_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("SCRIBEWIRE_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("server.settings.default_config_file", lambda: tmp_path / "none" / "scribewire.toml")
+    monkeypatch.setattr(
+        "scribewire.server.settings.default_config_file", lambda: tmp_path / "none" / "scribewire.toml"
+    )
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -58,7 +60,7 @@ def test_config_file_is_found_by_the_environment_and_by_its_usual_place(
     file = tmp_path / "scribewire.toml"
     file.write_text("port = 1001\n")
     assert Settings.from_sources(environ={"SCRIBEWIRE_CONFIG": str(file)}).port == 1001
-    monkeypatch.setattr("server.settings.default_config_file", lambda: file)
+    monkeypatch.setattr("scribewire.server.settings.default_config_file", lambda: file)
     assert Settings.from_sources().port == 1001
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 from pyannote.core import Annotation, Segment
 
-from engine.speakers.labels import Found, _letters, turns_of
+from scribewire.engine.speakers.labels import Found, _letters, turns_of
 
 ANN, BOB, CAM = np.array([1.0, 0.0, 0.1]), np.array([0.0, 1.0, 0.1]), np.array([0.1, 0.1, 1.0])
 

@@ -9,19 +9,15 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.batching.gain import (
-    DOUBT_PER_DRIFT,
-    Measured,
-    Plan,
-)
-from engine.batching.gauging import wide_drift
-from engine.batching.sequence import Ending, Replay, Sequence
-from engine.batching.step import RunningBatch
-from engine.checkpoint.load import load_checkpoint
-from engine.device import HostProducts
-from engine.model.asr import SpeechModel
-from engine.model.projection import Projection
-from engine.text.repetition import LoopGuard
+from scribewire.engine.batching.gain import DOUBT_PER_DRIFT, Measured, Plan
+from scribewire.engine.batching.gauging import wide_drift
+from scribewire.engine.batching.sequence import Ending, Replay, Sequence
+from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.checkpoint.load import load_checkpoint
+from scribewire.engine.device import HostProducts
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.projection import Projection
+from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
 from tests.unit.guessing import (
     GAINING,

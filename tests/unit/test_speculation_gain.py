@@ -11,9 +11,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine import Transcriber
-from engine.batching.drafting import check_pair
-from engine.batching.gain import (
+from scribewire import Transcriber
+from scribewire.engine.batching.drafting import check_pair
+from scribewire.engine.batching.gain import (
     DOUBT_PER_DRIFT,
     GUESS_COUNTS,
     Measured,
@@ -21,16 +21,16 @@ from engine.batching.gain import (
     choose_plan,
     tokens_per_round,
 )
-from engine.batching.gauging import Gauge, measure_pair
-from engine.batching.sequence import Marks
-from engine.batching.speculation import Speculator
-from engine.device import HostProducts
-from engine.model.asr import SpeechModel
-from engine.protocol.config import EngineConfig
-from engine.protocol.errors import OptionInvalid
-from engine.recording_work import TranscribeItem
-from engine.resident import ResidentModel
-from engine.text.tokenizer import Tokenizer
+from scribewire.engine.batching.gauging import Gauge, measure_pair
+from scribewire.engine.batching.sequence import Marks
+from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.device import HostProducts
+from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.errors import OptionInvalid
+from scribewire.engine.recording_work import TranscribeItem
+from scribewire.engine.resident import ResidentModel
+from scribewire.engine.text.tokenizer import Tokenizer
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import OTHER_CHOICES
 from tests.fakes.tiny_model import write_tiny_model

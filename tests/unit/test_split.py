@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engine.audio.split import (
+from scribewire.engine.audio.split import (
     MIN_CHUNK_SAMPLES,
     Chunk,
     StreamingSplitter,

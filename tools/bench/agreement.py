@@ -11,10 +11,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.config import EngineConfig
-from engine.protocol.transcript import Transcript
-from engine.recording_work import TranscribeItem
-from engine.transcriber import Transcriber
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.recording_work import TranscribeItem
+from scribewire.engine.transcriber import Transcriber
 from tools.bench.clips import speech
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 

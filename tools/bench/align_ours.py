@@ -15,14 +15,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from engine.align import Aligner, AlignmentPlanner, AlignmentTask
-from engine.batch_limits import batch_limits
-from engine.batching.scheduler import Move, Scheduler, Ticket
-from engine.bench.measuring import versions
-from engine.checkpoint.load import read_checkpoint
-from engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
-from engine.memory import apply_limits, choose_limits, read_machine
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.batch_limits import batch_limits
+from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.bench.measuring import versions
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
+from scribewire.engine.memory import apply_limits, choose_limits, read_machine
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 from tools.bench.answering import answer_requests
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.bench.audio import speech
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.bench.audio import speech
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 WORDS_PER_SECOND = 2.5  # 150 a minute, as people talk
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.config import TranscribeOptions
-from server.jobs.job import StoredAudio, Submission
-from server.jobs.sqlite_store import SqliteJobStore
-from server.jobs.store import StoreRules
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.server.jobs.job import StoredAudio, Submission
+from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.store import StoreRules
 from tools.bench.measuring import machine, show, summary, write_result
 
 QUEUED = 10_000

@@ -27,19 +27,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.audio.mel import log_mel
-from engine.batching.drafting import ModelDrafter
-from engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from engine.batching.gain import GUESS_COUNTS, Measured, Plan, choose_plan
-from engine.batching.gauging import measure_pair, wide_drift
-from engine.batching.sequence import Sequence
-from engine.batching.speculation import Speculator
-from engine.batching.step import RunningBatch
-from engine.checkpoint.layouts import expected_shapes
-from engine.demo import demo_model_path
-from engine.model.config import ModelConfig
-from engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, TranscribeOptions
-from engine.resident import ResidentModel
+from scribewire.engine.audio.mel import log_mel
+from scribewire.engine.batching.drafting import ModelDrafter
+from scribewire.engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
+from scribewire.engine.batching.gain import GUESS_COUNTS, Measured, Plan, choose_plan
+from scribewire.engine.batching.gauging import measure_pair, wide_drift
+from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.checkpoint.layouts import expected_shapes
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.model.config import ModelConfig
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, TranscribeOptions
+from scribewire.engine.resident import ResidentModel
 from tests.fakes.rigged_draft import RiggedDrafter
 from tools.bench.clips import speech
 from tools.bench.measuring import machine, summary, write_result

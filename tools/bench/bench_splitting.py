@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.audio.pauses import PauseSplitter
-from engine.audio.recording import OpenRecording
-from engine.audio.split import Chunk, StreamingSplitter
-from engine.audio.vad import DetectorProcess, SileroDetector, voice_splitter
-from engine.demo import sample_recordings
-from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, Chunking
+from scribewire.engine.audio.pauses import PauseSplitter
+from scribewire.engine.audio.recording import OpenRecording
+from scribewire.engine.audio.split import Chunk, StreamingSplitter
+from scribewire.engine.audio.vad import DetectorProcess, SileroDetector, voice_splitter
+from scribewire.engine.demo import sample_recordings
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, Chunking
 from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 HOUR_SECONDS = 3600.0

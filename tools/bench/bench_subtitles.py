@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.protocol.transcript import Segment
-from engine.subtitles import Cue, cues_from_segments, render_srt, render_vtt
+from scribewire.engine.protocol.transcript import Segment
+from scribewire.engine.subtitles import Cue, cues_from_segments, render_srt, render_vtt
 from tests.fakes.subtitle_speech import long_transcript
 from tools.bench.measuring import machine, show, summary, write_result
 

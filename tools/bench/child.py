@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from engine.bench.process import PROJECT, START_TIMEOUT_SECONDS, ChildFailed, last_words
+from scribewire.engine.bench.process import IMPORT_FOLDER, START_TIMEOUT_SECONDS, ChildFailed, last_words
 
 __all__ = ["Child", "ChildFailed", "child", "run_to_end"]
 
@@ -63,7 +63,7 @@ class Child:
 
 
 @contextmanager
-def child(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> Iterator[Child]:
+def child(name: str, command: Sequence[str], *, runs_in: Path = IMPORT_FOLDER) -> Iterator[Child]:
     """Start a process and wait until it is ready; it is killed at the end. Raises ChildFailed."""
     begun_at_seconds = time.perf_counter()
     with (
@@ -83,7 +83,7 @@ def child(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> Iter
             process.kill()
 
 
-def run_to_end(name: str, command: Sequence[str], *, runs_in: Path = PROJECT) -> str:
+def run_to_end(name: str, command: Sequence[str], *, runs_in: Path = IMPORT_FOLDER) -> str:
     """What a process writes on stdout; raises ChildFailed when it fails."""
     with (
         tempfile.TemporaryFile() as stderr,

@@ -1,12 +1,14 @@
-"""Clips of an exact length, as the benchmark command makes them (engine.bench.audio), and uploads at other rates."""
+"""Clips of an exact length, as the benchmark command makes them (scribewire.engine.bench.audio), and uploads at
+other rates.
+"""
 
 import wave
 from pathlib import Path
 
 import numpy as np
 
-from engine.bench.audio import speech, write_wav
-from engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.bench.audio import speech, write_wav
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 
 __all__ = ["speech", "write_upload", "write_wav"]
 

@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from engine.protocol.launch import WORKER_MODULE
-from engine.protocol.messages import Failed, Started
-from server.app import create_app
-from server.serve import DrainingServer, uvicorn_config
+from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.protocol.messages import Failed, Started
+from scribewire.server.app import create_app
+from scribewire.server.serve import DrainingServer, uvicorn_config
 from tests.fakes.running_server import RunningServer
 from tests.fakes.watched_server import WatchedEngine, send
 from tools.bench.clips import write_wav

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from engine.audio.decode import decode_audio
-from engine.demo import demo_model_path
-from engine.protocol.config import AudioLimits
+from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.demo import demo_model_path
+from scribewire.engine.protocol.config import AudioLimits
 from tests.fakes.front_server import FrontServer, front_server
 from tools.bench.clips import write_wav
 from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 from unittest.mock import patch
 
-from engine.protocol.config import EngineConfig
-from server import cli, serve, settings
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.server import cli, serve, settings
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.audio.recording import OpenRecording, PcmFile
-from engine.demo import sample_recordings
-from engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
-from engine.protocol.process_memory import resident_bytes
-from engine.recording_work import Listener, TranscribeItem
-from engine.transcriber import Transcriber
+from scribewire.engine.audio.recording import OpenRecording, PcmFile
+from scribewire.engine.demo import sample_recordings
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
+from scribewire.engine.protocol.process_memory import resident_bytes
+from scribewire.engine.recording_work import Listener, TranscribeItem
+from scribewire.engine.transcriber import Transcriber
 from tests.fakes.scripted_model import ScriptedModel
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.bench import measuring as owners
-from engine.bench.measuring import machine, quantile, versions
+from scribewire.engine.bench import measuring as owners
+from scribewire.engine.bench.measuring import machine, quantile, versions
 
 __all__ = ["machine", "ratio", "show", "summary", "versions", "write_result"]
 

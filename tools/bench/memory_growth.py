@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from engine.memory import memory_use
-from engine.transcriber import TranscribeItem, Transcriber
+from scribewire.engine.memory import memory_use
+from scribewire.engine.transcriber import TranscribeItem, Transcriber
 from tools.bench.clips import speech
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.bench.serving import Caller, RequestFailed, ServerAddress
+from scribewire.engine.bench.serving import Caller, RequestFailed, ServerAddress
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from engine.batching.scheduler import Move
-from engine.bench.audio import speech, write_wav
-from engine.bench.measuring import quantile
-from engine.pipeline import Pipeline
-from engine.protocol.config import EngineConfig
-from engine.transcriber import Transcriber
+from scribewire.engine.batching.scheduler import Move
+from scribewire.engine.bench.audio import speech, write_wav
+from scribewire.engine.bench.measuring import quantile
+from scribewire.engine.pipeline import Pipeline
+from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.transcriber import Transcriber
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 TOLD_ONE_BY_ONE = 40

@@ -1,6 +1,7 @@
 """The process that is measured, for developers: `python -m tools.bench.network_side PART JSON`.
 
-As `engine.bench.measured`, and besides its parts encoder, prefill, and how many kernels a decode step starts.
+As `scribewire.engine.bench.measured`, and besides its parts encoder, prefill, and how many kernels a decode step
+starts.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.audio.mel import log_mel_batch
-from engine.batching.step import prefill
-from engine.bench.audio import speech
-from engine.bench.measured import MEASURES, Found, Networks, Say, main, measure_step, memory
-from engine.bench.measuring import summary
+from scribewire.engine.audio.mel import log_mel_batch
+from scribewire.engine.batching.step import prefill
+from scribewire.engine.bench.audio import speech
+from scribewire.engine.bench.measured import MEASURES, Found, Networks, Say, main, measure_step, memory
+from scribewire.engine.bench.measuring import summary
 from tools.bench.launches import counted_evaluations, started_kernels
 
 

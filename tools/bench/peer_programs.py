@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import engine.batching
-from engine.bench.serving import ServerAddress
+import scribewire.engine.batching
+from scribewire.engine.bench.serving import ServerAddress
 from tools.bench.child import Child, ChildFailed, child, run_to_end
 from tools.bench.peer_server import free_port, peer_server
 
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
-_FORCING_FILE = Path(engine.batching.__file__).resolve().parent / "forcing.py"
+_FORCING_FILE = Path(scribewire.engine.batching.__file__).resolve().parent / "forcing.py"
 _TRY_REPEATS, _TRY_TIMEOUT_SECONDS = 3, 120.0
 
 INSTALL = {

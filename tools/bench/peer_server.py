@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, last_words
-from engine.bench.serving import ServerAddress
+from scribewire.engine.bench.process import START_TIMEOUT_SECONDS, ChildFailed, last_words
+from scribewire.engine.bench.serving import ServerAddress
 
 _STOP_SECONDS = 20.0
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from engine.checkpoint.load import read_checkpoint
-from engine.model.projection import QuantizedTensor
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.model.projection import QuantizedTensor
 
 _COPIED = (
     "vocab.json",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from engine.bench.plan import Plan, PlanInvalid, setting
+from scribewire.engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
+from scribewire.engine.bench.plan import Plan, PlanInvalid, setting
 from tools.bench.sizes import RECIPES, SIZES
 
 PARTS = ("limits", "load", "encoder", "prefill", "step", "clip", "clients", "long", "middle")
@@ -28,9 +28,9 @@ class ComparingPlan(Plan):
 
     random: a size's name, for random weights in `recipe`; the model is then not used.
     keep: a folder in which random models are kept for the next run; None makes and removes them.
-    tokens_per_second: forces token counts of about this rate (see engine.batching.forcing); 0 lets the model end.
-    peers: names of peers to compare with; peer_pythons: interpreters that may have them, the first that has counts.
-    peer_batches: batch sizes of mlx-audio's long-file path, the fastest of which counts.
+    tokens_per_second: forces token counts of about this rate (see scribewire.engine.batching.forcing); 0 lets the
+    model end. peers: names of peers to compare with; peer_pythons: interpreters that may have them, the first that
+    has counts. peer_batches: batch sizes of mlx-audio's long-file path, the fastest of which counts.
     """
 
     parts: tuple[str, ...] = PARTS

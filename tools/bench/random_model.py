@@ -15,8 +15,8 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from engine.checkpoint.layouts import expected_shapes
-from engine.model.config import ModelConfig
+from scribewire.engine.checkpoint.layouts import expected_shapes
+from scribewire.engine.model.config import ModelConfig
 from tools.bench.sizes import (
     ALIGNER_SIZES,
     GENERATION,

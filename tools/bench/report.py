@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from engine.bench import report as owners
-from engine.bench.measuring import OURS, shown_seconds
-from engine.bench.report import Found, Row, Rows, aligned, counted, rows, timed
+from scribewire.engine.bench import report as owners
+from scribewire.engine.bench.measuring import OURS, shown_seconds
+from scribewire.engine.bench.report import Found, Row, Rows, aligned, counted, rows, timed
 
 
 def table(document: Found) -> list[str]:

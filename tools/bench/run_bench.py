@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine.bench.process import PROJECT
+from scribewire.engine.bench.process import IMPORT_FOLDER
 from tools.bench.child import Child, child
 from tools.bench.clips import speech, write_upload, write_wav
 from tools.bench.measuring import machine, show, summary, write_result
@@ -117,8 +117,8 @@ def measure_command(model: str, ten: Path) -> dict[str, Any]:
     for _ in range(3):
         started = time.perf_counter()
         subprocess.run(
-            [sys.executable, "-m", "server.cli", "transcribe", "--model", model, str(ten)],
-            cwd=PROJECT,
+            [sys.executable, "-m", "scribewire", "transcribe", "--model", model, str(ten)],
+            cwd=IMPORT_FOLDER,
             check=True,
             capture_output=True,
         )
@@ -155,7 +155,7 @@ def _running_server(model: str, data: Path) -> Iterator[tuple[str, list[float]]]
     command = [
         sys.executable,
         "-m",
-        "server.cli",
+        "scribewire",
         "serve",
         "--model",
         model,
@@ -169,7 +169,7 @@ def _running_server(model: str, data: Path) -> Iterator[tuple[str, list[float]]]
     ]
     engine_seconds: list[float] = []
     with subprocess.Popen(
-        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=IMPORT_FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         log = threading.Thread(target=_follow_log, args=(process, engine_seconds), daemon=True)

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.bench.audio import speech, write_wav
-from engine.bench.runner import Found, Note, Results, Runner
-from engine.bench.serving import ServerAddress, scribewire_server
+from scribewire.engine.bench.audio import speech, write_wav
+from scribewire.engine.bench.runner import Found, Note, Results, Runner
+from scribewire.engine.bench.serving import ServerAddress, scribewire_server
 from tools.bench.child import ChildFailed, run_to_end
 from tools.bench.peer_programs import AS_GIVEN, Peer, absent, prepare, python_with
 from tools.bench.plan import COMPARED_PARTS, ComparingPlan
@@ -123,5 +123,5 @@ def _device(document: Found) -> str:
     """`cpu` or `gpu`: what `auto` came to, asked of a process that loads no model."""
     if "engine" in document:
         return str(document["engine"]["device"])
-    asked = "from engine.device import *; print(device_name(choose_device('auto')))"
+    asked = "from scribewire.engine.device import *; print(device_name(choose_device('auto')))"
     return run_to_end("asking for the device", [sys.executable, "-c", asked]).strip()

@@ -8,8 +8,8 @@ import argparse
 import time
 from pathlib import Path
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
 from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 ROWS, STEPS, STEPS_PER_END, TARGET = 64, 5000, 2, 0.3e-3

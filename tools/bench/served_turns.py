@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from engine.bench.audio import distinct_clips
-from engine.bench.serving import closed_loop, scribewire_server
+from scribewire.engine.bench.audio import distinct_clips
+from scribewire.engine.bench.serving import closed_loop, scribewire_server
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 from tools.bench.move_profile import show_turns, table
 from tools.bench.timed_worker import TURNS_FILE

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.bench.audio import distinct_clips, speech, wav_seconds
-from engine.bench.measuring import OURS, shown_seconds, summary
-from engine.bench.runner import LONG_TIMEOUT_SECONDS, Runner
-from engine.bench.serving import Caller, Load, RequestFailed, closed_loop, summary_of_loads
+from scribewire.engine.bench.audio import distinct_clips, speech, wav_seconds
+from scribewire.engine.bench.measuring import OURS, shown_seconds, summary
+from scribewire.engine.bench.runner import LONG_TIMEOUT_SECONDS, Runner
+from scribewire.engine.bench.serving import Caller, Load, RequestFailed, closed_loop, summary_of_loads
 from tools.bench.child import Child, ChildFailed, child
 from tools.bench.measuring import ratio
 from tools.bench.middle import short_in_the_middle

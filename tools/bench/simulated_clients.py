@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from engine.batching.limits import BatchLimits
-from engine.batching.scheduler import Move, Scheduler, Ticket
-from engine.bench.measuring import quantile
+from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.bench.measuring import quantile
 from tools.bench.measuring import RESULTS_FOLDER, write_result
 
 PROMPT_TOKENS, RESERVED_TOKENS = 150, 300

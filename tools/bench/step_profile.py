@@ -19,9 +19,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from engine.batching.sequence import Marks
-from engine.batching.step import RunningBatch
-from engine.bench.measured import Networks
+from scribewire.engine.batching.sequence import Marks
+from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.bench.measured import Networks
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 
 STEPS, WARM_STEPS, SHOWN = 20, 12, 14

@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from unittest.mock import patch
 
-from server import serve
+from scribewire.server import serve
 from tools.bench import forced_serve
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from engine import worker
-from engine.protocol.config import EngineConfig
+from scribewire.engine import worker
+from scribewire.engine.protocol.config import EngineConfig
 from tools.bench.move_profile import Turns, timed_turns
 
 TURNS_FILE = "BENCH_TURNS"

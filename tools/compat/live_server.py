@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from engine.demo import demo_aligner_path
-from server.keys import KeyStore
+from scribewire.engine.demo import demo_aligner_path
+from scribewire.server.keys import KeyStore
 from tests.fakes.tiny_aligner import write_tiny_aligner
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ class ServerFailed(Exception):
 class LiveServer:
     """One server process. `url` is known once the context is entered."""
 
-    def __init__(self, data: Path, *flags: str, program: str = "server.cli") -> None:
+    def __init__(self, data: Path, *flags: str, program: str = "scribewire") -> None:
         """flags: further ones of `serve`. program: the module that is the command."""
         self.data = data
         self._program = program

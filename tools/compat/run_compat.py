@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.demo import sample_recordings
+from scribewire.engine.demo import sample_recordings
 from tools.compat.catalog import Client, ClientUnknown, chosen_clients
 from tools.compat.environments import Environment, EnvironmentRefused, Environments
 from tools.compat.fault_proxy import FaultProxy

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.demo import sample_recordings
+from scribewire.engine.demo import sample_recordings
 from tools.compat.catalog import Client
 from tools.compat.environments import Environment, EnvironmentRefused, Environments
 from tools.compat.live_server import PROJECT, LiveServer, ServerFailed, own_environment

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 
-import server.app
-from server.cli import main
-from server.settings import Settings
-from server.speakers import Speakers
+import scribewire.server.app
+from scribewire.server.cli import main
+from scribewire.server.settings import Settings
+from scribewire.server.speakers import Speakers
 from tests.fakes.speaker_stand_in import MODULE
 
 
@@ -25,5 +25,5 @@ class StandInSpeakers(Speakers):
 
 
 if __name__ == "__main__":
-    vars(server.app)["Speakers"] = StandInSpeakers
+    vars(scribewire.server.app)["Speakers"] = StandInSpeakers
     sys.exit(main())

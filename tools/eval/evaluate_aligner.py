@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine import demo
-from engine.align import Aligner, AlignmentPlanner, AlignmentTask
-from engine.checkpoint.load import read_checkpoint
-from engine.protocol.errors import EngineError
+from scribewire.engine import demo
+from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.protocol.errors import EngineError
 from tools.demo_model import speech
 from tools.demo_model.alignment.timed_speech import TimedSpeaker
 from tools.eval import provenance

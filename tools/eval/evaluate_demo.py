@@ -1,8 +1,8 @@
 """Measures the bundled demo model on synthetic speech that its training never saw.
 
 Speaks the hand-written sentences beside this file with the recipe's synthesizers (Debian: flite, espeak-ng),
-transcribes every clip through the shipped engine, one clip a call, and writes the figures as JSON. Nothing is
-normalized on the way, no clip is left out, and no figure is written when a clip could not be made.
+transcribes every clip through the shipped scribewire.engine, one clip a call, and writes the figures as JSON.
+Nothing is normalized on the way, no clip is left out, and no figure is written when a clip could not be made.
 
 Exit code: 0 when every target of the sets that ran is met, 1 when one is missed, 2 when it cannot run.
 """
@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import engine
-from engine import demo
-from engine.protocol.config import ModelInfo
-from engine.protocol.errors import EngineError
+import scribewire.engine
+from scribewire.engine import demo
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.engine.protocol.errors import EngineError
 from tools.demo_model import speech, text
 from tools.eval import provenance
 from tools.eval.clips import LANGUAGES, SAMPLE_RATE, Clip, NoFittingVoice, Studio, read_sentences, remembered
@@ -67,7 +67,7 @@ SET_SIZES = {
 
 @dataclass(frozen=True)
 class Heard:
-    """What the engine says about one clip."""
+    """What the scribewire.engine says about one clip."""
 
     text: str
     language: str | None
@@ -215,7 +215,7 @@ def _measure(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, An
         seed=options.seed,
     )
     trained = {code: _training_words(language) for code, language in LANGUAGES.items()}
-    with engine.Transcriber(options.model) as transcriber:
+    with scribewire.engine.Transcriber(options.model) as transcriber:
         recognize = _recognizer(transcriber)
         # Now, not after the run: a file replaced meanwhile is not what was measured.
         model = _model_entry(options.model, transcriber.info)
@@ -232,8 +232,8 @@ def _training_words(language: str) -> TrainingWords:
     )
 
 
-def _recognizer(transcriber: engine.Transcriber) -> Recognize:
-    """The shipped engine, warmed by one second of silence that is not counted."""
+def _recognizer(transcriber: scribewire.engine.Transcriber) -> Recognize:
+    """The shipped scribewire.engine, warmed by one second of silence that is not counted."""
 
     def recognize(waveform: NDArray[np.float32], language: str | None, context: str) -> Heard:
         transcript = transcriber.transcribe(

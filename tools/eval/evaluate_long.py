@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine.audio.recording import OpenRecording
-from engine.protocol.config import AudioLimits, EngineConfig
-from engine.protocol.errors import EngineError
-from engine.transcriber import TranscribeItem, Transcriber
+from scribewire.engine.audio.recording import OpenRecording
+from scribewire.engine.protocol.config import AudioLimits, EngineConfig
+from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.transcriber import TranscribeItem, Transcriber
 from tools.demo_model import speech
 from tools.demo_model.speech import Voice
 from tools.eval import provenance

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from engine.protocol.config import AudioLimits
-from engine.protocol.decoding import (
+from scribewire.engine.protocol.config import AudioLimits
+from scribewire.engine.protocol.decoding import (
     Decode,
     Decoded,
     DecodeFailed,
@@ -21,7 +21,7 @@ from engine.protocol.decoding import (
     parse_from_decoder,
     to_line,
 )
-from engine.protocol.launch import WorkerHandle, start_decode_child
+from scribewire.engine.protocol.launch import WorkerHandle, start_decode_child
 from tests.fakes.served import peak_resident_bytes
 
 HANG_SECONDS = 10.0

@@ -19,8 +19,8 @@ from typing import Any
 
 import psutil
 
-from engine.protocol.decoding import DecodeLimits
-from server.keys import KeyStore
+from scribewire.engine.protocol.decoding import DecodeLimits
+from scribewire.server.keys import KeyStore
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served, demo_server
 from tools.hostile.campaign import AUDIO_ERROR_CODES, CampaignResult, decode_mutants, post_mutants

@@ -54,6 +54,9 @@ def copy_engine(folder: Path) -> None:
     """The engine (without the demo model), the parity tests and the pytest settings, into an empty folder."""
     ignored = shutil.ignore_patterns("__pycache__", "demo")
     shutil.copytree(ROOT / "engine", folder / "engine", ignore=ignored)
+    (folder / "scribewire").mkdir()
+    shutil.copy(ROOT / "scribewire" / "__init__.py", folder / "scribewire")
+    (folder / "scribewire" / "engine").symlink_to("../engine")
     for place, names in (("parity", _TESTS), ("fakes", _SUPPORT)):
         tests = folder / "tests" / place
         tests.mkdir(parents=True)
@@ -111,7 +114,7 @@ def try_plant(folder: Path, plant: Plant) -> Verdict:
 
 def check_copy_is_used(folder: Path) -> None:
     """Refuse to go on when the tests would import another engine than the copy."""
-    command = [sys.executable, "-c", "import engine; print(engine.__file__)"]
+    command = [sys.executable, "-c", "import scribewire.engine; print(scribewire.engine.__file__)"]
     environment = os.environ | {"PYTHONPATH": str(folder)}
     found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     if not Path(found.stdout.strip()).resolve().is_relative_to(folder.resolve()):

@@ -15,10 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = ("engine", "server")
-DEMO_MODEL_FOLDERS = {"demo model": "engine/demo/model/", "demo aligner": "engine/demo/aligner/"}
-RECORDINGS_FOLDER = "engine/demo/recordings/"
-MODEL_CARD = "engine/demo/MODEL_CARD.md"
+PACKAGE = "scribewire"
+DEMO_FOLDER = "scribewire/engine/demo/"
+DEMO_MODEL_FOLDERS = {"demo model": f"{DEMO_FOLDER}model/", "demo aligner": f"{DEMO_FOLDER}aligner/"}
+RECORDINGS_FOLDER = f"{DEMO_FOLDER}recordings/"
+MODEL_CARD = f"{DEMO_FOLDER}MODEL_CARD.md"
 DEMO_MODEL_LIMIT_BYTES = 12_000_000
 DEMO_MODEL_NEEDS = ("config.json", ".safetensors")
 RECORDING_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".webm")
@@ -69,13 +70,13 @@ def wheel_sizes(wheel: Path) -> dict[str, int]:
 
 
 def tracked_package_files() -> set[str]:
-    """The files of both packages in this tree, caches left out."""
-    return {
-        path.relative_to(PROJECT).as_posix()
-        for package in PACKAGES
-        for path in (PROJECT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.name != ".DS_Store"
-    }
+    """The package's files in this tree by their places in the wheel, caches left out."""
+    found = set()
+    for folder, _, names in os.walk(PROJECT / PACKAGE, followlinks=True):
+        if "__pycache__" not in folder:
+            inside = Path(folder).relative_to(PROJECT)
+            found |= {(inside / name).as_posix() for name in names if name != ".DS_Store"}
+    return found
 
 
 def folder_bytes(sizes: dict[str, int], folder: str) -> int:
@@ -100,7 +101,7 @@ def refuse_wrong_contents(sizes: dict[str, int], expected: Iterable[str]) -> Non
         reasons.append("lacks its license")
     for name in sorted(names):
         top = name.split("/")[0]
-        if top not in PACKAGES and not top.endswith(".dist-info"):
+        if top != PACKAGE and not top.endswith(".dist-info"):
             reasons.append(f"holds {name}, which is no part of the product")
         elif "__pycache__" in name or "/tests/" in name:
             reasons.append(f"holds {name}, which nobody needs")
@@ -117,9 +118,9 @@ def transcribe_with(wheel: Path, target: Path, sizes: dict[str, int]) -> str:
     subprocess.run([*pip, "--no-deps", "--no-index", "--target", str(target), str(wheel)], check=True)
     recording = min(name for name in sizes if name.startswith(RECORDINGS_FOLDER) and name.endswith(".wav"))
     program = (
-        "import engine, server, sys\n"
-        "from server.cli import main\n"
-        "assert engine.__file__.startswith(sys.argv[1]) and server.__file__.startswith(sys.argv[1])\n"
+        "import scribewire, sys\n"
+        "from scribewire.server.cli import main\n"
+        "assert scribewire.__file__.startswith(sys.argv[1])\n"
         "sys.argv[:] = ['scribewire', 'transcribe', '--model', 'demo', sys.argv[2]]\n"
         "sys.exit(main())\n"
     )

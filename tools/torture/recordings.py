@@ -8,7 +8,7 @@ import wave
 from functools import cache
 from pathlib import Path
 
-from engine.protocol import config as protocol_config
+from scribewire.engine.protocol import config as protocol_config
 from tests.fakes.media import riff
 
 RATE = 16_000

@@ -10,11 +10,11 @@ from __future__ import annotations
 import importlib.metadata
 from typing import Any
 
-from engine.protocol.config import ModelInfo
-from server.routes.openapi.job_schemas import JOB_SCHEMAS
-from server.routes.openapi.jobs import job_paths
-from server.routes.openapi.parameters import encoding, transcription_form, transcription_json
-from server.routes.openapi.responses import (
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.server.routes.openapi.job_schemas import JOB_SCHEMAS
+from scribewire.server.routes.openapi.jobs import job_paths
+from scribewire.server.routes.openapi.parameters import encoding, transcription_form, transcription_json
+from scribewire.server.routes.openapi.responses import (
     ABOUT_MODEL,
     ERRORS,
     FORBIDDEN_FILE,
@@ -26,8 +26,8 @@ from server.routes.openapi.responses import (
     errors,
     json_answer,
 )
-from server.routes.openapi.schemas import SCHEMAS, TRANSCRIPTION_SHAPES, Schema, one_value, ref
-from server.shared_work import RETRY_HEADER
+from scribewire.server.routes.openapi.schemas import SCHEMAS, TRANSCRIPTION_SHAPES, Schema, one_value, ref
+from scribewire.server.shared_work import RETRY_HEADER
 
 OPENAPI_VERSION = "3.1.0"
 

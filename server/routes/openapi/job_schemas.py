@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import get_args
 
-from server.jobs.job import CallbackStatus, EventKind, JobStatus
-from server.routes.openapi.schemas import (
+from scribewire.server.jobs.job import CallbackStatus, EventKind, JobStatus
+from scribewire.server.routes.openapi.schemas import (
     INTEGER,
     SECONDS,
     TEXT,

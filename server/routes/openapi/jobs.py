@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import get_args
 
-from engine.protocol.config import ModelInfo
-from server.jobs.job import JobStatus
-from server.jobs.store import CURSOR_PATTERN, MAX_PAGE
-from server.routes.form import ResponseFormat
-from server.routes.openapi.parameters import encoding, job_form, job_json
-from server.routes.openapi.responses import ABOUT_MODEL, FORBIDDEN_FILE, REQUEST_ID, errors, json_answer
-from server.routes.openapi.schemas import TRANSCRIPTION_SHAPES, Schema, one_value, ref
+from scribewire.engine.protocol.config import ModelInfo
+from scribewire.server.jobs.job import JobStatus
+from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE
+from scribewire.server.routes.form import ResponseFormat
+from scribewire.server.routes.openapi.parameters import encoding, job_form, job_json
+from scribewire.server.routes.openapi.responses import (
+    ABOUT_MODEL,
+    FORBIDDEN_FILE,
+    REQUEST_ID,
+    errors,
+    json_answer,
+)
+from scribewire.server.routes.openapi.schemas import TRANSCRIPTION_SHAPES, Schema, one_value, ref
 
 EVENTS_EXAMPLE = (
     "id: 1\nevent: queued\n"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.routes.bodies import MODEL_HEADER, WARNING_HEADER
-from server.routes.openapi.schemas import Schema, one_value, ref
+from scribewire.server.routes.bodies import MODEL_HEADER, WARNING_HEADER
+from scribewire.server.routes.openapi.schemas import Schema, one_value, ref
 
 ERRORS = {
     400: "The request or its recording cannot be used; the same one fails again.",
