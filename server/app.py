@@ -10,31 +10,31 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from scribewire.server.auth import Gate
-from scribewire.server.callbacks.attempt import Telling
-from scribewire.server.callbacks.signing import WebhookSecret
-from scribewire.server.callbacks.targets import AllowedTargets
-from scribewire.server.callbacks.teller import CallbackTeller
-from scribewire.server.decode_pool import DecodePool, Decoder
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.errors import error_response, install_error_handlers
+from scribewire.server.access.gate import Gate
+from scribewire.server.access.keys import KeyStore
+from scribewire.server.access.limits import KeyLimits
+from scribewire.server.context import Parts
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.http.errors import error_response, install_error_handlers
+from scribewire.server.http.request_id import CLIENT_GONE_STATUS, RequestScope
+from scribewire.server.http.unread_body import UnreadBody
+from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.chosen_store import store_from_settings
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.runner import JobRunner
 from scribewire.server.jobs.store import JobStoreError
-from scribewire.server.keys import KeyStore
-from scribewire.server.limits import KeyLimits
-from scribewire.server.metrics.instruments import Metrics
-from scribewire.server.metrics.standing import Standing
-from scribewire.server.parts import Parts
-from scribewire.server.recognition import Recognizer
-from scribewire.server.request_scope import CLIENT_GONE_STATUS, RequestScope
+from scribewire.server.observability.collector import Standing
+from scribewire.server.observability.metrics import Metrics
 from scribewire.server.routes import jobs, openai, ops
-from scribewire.server.settings import Settings
-from scribewire.server.shared_work import SharedWork
-from scribewire.server.speakers import Speakers
-from scribewire.server.unread_body import UnreadBody
-from scribewire.server.uploads import UploadStore
+from scribewire.server.settings.fields import Settings
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.transcode.pool import DecodePool, Decoder
+from scribewire.server.transcription.service import Recognizer
+from scribewire.server.transcription.sharing import SharedWork
+from scribewire.server.webhooks.dispatcher import CallbackTeller
+from scribewire.server.webhooks.sender import Telling
+from scribewire.server.webhooks.signing import WebhookSecret
+from scribewire.server.webhooks.targets import AllowedTargets
 
 
 def create_app(

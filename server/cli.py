@@ -20,15 +20,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scribewire.engine.protocol import config as protocol_config
-from scribewire.server.callbacks.signing import SecretUnreadable, WebhookSecret
-from scribewire.server.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
-from scribewire.server.settings import (
+from scribewire.server.access.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
+from scribewire.server.settings.fields import (
     Settings,
     SettingsError,
     add_config_argument,
     add_settings_arguments,
     client_variables,
 )
+from scribewire.server.webhooks.signing import SecretUnreadable, WebhookSecret
 
 PROGRAM = "scribewire"
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

@@ -31,18 +31,7 @@ from scribewire.engine.protocol.process_memory import (
     leave_out_of_collections,
     share_one_heap,
 )
-from scribewire.server.app import create_app
-from scribewire.server.decode_pool import Decoder
-from scribewire.server.descriptors import (
-    ACCEPTED_AT_ONCE,
-    SPARE_CONNECTIONS,
-    connection_cap,
-    descriptor_limit,
-    raise_descriptor_limit,
-)
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.http_protocol import ConnectionLimits, GuardedConfig
-from scribewire.server.keys import (
+from scribewire.server.access.keys import (
     KeyStore,
     KeysUnreadable,
     UnsafeBind,
@@ -50,8 +39,19 @@ from scribewire.server.keys import (
     is_loopback,
     make_private_folder,
 )
-from scribewire.server.logs import configure_logging
-from scribewire.server.settings import Settings
+from scribewire.server.app import create_app
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.http.listening import (
+    ACCEPTED_AT_ONCE,
+    SPARE_CONNECTIONS,
+    connection_cap,
+    descriptor_limit,
+    raise_descriptor_limit,
+)
+from scribewire.server.http.protocol import ConnectionLimits, GuardedConfig
+from scribewire.server.observability.logs import configure_logging
+from scribewire.server.settings.fields import Settings
+from scribewire.server.transcode.pool import Decoder
 
 BACKLOG = 512
 KEEP_ALIVE_SECONDS = 30

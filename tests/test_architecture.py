@@ -106,7 +106,7 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     ),
     (imports.parts_import_only_their_libraries, "engine/__init__.py", "import mlx.core", "mlx.core"),
     (imports.parts_import_only_their_libraries, "server/app.py", "import mlx.core as mx", "mlx.core"),
-    (imports.parts_import_only_their_libraries, "server/uploads.py", "def f():\n    import av", "av"),
+    (imports.parts_import_only_their_libraries, "server/intake/uploads.py", "def f():\n    import av", "av"),
     (imports.server_knows_only_the_protocol, "server/app.py", "import engine", "import engine"),
     (
         imports.server_knows_only_the_protocol,
@@ -122,7 +122,7 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     ),
     (
         imports.server_knows_only_the_protocol,
-        "server/auth.py",
+        "server/access/gate.py",
         "from scribewire.server.app import create_app",
         "above it",
     ),
@@ -143,7 +143,7 @@ BAD_FILES: list[tuple[Rule, str, str, str]] = [
     (imports.tools_stand_apart, "tests/fakes/x.py", "from tests.http import test_y", "tests.http"),
     (
         imports.imports_stand_at_the_top,
-        "server/auth.py",
+        "server/access/gate.py",
         "def f():\n    import json",
         "inside a function",
     ),
@@ -304,10 +304,10 @@ def test_orderly_tree_breaks_no_rule(tmp_path: Path) -> None:
         "server/app.py": DOC
         + "import fastapi\nfrom scribewire.server.routes import ops\nfrom scribewire.engine.protocol import errors",
         "server/routes/ops.py": DOC + "from scribewire.server import auth\nx = 1  # noqa: E501 - a table row",
-        "server/auth.py": DOC + "import hashlib",
+        "server/access/gate.py": DOC + "import hashlib",
         "tools/bench/x.py": DOC + "import tools.bench.y\nfrom scribewire.server import app",
         "tests/tools/test_x.py": DOC + "import tools.bench.x",
-        "server/settings.py": DOC + "import os\nx = os.environ",
+        "server/settings/fields.py": DOC + "import os\nx = os.environ",
     }
     tree = tree_of(tmp_path, files)
     assert [violation for rule in ALL_RULES for violation in rule(tree)] == []

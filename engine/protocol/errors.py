@@ -1,6 +1,6 @@
 """Every failure the engine can report, one type and one code each.
 
-Errors are raised where the cause is known. `server/errors.py` decides the HTTP status of each code once; a test
+Errors are raised where the cause is known. `server/http/errors.py` decides the HTTP status of each code once; a test
 fails when a code has no status. An error crosses the process boundary as (code, message, parameter) and is built
 again by `error_from_code`.
 """

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from scribewire.server.certificates import machine_certificates
+from scribewire.server.access.keys import is_loopback
 from scribewire.server.client.failures import (
     BadCommand,
     ClientFailure,
@@ -26,7 +26,7 @@ from scribewire.server.client.failures import (
     Refused,
 )
 from scribewire.server.client.proxy import proxy_for
-from scribewire.server.keys import is_loopback
+from scribewire.server.http.certificates import machine_certificates
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0

@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
-from scribewire.server.keys import is_loopback
+from scribewire.server.access.keys import is_loopback
 
 
 def proxy_for(url: str) -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from scribewire.server.auth import LOCAL_OWNER
+from scribewire.server.access.gate import LOCAL_OWNER
 from scribewire.server.jobs.job import Job
-from scribewire.server.logs import log_event
-from scribewire.server.metrics.instruments import JobChange, Metrics
+from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.metrics import JobChange, Metrics
 
 logger = logging.getLogger("scribewire.jobs")
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import DAY_SECONDS, JobStore, StoreRules
-from scribewire.server.settings import Settings
+from scribewire.server.settings.fields import Settings
 
 
 def store_from_settings(settings: Settings) -> JobStore:

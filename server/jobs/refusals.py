@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scribewire.server.errors import ApiError
+from scribewire.server.http.errors import ApiError
 from scribewire.server.jobs.store import JobStoreError
 
 _STATUS = {

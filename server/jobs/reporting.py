@@ -9,7 +9,7 @@ import logging
 from scribewire.engine.protocol.messages import Progress, TextDelta
 from scribewire.server.jobs.job import Claim
 from scribewire.server.jobs.store import JobStore, JobStoreError
-from scribewire.server.logs import log_event
+from scribewire.server.observability.logs import log_event
 
 PAUSE_SECONDS = 0.25
 """News of one job are collected for so long, so that a fast engine does not become a slow disk."""

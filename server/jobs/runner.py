@@ -26,19 +26,19 @@ from scribewire.engine.protocol.errors import (
     RequestCancelled,
 )
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.errors import ApiError, as_api_error, error_type
+from scribewire.server.access.limits import KeyLimits, Place
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.http.errors import ApiError, as_api_error, error_type
+from scribewire.server.intake.uploads import Upload
 from scribewire.server.jobs.changes import JobChanges
 from scribewire.server.jobs.job import Claim, Job, JobFailure, Submission
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.reporting import JobReport
 from scribewire.server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
-from scribewire.server.limits import KeyLimits, Place
-from scribewire.server.logs import log_event
-from scribewire.server.metrics.instruments import JobChange, Metrics
-from scribewire.server.recognition import Recognizer
-from scribewire.server.transcript_log import log_transcript
-from scribewire.server.uploads import Upload
+from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.metrics import JobChange, Metrics
+from scribewire.server.observability.transcript_log import log_transcript
+from scribewire.server.transcription.service import Recognizer
 
 CONCURRENT_JOBS = 8
 WORKER = "local"

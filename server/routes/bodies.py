@@ -12,8 +12,8 @@ from scribewire.engine.protocol.attribution import NOBODY
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from scribewire.engine.subtitles import cues_from_transcript, render_srt, render_vtt
-from scribewire.server.logs import cut
-from scribewire.server.routes.form import TranscriptionForm
+from scribewire.server.intake.form import TranscriptionForm
+from scribewire.server.observability.logs import cut
 
 MODEL_HEADER = "x-scribewire-model"
 WARNING_HEADER = "x-scribewire-warning"

@@ -8,13 +8,9 @@ from typing import get_args
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from scribewire.server.errors import ApiError, bad_request
-from scribewire.server.jobs.job import Job, JobStatus
-from scribewire.server.jobs.refusals import as_refusal
-from scribewire.server.jobs.store import MAX_PAGE, CursorInvalid
-from scribewire.server.parts import owner_of, parts_of
-from scribewire.server.routes.bodies import answer, answer_headers
-from scribewire.server.routes.form import (
+from scribewire.server.context import owner_of, parts_of
+from scribewire.server.http.errors import ApiError, bad_request
+from scribewire.server.intake.form import (
     ResponseFormat,
     TranscriptionForm,
     check_model,
@@ -22,6 +18,10 @@ from scribewire.server.routes.form import (
     read_job_form,
     read_result_format,
 )
+from scribewire.server.jobs.job import Job, JobStatus
+from scribewire.server.jobs.refusals import as_refusal
+from scribewire.server.jobs.store import MAX_PAGE, CursorInvalid
+from scribewire.server.routes.bodies import answer, answer_headers
 from scribewire.server.routes.job_bodies import accepted_body, info_of, job_body, listed_body
 from scribewire.server.routes.job_events import JobEventStream
 

@@ -13,15 +13,15 @@ from starlette.responses import JSONResponse, Response
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.messages import TextDelta
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.errors import ApiError
-from scribewire.server.parts import owner_of, parts_of
+from scribewire.server.context import owner_of, parts_of
+from scribewire.server.http.disconnect import while_connected
+from scribewire.server.http.errors import ApiError
+from scribewire.server.intake.form import check_model, model_not_found, names_of, read_transcription_form
+from scribewire.server.intake.uploads import Upload
+from scribewire.server.observability.transcript_log import log_transcript
 from scribewire.server.routes.bodies import answer, answer_headers
-from scribewire.server.routes.disconnect import while_connected
-from scribewire.server.routes.form import check_model, model_not_found, names_of, read_transcription_form
 from scribewire.server.routes.streaming import TranscriptStream
-from scribewire.server.shared_work import RETRY_HEADER
-from scribewire.server.transcript_log import log_transcript
-from scribewire.server.uploads import Upload
+from scribewire.server.transcription.sharing import RETRY_HEADER
 
 router = APIRouter()
 

@@ -13,10 +13,10 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
-from scribewire.server.errors import as_api_error
+from scribewire.server.context import parts_of
+from scribewire.server.http.errors import as_api_error
 from scribewire.server.jobs.store import JobStoreError
-from scribewire.server.parts import parts_of
-from scribewire.server.readiness import STORE_PATIENCE_SECONDS, why_not_ready
+from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS, why_not_ready
 from scribewire.server.routes.bodies import answer_headers
 from scribewire.server.routes.openapi.document import openapi_document
 

@@ -28,8 +28,9 @@ from scribewire.engine.protocol.config import ModelInfo
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.messages import TextDelta
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
-from scribewire.server.errors import ApiError, as_api_error, error_fields
-from scribewire.server.logs import log_event
+from scribewire.server.http.disconnect import took_too_long, while_connected
+from scribewire.server.http.errors import ApiError, as_api_error, error_fields
+from scribewire.server.observability.logs import log_event
 from scribewire.server.routes.bodies import (
     answer_headers,
     diarized_segment_body,
@@ -37,7 +38,6 @@ from scribewire.server.routes.bodies import (
     logprobs_body,
     transcript_logprobs,
 )
-from scribewire.server.routes.disconnect import took_too_long, while_connected
 
 STALLED_CLIENT_SECONDS = 30.0
 """A client that takes nothing for so long is treated as gone."""

@@ -22,7 +22,7 @@ import json, sys
 from pathlib import Path
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from scribewire.server.serve import serve
-from scribewire.server.settings import Settings
+from scribewire.server.settings.fields import Settings
 from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scribewire.engine.protocol.messages import AudioSource
-from scribewire.server.decode_pool import DecodedRecording
+from scribewire.server.transcode.pool import DecodedRecording
 
 
 class PassThrough:

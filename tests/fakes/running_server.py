@@ -11,14 +11,14 @@ from typing import Any
 
 import httpx
 
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.app import create_app
-from scribewire.server.decode_pool import Decoder
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.keys import KeyStore
-from scribewire.server.parts import Parts
+from scribewire.server.context import Parts
+from scribewire.server.engine.client import EngineClient
 from scribewire.server.serve import DrainingServer, bind, uvicorn_config
-from scribewire.server.settings import Settings
-from scribewire.server.speakers import Speakers
+from scribewire.server.settings.fields import Settings
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.transcode.pool import Decoder
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from scribewire.server.serve import serve
-from scribewire.server.settings import Settings
+from scribewire.server.settings.fields import Settings
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.pass_through import PassThrough
 

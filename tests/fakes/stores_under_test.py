@@ -14,7 +14,7 @@ from typing import Any
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
 from scribewire.server.jobs.job import Claim, Job, JobEvent, JobFailure, StoredAudio, Submission
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import JobStore, StoreRules
 
 ENGINES: dict[str, Callable[..., JobStore]] = {

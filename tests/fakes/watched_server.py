@@ -10,9 +10,9 @@ import uvicorn
 
 from scribewire.engine.protocol.messages import Failed, FromWorker, Started
 from scribewire.server.app import create_app
-from scribewire.server.decode_pool import Decoder
-from scribewire.server.engine_client import EngineClient
+from scribewire.server.engine.client import EngineClient
 from scribewire.server.serve import uvicorn_config
+from scribewire.server.transcode.pool import Decoder
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.running_server import RunningServer

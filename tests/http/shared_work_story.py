@@ -9,9 +9,9 @@ from pathlib import Path
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.messages import Progress, TextDelta
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from scribewire.server.form_fields import FormFields
-from scribewire.server.shared_work import Retry, SharedWork
-from scribewire.server.uploads import Upload
+from scribewire.server.intake.form_fields import FormFields
+from scribewire.server.intake.uploads import Upload
+from scribewire.server.transcription.sharing import Retry, SharedWork
 from tests.fakes.waiting import wait_until_async
 
 PLAIN = TranscribeOptions()

@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.app import create_app
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.keys import KeyStore
-from scribewire.server.settings import Settings
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.settings.fields import Settings
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import run, wait_until
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.callbacks.attempt import AttemptResult, Telling
-from scribewire.server.callbacks.signing import WebhookSecret
-from scribewire.server.callbacks.targets import AllowedTargets
 from scribewire.server.jobs.callback import Delivery
+from scribewire.server.webhooks.sender import AttemptResult, Telling
+from scribewire.server.webhooks.signing import WebhookSecret
+from scribewire.server.webhooks.targets import AllowedTargets
 from tests.fakes.receiver import Receiver
 from tests.fakes.waiting import PATIENCE_SECONDS, run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.callbacks.signing import WebhookSecret
+from scribewire.server.webhooks.signing import WebhookSecret
 from tests.fakes.receiver import Receiver
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.decode_pool import DecodedRecording
-from scribewire.server.keys import KeyStore
-from scribewire.server.shared_work import RETRY_HEADER
+from scribewire.server.access.keys import KeyStore
+from scribewire.server.transcode.pool import DecodedRecording
+from scribewire.server.transcription.sharing import RETRY_HEADER
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.running_server import assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until

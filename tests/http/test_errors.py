@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from scribewire.engine.protocol.errors import error_from_code, error_types
-from scribewire.server.errors import (
+from scribewire.server.http.errors import (
     DEFAULT_RETRY_AFTER_SECONDS,
     ENGINE_ERROR_RULES,
     MAX_RETRY_AFTER_SECONDS,
@@ -20,8 +20,8 @@ from scribewire.server.errors import (
     error_response,
     install_error_handlers,
 )
-from scribewire.server.metrics.instruments import Metrics
-from scribewire.server.request_scope import RequestScope
+from scribewire.server.http.request_id import RequestScope
+from scribewire.server.observability.metrics import Metrics
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import run
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.routes.bodies import MODEL_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, join, wait_until

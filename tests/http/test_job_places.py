@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scribewire.server.jobs.job import FINISHED
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 from tests.http.test_job_api import SLOW, SPEECH, deleted_meanwhile

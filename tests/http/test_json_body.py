@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
-from scribewire.server.errors import ApiError
-from scribewire.server.form_fields import MAX_FIELDS, FormFields
-from scribewire.server.json_body import MAX_MARKS, JsonBody
-from scribewire.server.local_files import open_without_links
-from scribewire.server.recording_file import RecordingFile
+from scribewire.server.http.errors import ApiError
+from scribewire.server.intake.form_fields import MAX_FIELDS, FormFields
+from scribewire.server.intake.json_body import MAX_MARKS, JsonBody
+from scribewire.server.intake.local_files import open_without_links
+from scribewire.server.intake.recording_file import RecordingFile
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 
 PATH = "/v1/audio/transcriptions"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.errors import ApiError
-from scribewire.server.json_types import TYPES, NumberText, check_types
+from scribewire.server.http.errors import ApiError
+from scribewire.server.intake.json_types import TYPES, NumberText, check_types
 from scribewire.server.routes.openapi.parameters import job_json, transcription_json
 
 

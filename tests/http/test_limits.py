@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scribewire.server.descriptors import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connection_cap
-from scribewire.server.errors import ApiError
-from scribewire.server.keys import KeyStore
-from scribewire.server.limits import KeyLimits, Place
+from scribewire.server.access.keys import KeyStore
+from scribewire.server.access.limits import KeyLimits, Place
+from scribewire.server.http.errors import ApiError
+from scribewire.server.http.listening import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connection_cap
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 

@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.keys import KeyStore
-from scribewire.server.logs import JsonLineFormatter, TextLineFormatter, configure_logging, log_event
+from scribewire.server.access.keys import KeyStore
+from scribewire.server.observability.logs import (
+    JsonLineFormatter,
+    TextLineFormatter,
+    configure_logging,
+    log_event,
+)
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
 

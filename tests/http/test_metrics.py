@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.jobs.store import JobStoreUnavailable
-from scribewire.server.keys import KeyStore
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
 from tests.http.test_jobs import ended, submit

@@ -16,11 +16,11 @@ from fastapi.routing import APIRoute
 
 import scribewire.server.routes
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
-from scribewire.server.keys import KeyStore
-from scribewire.server.routes.form import ResponseFormat
+from scribewire.server.access.keys import KeyStore
+from scribewire.server.intake.form import ResponseFormat
 from scribewire.server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
 from scribewire.server.routes.openapi.jobs import EVENTS_EXAMPLE
-from scribewire.server.shared_work import RETRY_HEADER
+from scribewire.server.transcription.sharing import RETRY_HEADER
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
 from tests.http.schema_check import resolve, violations

@@ -15,7 +15,7 @@ from scribewire.engine.protocol.errors import AudioUndecodable, EngineError, Eng
 from scribewire.engine.protocol.messages import Progress, TextDelta
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
-from scribewire.server.shared_work import Retry, SharedWork, held_bytes
+from scribewire.server.transcription.sharing import Retry, SharedWork, held_bytes
 from tests.fakes.waiting import PATIENCE_SECONDS, let_others_run, run, wait_until_async
 from tests.http.shared_work_story import PLAIN, Recognizer, Story, transcript
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from scribewire.server.errors import ApiError
-from scribewire.server.limits import KeyLimits
-from scribewire.server.upload_pace import UploadPace
-from scribewire.server.uploads import UploadStore
+from scribewire.server.access.limits import KeyLimits
+from scribewire.server.http.errors import ApiError
+from scribewire.server.intake.pace import UploadPace
+from scribewire.server.intake.uploads import UploadStore
 from tests.fakes.running_server import script
 from tests.fakes.waiting import run, wait_until_async
 from tests.http.test_uploads import BOUNDARY, form, in_pieces, part

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scribewire.server.form_fields import MAX_FIELDS
+from scribewire.server.intake.form_fields import MAX_FIELDS
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
 

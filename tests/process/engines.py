@@ -12,10 +12,10 @@ import pytest
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.messages import AudioSource
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.engine_supervisor import EngineSupervisor
-from scribewire.server.engine_watchdog import WatchLimits
-from scribewire.server.restart_policy import RestartPolicy
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.engine.restarts import RestartPolicy
+from scribewire.server.engine.supervisor import EngineSupervisor
+from scribewire.server.engine.watchdog import WatchLimits
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.running_server import script
 

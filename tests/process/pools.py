@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from scribewire.server.decode_pool import DecodePool
+from scribewire.server.transcode.pool import DecodePool
 from tests.fakes.media import riff
 
 SHORT = riff(bytes(32_000))

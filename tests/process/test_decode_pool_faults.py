@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineUnavailable
-from scribewire.server import decode_process
+from scribewire.server.transcode import process as decode_process
 from tests.fakes import lying_child
 from tests.fakes.waiting import run, wait_until, wait_until_async
 from tests.process.pools import SHORT, pool_of, samples_beside, upload

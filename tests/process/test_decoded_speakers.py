@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from scribewire.engine.protocol.speakers import DiarizationConfig, Diarized, SpeakerOptions
-from scribewire.server.decode_pool import DecodePool
-from scribewire.server.diarization import Diarization
-from scribewire.server.speakers import Speakers
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.speakers.diarization import Diarization
+from scribewire.server.transcode.pool import DecodePool
 from tests.fakes.media import riff
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.speaker_stand_in import MODULE

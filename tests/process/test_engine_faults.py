@@ -15,12 +15,12 @@ from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import EngineCrashed, EngineUnavailable
 from scribewire.engine.protocol.messages import Transcribe
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.engine_hands import Hands
-from scribewire.server.engine_requests import EngineRequest
-from scribewire.server.engine_supervisor import EngineSupervisor
-from scribewire.server.errors import EngineResting
-from scribewire.server.restart_policy import RestartPolicy
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.engine.inflight import Hands
+from scribewire.server.engine.requests import EngineRequest
+from scribewire.server.engine.restarts import RestartPolicy
+from scribewire.server.engine.supervisor import EngineSupervisor
+from scribewire.server.http.errors import EngineResting
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.waiting import is_gone, run, wait_until_async
 from tests.process.engines import (
@@ -232,8 +232,8 @@ def test_worker_whose_work_does_not_move_is_replaced_and_its_stacks_are_logged(
 def test_worker_that_stands_still_altogether_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("scribewire.server.engine_process._TERMINATE_SECONDS", 0.3)
-    monkeypatch.setattr("scribewire.server.engine_supervisor._SHUTDOWN_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.server.engine.process._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.server.engine.supervisor._SHUTDOWN_SECONDS", 0.3)
     keys = {"freeze": True} if model == "fake" else {"hang": True}
 
     async def story() -> None:

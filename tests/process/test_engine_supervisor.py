@@ -22,8 +22,8 @@ from scribewire.engine.protocol.errors import (
     ModelIncomplete,
     RequestCancelled,
 )
-from scribewire.server.engine_process import STDERR_BYTES
-from scribewire.server.restart_policy import RestartPolicy
+from scribewire.server.engine.process import STDERR_BYTES
+from scribewire.server.engine.restarts import RestartPolicy
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, run, wait_until, wait_until_async
 from tests.process.engines import engine, recording, transcribe
 
@@ -262,8 +262,8 @@ def test_stop_lets_work_in_hand_finish(tmp_path: Path):
 def test_stop_ends_every_worker_and_every_request(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("scribewire.server.engine_process._TERMINATE_SECONDS", 0.3)
-    monkeypatch.setattr("scribewire.server.engine_supervisor._SHUTDOWN_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.server.engine.process._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.server.engine.supervisor._SHUTDOWN_SECONDS", 0.3)
 
     async def story():
         async with engine(model, ready="load" not in model) as client:

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scribewire.server.callbacks.signing import WebhookSecret
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
+from scribewire.server.webhooks.signing import WebhookSecret
 from tests.fakes.receiver import Receiver
 from tests.fakes.running_server import script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until

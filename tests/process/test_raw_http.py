@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from tests.fakes.media_files import recording
 from tests.fakes.raw_http import (
     BOUNDARY,

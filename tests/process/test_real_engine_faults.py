@@ -12,7 +12,7 @@ import pytest
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.launch import EXIT_ENGINE_FAULT
 from scribewire.engine.protocol.messages import AudioSource
-from scribewire.server.engine_client import AudioOutcome
+from scribewire.server.engine.client import AudioOutcome
 from tests.fakes import faulty_worker
 from tests.fakes.clips import uniform
 from tests.fakes.running_server import RunningServer, assert_openai_error, script

@@ -23,11 +23,11 @@ from scribewire.engine.protocol.launch import WORKER_MODULE
 from scribewire.engine.protocol.messages import AudioEnded, Cancel, Completed, Failed, ToWorker, Transcribe
 from scribewire.engine.protocol.speakers import DiarizationConfig
 from scribewire.engine.protocol.transcript import Timings, Transcript
-from scribewire.server.decode_pool import DecodedRecording, DecodePool
-from scribewire.server.engine_client import EngineClient
-from scribewire.server.errors import ApiError
-from scribewire.server.recognition import Recognizer
-from scribewire.server.speakers import Speakers
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.http.errors import ApiError
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.transcode.pool import DecodedRecording, DecodePool
+from scribewire.server.transcription.service import Recognizer
 from tests.fakes.media import LIMITS, encoded, riff, tones
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.tiny_model import write_tiny_model

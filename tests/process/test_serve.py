@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.serve import bind, load_failure
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, wait_until
@@ -33,7 +33,7 @@ import gc, json, sys
 from pathlib import Path
 from typing import Any
 from scribewire.server.serve import serve
-from scribewire.server.settings import Settings
+from scribewire.server.settings.fields import Settings
 from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})

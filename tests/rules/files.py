@@ -12,8 +12,8 @@ LINE_LIMIT = 450
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "misc"}
 ENVIRONMENT_READERS = {
     "engine/bench/serving.py": "a measured server is started without the settings of the environment",
-    "server/certificates.py": "SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's, and no settings of this server",
-    "server/settings.py": "the one reader of the environment and of the config file",
+    "server/http/certificates.py": "SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's, and no settings of this server",
+    "server/settings/fields.py": "the one reader of the environment and of the config file",
     "engine/protocol/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
     "engine/device.py": "sets what MLX itself takes from nowhere else; reads nothing",
 }

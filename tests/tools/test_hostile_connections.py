@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from tests.fakes.served import Served
 from tools.hostile.connections import disconnects, endless_body, slow_uploads
 from tools.hostile.overload import overload, overloaded_server

@@ -10,7 +10,7 @@ import pytest
 
 from scribewire.engine.protocol.transcript import TokenUsage, Transcript
 from scribewire.server.jobs.job import JobFailure, Submission
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from tests.fakes.waiting import run
 from tools.hostile.connections import Findings
 from tools.torture import invariants

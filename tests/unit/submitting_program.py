@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from scribewire.server.jobs.job import Submission
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import JobStoreDiskFull, StoreRules
 
 CALLERS = 8

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.callbacks.signing import SecretUnreadable, WebhookSecret, signature
 from scribewire.server.cli import main
+from scribewire.server.webhooks.signing import SecretUnreadable, WebhookSecret, signature
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 BODY = b'{"test": 2432232314}'

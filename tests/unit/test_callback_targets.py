@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scribewire.server.callbacks.targets import (
+from scribewire.server.webhooks.targets import (
     AllowedTargets,
     TargetNotAllowed,
     allowed_targets,

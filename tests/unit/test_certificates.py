@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.certificates import machine_certificates
+from scribewire.server.http.certificates import machine_certificates
 
 OWN_AUTHORITY = """\
 -----BEGIN CERTIFICATE-----

@@ -12,7 +12,7 @@ import pytest
 import scribewire.engine.cli
 import scribewire.server.cli
 from scribewire.engine.protocol.config import DEFAULT_MODEL
-from scribewire.server.settings import Settings, settings_table
+from scribewire.server.settings.fields import Settings, settings_table
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -173,7 +173,7 @@ def test_readme_carries_the_table_of_settings_as_the_code_has_it() -> None:
     between = re.search(r"<!-- settings: begin -->\n(.*?)<!-- settings: end -->", readme, re.DOTALL)
     assert between is not None
     assert between[1].strip() == settings_table().strip(), (
-        "copy the output of scribewire.server.settings.settings_table()"
+        "copy the output of scribewire.server.settings.fields.settings_table()"
     )
 
 

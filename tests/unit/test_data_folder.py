@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.callbacks.signing import WebhookSecret
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.jobs.job import Job, Submission
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import JobStore, StoreRules
-from scribewire.server.keys import KeyStore
+from scribewire.server.webhooks.signing import WebhookSecret
 from tests.fakes.running_server import RunningServer
 from tests.fakes.stores_under_test import CALLBACK_URL, SPOKEN_OPTIONS
 from tests.fakes.waiting import run, wait_until

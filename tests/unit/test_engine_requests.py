@@ -12,8 +12,8 @@ from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineCrashed
 from scribewire.engine.protocol.messages import AudioEnded, AudioSource, Completed, TextDelta, Transcribe
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
-from scribewire.server.engine_hands import Hands
-from scribewire.server.engine_requests import AudioOutcome, Callbacks, EngineRequest
+from scribewire.server.engine.inflight import Hands
+from scribewire.server.engine.requests import AudioOutcome, Callbacks, EngineRequest
 from tests.fakes.waiting import run
 
 

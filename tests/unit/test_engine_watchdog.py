@@ -17,7 +17,7 @@ from scribewire.engine.protocol.messages import (
     ToWorker,
     Transcribe,
 )
-from scribewire.server.engine_watchdog import WatchLimits, WorkerWatch
+from scribewire.server.engine.watchdog import WatchLimits, WorkerWatch
 
 LIMITS = WatchLimits(stall_seconds=60.0, stall_chunks=10.0)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.callbacks.attempt import AttemptResult
-from scribewire.server.callbacks.teller import RETRY_SECONDS, CallbackTeller
 from scribewire.server.jobs.callback import LEASE_SECONDS, Delivery
 from scribewire.server.jobs.job import CallbackState
 from scribewire.server.jobs.store import IdempotencyConflict
-from scribewire.server.metrics.instruments import Metrics
+from scribewire.server.observability.metrics import Metrics
+from scribewire.server.webhooks.dispatcher import RETRY_SECONDS, CallbackTeller
+from scribewire.server.webhooks.sender import AttemptResult
 from tests.fakes.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
 

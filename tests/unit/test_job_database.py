@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.jobs.group_commit import Effects, GroupCommitWriter
-from scribewire.server.jobs.sqlite_database import Database, FileDatabase, MemoryDatabase
+from scribewire.server.jobs.sqlite.database import Database, FileDatabase, MemoryDatabase
+from scribewire.server.jobs.sqlite.writer import Effects, GroupCommitWriter
 from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreFull, JobStoreUnavailable
 from tests.fakes.waiting import PATIENCE_SECONDS, run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.keys import (
+from scribewire.server.access.keys import (
     RECHECK_SECONDS,
     SECRET_PREFIX,
     KeyStore,
@@ -21,7 +21,7 @@ from scribewire.server.keys import (
     check_bind_is_safe,
     is_loopback,
 )
-from scribewire.server.settings import Settings
+from scribewire.server.settings.fields import Settings
 from tests.fakes.waiting import join
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scribewire.server.restart_policy import BACKOFF_SECONDS, RestartPolicy, Restarts
+from scribewire.server.engine.restarts import BACKOFF_SECONDS, RestartPolicy, Restarts
 
 NO_BREAKER = 1000
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scribewire.engine.protocol.config import DEFAULT_MODEL
-from scribewire.server.settings import (
+from scribewire.server.settings.fields import (
     Settings,
     SettingsError,
     add_config_argument,
@@ -25,7 +25,7 @@ def nothing_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in [name for name in os.environ if name.startswith("SCRIBEWIRE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setattr(
-        "scribewire.server.settings.default_config_file", lambda: tmp_path / "none" / "scribewire.toml"
+        "scribewire.server.settings.fields.default_config_file", lambda: tmp_path / "none" / "scribewire.toml"
     )
 
 
@@ -60,7 +60,7 @@ def test_config_file_is_found_by_the_environment_and_by_its_usual_place(
     file = tmp_path / "scribewire.toml"
     file.write_text("port = 1001\n")
     assert Settings.from_sources(environ={"SCRIBEWIRE_CONFIG": str(file)}).port == 1001
-    monkeypatch.setattr("scribewire.server.settings.default_config_file", lambda: file)
+    monkeypatch.setattr("scribewire.server.settings.fields.default_config_file", lambda: file)
     assert Settings.from_sources().port == 1001
 
 

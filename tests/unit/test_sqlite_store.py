@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.jobs import migrations
-from scribewire.server.jobs.audio_folder import AudioFolder, store_error
-from scribewire.server.jobs.keeping_clock import KeepingClock
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.retention import KeepingClock
+from scribewire.server.jobs.sqlite import migrations
+from scribewire.server.jobs.sqlite.recordings import AudioFolder, store_error
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import DAY_SECONDS, JobStoreDiskFull, JobStoreUnavailable
 from tests.fakes.stores_under_test import REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import in_time, run

@@ -18,7 +18,7 @@ from typing import Any
 
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.server.jobs.job import StoredAudio, Submission
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import StoreRules
 from tools.bench.measuring import machine, show, summary, write_result
 

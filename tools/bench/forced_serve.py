@@ -14,7 +14,8 @@ from typing import Any
 from unittest.mock import patch
 
 from scribewire.engine.protocol.config import EngineConfig
-from scribewire.server import cli, serve, settings
+from scribewire.server import cli, serve
+from scribewire.server.settings import fields as settings
 
 
 def main(argv: Sequence[str]) -> int:

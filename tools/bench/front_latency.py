@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from tests.fakes.front_server import FrontServer, front_server
 from tools.bench.clips import speech, write_wav
 from tools.bench.measuring import machine, show, summary, write_result

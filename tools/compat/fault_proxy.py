@@ -1,7 +1,7 @@
 """A loopback proxy that fails in a chosen way, so that a real client's retries can be watched.
 
 An address is `/FAULT/TOKEN/v1/...`; the fault is one of FAULTS, the token keeps one check's attempts apart from
-another's. Failures are the server's own: status, body and headers are made by `scribewire.server.errors`, so that
+another's. Failures are the server's own: status, body and headers are made by `scribewire.server.http.errors`, so that
 what is tried here is what the server would say. `GET /FAULT/TOKEN/attempts` tells what was seen. It forwards to one
 server only and listens on the loopback address only.
 """
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
-from scribewire.server.errors import REQUEST_ID_HEADER, ApiError, error_response
+from scribewire.server.http.errors import REQUEST_ID_HEADER, ApiError, error_response
 
 PATIENCE_SECONDS = 120.0
 

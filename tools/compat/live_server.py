@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from scribewire.engine.demo import demo_aligner_path
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from tests.fakes.tiny_aligner import write_tiny_aligner
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ import sys
 
 import scribewire.server.app
 from scribewire.server.cli import main
-from scribewire.server.settings import Settings
-from scribewire.server.speakers import Speakers
+from scribewire.server.settings.fields import Settings
+from scribewire.server.speakers.child import Speakers
 from tests.fakes.speaker_stand_in import MODULE
 
 

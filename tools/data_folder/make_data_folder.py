@@ -22,10 +22,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from scribewire.server.callbacks.signing import WebhookSecret
+from scribewire.server.access.keys import KeyStore
 from scribewire.server.jobs.job import Job, JobFailure, Submission
-from scribewire.server.jobs.sqlite_store import SqliteJobStore
-from scribewire.server.keys import KeyStore
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
+from scribewire.server.webhooks.signing import WebhookSecret
 from tests.fakes.stores_under_test import CALLBACK_URL, SPOKEN_OPTIONS, transcript
 
 CRASH = JobFailure("engine_crashed", "The engine crashed.", "server_error")

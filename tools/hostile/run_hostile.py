@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from scribewire.engine.protocol.decoding import DecodeLimits
-from scribewire.server.keys import KeyStore
+from scribewire.server.access.keys import KeyStore
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served, demo_server
 from tools.hostile.campaign import AUDIO_ERROR_CODES, CampaignResult, decode_mutants, post_mutants

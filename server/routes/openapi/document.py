@@ -27,7 +27,7 @@ from scribewire.server.routes.openapi.responses import (
     json_answer,
 )
 from scribewire.server.routes.openapi.schemas import SCHEMAS, TRANSCRIPTION_SHAPES, Schema, one_value, ref
-from scribewire.server.shared_work import RETRY_HEADER
+from scribewire.server.transcription.sharing import RETRY_HEADER
 
 OPENAPI_VERSION = "3.1.0"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from scribewire.engine.protocol.config import ModelInfo
+from scribewire.server.intake.form import ResponseFormat
 from scribewire.server.jobs.job import JobStatus
 from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE
-from scribewire.server.routes.form import ResponseFormat
 from scribewire.server.routes.openapi.parameters import encoding, job_form, job_json
 from scribewire.server.routes.openapi.responses import (
     ABOUT_MODEL,

@@ -9,10 +9,7 @@ from __future__ import annotations
 from typing import get_args
 
 from scribewire.engine.protocol.config import MAX_VOICE_MILLISECONDS, ModelInfo
-from scribewire.server.callbacks.targets import MAX_URL_CHARACTERS
-from scribewire.server.diarization import MAX_REFERENCE_SECONDS
-from scribewire.server.form_fields import MAX_FIELD_BYTES, MAX_FIELDS
-from scribewire.server.routes.form import (
+from scribewire.server.intake.form import (
     MAX_KEYWORD_CHARACTERS,
     MAX_KEYWORDS,
     MAX_LANGUAGE_CHARACTERS,
@@ -22,7 +19,10 @@ from scribewire.server.routes.form import (
     ResponseFormat,
     names_of,
 )
+from scribewire.server.intake.form_fields import MAX_FIELD_BYTES, MAX_FIELDS
 from scribewire.server.routes.openapi.schemas import Schema, or_null
+from scribewire.server.speakers.diarization import MAX_REFERENCE_SECONDS
+from scribewire.server.webhooks.targets import MAX_URL_CHARACTERS
 
 RECORDING_TYPES = (
     "audio/wav, audio/mpeg, audio/mp4, audio/aac, audio/flac, audio/ogg, audio/aiff, video/mp4, video/webm, "

@@ -1,0 +1,168 @@
+"""Who may talk to the server: keys, Host and Origin, decided before a body byte is read.
+
+Pure ASGI, because a framework's dependencies run only after the form was read. Where a key is required, it alone
+decides. Where none is (loopback, no key ever made), a page in a browser is the danger: only exact Host names are
+answered, which defeats DNS rebinding, and a foreign Origin is refused.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from scribewire.server.access.keys import KeyStore, is_loopback
+from scribewire.server.http.errors import ApiError, bad_request, error_response
+from scribewire.server.http.protocol import MAX_HEADER_BYTES, OVER_CAPACITY, headers_too_large
+from scribewire.server.settings.fields import Settings
+
+OPEN_PATHS = frozenset({"/health/live"})
+LOCAL_OWNER = "local"
+"""The owner of everything submitted while no key is asked for."""
+
+FORM_ALLOWANCE_BYTES = 4 << 20
+"""What a form or a JSON body may hold beside its recording; a declared size above both is refused unread."""
+
+
+class Gate:
+    """ASGI middleware answering 401, 403, 413, 431 and 503 by the headers alone.
+
+    Sets `state.owner` and `state.key_id`.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings, key_store: KeyStore) -> None:
+        self._app = app
+        self._settings = settings
+        self._key_store = key_store
+        self._is_loopback = is_loopback(settings.host)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through or refuse it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            raise RuntimeError("only HTTP is served")
+        headers = Headers(scope=scope)
+        try:
+            self._check(scope, headers)
+        except ApiError as refusal:
+            scope["state"]["error_code"] = refusal.code
+            await error_response(refusal)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        # What came in one piece was never incomplete, so that the protocol did not measure it.
+        if _header_bytes(scope) > MAX_HEADER_BYTES:
+            raise headers_too_large()
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Two lengths for one body: a proxy in front might go by the other one (request smuggling).
+            raise bad_request("bad_request", "Content-Length and Transfer-Encoding exclude each other.")
+        if scope["path"] not in OPEN_PATHS:
+            if scope["state"].get(OVER_CAPACITY):
+                raise ApiError(
+                    503,
+                    "too_many_connections",
+                    "Too many connections are open; try again shortly.",
+                    retry_after_seconds=2,
+                )
+            if not self._is_loopback or self._key_store.is_key_required():
+                self._check_key(scope, headers)
+            else:
+                self._check_host(scope, headers)
+                self._check_origin(scope, headers)
+                scope["state"]["owner"] = LOCAL_OWNER
+        self._check_size(headers)
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        challenge = {"www-authenticate": "Bearer"}
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise ApiError(
+                401,
+                "invalid_api_key",
+                "An API key is required: send `Authorization: Bearer <key>`. "
+                "The server's operator makes one with `scribewire keys create NAME`.",
+                headers=challenge,
+            )
+        key = self._key_store.authenticate(secret.strip())
+        if key is None:
+            raise ApiError(
+                401, "invalid_api_key", "This API key is not known here or was revoked.", headers=challenge
+            )
+        scope["state"]["owner"] = key.key_id
+        scope["state"]["key_id"] = key.key_id
+
+    def _check_host(self, scope: Scope, headers: Headers) -> None:
+        host = headers.get("host", "").lower()
+        if len(headers.getlist("host")) != 1 or host not in self._hosts(scope):
+            raise ApiError(
+                403,
+                "host_not_allowed",
+                "This Host name is not answered while no API key is required. "
+                "Use localhost or 127.0.0.1, or start the server with --allow-host NAME.",
+            )
+
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+        for origin in headers.getlist("origin"):
+            if origin in self._settings.allow_origin:
+                continue
+            parts = urlsplit(origin.lower())
+            if parts.scheme not in ("http", "https") or parts.netloc not in self._hosts(scope):
+                raise ApiError(
+                    403,
+                    "origin_not_allowed",
+                    "Pages of this Origin may not call the server while no API key is required; "
+                    "see --allow-origin.",
+                )
+
+    def _hosts(self, scope: Scope) -> set[str]:
+        server = scope.get("server")
+        port = server[1] if server else self._settings.port
+        names = ["localhost", "127.0.0.1", "[::1]"]
+        bound = self._settings.host.lower()
+        names.append(f"[{bound}]" if ":" in bound else bound)
+        allowed: set[str] = set()
+        for name in names + [name.lower() for name in self._settings.allow_host]:
+            allowed.add(f"{name}:{port}")
+            # A port of its own, or the scheme's default port, which clients leave out.
+            if name not in names or port == 80:
+                allowed.add(name)
+        return allowed
+
+    def _check_size(self, headers: Headers) -> None:
+        declared = headers.get("content-length", "")
+        limit = self._settings.max_upload_bytes
+        if declared.isdigit() and int(declared) > largest_body_bytes(limit, is_json=declares_json(headers)):
+            raise upload_too_large(limit)
+
+
+def declares_json(headers: Headers) -> bool:
+    """Whether the body says of itself that it is JSON."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+
+
+def largest_body_bytes(max_upload_bytes: int, *, is_json: bool) -> int:
+    """How long a body may be that holds a recording of the largest size; in JSON it is base64, a third longer."""
+    return (
+        (max_upload_bytes + 2) // 3 * 4 + FORM_ALLOWANCE_BYTES
+        if is_json
+        else max_upload_bytes + FORM_ALLOWANCE_BYTES
+    )
+
+
+def _header_bytes(scope: Scope) -> int:
+    fields = sum(len(name) + len(value) for name, value in scope["headers"])
+    return fields + len(scope["raw_path"]) + len(scope["query_string"])
+
+
+def upload_too_large(limit_bytes: int) -> ApiError:
+    """The 413 for a recording over the limit."""
+    return ApiError(
+        413,
+        "upload_too_large",
+        f"The recording is larger than the {limit_bytes} bytes accepted here (--max-upload-bytes).",
+        param="file",
+    )

@@ -1,0 +1,153 @@
+"""What one key may do at once and in a minute: decided and counted in one step, before a body byte is read.
+
+Counts submissions of recordings and nothing else: reading results and asking for states is free. Where no key is
+asked for, all callers together are one. Every refusal says when to come back.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scribewire.server.http.errors import ApiError
+
+WINDOW_SECONDS = 60.0
+_UPLOAD_PAUSE_SECONDS = 2.0
+_QUEUE_PAUSE_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class _Usage:
+    submitted_at: deque[float] = field(default_factory=deque)
+    uploads: int = 0
+    unfinished: int = 0
+
+
+class KeyLimits:
+    """The limits of every key; 0 is no limit. May be used from any thread."""
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: int = 0,
+        concurrent_uploads: int = 0,
+        queued_recordings: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._requests_per_minute = requests_per_minute
+        self._concurrent_uploads = concurrent_uploads
+        self._queued_recordings = queued_recordings
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._usage: dict[str, _Usage] = {}
+
+    def admit(self, owner: str) -> Place:
+        """Count one more recording of this owner; raises ApiError 429, and then counts nothing."""
+        with self._lock:
+            usage = self._usage.setdefault(owner, _Usage())
+            try:
+                self._check(usage)
+            except ApiError:
+                self._forget_if_idle(owner)
+                raise
+            if self._requests_per_minute:
+                usage.submitted_at.append(self._monotonic())
+            usage.uploads += 1
+            usage.unfinished += 1
+        return Place(self, owner)
+
+    def occupy(self, owner: str, *, is_checked: bool) -> Place:
+        """Count an unfinished recording that is here already, such as one of a job of an earlier start.
+
+        is_checked: raises ApiError 429 when the owner has as many as it may, and then counts nothing.
+        """
+        with self._lock:
+            usage = self._usage.setdefault(owner, _Usage())
+            if is_checked:
+                try:
+                    self._check_queued(usage)
+                except ApiError:
+                    self._forget_if_idle(owner)
+                    raise
+            usage.unfinished += 1
+        return Place(self, owner, is_uploading=False)
+
+    def _check(self, usage: _Usage) -> None:
+        if self._concurrent_uploads and usage.uploads >= self._concurrent_uploads:
+            raise over_limit(
+                "key_uploads_exceeded",
+                f"This key may send {self._concurrent_uploads} recordings at once.",
+                _UPLOAD_PAUSE_SECONDS,
+            )
+        self._check_queued(usage)
+        if self._requests_per_minute:
+            now = self._monotonic()
+            while usage.submitted_at and usage.submitted_at[0] <= now - WINDOW_SECONDS:
+                usage.submitted_at.popleft()
+            if len(usage.submitted_at) >= self._requests_per_minute:
+                raise over_limit(
+                    "key_rate_exceeded",
+                    f"This key may submit {self._requests_per_minute} recordings a minute.",
+                    usage.submitted_at[0] + WINDOW_SECONDS - now,
+                )
+
+    def _check_queued(self, usage: _Usage) -> None:
+        if self._queued_recordings and usage.unfinished >= self._queued_recordings:
+            raise over_limit(
+                "key_queue_full",
+                f"This key may have {self._queued_recordings} recordings unfinished at once.",
+                _QUEUE_PAUSE_SECONDS,
+            )
+
+    def _forget_if_idle(self, owner: str) -> None:
+        usage = self._usage[owner]
+        if not (usage.uploads or usage.unfinished or usage.submitted_at):
+            del self._usage[owner]
+
+    def _leave(self, owner: str, *, uploads: int, unfinished: int) -> None:
+        usage = self._usage[owner]
+        usage.uploads -= uploads
+        usage.unfinished -= unfinished
+        self._forget_if_idle(owner)
+
+
+class Place:
+    """One recording's place among its owner's; given back in two steps, each of which may be repeated."""
+
+    def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool = True) -> None:
+        self.owner = owner
+        self._limits = limits
+        self._is_uploading = is_uploading
+        self._is_unfinished = True
+
+    def end_upload(self) -> None:
+        """The recording has arrived, or never will."""
+        self._leave(is_finished=False)
+
+    def release(self) -> None:
+        """The recording is done with, however it ended."""
+        self._leave(is_finished=True)
+
+    def _leave(self, *, is_finished: bool) -> None:
+        with self._limits._lock:
+            uploads = int(self._is_uploading)
+            unfinished = int(self._is_unfinished and is_finished)
+            if uploads or unfinished:
+                self._is_uploading = False
+                self._is_unfinished = self._is_unfinished and not is_finished
+                self._limits._leave(self.owner, uploads=uploads, unfinished=unfinished)
+
+
+def over_limit(code: str, message: str, pause_seconds: float) -> ApiError:
+    """A 429 with the pause in both headers that clients know, whole seconds and milliseconds."""
+    return ApiError(
+        429,
+        code,
+        f"{message} Try again in {math.ceil(pause_seconds)} s.",
+        retry_after_seconds=math.ceil(pause_seconds),
+        headers={"retry-after-ms": str(math.ceil(pause_seconds * 1000))},
+    )

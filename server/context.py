@@ -1,0 +1,54 @@
+"""What the routes share, handed to them by the application that holds it: nothing here is global."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.intake.uploads import UploadStore
+from scribewire.server.jobs.runner import JobRunner
+from scribewire.server.jobs.store import JobStore
+from scribewire.server.observability.collector import Standing
+from scribewire.server.observability.metrics import Metrics
+from scribewire.server.settings.fields import Settings
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.transcription.service import Recognizer
+from scribewire.server.transcription.sharing import SharedWork
+from scribewire.server.webhooks.targets import AllowedTargets
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one application."""
+
+    settings: Settings
+    engine: EngineClient
+    uploads: UploadStore
+    jobs: JobStore
+    runner: JobRunner
+    recognizer: Recognizer
+    shared: SharedWork
+    speakers: Speakers
+    metrics: Metrics
+    standing: Standing
+    callback_targets: AllowedTargets
+    # Set when the server begins to end: what would go on for ever ends then.
+    stopping: asyncio.Event
+    # How long a stream's status may wait for the first text, and how long a stream may say nothing.
+    stream_first_wait_seconds: float = 2.0
+    stream_keep_alive_seconds: float = 10.0
+
+
+def parts_of(request: Request) -> Parts:
+    """The parts of the application that received this request."""
+    parts = request.app.state.parts
+    assert isinstance(parts, Parts)
+    return parts
+
+
+def owner_of(request: Request) -> str:
+    """Whose request this is: a key id, or `local` where no key is asked for."""
+    return str(request.state.owner)

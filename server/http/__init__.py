@@ -1,0 +1,1 @@
+"""What HTTP itself asks for: connections, bodies, request ids, errors."""

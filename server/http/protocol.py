@@ -1,0 +1,260 @@
+"""uvicorn's HTTP/1.1 with limits of our own: on connections, on headers, and on patience.
+
+uvicorn keeps a connection that never finishes its headers for ever, lets `limit_concurrency` hide the health page,
+and answers malformed requests in plain text. Here headers have a time and a size, a client that does not read its
+answer is left, a vanished one is noticed, and every refusal has the one error shape.
+
+Connections over the cap are not all turned away: a few more get in, must be quick, and may ask for the health page
+only (`OVER_CAPACITY` in the request's state tells the gate). So an operator can look even while the house is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from scribewire.server.http.errors import REQUEST_ID_HEADER, ApiError, error_response
+from scribewire.server.http.request_id import new_request_id
+from scribewire.server.observability.logs import log_event
+
+MAX_HEADER_BYTES: Final = 64 << 10
+OVER_CAPACITY: Final = "is_over_capacity"
+OVER_CAPACITY_SECONDS: Final = 1.0
+"""How long a connection over the cap may take for its headers."""
+
+LINGER_SECONDS: Final = 1.0
+LINGER_BYTES: Final = 4 << 20
+"""After a refusal: what a client that is still sending may send before it is cut off and may miss the answer."""
+
+KEEP_ALIVE_PROBES: Final = (
+    ("TCP_KEEPIDLE", 60),
+    ("TCP_KEEPALIVE", 60),
+    ("TCP_KEEPINTVL", 15),
+    ("TCP_KEEPCNT", 4),
+)
+"""Seconds, seconds, seconds, probes: a client whose machine vanished is noticed after two minutes."""
+
+logger = logging.getLogger("scribewire.connections")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections, how many more for the health page, and how patient to be.
+
+    stall_seconds: how long a client may leave its answer unread once the system's buffers are full
+    """
+
+    max_connections: int
+    spare_connections: int
+    header_timeout_seconds: float
+    stall_seconds: float = 60.0
+
+
+class GuardedConfig(uvicorn.Config):
+    """uvicorn's configuration with this protocol and its limits."""
+
+    def __init__(self, app: ASGIApp, *, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(app, http=GuardedProtocol, h11_max_incomplete_event_size=MAX_HEADER_BYTES, **options)
+        self.limits = limits
+
+
+class GuardedProtocol(H11Protocol):
+    """One connection; see the module."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        assert isinstance(config, GuardedConfig)
+        self._limits = config.limits
+        self._header_seconds = config.limits.header_timeout_seconds
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._is_over_capacity = False
+        self._is_refused = False
+        self._discarded_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Take the connection in if there is room."""
+        super().connection_made(transport)
+        _probe_when_idle(transport.get_extra_info("socket"))
+        over = len(self.connections) - self._limits.max_connections
+        if over > self._limits.spare_connections:
+            self._turn_away()
+            return
+        if over > 0:
+            self._is_over_capacity = True
+            self._header_seconds = min(self._header_seconds, OVER_CAPACITY_SECONDS)
+            self.app_state = {**self.app_state, OVER_CAPACITY: True}
+        self._watch_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection and its timers."""
+        for timer in (self._header_timer, self._stall_timer, self._linger_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse more of the request; after a refusal, discard a bounded part."""
+        if self._is_refused:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > LINGER_BYTES:
+                self.transport.abort()
+            return
+        super().data_received(data)
+        if self._is_over_capacity and self._request is not None:
+            self._request.keep_alive = False
+        self._watch_headers()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that is not HTTP; uvicorn calls this while it handles h11's error."""
+        error = sys.exception()
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+            self._refuse(headers_too_large())
+            return
+        why = f": {str(error)[:200]}" if isinstance(error, h11.RemoteProtocolError) else ""
+        self._refuse(ApiError(400, "http_invalid", f"The request is not valid HTTP/1.1{why}."))
+
+    def shutdown(self) -> None:
+        """End the connection when its request, if any, is answered."""
+        if self._is_refused:
+            self.transport.close()
+        else:
+            super().shutdown()
+
+    def pause_writing(self) -> None:
+        """The client does not read: wait for it, but not for ever."""
+        super().pause_writing()
+        if self._stall_timer is None:
+            self._stall_timer = self.loop.call_later(self._limits.stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    @property
+    def _request(self) -> RequestResponseCycle | None:
+        """The newest request, None before the first; uvicorn's own annotation leaves the None out."""
+        return self.cycle
+
+    def _watch_headers(self) -> None:
+        """Headers are awaited from the connection's start, and from the first byte of every later request."""
+        is_awaited = (
+            not self._is_refused
+            and self.conn.their_state is h11.IDLE
+            and (self._request is None or bool(self.conn.trailing_data[0]))
+        )
+        if is_awaited and self._header_timer is None:
+            self._header_timer = self.loop.call_later(self._header_seconds, self._on_headers_late)
+        elif not is_awaited and self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _on_headers_late(self) -> None:
+        if self.transport.is_closing():
+            return
+        if not self.conn.trailing_data[0]:
+            self.transport.close()  # it never said anything
+            return
+        self._refuse(
+            ApiError(
+                408,
+                "headers_timeout",
+                f"The request's headers were not whole after {self._header_seconds:g} s.",
+            )
+        )
+
+    def _turn_away(self) -> None:
+        self._is_refused = True
+        refusal = ApiError(
+            503,
+            "too_many_connections",
+            "Too many connections are open; try again shortly.",
+            retry_after_seconds=2,
+        )
+        self.transport.write(_whole_answer(refusal, new_request_id()))
+        self.transport.close()
+
+    def _refuse(self, refusal: ApiError) -> None:
+        """Answer, stop listening, and close once the client has had a chance to read."""
+        self._is_refused = True
+        request_id = new_request_id()
+        log_event(
+            logger,
+            logging.INFO,
+            "connection_refused",
+            request_id=request_id,
+            status=refusal.rule.status,
+            error=refusal.code,
+        )
+        self._unset_keepalive_if_required()
+        is_answered = False
+        if self._request is not None and not self._request.response_complete:
+            # The request's body went wrong: its work ends as if the client had left.
+            is_answered = self._request.response_started
+            self._request.disconnected = True
+            self._request.message_event.set()
+        if is_answered or self.transport.is_closing():
+            self.transport.close()
+            return
+        self.transport.write(_whole_answer(refusal, request_id))
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        # Closed with bytes unread, the connection would be reset, and the answer with it.
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client is gone already
+            self.transport.abort()
+            return
+        self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def headers_too_large() -> ApiError:
+    """The 431, after which the connection is closed."""
+    return ApiError(
+        431,
+        "headers_too_large",
+        f"The request's headers are larger than {MAX_HEADER_BYTES >> 10} KiB.",
+        headers={"connection": "close"},
+    )
+
+
+def _whole_answer(refusal: ApiError, request_id: str) -> bytes:
+    response = error_response(refusal)
+    response.headers["connection"] = "close"
+    response.headers[REQUEST_ID_HEADER] = request_id
+    status = refusal.rule.status
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()]
+    lines += [name + b": " + value for name, value in response.raw_headers]
+    return b"\r\n".join([*lines, b"", b""]) + bytes(response.body)
+
+
+def _probe_when_idle(connection: socket.socket | None) -> None:
+    """Ask the system to notice clients whose machine or network vanished without a word."""
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE_PROBES:
+        if (option := getattr(socket, name, None)) is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,72 @@
+"""What becomes of a body that nobody read: the connection is closed after the answer, gently and within bounds.
+
+A refusal comes before the body is read (401, 413) or in the middle of it. Left open, the connection would swallow
+whatever the client still sends; closed at once, it would be reset, and many clients, which read the answer only
+when they have sent everything, would report the reset instead. So the answer goes out whole, a bounded part of what
+follows is discarded, and then the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from scribewire.server.http.protocol import OVER_CAPACITY
+
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 16 << 20
+
+
+class UnreadBody:
+    """ASGI middleware; see the module."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if "transfer-encoding" not in headers and headers.get("content-length", "0") == "0":
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+        is_closing = False
+
+        async def watched_receive() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+
+        async def watched_send(message: Message) -> None:
+            nonlocal is_closing
+            if message["type"] == "http.response.start" and not is_read:
+                is_closing = True
+                kept = [pair for pair in message.get("headers", []) if pair[0].lower() != b"connection"]
+                await send({**message, "headers": [*kept, (b"connection", b"close")]})
+                return
+            if not is_closing or message.get("more_body", False):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            # A client that waited for leave to send sends nothing more; and a full house has no place to linger.
+            if "expect" not in headers and not scope.get("state", {}).get(OVER_CAPACITY):
+                await _discard(receive)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app(scope, watched_receive, watched_send)
+
+
+async def _discard(receive: Receive) -> None:
+    discarded = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while discarded < LINGER_BYTES:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+                discarded += len(message.get("body", b""))
+    except TimeoutError:
+        return  # too slow to wait for; the answer is on its way

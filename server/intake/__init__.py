@@ -1,0 +1,1 @@
+"""From the bytes of a request to a recording on disk and validated options."""

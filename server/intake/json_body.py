@@ -1,0 +1,311 @@
+"""A JSON body parsed as it arrives: `input_audio.data` is decoded into the file, the rest becomes form fields.
+
+Never holds the body: the one string that may be large is decoded from base64 piece by piece, and what stands around
+it is bounded. Follows the structure only as far as finding that string needs; whether all of it is JSON is for the
+standard parser to say, which gets the same text with that string left out.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES, largest_body_bytes, upload_too_large
+from scribewire.server.http.errors import ApiError, bad_request
+from scribewire.server.intake.form_fields import (
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    FormFields,
+    field_not_text,
+    field_too_large,
+    fields_too_large,
+    second_recording,
+    too_many_fields,
+)
+from scribewire.server.intake.json_types import NumberText, check_types
+from scribewire.server.intake.recording_file import RecordingFile
+
+AUDIO_FIELD = "input_audio"
+PATH_FIELD = "file_path"
+MAX_MARKS = 50_000
+"""Brackets, commas, colons and quotes around the recording; each costs a step of Python."""
+MAX_DEPTH = 64
+_NULL_MEANS_SOMETHING = ("chunking_strategy",)
+_FIELD_DEPTH = 4
+
+_MARK = re.compile(rb'["{}\[\],:]')
+_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_HALF_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+# PHP escapes the slash, .NET the plus sign; line breaks come from encoders that wrap their lines.
+_ESCAPES_IN_BASE64 = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
+
+
+class JsonBody:
+    """Feed it the body; then `fields`, and `file_path` where that was given instead of audio."""
+
+    def __init__(self, recording: RecordingFile, *, max_upload_bytes: int) -> None:
+        self.file_path: str | None = None
+        self._recording = recording
+        self._max_upload_bytes = max_upload_bytes
+        self._max_body_bytes = largest_body_bytes(max_upload_bytes, is_json=True)
+        self._body_bytes = 0
+        self._around = bytearray()
+        self._marks = 0
+        self._rest = b""
+        # Per open bracket: the key whose value is next in an object, None where a key is next and in arrays.
+        self._keys: list[str | None] = []
+        self._opened = bytearray()
+        self._where = "outside"
+        self._key = bytearray()
+        self._decoder: _Base64 | None = None
+
+    def feed(self, piece: bytes) -> None:
+        """Take more of the body; raises ApiError 400 and 413."""
+        self._body_bytes += len(piece)
+        if self._body_bytes > self._max_body_bytes:
+            raise upload_too_large(self._max_upload_bytes)
+        data, self._rest = self._rest + piece, b""
+        position = 0
+        while position < len(data):
+            if self._where == "outside":
+                position = self._take_mark(data, position)
+            else:
+                position = self._take_text(data, position)
+
+    def finish(self) -> FormFields:
+        """The fields, when the body is whole; raises ApiError 400."""
+        try:
+            content = json.loads(
+                self._around.decode("utf-8"),
+                parse_int=NumberText,
+                parse_float=NumberText,
+                parse_constant=_no_such_constant,
+                object_pairs_hook=_unique,
+            )
+        except (ValueError, RecursionError) as error:
+            raise _not_json(str(error)) from None
+        if not isinstance(content, dict):
+            raise _not_json("it is no object")
+        self._check_recording(content)
+        check_types(content)
+        return FormFields(_as_form(content))
+
+    def _check_recording(self, content: dict[str, Any]) -> None:
+        audio, path = content.pop(AUDIO_FIELD, None), content.pop(PATH_FIELD, None)
+        if audio is not None and path is not None:
+            raise second_recording(PATH_FIELD)
+        if path is not None:
+            if not isinstance(path, str) or isinstance(path, NumberText) or not path:
+                raise bad_request("invalid_parameter", f"{PATH_FIELD} must be a text.", PATH_FIELD)
+            self.file_path = path
+            return
+        if audio is None:
+            raise bad_request(
+                "file_missing",
+                f"No recording was sent: the body needs {AUDIO_FIELD} with data (base64) and format.",
+                AUDIO_FIELD,
+            )
+        if not isinstance(audio, dict):
+            raise bad_request(
+                "invalid_parameter",
+                f"{AUDIO_FIELD} must be an object with data (base64) and format.",
+                AUDIO_FIELD,
+            )
+        if self._decoder is None:
+            raise bad_request(
+                "file_missing",
+                f"{AUDIO_FIELD}.data must be a text that holds the recording in base64.",
+                f"{AUDIO_FIELD}.data",
+            )
+
+    def _take_mark(self, data: bytes, position: int) -> int:
+        found = _MARK.search(data, position)
+        if found is None:
+            self._keep(data[position:])
+            return len(data)
+        self._keep(data[position : found.end()])
+        self._marks += 1
+        if self._marks > MAX_MARKS:
+            raise bad_request("json_too_complex", f"The JSON body has more than {MAX_MARKS} elements.")
+        mark = found.group()
+        if mark == b'"':
+            self._begin_text()
+        elif mark in b"{[":
+            if len(self._opened) == MAX_DEPTH:
+                raise bad_request("json_too_complex", f"The JSON body is nested more than {MAX_DEPTH} deep.")
+            self._opened += mark
+            self._keys.append(None)
+        elif mark in b"}]":
+            if not self._opened:
+                raise _not_json("a bracket is closed that was not opened")
+            self._opened.pop()
+            self._keys.pop()
+        elif mark == b"," and self._keys:
+            self._keys[-1] = None
+        return found.end()
+
+    def _begin_text(self) -> None:
+        if self._opened.endswith(b"{") and self._keys[-1] is None:
+            self._where = "key"
+            self._key.clear()
+        elif self._opened == b"{{" and self._keys == [AUDIO_FIELD, "data"]:
+            if self._decoder is not None:
+                raise second_recording(AUDIO_FIELD)
+            self._where = "audio"
+            self._decoder = _Base64()
+            self._recording.create()
+        else:
+            self._where = "text"
+
+    def _take_text(self, data: bytes, position: int) -> int:
+        end = _end_of_text(data, position)
+        is_ended = data[end : end + 1] == b'"'
+        if self._where == "audio":
+            assert self._decoder is not None
+            text = data[position:end]
+            if not is_ended and (half := _HALF_ESCAPE.search(data[max(position, end - 5) :])):
+                self._rest = half.group()
+                text = data[position : len(data) - len(self._rest)]
+            self._recording.add(self._decoder.decode(text))
+            if is_ended:
+                self._decoder.finish()
+        else:
+            self._keep(data[position:end])
+            if self._where == "key":
+                self._key += data[position:end]
+            if not is_ended:
+                self._rest = data[end:]  # nothing, or a backslash whose letter is to come
+        if not is_ended:
+            return len(data)
+        self._keep(b'"')
+        if self._where == "key":
+            self._keys[-1] = self._read_key()
+        self._where = "outside"
+        return end + 1
+
+    def _read_key(self) -> str:
+        try:
+            return str(json.loads(b'"' + self._key + b'"'))
+        except ValueError as error:
+            raise _not_json(str(error)) from None
+
+    def _keep(self, text: bytes) -> None:
+        self._around += text
+        if len(self._around) > FORM_ALLOWANCE_BYTES:
+            raise fields_too_large()
+
+
+def _end_of_text(data: bytes, position: int) -> int:
+    """Where the string's closing quote stands, or where its last whole character ends if there is none."""
+    quote = data.find(b'"', position)
+    end = len(data) if quote < 0 else quote
+    if data.find(b"\\", position, end) < 0:  # five times as fast as the expression, and the rule for base64
+        return end
+    found = _TEXT.match(data, position)
+    assert found is not None  # it may match nothing
+    return found.end()
+
+
+class _Base64:
+    """Decodes the inside of a JSON string in pieces; strict, but for line breaks."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._is_padded = False
+
+    def decode(self, text: bytes) -> bytes:
+        if b"\\" in text:
+            text = _ESCAPE.sub(_unescaped, text)
+        text = self._rest + text
+        usable = len(text) & ~3
+        self._rest, text = text[usable:], text[:usable]
+        if self._is_padded and (text or self._rest):
+            raise _not_base64()
+        self._is_padded = text.endswith(b"=")
+        try:
+            return binascii.a2b_base64(text, strict_mode=True)
+        except binascii.Error:
+            raise _not_base64() from None
+
+    def finish(self) -> None:
+        if self._rest:
+            raise _not_base64()
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    letter = escape.group(1)
+    if len(letter) == 5:
+        code = int(letter[1:], 16)
+        if code > 127:
+            raise _not_base64()
+        return b"" if code in b"\r\n\t" else bytes([code])
+    if letter not in _ESCAPES_IN_BASE64:
+        raise _not_base64()
+    return _ESCAPES_IN_BASE64[letter]
+
+
+def _as_form(content: dict[str, Any]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    count = 0
+    for name, value in content.items():
+        for field, text in _texts_of(name, value, 0):
+            count += 1
+            if count > MAX_FIELDS:
+                raise too_many_fields()
+            try:
+                size_bytes = len(text.encode())
+                field.encode()
+            except UnicodeEncodeError:  # half a surrogate pair
+                raise field_not_text(field.encode("ascii", "replace").decode()) from None
+            if size_bytes > MAX_FIELD_BYTES:
+                raise field_too_large(field)
+            values.setdefault(field, []).append(text)
+    return values
+
+
+def _texts_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+    """A value as the form fields that a client would have sent for it; null is nothing where it has no meaning."""
+    if value is None and name in _NULL_MEANS_SOMETHING:
+        yield name, "null"
+    if isinstance(value, bool):
+        yield name, "true" if value else "false"
+    elif isinstance(value, str):
+        yield name, str(value)
+    elif depth == _FIELD_DEPTH:
+        return  # no field that anybody knows lies so deep
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts_of(f"{name}[{key}]", inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_of(f"{name}[]", inner, depth + 1)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        shown = twice.encode("ascii", "replace").decode()[:80]
+        raise bad_request("duplicate_field", f"The field {shown} was sent more than once.", shown)
+    return content
+
+
+def _no_such_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _not_json(why: str) -> ApiError:
+    return bad_request("json_invalid", f"The body is not valid JSON: {' '.join(why.split())[:200]}.")
+
+
+def _not_base64() -> ApiError:
+    return bad_request(
+        "base64_invalid",
+        f"{AUDIO_FIELD}.data must be plain base64 (no data: prefix, padded with =).",
+        f"{AUDIO_FIELD}.data",
+    )

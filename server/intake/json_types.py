@@ -1,0 +1,86 @@
+"""The types that a JSON body's parameters must have: refused by name where a form would have no way to be wrong.
+
+Values become form fields afterwards, which have no types: without this an object in place of a number would be left
+out quietly. Refuses only what it knows by name; null is as if left out, and unknown names are nobody's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scribewire.server.http.errors import bad_request
+
+
+class NumberText(str):
+    """A JSON number as it was written."""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, NumberText)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, NumberText)
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_text(entry) for entry in value)
+
+
+_Type = tuple[Callable[[Any], bool], str]
+_TEXT: _Type = (_is_text, "a text")
+_NUMBER: _Type = (_is_number, "a number")
+_BOOLEAN: _Type = (_is_boolean, "true or false")
+_TEXTS: _Type = (_is_list_of_texts, "a list of texts")
+
+TYPES: Mapping[str, _Type] = {
+    "model": _TEXT,
+    "callback_url": _TEXT,
+    "language": _TEXT,
+    "prompt": _TEXT,
+    "response_format": _TEXT,
+    "temperature": _NUMBER,
+    "repetition_penalty": _NUMBER,
+    "max_tokens": _NUMBER,
+    "seed": _NUMBER,
+    "stream": _BOOLEAN,
+    "languages": _TEXTS,
+    "keywords": _TEXTS,
+    "timestamp_granularities": _TEXTS,
+    "include": _TEXTS,
+    "known_speaker_names": _TEXTS,
+    "known_speaker_references": _TEXTS,
+}
+_STRATEGY = "chunking_strategy"
+_STRATEGY_TYPES: Mapping[str, _Type] = {
+    "type": _TEXT,
+    "prefix_padding_ms": _NUMBER,
+    "silence_duration_ms": _NUMBER,
+    "threshold": _NUMBER,
+}
+
+
+def check_types(content: Mapping[str, Any]) -> None:
+    """Refuse parameters of another type than theirs; numbers must be `NumberText`. Raises ApiError 400."""
+    for name, wanted in TYPES.items():
+        _check(content, name, wanted, name)
+        if wanted is _TEXTS:
+            _check(content, f"{name}[]", wanted, name)
+    strategy = content.get(_STRATEGY)
+    if isinstance(strategy, dict):
+        for name, wanted in _STRATEGY_TYPES.items():
+            _check(strategy, name, wanted, f"{_STRATEGY}[{name}]")
+    elif strategy is not None and not _is_text(strategy):
+        raise bad_request("invalid_parameter", f"{_STRATEGY} must be a text or an object.", _STRATEGY)
+
+
+def _check(content: Mapping[str, Any], name: str, wanted: _Type, shown: str) -> None:
+    is_right, kind = wanted
+    value = content.get(name)
+    if value is not None and not is_right(value):
+        raise bad_request("invalid_parameter", f"{shown} must be {kind} in a JSON body.", shown)

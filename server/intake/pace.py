@@ -1,0 +1,70 @@
+"""How slow a client may be while it sends: never silent for long, and so many bytes a second over every window.
+
+Only time spent waiting for the client counts. What the server itself takes for its disk is not held against anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+
+from scribewire.server.http.errors import ApiError
+
+
+class UploadPace:
+    """The pace of one upload; `min_bytes_per_second` 0 asks for none, and only silence is counted."""
+
+    def __init__(self, *, idle_seconds: float, min_bytes_per_second: int, window_seconds: float) -> None:
+        self._idle_seconds = idle_seconds
+        self._min_bytes_per_second = min_bytes_per_second
+        self._window_seconds = window_seconds
+        self._silent_seconds = 0.0
+        self._waited_seconds = 0.0
+        self._received_bytes = 0
+
+    async def pieces(self, request: Request) -> AsyncIterator[bytes]:
+        """The body as it arrives; raises ApiError 408 and ClientDisconnect."""
+        more = True
+        while more:
+            started = time.monotonic()
+            piece = b""
+            try:
+                # Not request.stream(): a generator that a timeout has interrupted once is at its end.
+                async with asyncio.timeout(self.patience_seconds()):
+                    message = await request.receive()
+            except TimeoutError:
+                self.count(time.monotonic() - started, None)
+            else:
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect()
+                piece = message.get("body", b"")
+                more = message.get("more_body", False)
+                if more:
+                    self.count(time.monotonic() - started, len(piece))
+            yield piece
+
+    def patience_seconds(self) -> float:
+        """How long to wait for the next piece before counting again."""
+        patience = self._idle_seconds - self._silent_seconds
+        if self._min_bytes_per_second:
+            patience = min(patience, self._window_seconds - self._waited_seconds)
+        return max(0.0, patience)
+
+    def count(self, waited_seconds: float, byte_count: int | None) -> None:
+        """Count one wait and the piece it brought, None for no piece; raises ApiError 408."""
+        self._silent_seconds = 0.0 if byte_count is not None else self._silent_seconds + waited_seconds
+        if self._silent_seconds >= self._idle_seconds:
+            raise _stalled(f"sent nothing for {self._idle_seconds:g} s")
+        self._waited_seconds += waited_seconds
+        self._received_bytes += byte_count or 0
+        if self._min_bytes_per_second and self._waited_seconds >= self._window_seconds:
+            if self._received_bytes < self._min_bytes_per_second * self._window_seconds:
+                raise _stalled(f"sent fewer than {self._min_bytes_per_second} bytes a second")
+            self._waited_seconds, self._received_bytes = 0.0, 0
+
+
+def _stalled(what: str) -> ApiError:
+    return ApiError(408, "upload_stalled", f"The upload {what} and was dropped.")

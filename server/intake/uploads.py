@@ -1,0 +1,291 @@
+"""Recordings from the wire to the disk, streamed, counted and bounded.
+
+A body, form or JSON, is parsed as it arrives; its recording goes to a 0600 file in a folder of its own under the data
+folder. Nothing stays on disk when anything goes wrong, and what a killed server left is swept at the next start; a
+second server on the same data folder is spared. Whether a recording may come at all is decided, and counted, before
+the first byte of its body is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from starlette.requests import ClientDisconnect, Request
+
+from scribewire.server.access.gate import LOCAL_OWNER, declares_json
+from scribewire.server.access.keys import make_private_folder
+from scribewire.server.access.limits import KeyLimits, Place, over_limit
+from scribewire.server.http.errors import ApiError, disk_full
+from scribewire.server.intake.form_fields import FormFields as FormFields  # most callers know it from here
+from scribewire.server.intake.json_body import JsonBody
+from scribewire.server.intake.local_files import LocalFiles
+from scribewire.server.intake.multipart import MultipartBody
+from scribewire.server.intake.pace import UploadPace
+from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.observability.logs import log_event
+from scribewire.server.settings.fields import Settings
+
+RATE_WINDOW_SECONDS = 10.0
+"""An upload's speed is measured over this much waiting for its client."""
+
+LEAST_FREE_BYTES = 1 << 20
+WRITING_THREADS = 4
+
+UPLOADS_FOLDER = "uploads"
+_LOCK_FILE = "lock"
+
+logger = logging.getLogger("scribewire.uploads")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A recording on disk and the fields that came with it; whoever holds it deletes it.
+
+    sha256: hex digest of the recording's bytes, taken while they were written
+    place: its place among its key's unfinished recordings, given back by whoever deletes its folder; so it goes along
+    with a recording that is moved and handed on
+    executor: whose threads remove it; without one it is removed where it is asked for
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    fields: FormFields
+    place: Place | None = field(default=None, repr=False, compare=False)
+    executor: Executor | None = field(default=None, repr=False, compare=False)
+
+    async def delete(self) -> None:
+        """Remove the recording and its folder, off the event loop: gigabytes take their time.
+
+        Again, or after it was moved away, is no error. It goes on when the awaiting task is cancelled.
+        """
+        removal = self.begin_delete()
+        if not removal.done():
+            await asyncio.shield(asyncio.wrap_future(removal))
+
+    def begin_delete(self) -> Future[None]:
+        """`delete` for those who cannot wait; done when nothing is left."""
+        was_here = self.path.parent.exists()
+        if self.executor is not None:
+            # A store that was closed has no threads any more.
+            with contextlib.suppress(RuntimeError):
+                return self.executor.submit(self._remove, was_here)
+        self._remove(was_here)
+        removal: Future[None] = Future()
+        removal.set_result(None)
+        return removal
+
+    def _remove(self, was_here: bool) -> None:
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+        if was_here and self.place is not None:
+            self.place.release()
+
+    async def __aenter__(self) -> Upload:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.delete()
+
+
+class UploadStore:
+    """Receives uploads into one private folder under the data folder."""
+
+    def __init__(
+        self,
+        data_folder: Path,
+        *,
+        max_upload_bytes: int,
+        max_concurrent_uploads: int,
+        idle_seconds: float,
+        min_bytes_per_second: int = 0,
+        rate_window_seconds: float = RATE_WINDOW_SECONDS,
+        limits: KeyLimits | None = None,
+        local_folders: Sequence[str] = (),
+        write: Callable[[int, bytes | memoryview], int] = os.write,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        self._root = data_folder / UPLOADS_FOLDER
+        self._max_upload_bytes = max_upload_bytes
+        self._max_concurrent_uploads = max_concurrent_uploads
+        self._new_pace = partial(
+            UploadPace,
+            idle_seconds=idle_seconds,
+            min_bytes_per_second=min_bytes_per_second,
+            window_seconds=rate_window_seconds,
+        )
+        self._limits = limits or KeyLimits()
+        self._local_files = LocalFiles(local_folders, private=data_folder)
+        self._write = write
+        self._free_bytes = free_bytes
+        self._executor = ThreadPoolExecutor(WRITING_THREADS, thread_name_prefix="upload-writer")
+        self._folder: Path | None = None
+        self._lock_descriptor = -1
+        self._receiving = 0
+        self.received_count = 0
+        self.received_bytes = 0
+        """Of uploads received whole."""
+        self.refused_counts: Counter[str] = Counter()
+        """Of uploads that did not come to be, by error code."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, limits: KeyLimits) -> UploadStore:
+        """A store as the settings want it."""
+        return cls(
+            settings.data,
+            max_upload_bytes=settings.max_upload_bytes,
+            max_concurrent_uploads=settings.max_concurrent_uploads,
+            idle_seconds=settings.upload_idle_seconds,
+            min_bytes_per_second=settings.min_upload_bytes_per_second,
+            limits=limits,
+            local_folders=settings.allow_local_files,
+        )
+
+    def open(self) -> int:
+        """Make this server's folder, sweep what dead servers left; returns how many leftovers. Raises OSError."""
+        make_private_folder(self._root.parent)
+        make_private_folder(self._root)
+        self._root.chmod(0o700)
+        # Held while a folder exists whose own lock is not taken yet, so that no other start sweeps it.
+        starting = os.open(self._root / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            swept = self._sweep()
+            folder = self._root / f"server-{secrets.token_hex(8)}"
+            folder.mkdir(mode=0o700)
+            self._lock_descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock_descriptor, fcntl.LOCK_EX)
+        finally:
+            os.close(starting)
+        self._folder = folder
+        return swept
+
+    def close(self) -> None:
+        """Remove this server's folder with all in it."""
+        self._executor.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock_descriptor)
+            self._folder = None
+
+    def _sweep(self) -> int:
+        swept = 0
+        for folder in self._root.iterdir():
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                swept += sum(1 for entry in folder.iterdir() if entry.is_dir())
+                shutil.rmtree(folder, ignore_errors=True)
+            except BlockingIOError:
+                continue  # its server lives
+            finally:
+                os.close(descriptor)
+        if swept:
+            log_event(logger, logging.WARNING, "leftover_uploads_removed", count=swept)
+        return swept
+
+    async def receive(self, request: Request, *, file_fields: Sequence[str]) -> Upload:
+        """Read a form, or a JSON object, with one recording.
+
+        file_fields: names of the part that may hold it, besides a part with no name
+        raises: ApiError 400 (no such body, no recording, damaged), 403 (a path that is not open), 408 (stalled, too
+        slow), 413, 429, 507; ClientDisconnect.
+        """
+        try:
+            upload = await self._receive(request, file_fields)
+        except ApiError as error:
+            self.refused_counts[error.code] += 1
+            raise
+        except ClientDisconnect:
+            self.refused_counts["client_gone"] += 1
+            raise
+        self.received_count += 1
+        self.received_bytes += upload.size_bytes
+        return upload
+
+    async def _receive(self, request: Request, file_fields: Sequence[str]) -> Upload:
+        if self._folder is None:
+            raise RuntimeError("the upload store is not open")
+        folder = self._folder / secrets.token_hex(16)
+        recording = RecordingFile(
+            folder / "recording",
+            max_bytes=self._max_upload_bytes,
+            executor=self._executor,
+            write=self._write,
+        )
+        body: MultipartBody | JsonBody
+        if declares_json(request.headers):
+            body = JsonBody(recording, max_upload_bytes=self._max_upload_bytes)
+        else:
+            body = MultipartBody(request.headers.get("content-type", ""), file_fields, recording)
+        # From the first check to the count nothing waits, so that racing requests cannot all be the last one.
+        self._check_room(request, self._folder)
+        place = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
+        self._receiving += 1
+        try:
+            folder.mkdir(mode=0o700)
+            fields = await self._read(request, body, recording)
+            return Upload(
+                recording.path, recording.size_bytes, recording.sha256, fields, place, self._executor
+            )
+        except BaseException as error:
+            recording.close()
+            shutil.rmtree(folder, ignore_errors=True)
+            place.release()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                log_event(logger, logging.ERROR, "disk_full")
+                raise disk_full() from None
+            raise
+        finally:
+            recording.close()
+            place.end_upload()
+            self._receiving -= 1
+
+    @property
+    def under_way(self) -> int:
+        """Uploads that are being received."""
+        return self._receiving
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has room for any recording at all."""
+        return self._free_bytes(self._folder or self._root.parent) >= LEAST_FREE_BYTES
+
+    def _check_room(self, request: Request, folder: Path) -> None:
+        if self._receiving >= self._max_concurrent_uploads:
+            raise over_limit("too_many_uploads", "Too many uploads at once.", 2.0)
+        declared = request.headers.get("content-length", "")
+        wanted = int(declared) if declared.isdigit() else 0
+        if max(wanted, LEAST_FREE_BYTES) > self._free_bytes(folder):
+            raise disk_full()
+
+    async def _read(
+        self, request: Request, body: MultipartBody | JsonBody, recording: RecordingFile
+    ) -> FormFields:
+        async for piece in self._new_pace().pieces(request):
+            body.feed(piece)
+            await recording.write_if_full()
+        fields = body.finish()
+        if isinstance(body, JsonBody) and (named := body.file_path) is not None:
+            self._local_files.check_is_open()
+            recording.create()
+            await recording.copy_from(lambda: self._local_files.open(named))
+        await recording.finish()
+        return fields

@@ -1,0 +1,40 @@
+"""The longer statements that change jobs, their texts and their events; used by sqlite_operations.py alone."""
+
+from __future__ import annotations
+
+from scribewire.server.jobs.sqlite.rows import JOB_COLUMNS
+
+INSERT = (
+    "INSERT INTO jobs (job_id, owner, options, result_format, callback_url, idempotency_key, fingerprint, created_at, "
+    f"audio_id, audio_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING {JOB_COLUMNS}"
+)
+CLAIM = (
+    "UPDATE jobs SET status = 'processing', worker = :worker, boot = :boot, lease_until = :lease_until, "
+    "attempts = attempts + 1, claim_number = claim_number + 1, started_at = :now WHERE seq = :seq "
+    f"RETURNING {JOB_COLUMNS}"
+)
+REQUEUE = (
+    "UPDATE jobs SET status = 'queued', worker = NULL, boot = NULL, lease_until = NULL, started_at = NULL, "
+    "audio_seconds_done = 0, attempts = attempts - ?, deaths = ? WHERE seq = ?"
+)
+HELD = (
+    "status = 'processing' AND job_id = :job_id AND boot = :boot AND worker = :worker "
+    "AND claim_number = :claim_number"
+)
+RENEW = (
+    "UPDATE jobs SET lease_until = :lease_until, audio_seconds_done = coalesce(:done, audio_seconds_done), "
+    f"audio_seconds_total = coalesce(:total, audio_seconds_total) WHERE {HELD} RETURNING seq"
+)
+LOG = (
+    "INSERT INTO events (seq, event_id, kind, at, attempt, audio_seconds_done, audio_seconds_total, text, failure) "
+    "SELECT seq, coalesce((SELECT max(event_id) FROM events WHERE events.seq = jobs.seq), 0) + 1, ?, ?, attempts, "
+    "audio_seconds_done, audio_seconds_total, ?, ? FROM jobs WHERE seq = ?"
+)
+ADD_TEXT = (
+    "INSERT INTO texts (seq, partial_text) VALUES (?, ?) "
+    "ON CONFLICT (seq) DO UPDATE SET partial_text = partial_text || excluded.partial_text"
+)
+SET_RESULT = (
+    "INSERT INTO texts (seq, transcript) VALUES (?, ?) "
+    "ON CONFLICT (seq) DO UPDATE SET transcript = excluded.transcript, partial_text = ''"
+)

@@ -1,0 +1,380 @@
+"""Jobs in an SQLite database beside their recordings: a JobStore for one machine.
+
+    jobs/lock            held by the one server that uses this folder
+    jobs/jobs.db         every job, its text and its log
+    jobs/audio/          the recordings, one file each, on disk before their job is
+    jobs/passing-audio/  instead of the last two where the database is in memory (`--no-store`); it goes when the store
+                         is closed, and what a killed server left of it when the next one opens this folder
+
+One thread writes, in groups, and others read, so that the event loop never waits. Everything is 0600.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.access.keys import make_private_folder
+from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.job import (
+    FINISHED,
+    Claim,
+    Job,
+    JobEvent,
+    JobFailure,
+    JobPage,
+    JobStatus,
+    StoredAudio,
+    StoreStats,
+    Submission,
+    Swept,
+)
+from scribewire.server.jobs.notifications import CALLBACKS, WORK, Bells, claim_of, log_of
+from scribewire.server.jobs.sqlite import rows as sqlite_rows
+from scribewire.server.jobs.sqlite.database import Database, FileDatabase, MemoryDatabase
+from scribewire.server.jobs.sqlite.migrations import DatabaseTooNew
+from scribewire.server.jobs.sqlite.operations import JobOperations
+from scribewire.server.jobs.sqlite.recordings import AudioFolder, FolderLock, store_error
+from scribewire.server.jobs.sqlite.writer import Effects, GroupCommitWriter, database_error
+from scribewire.server.jobs.store import JobStoreUnavailable, StoreRules, Submitted
+from scribewire.server.observability.logs import log_event
+
+JOBS_FOLDER = "jobs"
+READERS = 2
+FILE_THREADS = 4
+
+logger = logging.getLogger("scribewire.jobs")
+
+_Value = TypeVar("_Value")
+
+
+class SqliteJobStore:
+    """A JobStore over one folder; lives on one event loop."""
+
+    def __init__(
+        self,
+        data_folder: Path,
+        rules: StoreRules | None = None,
+        *,
+        in_memory: bool = False,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """in_memory: keep nothing after `close`. wall, monotonic: clocks, for tests."""
+        self._rules = rules or StoreRules()
+        self._folder = data_folder / JOBS_FOLDER
+        self._lock = FolderLock(self._folder / "lock")
+        # Not where recordings are kept: those are still needed when the database on disk is used again.
+        self._passing_audio = AudioFolder(self._folder / "passing-audio", is_durable=False)
+        self._audio = self._passing_audio if in_memory else AudioFolder(self._folder / "audio")
+        self._database: Database = MemoryDatabase() if in_memory else FileDatabase(self._folder / "jobs.db")
+        self._bells = Bells()
+        self._operations = JobOperations(self._rules, wall=wall, monotonic=monotonic)
+        self._writer = GroupCommitWriter(
+            self._database.writing,
+            before_commit=lambda effects: self._audio.flush(),
+            after_commit=lambda effects: self._audio.remove(effects.removed_audio),
+            on_loop=self._ring,
+        )
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="job-reader")
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="job-files")
+        self._is_open = False
+
+    # ---- life ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Swept:
+        """See JobStore; raises further JobStoreUnavailable (a damaged or newer database)."""
+        await asyncio.to_thread(self._prepare)
+        try:
+            self._writer.start()
+            requeued = await self._writer.call(self._operations.begin)
+            swept = await self._writer.call(self._operations.sweep)
+            known = await self._writer.call(lambda connection, effects: sqlite_rows.audio_ids(connection))
+            orphans = await asyncio.to_thread(self._audio.remove_all_but, known)
+        except BaseException:
+            await self._writer.stop()
+            self._database.close()
+            self._lock.release()
+            raise
+        self._is_open = True
+        if requeued or orphans:
+            log_event(logger, logging.WARNING, "jobs_recovered", requeued=requeued, orphans_removed=orphans)
+        return Swept(swept.results, swept.recordings, requeued, orphans)
+
+    async def close(self) -> None:
+        """See JobStore."""
+        if not self._is_open:
+            return
+        await self.drain()
+        await self._writer.call(self._operations.save_clock)
+        self._is_open = False
+        self._bells.ring_all()
+        await asyncio.to_thread(self._readers.shutdown)
+        await asyncio.to_thread(self._file_threads.shutdown)
+        await self._writer.stop()
+        try:
+            await asyncio.to_thread(self._database.close)
+            await asyncio.to_thread(self._passing_audio.erase)
+        finally:
+            self._lock.release()
+
+    def _prepare(self) -> None:
+        try:
+            make_private_folder(self._folder.parent)
+            make_private_folder(self._folder)
+            self._lock.take()
+        except OSError as error:
+            raise store_error(error) from None
+        try:
+            self._passing_audio.erase()
+            self._audio.make()
+            self._database.open()
+        except BaseException as error:
+            self._database.close()
+            self._lock.release()
+            if isinstance(error, sqlite3.Error):
+                raise database_error(error) from None
+            if isinstance(error, OSError):
+                raise store_error(error) from None
+            if isinstance(error, DatabaseTooNew):
+                raise JobStoreUnavailable(str(error)) from None
+            raise
+
+    def _ring(self, effects: Effects) -> None:
+        for name in effects.rings:
+            self._bells.ring(name)
+
+    # ---- submitting ------------------------------------------------------------------------------------------
+
+    async def put_audio(self, source: Path, *, sha256: str) -> StoredAudio:
+        """See JobStore."""
+        taking = self._in(self._file_threads, partial(self._audio.take, source, sha256))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(taking))
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._discard_taken)
+            raise
+
+    def _discard_taken(self, taking: Future[StoredAudio]) -> None:
+        if not taking.cancelled() and taking.exception() is None:
+            self._audio.remove([taking.result().audio_id])
+
+    async def discard_audio(self, audio: StoredAudio) -> None:
+        """See JobStore."""
+        await asyncio.wrap_future(self._in(self._file_threads, partial(self._audio.remove, [audio.audio_id])))
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """See JobStore."""
+        answer = self._writer.call(
+            partial(self._operations.insert, submission=submission),
+            if_failed=partial(self._audio.remove, [submission.audio.audio_id]),
+        )
+        # Whoever stops waiting does not take a job back that may be on disk already.
+        return await asyncio.shield(answer)
+
+    # ---- working ---------------------------------------------------------------------------------------------
+
+    async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
+        """See JobStore."""
+        deadline = time.monotonic() + wait_seconds
+        with self._bells.listening(WORK) as arrived:
+            while True:
+                arrived.clear()
+                claims = await self._claim_now(worker, limit)
+                remaining = deadline - time.monotonic()
+                if claims or remaining <= 0 or self._operations.is_draining:
+                    return claims
+                # Looked at in between, because a lease that ends rings no bell.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, self._rules.lease_seconds / 2)):
+                        await arrived.wait()
+
+    async def _claim_now(self, worker: str, limit: int) -> tuple[Claim, ...]:
+        answer = self._writer.call(partial(self._operations.claim, worker=worker, limit=limit))
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, answer: asyncio.Future[tuple[Claim, ...]]) -> None:
+        if answer.exception() is None:
+            for claim in answer.result():
+                given = self._writer.call(partial(self._operations.release, claim=claim))
+                given.add_done_callback(lambda one: one.exception())
+
+    async def claimed_audio(self, claim: Claim) -> Path:
+        """See JobStore."""
+        path = await self.audio(claim.job.job_id, claim.job.owner)
+        if path is None:
+            raise JobStoreUnavailable("The recording of this job is gone.")
+        return path
+
+    async def heartbeat(
+        self,
+        claim: Claim,
+        *,
+        audio_seconds_done: float | None = None,
+        audio_seconds_total: float | None = None,
+        new_text: str = "",
+    ) -> bool:
+        """See JobStore."""
+        seconds = (audio_seconds_done, audio_seconds_total)
+        return await self._writer.call(
+            partial(self._operations.heartbeat, claim=claim, seconds=seconds, new_text=new_text)
+        )
+
+    async def wait_until_lost(self, claim: Claim) -> None:
+        """See JobStore."""
+        with self._bells.listening(claim_of(claim.job.job_id)) as rung:
+            while self._is_open:
+                rung.clear()
+                if not await self._read(partial(self._operations.is_held, claim=claim)):
+                    return
+                await rung.wait()
+
+    async def complete(self, claim: Claim, transcript: Transcript, *, is_demo: bool) -> bool:
+        """See JobStore."""
+        return await self._writer.call(
+            partial(self._operations.complete, claim=claim, transcript=transcript, is_demo=is_demo)
+        )
+
+    async def fail(self, claim: Claim, failure: JobFailure, *, retryable: bool) -> JobStatus | None:
+        """See JobStore."""
+        return await self._writer.call(
+            partial(self._operations.fail, claim=claim, failure=failure, retryable=retryable)
+        )
+
+    async def release(self, claim: Claim) -> bool:
+        """See JobStore."""
+        return await self._writer.call(partial(self._operations.release, claim=claim))
+
+    async def drain(self) -> int:
+        """See JobStore."""
+        self._operations.is_draining = True
+        return await self._writer.call(self._operations.drain)
+
+    # ---- asking ----------------------------------------------------------------------------------------------
+
+    async def get(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        return await self._read(
+            partial(sqlite_rows.whole_job, job_id=job_id, owner=owner, turns=self._operations.turns)
+        )
+
+    async def list(
+        self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
+    ) -> JobPage:
+        """See JobStore."""
+        return await self._read(
+            partial(sqlite_rows.page, owner=owner, status=status, cursor=cursor, limit=limit)
+        )
+
+    async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
+        """See JobStore."""
+        with self._bells.listening(log_of(job_id)) as rung:
+            while self._is_open:
+                rung.clear()
+                found = await self._read(
+                    partial(sqlite_rows.log, job_id=job_id, owner=owner, after_id=after_id)
+                )
+                if found is None:
+                    return
+                status, events = found
+                for event in events:
+                    yield event
+                    after_id = event.event_id
+                if status in FINISHED:
+                    return
+                await rung.wait()
+
+    async def audio(self, job_id: str, owner: str) -> Path | None:
+        """See JobStore."""
+        row = await self._read(partial(sqlite_rows.find, job_id=job_id, owner=owner))
+        return None if row is None or row["audio_id"] is None else self._audio.path(row["audio_id"])
+
+    async def stats(self) -> StoreStats:
+        """See JobStore."""
+        return await self._read(sqlite_rows.stats)
+
+    async def check(self) -> None:
+        """See JobStore."""
+        await self._writer.call(self._operations.save_clock)
+
+    async def unfinished(self) -> tuple[tuple[str, str], ...]:
+        """See JobStore."""
+        return await self._read(sqlite_rows.unfinished)
+
+    # ---- telling ---------------------------------------------------------------------------------------------
+
+    async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
+        """See JobStore."""
+        deadline = time.monotonic() + wait_seconds
+        with self._bells.listening(CALLBACKS) as rung:
+            while True:
+                rung.clear()
+                taken, next_seconds = await asyncio.shield(
+                    self._writer.call(partial(self._operations.take_callbacks, limit=limit))
+                )
+                remaining = deadline - time.monotonic()
+                if taken or remaining <= 0:
+                    return taken
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, next_seconds or remaining)):
+                        await rung.wait()
+
+    async def note_callback(
+        self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
+    ) -> None:
+        """See JobStore."""
+        await self._writer.call(
+            partial(
+                self._operations.note_callback, delivery=delivery, error=error, retry_seconds=retry_seconds
+            )
+        )
+
+    # ---- ending ----------------------------------------------------------------------------------------------
+
+    async def cancel(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        await self._writer.call(partial(self._operations.cancel, job_id=job_id, owner=owner))
+        return await self.get(job_id, owner)
+
+    async def erase(self, job_id: str, owner: str) -> bool:
+        """See JobStore."""
+        return await self._writer.call(partial(self._operations.erase, job_id=job_id, owner=owner))
+
+    async def retry(self, job_id: str, owner: str) -> Job | None:
+        """See JobStore."""
+        await self._writer.call(partial(self._operations.retry, job_id=job_id, owner=owner))
+        return await self.get(job_id, owner)
+
+    async def sweep(self) -> Swept:
+        """See JobStore."""
+        return await self._writer.call(self._operations.sweep)
+
+    # ---- threads ---------------------------------------------------------------------------------------------
+
+    def _in(self, executor: Executor, work: Callable[[], _Value]) -> Future[_Value]:
+        if not self._is_open:
+            raise JobStoreUnavailable("The job store is not open.")
+        return executor.submit(work)
+
+    async def _read(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
+        return await asyncio.wrap_future(self._in(self._readers, partial(self._ask, question)))
+
+    def _ask(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
+        try:
+            with self._database.reading() as connection:
+                return question(connection)
+        except sqlite3.Error as error:
+            raise database_error(error) from None

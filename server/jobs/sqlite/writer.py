@@ -1,0 +1,191 @@
+"""One thread that writes to an SQLite database, in groups: what waits is written in one transaction, with one fsync.
+
+An operation that refuses (raises a JobStoreError) or fails is undone by itself; when the transaction cannot be
+committed, all of its operations fail. Effects outside the database happen only after the commit. The thread blocks, so
+that the event loop never does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from scribewire.server.jobs.sqlite.recordings import store_error
+from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreError, JobStoreUnavailable
+
+MAX_GROUP = 1024
+# What SQLite says when there is no room, for the database, its log, or the log's shared memory.
+_FULL = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+}
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(slots=True)
+class Effects:
+    """What follows from an operation once it is committed.
+
+    rings: bells to ring. removed_audio: recordings that no job knows any more. new_audio: whether one must be found
+    after a power failure.
+    """
+
+    rings: set[str] = field(default_factory=set)
+    removed_audio: set[str] = field(default_factory=set)
+    new_audio: bool = False
+
+    def add(self, other: Effects) -> None:
+        """Take over another operation's."""
+        self.rings |= other.rings
+        self.removed_audio |= other.removed_audio
+        self.new_audio |= other.new_audio
+
+
+Operation = Callable[[sqlite3.Connection, Effects], _Value]
+
+
+@dataclass(slots=True)
+class _Call(Generic[_Value]):
+    operation: Operation[_Value]
+    answer: asyncio.Future[_Value]
+    if_failed: Callable[[], None] | None = None
+    value: Any = None
+    error: BaseException | None = None
+
+
+def database_error(error: sqlite3.Error) -> JobStoreError:
+    """What a failed statement means for a store."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code in _FULL:
+        return JobStoreDiskFull("The server has no room on its disk for this job.")
+    return JobStoreUnavailable(f"The job store's database cannot be used: {error}.")
+
+
+class GroupCommitWriter:
+    """Runs operations one after another in the transactions of a database."""
+
+    def __init__(
+        self,
+        transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
+        *,
+        before_commit: Callable[[Effects], None],
+        after_commit: Callable[[Effects], None],
+        on_loop: Callable[[Effects], None],
+    ) -> None:
+        """before_commit, after_commit: called in the thread; the first may raise OSError. on_loop: on the loop."""
+        self._transaction = transaction
+        self._before_commit = before_commit
+        self._after_commit = after_commit
+        self._on_loop = on_loop
+        self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="job-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; answers arrive on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Finish what waits and end the thread."""
+        self._is_stopping = True
+        if self._thread.is_alive():
+            self._calls.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def call(
+        self, operation: Operation[_Value], *, if_failed: Callable[[], None] | None = None
+    ) -> asyncio.Future[_Value]:
+        """Run an operation in the next group; what it returns or raises is known after the commit.
+
+        It runs whether or not anybody still waits for it. if_failed: clears up, in the thread, before that is told.
+        raises: JobStoreError
+        """
+        if self._loop is None or self._is_stopping:
+            raise JobStoreUnavailable("The job store is not open.")
+        answer: asyncio.Future[_Value] = self._loop.create_future()
+        self._calls.put(_Call(operation, answer, if_failed))
+        return answer
+
+    def _run(self) -> None:
+        is_stopping = False
+        while not is_stopping:
+            group: list[_Call[Any]] = []
+            call = self._calls.get()
+            try:
+                while call is not None:
+                    group.append(call)
+                    if len(group) == MAX_GROUP:
+                        break
+                    call = self._calls.get_nowait()
+                is_stopping = call is None
+            except queue.Empty:
+                pass
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: list[_Call[Any]]) -> None:
+        effects = Effects()
+        try:
+            with self._transaction() as connection:
+                for call in group:
+                    self._execute(connection, call, effects)
+                if effects.new_audio:
+                    self._before_commit(effects)
+        except BaseException as error:
+            for call in group:
+                # A refusal was decided on what is not there now, but says so all the same.
+                call.error = call.error if isinstance(call.error, JobStoreError) else _known(error)
+            effects = Effects()
+        if effects.removed_audio:
+            self._after_commit(effects)
+        for call in group:
+            if call.error is not None and call.if_failed is not None:
+                call.if_failed()
+        assert self._loop is not None
+        # A loop that was closed without stop() has nobody left to hear the answers.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._answer, group, effects)
+
+    def _execute(self, connection: sqlite3.Connection, call: _Call[Any], effects: Effects) -> None:
+        own = Effects()
+        connection.execute("SAVEPOINT one_call")
+        try:
+            call.value = call.operation(connection, own)
+        except Exception as error:
+            if not connection.in_transaction:
+                raise  # SQLite rolled all of it back: no room, or no disk
+            connection.execute("ROLLBACK TO one_call")
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            call.error = _known(error)
+        else:
+            effects.add(own)
+        connection.execute("RELEASE one_call")
+
+    def _answer(self, group: list[_Call[Any]], effects: Effects) -> None:
+        self._on_loop(effects)
+        for call in group:
+            if call.answer.done():
+                continue  # cancelled: nobody waits any more
+            if call.error is not None:
+                call.answer.set_exception(call.error)
+            else:
+                call.answer.set_result(call.value)
+
+
+def _known(error: BaseException) -> BaseException:
+    if isinstance(error, sqlite3.Error):
+        return database_error(error)
+    return store_error(error) if isinstance(error, OSError) else error

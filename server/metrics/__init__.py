@@ -1,1 +1,0 @@
-"""Figures for Prometheus: what is counted as it happens, and what is read off the parts when somebody asks."""

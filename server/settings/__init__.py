@@ -1,0 +1,1 @@
+"""Settings: what they are, what values they take, and the config file."""

@@ -1,0 +1,1 @@
+"""The child that tells speakers apart, and its part in an answer."""

@@ -1,0 +1,109 @@
+"""The speakers of one recording that is being transcribed: told apart beside the engine, from the same samples.
+
+Known voices come as data URLs and are decoded like every recording from a stranger, by a bounded child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.errors import AudioError
+from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions, VoiceReference
+from scribewire.server.http.errors import bad_request
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.transcode.pool import DecodedRecording, Decoder
+
+MAX_REFERENCE_SECONDS = 30.0
+REFERENCES = "known_speaker_references"
+
+
+class Diarization:
+    """Decodes known voices and has the speakers of a decoded recording told apart."""
+
+    def __init__(self, decoder: Decoder, speakers: Speakers) -> None:
+        self._decoder = decoder
+        self._speakers = speakers
+
+    async def check(self) -> None:
+        """See Speakers.check."""
+        await self._speakers.check()
+
+    async def tell_apart(
+        self, recording: DecodedRecording, folder: Path, options: SpeakerOptions, *, is_interactive: bool
+    ) -> Diarized | None:
+        """The turns of the recording's speakers, once all of it is decoded; None when it never was.
+
+        folder: the upload's own, where the samples of known voices may lie for a while.
+        raises: what Speakers.tell_apart raises; ApiError 400 for a reference that is no recording
+        """
+        async with contextlib.AsyncExitStack() as held:
+            voices = [
+                await held.enter_async_context(self._voice(name, url, folder, is_interactive=is_interactive))
+                for name, url in zip(options.known_names, options.references, strict=False)
+            ]
+            if recording.ended is not None:
+                # Not the future itself, which a cancelled caller would take along.
+                await asyncio.wait({recording.ended})
+                if recording.ended.result().failure is not None:
+                    return None
+            return await self._speakers.tell_apart(recording.source.path, options, voices)
+
+    @contextlib.asynccontextmanager
+    async def _voice(
+        self, name: str, url: str, folder: Path, *, is_interactive: bool
+    ) -> AsyncIterator[VoiceReference]:
+        path = folder / f"voice-{secrets.token_hex(8)}"
+        recording: DecodedRecording | None = None
+        try:
+            await asyncio.to_thread(_write, path, data_of(url))
+            try:
+                recording = await self._decoder.decode(path, is_interactive=is_interactive)
+                if await _seconds(recording) > MAX_REFERENCE_SECONDS:
+                    raise bad_request(
+                        "invalid_parameter",
+                        f"The reference of {name!r} is longer than {MAX_REFERENCE_SECONDS:g} s.",
+                        REFERENCES,
+                    )
+            except AudioError as error:
+                raise bad_request(error.code, f"The reference of {name!r}: {error}", REFERENCES) from None
+            yield VoiceReference(name, recording.source.path)
+        finally:
+            if recording is not None:
+                recording.close()
+            path.unlink(missing_ok=True)
+
+
+async def _seconds(recording: DecodedRecording) -> float:
+    """How long it is, once all of it is there, or what it claims when that is too long; raises EngineError."""
+    claimed = recording.source.expected_seconds or 0.0
+    if recording.ended is None or claimed > MAX_REFERENCE_SECONDS:
+        return claimed
+    await asyncio.wait({recording.ended})
+    outcome = recording.ended.result()
+    if outcome.failure is not None:
+        raise outcome.failure
+    return outcome.sample_count / SAMPLE_RATE_HZ
+
+
+def data_of(url: str) -> bytes:
+    """What a data URL holds; raises ApiError 400."""
+    _, _, encoded = url.partition(",")
+    # Both alphabets, and no padding, are met in the wild.
+    plain = encoded.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except binascii.Error:
+        raise bad_request("invalid_parameter", f"{REFERENCES} holds no base64.", REFERENCES) from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(data)

@@ -1,0 +1,1 @@
+"""The pool of children that turn untrusted containers into samples."""

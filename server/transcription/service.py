@@ -1,0 +1,158 @@
+"""One recording from its upload to its transcript: decoded by a child, transcribed by the engine, both at once.
+
+Where speakers are wanted, a further child tells them apart meanwhile, and the two results are joined at the end.
+
+Nothing outlives the call: whatever way it ends, the samples are removed, the child is stopped and the place in the
+queue is free again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Literal
+
+from scribewire.engine.protocol.attribution import with_speakers
+from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.errors import SpeakersError
+from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions
+from scribewire.engine.protocol.transcript import Segment, Transcript
+from scribewire.server.engine.client import EngineClient
+from scribewire.server.observability.metrics import Metrics
+from scribewire.server.speakers.child import Speakers
+from scribewire.server.speakers.diarization import Diarization
+from scribewire.server.transcode.pool import DecodedRecording, Decoder
+
+
+class Recognizer:
+    """Uploads in, transcripts out; lives on one event loop."""
+
+    def __init__(
+        self, engine: EngineClient, decoder: Decoder, speakers: Speakers, metrics: Metrics | None = None
+    ) -> None:
+        self._engine = engine
+        self._metrics = metrics or Metrics()
+        self._decoder = decoder
+        self._diarization = Diarization(decoder, speakers)
+
+    async def transcribe(
+        self,
+        upload_path: Path,
+        options: TranscribeOptions,
+        *,
+        owner: str,
+        priority: Literal["interactive", "background"] = "interactive",
+        on_started: Callable[[], None] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_partial: Callable[[Segment], None] | None = None,
+        on_delta: Callable[[TextDelta], None] | None = None,
+        runs_alone: bool = False,
+    ) -> Transcript:
+        """Transcribe one upload; cancelling the awaiting task cancels decoding and the engine's work.
+
+        The callbacks, `runs_alone` and what is raised are the engine client's; warnings of decoding stand before the
+        engine's.
+        Where speakers cannot be told apart, a request fails and a job goes without them, and says so.
+        raises: further AudioError (the recording), ApiError 507 (no room for its samples), SpeakersError
+        """
+        if options.speakers is not None and priority == "interactive":
+            # What is missing is told before a long recording is decoded; a job's transcript is kept without speakers.
+            await self._diarization.check()
+        if priority == "interactive":
+            on_started = self._noting_wait(on_started)
+        with self._engine.admission():
+            # A recording is not decoded for an engine that will not take it.
+            await self._engine.wait_ready()
+            recording = await self._decoder.decode(upload_path, is_interactive=priority == "interactive")
+            speaking = None
+            if options.speakers is not None:
+                telling = self._tell_apart(recording, upload_path, options.speakers, priority)
+                speaking = asyncio.create_task(telling, name="speakers")
+            try:
+                work = self._engine.transcribe(
+                    recording.source,
+                    # The voices of references are nothing for the engine.
+                    dataclasses.replace(options, speakers=None),
+                    owner=owner,
+                    priority=priority,
+                    on_started=on_started,
+                    on_progress=on_progress,
+                    on_partial=on_partial,
+                    on_delta=on_delta,
+                    audio_ended=recording.ended,
+                    is_admitted=True,
+                    runs_alone=runs_alone,
+                )
+                transcript = await (work if speaking is None else _both(work, speaking))
+            except Exception:
+                if recording.failure is not None:
+                    # The engine only passes on that the samples ended early; this says why.
+                    raise recording.failure from None
+                raise
+            finally:
+                recording.close()
+        return _with_decoding(transcript, recording)
+
+    def _noting_wait(self, on_started: Callable[[], None] | None) -> Callable[[], None]:
+        began = time.monotonic()
+
+        def note_and_tell() -> None:
+            self._metrics.note_wait("request", time.monotonic() - began)
+            if on_started is not None:
+                on_started()
+
+        return note_and_tell
+
+    async def _tell_apart(
+        self,
+        recording: DecodedRecording,
+        upload_path: Path,
+        options: SpeakerOptions,
+        priority: Literal["interactive", "background"],
+    ) -> Diarized | None:
+        is_interactive = priority == "interactive"
+        try:
+            return await self._diarization.tell_apart(
+                recording, upload_path.parent, options, is_interactive=is_interactive
+            )
+        except SpeakersError as error:
+            if is_interactive:
+                raise
+            # Hours of transcript are worth having without their speakers.
+            return Diarized(0, (), (f"the speakers are not told apart: {error.message}",))
+
+
+async def _both(work: Coroutine[Any, Any, Transcript], speaking: asyncio.Task[Diarized | None]) -> Transcript:
+    """The transcript with its speakers; whichever of the two fails first ends the other."""
+    transcribing = asyncio.create_task(work, name="transcribing")
+    tasks: set[asyncio.Task[Any]] = {transcribing, speaking}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in (transcribing, speaking):
+            if task in done:
+                task.result()
+        speakers = speaking.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    transcript = transcribing.result()
+    if speakers is None:
+        return transcript
+    told = with_speakers(transcript, speakers.turns)
+    return dataclasses.replace(told, warnings=(*told.warnings, *speakers.notices))
+
+
+def _with_decoding(transcript: Transcript, recording: DecodedRecording) -> Transcript:
+    """The transcript with what decoding had to say and what it took; what ran beside the engine is not added up."""
+    timings = dataclasses.replace(
+        transcript.timings,
+        decode_audio_seconds=transcript.timings.decode_audio_seconds + recording.decode_seconds,
+        total_seconds=transcript.timings.total_seconds + recording.lead_seconds,
+    )
+    warnings = (*recording.warnings, *transcript.warnings)
+    return dataclasses.replace(transcript, warnings=warnings, timings=timings)

@@ -1,0 +1,125 @@
+"""Tells whoever asked for it of the ends of jobs, and goes on trying for hours; what is due lies in the job store.
+
+A few attempts at a time, each with its time; a receiver that is slow or away holds up nobody but itself. A server that
+stops ends what runs at once: the store hands it out again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.store import JobStore, JobStoreError
+from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.metrics import Metrics
+from scribewire.server.webhooks.sender import AttemptResult, Telling
+
+CONCURRENT_ATTEMPTS = 8
+RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0)
+"""Pauses after the first, second, ... attempt that did not arrive: ten attempts within about 16 hours."""
+
+JITTER = 0.2
+_WAIT_SECONDS = 30.0
+_PAUSE_SECONDS = 1.0
+
+logger = logging.getLogger("scribewire.webhooks")
+
+
+class CallbackTeller:
+    """Takes what is due from the store and tells it; lives on one event loop."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        telling: Telling,
+        metrics: Metrics,
+        *,
+        retry_seconds: tuple[float, ...] = RETRY_SECONDS,
+        concurrent_attempts: int = CONCURRENT_ATTEMPTS,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._store = store
+        self._telling = telling
+        self._metrics = metrics
+        self._retry_seconds = retry_seconds
+        self._slots = asyncio.Semaphore(concurrent_attempts)
+        self._uniform = uniform
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin to tell what the store has; the store is open."""
+        self._spawn(self._keep_telling())
+
+    async def stop(self) -> None:
+        """End everything at once; what was not told stays due."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._telling.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="webhooks")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep_telling(self) -> None:
+        while True:
+            await self._slots.acquire()
+            taken: tuple[Delivery, ...] = ()
+            try:
+                taken = await self._store.take_callbacks(wait_seconds=_WAIT_SECONDS)
+            except JobStoreError as error:
+                log_event(logger, logging.ERROR, "webhooks_not_taken", code=error.code, message=str(error))
+                await asyncio.sleep(_PAUSE_SECONDS)
+            if not taken:
+                self._slots.release()
+            for delivery in taken:
+                self._spawn(self._tell(delivery))
+
+    async def _tell(self, delivery: Delivery) -> None:
+        try:
+            began = time.monotonic()
+            result = await self._telling.attempt(delivery)
+            retry_seconds = self._pause(delivery, result)
+            self._note(delivery, result, retry_seconds, time.monotonic() - began)
+            # If the store cannot take it now, the attempt is made again: better twice than never.
+            with contextlib.suppress(JobStoreError):
+                await self._store.note_callback(delivery, error=result.error, retry_seconds=retry_seconds)
+        except Exception:
+            logger.exception("webhook_failed_unexpectedly")
+        finally:
+            self._slots.release()
+
+    def _pause(self, delivery: Delivery, result: AttemptResult) -> float | None:
+        if result.error is None or result.is_final or delivery.attempt > len(self._retry_seconds):
+            return None
+        pause = self._retry_seconds[delivery.attempt - 1] * self._uniform(1.0 - JITTER, 1.0 + JITTER)
+        return max(pause, result.retry_after_seconds)
+
+    def _note(
+        self, delivery: Delivery, result: AttemptResult, retry_seconds: float | None, seconds: float
+    ) -> None:
+        is_told = result.error is None
+        is_over = not is_told and retry_seconds is None
+        self._metrics.note_webhook("delivered" if is_told else "given_up" if is_over else "tried")
+        # Neither the URL, which may hold a secret, nor anything of the answer but its status.
+        log_event(
+            logger,
+            logging.INFO if is_told else logging.WARNING,
+            "webhook",
+            outcome="delivered" if is_told else "given_up" if is_over else "tried",
+            job_id=delivery.job_id,
+            delivery_id=delivery.delivery_id,
+            attempt=delivery.attempt,
+            status=result.status,
+            error=result.error,
+            milliseconds=round(seconds * 1000, 1),
+            retry_seconds=None if retry_seconds is None else round(retry_seconds, 1),
+        )
