@@ -2,7 +2,8 @@
 
 One `Pipeline` holds the resident model and its one running batch, which the chunks of all recordings join and leave.
 Each `turn` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
-(`scribewire.engine.transcriber` sees to that); only reading happens elsewhere (`scribewire.engine.recording_readers`).
+(`scribewire.engine.transcriber` sees to that); only reading happens elsewhere
+(`scribewire.engine.recording.read_ahead`).
 """
 
 from __future__ import annotations
@@ -14,25 +15,25 @@ from contextlib import AbstractContextManager, nullcontext
 
 import mlx.core as mx
 
+from scribewire.engine.align.word_times import WordTimes
 from scribewire.engine.audio.split import can_be_halved, is_silent
-from scribewire.engine.batch_limits import batch_limits
-from scribewire.engine.batching.gauging import Gauge
 from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
 from scribewire.engine.batching.sequence import Ending, Sequence
+from scribewire.engine.batching.speculative.calibration import Gauge
 from scribewire.engine.batching.step import Prefill, RunningBatch
-from scribewire.engine.device import choose_device
-from scribewire.engine.memory import apply_limits, choose_limits, read_machine
 from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.transcript import TokenLogprob
-from scribewire.engine.reading import head_length, read_logprobs, read_sequence, read_so_far
-from scribewire.engine.recording_readers import Look, RecordingReaders
-from scribewire.engine.recording_work import Piece, RecordingWork, timed
-from scribewire.engine.rehearsal import rehearse
-from scribewire.engine.resident import ResidentModel
-from scribewire.engine.word_times import WordTimes
-from scribewire.engine.work_counters import WorkCounters
+from scribewire.engine.recording.output import head_length, read_logprobs, read_sequence, read_so_far
+from scribewire.engine.recording.read_ahead import Look, RecordingReaders
+from scribewire.engine.recording.work import Piece, RecordingWork, timed
+from scribewire.engine.resident.batch_limits import batch_limits
+from scribewire.engine.resident.counters import WorkCounters
+from scribewire.engine.resident.device import choose_device
+from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
+from scribewire.engine.resident.model import ResidentModel
+from scribewire.engine.resident.warmup import rehearse
 
 
 class Pipeline:

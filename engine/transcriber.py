@@ -22,20 +22,20 @@ from types import TracebackType
 import numpy as np
 
 from scribewire.engine.audio.recording import Recording
-from scribewire.engine.batching.gauging import Gauge
+from scribewire.engine.batching.speculative.calibration import Gauge
 from scribewire.engine.pipeline import Pipeline
 from scribewire.engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, Chunking, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.engine.recording_work import (
+from scribewire.engine.recording.work import (
     Listener,
     ProgressCallback,
     RecordingWork,
     SegmentCallback,
     TranscribeItem,
 )
-from scribewire.engine.resident import ResidentModel
-from scribewire.engine.work_counters import WorkCounters
+from scribewire.engine.resident.counters import WorkCounters
+from scribewire.engine.resident.model import ResidentModel
 
 __all__ = [
     "Listener",
@@ -230,7 +230,7 @@ class Transcriber:
     def warm_up(self) -> None:
         """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch.
 
-        Where new shapes are dear the usual ones are met first (scribewire.engine.rehearsal).
+        Where new shapes are dear the usual ones are met first (scribewire.engine.resident.warmup).
         raises: EngineUnavailable after `close`, and what the device failed with
         """
         rehearsed: Future[None] = Future()

@@ -1,6 +1,6 @@
 """The engine worker: a process around one Transcriber, messages in, messages out.
 
-Started by `scribewire.engine.protocol.launch`. The main thread reads messages and hands recordings on, so that a
+Started by `scribewire.engine.processes.launch`. The main thread reads messages and hands recordings on, so that a
 cancel is seen while work is in hand; one thread sends heartbeats, one waits for the front's death and then ends the
 process at once, so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own thread, and so do all
 answers.
@@ -21,10 +21,15 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from scribewire.engine.audio.recording import PcmFile
-from scribewire.engine.memory import memory_use
+from scribewire.engine.processes.launch import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
+from scribewire.engine.processes.memory import (
+    give_large_buffers_back,
+    leave_out_of_collections,
+    peak_resident_bytes,
+    resident_bytes,
+)
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import EngineError, EngineFault, EngineUnavailable, error_from_code
-from scribewire.engine.protocol.launch import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
 from scribewire.engine.protocol.messages import (
     AudioEnded,
     Cancel,
@@ -42,13 +47,8 @@ from scribewire.engine.protocol.messages import (
     ToWorker,
     Transcribe,
 )
-from scribewire.engine.protocol.process_memory import (
-    give_large_buffers_back,
-    leave_out_of_collections,
-    peak_resident_bytes,
-    resident_bytes,
-)
 from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.resident.memory import memory_use
 from scribewire.engine.transcriber import Listener, RecordingWork, TranscribeItem, Transcriber
 
 _HEARTBEAT_SECONDS = 1.0

@@ -24,13 +24,13 @@ from typing import TextIO
 import uvicorn
 from fastapi import FastAPI
 
-from scribewire.engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
-from scribewire.engine.protocol.launch import WORKER_MODULE
-from scribewire.engine.protocol.process_memory import (
+from scribewire.engine.processes.launch import WORKER_MODULE
+from scribewire.engine.processes.memory import (
     give_large_buffers_back,
     leave_out_of_collections,
     share_one_heap,
 )
+from scribewire.engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
 from scribewire.server.access.keys import (
     KeyStore,
     KeysUnreadable,

@@ -351,7 +351,7 @@ ENGINE_MODULES = (
     [
         ("scribewire", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
         ("scribewire.engine.protocol", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
-        ("scribewire.engine.protocol.launch", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
+        ("scribewire.engine.processes.launch", ("mlx", "av", "tokenizers", "numpy", "fastapi")),
         ("scribewire.server.app", ENGINE_MODULES),
         ("scribewire.server.cli", ENGINE_MODULES),
     ],

@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from scribewire.engine.audio.decode import open_audio, prepare_samples
 from scribewire.engine.audio.pauses import PauseSplitter
 from scribewire.engine.audio.split import Chunk, StreamingSplitter
+from scribewire.engine.audio.transcode import open_audio, prepare_samples
 from scribewire.engine.audio.vad import Detector, SileroDetector, voice_splitter
 from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits, Chunking
 from scribewire.engine.protocol.errors import AudioTooShort, AudioUnreadable, EngineError

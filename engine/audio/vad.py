@@ -1,6 +1,6 @@
 """Voice detection: which frames of a recording are speech, and chunks cut where none is.
 
-The detector itself runs in a process of its own (`scribewire.engine.vad_child`), one for all recordings, started
+The detector itself runs in a process of its own (`scribewire.engine.audio.vad_child`), one for all recordings, started
 when it is first needed; what is here decides what its probabilities mean. Nothing is left out that came before or
 after speech by less than the padding, and no speech is too short to count.
 """
@@ -28,7 +28,7 @@ HYSTERESIS = 0.15
 """Speech that has begun goes on while its probability is no further below the threshold. Source: Silero's own rule."""
 
 _MOST_FRAMES_AT_ONCE = 1024
-_CHILD = "scribewire.engine.vad_child"
+_CHILD = "scribewire.engine.audio.vad_child"
 _IMPORT_FOLDER = Path(__file__).parents[
     3
 ]  # not resolved: in a checkout the package is reached through a link

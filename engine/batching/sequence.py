@@ -58,10 +58,10 @@ class Sequence:
     follow; None leaves the choice to the model.
     guard: watches for degenerate loops; None lets them run to the budget.
     forced_count: for benchmarks: end marks are ignored and exactly so many tokens are generated; None for the truth.
-    mel: (frames, mel_bins), kept only while a draft may have to hear it (scribewire.engine.batching.speculation).
-    replay: while it lasts, `tokens` are ahead of the decoder; None usually.
-    logprobs: natural log-probability of every token and of the end mark (one more than tokens then), under the model
-    itself: before temperature, penalty and choices.
+    mel: (frames, mel_bins), kept only while a draft may have to hear it
+    (scribewire.engine.batching.speculative.decoding). replay: while it lasts, `tokens` are ahead of the decoder;
+    None usually. logprobs: natural log-probability of every token and of the end mark (one more than tokens then),
+    under the model itself: before temperature, penalty and choices.
     prompt_after_prefix: tokens of the prompt behind `Marks.none_prefix`, where the language was written for the model;
     None where the model is to write it.
     no_speech_prob: see Marks; None when not asked for or when the prefix never came.

@@ -15,7 +15,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from scribewire.engine.batching.choosing import TokenChooser
+from scribewire.engine.batching.sampling import TokenChooser
 from scribewire.engine.batching.sequence import Marks, Sequence
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.cache import KVCache
@@ -43,7 +43,7 @@ class Choice:
 
 
 class LoneRounds(Protocol):
-    """Steps of a lone sequence that yield several tokens (scribewire.engine.batching.speculation)."""
+    """Steps of a lone sequence that yield several tokens (scribewire.engine.batching.speculative.decoding)."""
 
     @property
     def sequence(self) -> Sequence:

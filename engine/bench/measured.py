@@ -25,10 +25,16 @@ from scribewire.engine.bench.audio import Samples, speech, wav_seconds
 from scribewire.engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
 from scribewire.engine.bench.measuring import OURS, summary
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint
-from scribewire.engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
 from scribewire.engine.model.projection import Placement
+from scribewire.engine.processes.memory import peak_resident_bytes
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
-from scribewire.engine.protocol.process_memory import peak_resident_bytes
+from scribewire.engine.resident.device import (
+    HostProducts,
+    choose_device,
+    choose_dtype,
+    device_name,
+    dtype_name,
+)
 from scribewire.engine.transcriber import Transcriber
 
 Found = dict[str, Any]

@@ -29,7 +29,7 @@ from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.cli.console import Console, shown_bytes
 from scribewire.engine.demo import SampleRecording
-from scribewire.engine.protocol.allocator import preloadable
+from scribewire.engine.processes.allocator import preloadable
 from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.text.words import WORD_PACKAGES

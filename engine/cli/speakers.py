@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from scribewire.engine.processes.launch import SPEAKER_CHILD_MODULE
+from scribewire.engine.processes.speaker_process import SpeakerProcess
 from scribewire.engine.protocol.attribution import with_speakers
 from scribewire.engine.protocol.config import AudioLimits
-from scribewire.engine.protocol.launch import SPEAKER_CHILD_MODULE
-from scribewire.engine.protocol.speaker_process import SpeakerProcess
 from scribewire.engine.protocol.speakers import DiarizationConfig, Diarize, Diarized, SpeakerOptions
 from scribewire.engine.protocol.transcript import Transcript
 
@@ -69,7 +69,7 @@ class SpeakerTeller:
 
     def _tell_apart(self, path: Path) -> Diarized:
         # Only now: the help of the command has no need of a decoder.
-        from scribewire.engine.audio.decode import open_audio
+        from scribewire.engine.audio.transcode import open_audio
 
         with tempfile.NamedTemporaryFile(prefix="scribewire-samples-") as samples:
             with path.open("rb") as recording, open_audio(recording, limits=AudioLimits()) as stream:

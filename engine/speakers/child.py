@@ -1,6 +1,6 @@
 """The speaker child: loads a pipeline and tells the speakers of one recording after another apart.
 
-Started by `scribewire.engine.protocol.launch`, beside the engine, which goes on meanwhile. It reads samples that the
+Started by `scribewire.engine.processes.launch`, beside the engine, which goes on meanwhile. It reads samples that the
 decoder wrote, never a stranger's file. What is missing to begin with is its first message, and its last.
 """
 
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from scribewire.engine.protocol.launch import EXIT_PARENT_GONE
-from scribewire.engine.protocol.process_memory import peak_resident_bytes, resident_bytes
+from scribewire.engine.processes.launch import EXIT_PARENT_GONE
+from scribewire.engine.processes.memory import peak_resident_bytes, resident_bytes
 from scribewire.engine.protocol.speakers import (
     SPEAKERS_EXTRA,
     DiarizationConfig,

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from scribewire.engine.processes.launch import WORKER_MODULE
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
-from scribewire.engine.protocol.launch import WORKER_MODULE
 from scribewire.engine.protocol.messages import (
     AudioSource,
     Cancel,

@@ -16,7 +16,7 @@ import socket
 import threading
 from collections import deque
 
-from scribewire.engine.protocol.launch import WorkerHandle
+from scribewire.engine.processes.launch import WorkerHandle
 from scribewire.engine.protocol.messages import FromWorker, ToWorker
 
 STDERR_BYTES = 64 << 10

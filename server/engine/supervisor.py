@@ -14,9 +14,9 @@ import logging
 import time
 from typing import Literal, Protocol
 
+from scribewire.engine.processes.launch import WORKER_MODULE, start_worker
 from scribewire.engine.protocol.config import EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError, EngineFault, ModelError, error_from_code
-from scribewire.engine.protocol.launch import WORKER_MODULE, start_worker
 from scribewire.engine.protocol.messages import (
     PROTOCOL_VERSION,
     FromWorker,

@@ -16,14 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from scribewire.engine.processes.launch import SPEAKER_CHILD_MODULE
+from scribewire.engine.processes.speaker_process import SpeakerProcess
 from scribewire.engine.protocol.errors import (
     EngineUnavailable,
     RequestCancelled,
     SpeakersFailed,
     SpeakersUnavailable,
 )
-from scribewire.engine.protocol.launch import SPEAKER_CHILD_MODULE
-from scribewire.engine.protocol.speaker_process import SpeakerProcess
 from scribewire.engine.protocol.speakers import (
     DiarizationConfig,
     Diarize,

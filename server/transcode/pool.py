@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from scribewire.engine.processes.launch import DECODE_CHILD_MODULE, start_decode_child
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
-from scribewire.engine.protocol.decoding import DecodeLimits
 from scribewire.engine.protocol.errors import EngineUnavailable
-from scribewire.engine.protocol.launch import DECODE_CHILD_MODULE, start_decode_child
 from scribewire.engine.protocol.messages import AudioSource
+from scribewire.engine.protocol.transcoding import DecodeLimits
 from scribewire.server.engine.client import AudioOutcome
 from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings

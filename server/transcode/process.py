@@ -13,8 +13,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from scribewire.engine.processes.launch import WorkerHandle
 from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits
-from scribewire.engine.protocol.decoding import (
+from scribewire.engine.protocol.errors import (
+    AudioError,
+    AudioUndecodable,
+    AudioUnreadable,
+    EngineError,
+    RequestCancelled,
+    error_from_code,
+)
+from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
     MAX_LINE_BYTES,
     AudioBegun,
@@ -30,15 +39,6 @@ from scribewire.engine.protocol.decoding import (
     parse_from_decoder,
     to_line,
 )
-from scribewire.engine.protocol.errors import (
-    AudioError,
-    AudioUndecodable,
-    AudioUnreadable,
-    EngineError,
-    RequestCancelled,
-    error_from_code,
-)
-from scribewire.engine.protocol.launch import WorkerHandle
 from scribewire.server.engine.client import AudioOutcome
 from scribewire.server.http.errors import ApiError, disk_full
 from scribewire.server.observability.logs import log_event

@@ -50,6 +50,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from scribewire.engine.processes.launch import EXIT_PARENT_GONE
 from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import (
     AudioEmpty,
@@ -60,7 +61,6 @@ from scribewire.engine.protocol.errors import (
     RequestCancelled,
     error_from_code,
 )
-from scribewire.engine.protocol.launch import EXIT_PARENT_GONE
 from scribewire.engine.protocol.messages import (
     PROTOCOL_VERSION,
     Cancel,

@@ -7,7 +7,13 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from scribewire.engine.protocol.decoding import Decode, DecodeLimits, DecodeTaken, parse_to_decoder, to_line
+from scribewire.engine.protocol.transcoding import (
+    Decode,
+    DecodeLimits,
+    DecodeTaken,
+    parse_to_decoder,
+    to_line,
+)
 
 
 def main(limits: DecodeLimits, pipe: Connection, liveness: Connection) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from scribewire.engine.batching.drafting import Drafter
+from scribewire.engine.batching.speculative.drafting import Drafter
 
 
 class RiggedDrafter:

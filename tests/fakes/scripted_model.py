@@ -17,11 +17,11 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from scribewire.engine.device import HostProducts
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.protocol.config import EngineConfig, ModelInfo
-from scribewire.engine.reading import recognition_marks
-from scribewire.engine.resident import ResidentModel
+from scribewire.engine.recording.output import recognition_marks
+from scribewire.engine.resident.device import HostProducts
+from scribewire.engine.resident.model import ResidentModel
 from scribewire.engine.text.tokenizer import ASR_TEXT, IM_END, Tokenizer
 from tests.fakes.tiny_model import write_tokenizer
 

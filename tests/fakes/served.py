@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.processes.launch import WORKER_MODULE
 
 PATIENCE_SECONDS = 120.0
 PROJECT = Path(__file__).resolve().parents[2]

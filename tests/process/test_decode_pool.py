@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.audio.transcode import decode_audio
 from scribewire.engine.protocol.errors import AudioTooLong, EngineUnavailable
 from tests.fakes.media import LIMITS, riff, tones
 from tests.fakes.waiting import run, wait_until_async

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.demo import sample_recordings
-from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.processes.launch import WORKER_MODULE
 from scribewire.server.routes.bodies import WARNING_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.tiny_aligner import write_tiny_aligner

@@ -285,7 +285,7 @@ def test_stop_ends_every_worker_and_every_request(
 PARENT = """
 import sys, time
 from scribewire.engine.protocol.config import EngineConfig
-from scribewire.engine.protocol.launch import start_worker
+from scribewire.engine.processes.launch import start_worker
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 if __name__ == "__main__":
     handle = start_worker(EngineConfig(model=sys.argv[1]), module=FAKE_WORKER_MODULE)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from scribewire.engine.processes.launch import EXIT_ENGINE_FAULT
 from scribewire.engine.protocol.config import TranscribeOptions
-from scribewire.engine.protocol.launch import EXIT_ENGINE_FAULT
 from scribewire.engine.protocol.messages import AudioSource
 from scribewire.server.engine.client import AudioOutcome
 from tests.fakes import faulty_worker

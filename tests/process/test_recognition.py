@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.processes.launch import WORKER_MODULE
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineBusy, EngineCrashed
-from scribewire.engine.protocol.launch import WORKER_MODULE
 from scribewire.engine.protocol.messages import AudioEnded, Cancel, Completed, Failed, ToWorker, Transcribe
 from scribewire.engine.protocol.speakers import DiarizationConfig
 from scribewire.engine.protocol.transcript import Timings, Transcript

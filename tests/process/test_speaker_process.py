@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scribewire.engine.protocol import speaker_process
+from scribewire.engine.processes import speaker_process
+from scribewire.engine.processes.speaker_process import SpeakerProcess
 from scribewire.engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
-from scribewire.engine.protocol.speaker_process import SpeakerProcess
 from scribewire.engine.protocol.speakers import DiarizationConfig, Diarize, VoiceReference
 from tests.fakes.speaker_stand_in import MODULE
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, wait_until
@@ -151,7 +151,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path):
     program = textwrap.dedent(
         f"""
         import time
-        from scribewire.engine.protocol.speaker_process import SpeakerProcess
+        from scribewire.engine.processes.speaker_process import SpeakerProcess
         from scribewire.engine.protocol.speakers import DiarizationConfig, Diarize
         child = SpeakerProcess(DiarizationConfig(), module={MODULE!r})
         child.wait_ready()

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scribewire.engine.protocol import launch
+from scribewire.engine.processes import launch
+from scribewire.engine.processes.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
-from scribewire.engine.protocol.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
 from scribewire.engine.protocol.messages import (
     AudioEnded,
     AudioSource,

@@ -14,8 +14,8 @@ ENVIRONMENT_READERS = {
     "engine/bench/serving.py": "a measured server is started without the settings of the environment",
     "server/http/certificates.py": "SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's, and no settings of this server",
     "server/settings/fields.py": "the one reader of the environment and of the config file",
-    "engine/protocol/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
-    "engine/device.py": "sets what MLX itself takes from nowhere else; reads nothing",
+    "engine/processes/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
+    "engine/resident/device.py": "sets what MLX itself takes from nowhere else; reads nothing",
 }
 
 

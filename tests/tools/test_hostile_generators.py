@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from scribewire.engine.audio.decode import decode_audio, open_audio
+from scribewire.engine.audio.transcode import decode_audio, open_audio
 from tests.fakes import media_files
 from tests.fakes.media import LIMITS, aligned, tones
 from tests.fakes.media_files import FORMATS, SECONDS, recording

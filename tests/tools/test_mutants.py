@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.protocol.decoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import DecodeLimits
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served
 from tools.hostile.campaign import decode_mutants, post_mutants

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from scribewire.engine.protocol.decoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import DecodeLimits
 from tests.fakes.media_files import recording
 from tests.fakes.raw_http import ask, error_of, post_request
 from tests.fakes.served import Served

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio.mel import log_mel_batch
-from scribewire.engine.batching.drafting import ModelDrafter
-from scribewire.engine.batching.gain import GUESS_COUNTS, Measured, Plan
 from scribewire.engine.batching.sequence import Marks, Sequence
-from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.batching.speculative.decoding import Speculator
+from scribewire.engine.batching.speculative.drafting import ModelDrafter
+from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, Plan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel

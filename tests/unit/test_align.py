@@ -11,13 +11,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.timestamps import repaired
 from scribewire.engine.audio.mel import log_mel
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.protocol.transcript import words_text
 from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
 from scribewire.engine.text.words import WordsUnavailable
-from scribewire.engine.timestamps import repaired
 from tests.fakes import clips
 from tests.fakes.clips import CLIPS_BY_NAME
 from tests.fakes.random_model import TRUE_WINDOWS, write_checkpoint

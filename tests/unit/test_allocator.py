@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.protocol import allocator
-from scribewire.engine.protocol.allocator import preloadable, preloaded
+from scribewire.engine.processes import allocator
+from scribewire.engine.processes.allocator import preloadable, preloaded
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.decode import BLOCK_SAMPLES, decode_audio, open_audio
+from scribewire.engine.audio.transcode import BLOCK_SAMPLES, decode_audio, open_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import AudioFormatUnsupported, AudioParametersUnsupported, AudioTooLong
 from tests.fakes.media import LIMITS, LOSSLESS, LOSSY, aligned, encoded, riff, tones

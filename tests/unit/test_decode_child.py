@@ -17,11 +17,12 @@ import numpy as np
 import psutil
 import pytest
 
-from scribewire.engine import decode_child
-from scribewire.engine.audio.decode import decode_audio
-from scribewire.engine.decode_child import EXIT_OVER_MEMORY
+from scribewire.engine.audio import transcode_child as decode_child
+from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode_child import EXIT_OVER_MEMORY
+from scribewire.engine.processes.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
-from scribewire.engine.protocol.decoding import (
+from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
     MAX_LINE_BYTES,
     AudioBegun,
@@ -37,7 +38,6 @@ from scribewire.engine.protocol.decoding import (
     parse_from_decoder,
     to_line,
 )
-from scribewire.engine.protocol.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
 from tests.fakes.media import LIMITS, LOSSLESS, encoded, riff, tones
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, wait_until
 
@@ -394,9 +394,7 @@ def test_limits_are_the_systems_own(start: Callable[..., Child]) -> None:
 
 
 def test_it_loads_no_mlx_and_no_server() -> None:
-    program = (
-        "import sys, scribewire.engine.decode_child; print(*{name.partition('.')[0] for name in sys.modules})"
-    )
+    program = "import sys, scribewire.engine.audio.transcode_child; print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", program],
         cwd=PROJECT,
@@ -405,8 +403,9 @@ def test_it_loads_no_mlx_and_no_server() -> None:
         check=True,
         timeout=PATIENCE_SECONDS,
     )
-    assert {"mlx", "tokenizers", "server", "fastapi"}.isdisjoint(run.stdout.split())
-    assert "av" in run.stdout.split()
+    loaded = set(run.stdout.split())
+    assert {"mlx", "tokenizers", "scribewire.server", "fastapi"}.isdisjoint(loaded)
+    assert {"av", "scribewire.engine.audio"} <= loaded
 
 
 # ---- its end -------------------------------------------------------------------------------------------------
@@ -426,8 +425,8 @@ def test_it_does_not_outlive_a_front_that_is_killed(tmp_path: Path, hours: Path,
     program = f"""
 import os, signal, sys, time
 from scribewire.engine.protocol.config import AudioLimits
-from scribewire.engine.protocol.decoding import Decode, DecodeLimits, to_line
-from scribewire.engine.protocol.launch import start_decode_child
+from scribewire.engine.protocol.transcoding import Decode, DecodeLimits, to_line
+from scribewire.engine.processes.launch import start_decode_child
 handle = start_decode_child(DecodeLimits())
 os.read(handle.pipe.fileno(), 1000)
 if {is_busy}:

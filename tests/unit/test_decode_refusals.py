@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scribewire.engine.audio import decode
-from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.audio import transcode as decode
+from scribewire.engine.audio.transcode import decode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
     AudioEmpty,

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from scribewire.engine.protocol.config import AudioLimits
-from scribewire.engine.protocol.decoding import (
+from scribewire.engine.protocol.transcoding import (
     AudioBegun,
     Decode,
     Decoded,

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.demo import SampleRecording, demo_aligner_path, demo_model_path, sample_recordings
 from scribewire.engine.protocol.transcript import Word

@@ -7,8 +7,8 @@ import os
 import mlx.core as mx
 import pytest
 
-from scribewire.engine.device import choose_device, choose_dtype
 from scribewire.engine.protocol.errors import OptionInvalid
+from scribewire.engine.resident.device import choose_device, choose_dtype
 
 PLANS = "MLX_CUDA_SDPA_CACHE_SIZE"
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from scribewire.engine.live_text import LiveText, continued
 from scribewire.engine.protocol.transcript import TokenLogprob
+from scribewire.engine.recording.streaming_text import LiveText, continued
 from scribewire.engine.text.joining import join_texts
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.audio.transcode import decode_audio
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
-from scribewire.engine.recording_work import Listener, TranscribeItem
+from scribewire.engine.recording.work import Listener, TranscribeItem
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import uniform
 from tests.fakes.scripted_model import Script, ScriptedModel

@@ -6,7 +6,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from scribewire.engine.memory import (
+from scribewire.engine.protocol.errors import OptionInvalid
+from scribewire.engine.resident.memory import (
     GIB,
     MIB,
     Machine,
@@ -20,7 +21,6 @@ from scribewire.engine.memory import (
     memory_use,
     read_machine,
 )
-from scribewire.engine.protocol.errors import OptionInvalid
 
 KV_BYTES_PER_TOKEN = 28 * 2 * 8 * 128 * 2
 """0.6B: layers, keys and values, heads, head size, 16 bits."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scribewire.engine.audio.decode import decode_audio, prepare_samples
+from scribewire.engine.audio.transcode import decode_audio, prepare_samples
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
     AudioEmpty,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from scribewire.engine.protocol.process_memory import (
+from scribewire.engine.processes.memory import (
     give_large_buffers_back,
     peak_resident_bytes,
     resident_bytes,
@@ -31,7 +31,9 @@ def test_peak_is_at_least_what_is_held_and_grows_with_it() -> None:
 def test_child_does_not_count_what_its_parent_held() -> None:
     held = bytearray(300 * MB)
     held[::4096] = b"x" * len(held[::4096])
-    program = "from scribewire.engine.protocol.process_memory import peak_resident_bytes; print(peak_resident_bytes())"
+    program = (
+        "from scribewire.engine.processes.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    )
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
     )
@@ -41,7 +43,7 @@ def test_child_does_not_count_what_its_parent_held() -> None:
 
 HOLES = """
 import sys
-from scribewire.engine.protocol.process_memory import give_large_buffers_back, resident_bytes
+from scribewire.engine.processes.memory import give_large_buffers_back, resident_bytes
 if sys.argv[1] == "told":
     assert give_large_buffers_back()
 first = bytearray(30 << 20)
@@ -75,7 +77,7 @@ def test_large_buffers_go_back_to_the_system_when_they_are_freed() -> None:
 HEAPS = """
 import sys, threading
 from pathlib import Path
-from scribewire.engine.protocol.process_memory import share_one_heap
+from scribewire.engine.processes.memory import share_one_heap
 if sys.argv[1] == "told":
     assert share_one_heap()
 pins, gate, done = [], threading.Barrier(13), threading.Event()
@@ -111,7 +113,7 @@ def test_threads_that_were_told_share_one_heap() -> None:
 
 PERMANENT = """
 import gc, weakref
-from scribewire.engine.protocol.process_memory import leave_out_of_collections
+from scribewire.engine.processes.memory import leave_out_of_collections
 class Thing: pass
 early, cycle = Thing(), Thing()
 cycle.itself = cycle

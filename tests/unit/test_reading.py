@@ -9,7 +9,12 @@ import pytest
 
 from scribewire.engine.batching.sequence import Ending, Sequence
 from scribewire.engine.protocol.transcript import Segment
-from scribewire.engine.reading import compression_ratio, main_language, read_sequence, recognition_marks
+from scribewire.engine.recording.output import (
+    compression_ratio,
+    main_language,
+    read_sequence,
+    recognition_marks,
+)
 from scribewire.engine.text.tokenizer import Tokenizer
 from tests.fakes.random_model import TOKEN_IDS
 from tests.fakes.tiny_model import ASR_TEXT_ID, write_tokenizer

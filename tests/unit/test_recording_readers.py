@@ -9,8 +9,8 @@ import pytest
 
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from scribewire.engine.protocol.errors import AudioError
-from scribewire.engine.recording_readers import Look, RecordingReaders
-from scribewire.engine.recording_work import RecordingWork, TranscribeItem
+from scribewire.engine.recording.read_ahead import Look, RecordingReaders
+from scribewire.engine.recording.work import RecordingWork, TranscribeItem
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 

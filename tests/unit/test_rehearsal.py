@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from scribewire import Transcriber
-from scribewire.engine import pipeline, rehearsal
+from scribewire.engine import pipeline
 from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import EngineFault, EngineUnavailable
-from scribewire.engine.resident import ResidentModel
+from scribewire.engine.resident import warmup as rehearsal
+from scribewire.engine.resident.model import ResidentModel
 from tests.fakes.tiny_model import write_tiny_model
 
 ROOMY = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=8192)

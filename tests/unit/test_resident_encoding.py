@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.protocol.config import EngineConfig
-from scribewire.engine.resident import ResidentModel
+from scribewire.engine.resident.model import ResidentModel
 
 
 def test_encoding_is_waited_for_on_the_cpu_and_handed_over_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from scribewire.engine.protocol.errors import (
     RequestCancelled,
 )
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
-from scribewire.engine.recording_work import Listener, RecordingWork, TranscribeItem
+from scribewire.engine.recording.work import Listener, RecordingWork, TranscribeItem
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import uniform
 from tests.fakes.scripted_model import Script, ScriptedModel

@@ -9,13 +9,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.batching.gain import Plan
 from scribewire.engine.batching.sequence import Ending, Marks
-from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.batching.speculative.decoding import Speculator
+from scribewire.engine.batching.speculative.gain import Plan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
-from scribewire.engine.device import HostProducts
 from scribewire.engine.model.projection import Projection
+from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
 from tests.unit.guessing import (

@@ -9,14 +9,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.batching.gain import DOUBT_PER_DRIFT, Measured, Plan
-from scribewire.engine.batching.gauging import wide_drift
 from scribewire.engine.batching.sequence import Ending, Replay, Sequence
+from scribewire.engine.batching.speculative.calibration import wide_drift
+from scribewire.engine.batching.speculative.gain import DOUBT_PER_DRIFT, Measured, Plan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
-from scribewire.engine.device import HostProducts
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.projection import Projection
+from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
 from tests.unit.guessing import (

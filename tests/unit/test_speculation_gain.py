@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from scribewire import Transcriber
-from scribewire.engine.batching.drafting import check_pair
-from scribewire.engine.batching.gain import (
+from scribewire.engine.batching.sequence import Marks
+from scribewire.engine.batching.speculative.calibration import Gauge, measure_pair
+from scribewire.engine.batching.speculative.decoding import Speculator
+from scribewire.engine.batching.speculative.drafting import check_pair
+from scribewire.engine.batching.speculative.gain import (
     DOUBT_PER_DRIFT,
     GUESS_COUNTS,
     Measured,
@@ -21,15 +24,12 @@ from scribewire.engine.batching.gain import (
     choose_plan,
     tokens_per_round,
 )
-from scribewire.engine.batching.gauging import Gauge, measure_pair
-from scribewire.engine.batching.sequence import Marks
-from scribewire.engine.batching.speculation import Speculator
-from scribewire.engine.device import HostProducts
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import OptionInvalid
-from scribewire.engine.recording_work import TranscribeItem
-from scribewire.engine.resident import ResidentModel
+from scribewire.engine.recording.work import TranscribeItem
+from scribewire.engine.resident.device import HostProducts
+from scribewire.engine.resident.model import ResidentModel
 from scribewire.engine.text.tokenizer import Tokenizer
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import OTHER_CHOICES

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from scribewire.engine.timestamps import repaired, with_lengths
+from scribewire.engine.align.timestamps import repaired, with_lengths
 
 
 def by_the_official_rule(times: list[int]) -> list[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scribewire.engine.align.word_times import WordTimes
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import (
     AlignerMissing,
@@ -19,10 +20,9 @@ from scribewire.engine.protocol.errors import (
     RequestCancelled,
 )
 from scribewire.engine.protocol.transcript import Transcript, words_text
-from scribewire.engine.recording_work import Listener, TranscribeItem
+from scribewire.engine.recording.work import Listener, TranscribeItem
 from scribewire.engine.text.words import KOREAN_DICTIONARY
 from scribewire.engine.transcriber import Transcriber
-from scribewire.engine.word_times import WordTimes
 from tests.fakes.clips import uniform
 from tests.fakes.scripted_model import Script, ScriptedModel
 from tests.fakes.tiny_aligner import write_tiny_aligner
@@ -222,7 +222,7 @@ def test_an_aligner_that_vanished_or_cannot_be_read_is_an_error_of_that_recordin
     def refuse(*names: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("scribewire.engine.word_times.find_aligner", refuse)
+    monkeypatch.setattr("scribewire.engine.align.word_times.find_aligner", refuse)
     with opened(tmp_path, by_length, tmp_path) as transcriber:
         with pytest.raises(AlignerMissing, match="Permission denied"):
             transcriber.transcribe_item(asking(2.0))

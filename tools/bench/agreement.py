@@ -13,7 +13,7 @@ from typing import Any
 
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.engine.recording_work import TranscribeItem
+from scribewire.engine.recording.work import TranscribeItem
 from scribewire.engine.transcriber import Transcriber
 from tools.bench.clips import speech
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result

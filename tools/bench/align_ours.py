@@ -15,14 +15,20 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
-from scribewire.engine.batch_limits import batch_limits
+from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
 from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
 from scribewire.engine.bench.measuring import versions
 from scribewire.engine.checkpoint.load import read_checkpoint
-from scribewire.engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
-from scribewire.engine.memory import apply_limits, choose_limits, read_machine
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.resident.batch_limits import batch_limits
+from scribewire.engine.resident.device import (
+    HostProducts,
+    choose_device,
+    choose_dtype,
+    device_name,
+    dtype_name,
+)
+from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
 from tools.bench.answering import answer_requests
 
 

@@ -28,18 +28,18 @@ from typing import Any
 import mlx.core as mx
 
 from scribewire.engine.audio.mel import log_mel
-from scribewire.engine.batching.drafting import ModelDrafter
 from scribewire.engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from scribewire.engine.batching.gain import GUESS_COUNTS, Measured, Plan, choose_plan
-from scribewire.engine.batching.gauging import measure_pair, wide_drift
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.batching.speculative.calibration import measure_pair, wide_drift
+from scribewire.engine.batching.speculative.decoding import Speculator
+from scribewire.engine.batching.speculative.drafting import ModelDrafter
+from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, Plan, choose_plan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.layouts import expected_shapes
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.model.config import ModelConfig
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, TranscribeOptions
-from scribewire.engine.resident import ResidentModel
+from scribewire.engine.resident.model import ResidentModel
 from tests.fakes.rigged_draft import RiggedDrafter
 from tools.bench.clips import speech
 from tools.bench.measuring import machine, summary, write_result

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from scribewire.engine.protocol.launch import WORKER_MODULE
+from scribewire.engine.processes.launch import WORKER_MODULE
 from scribewire.engine.protocol.messages import Failed, Started
 from scribewire.server.app import create_app
 from scribewire.server.serve import DrainingServer, uvicorn_config

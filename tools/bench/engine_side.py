@@ -15,8 +15,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from scribewire.engine.processes.memory import peak_resident_bytes
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
-from scribewire.engine.protocol.process_memory import peak_resident_bytes
 from scribewire.engine.transcriber import Transcriber
 from tools.bench.answering import answer_requests
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from scribewire.engine.audio.decode import decode_audio
+from scribewire.engine.audio.transcode import decode_audio
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.protocol.config import AudioLimits
 from tests.fakes.front_server import FrontServer, front_server

@@ -18,9 +18,9 @@ import numpy as np
 
 from scribewire.engine.audio.recording import OpenRecording, PcmFile
 from scribewire.engine.demo import sample_recordings
+from scribewire.engine.processes.memory import resident_bytes
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
-from scribewire.engine.protocol.process_memory import resident_bytes
-from scribewire.engine.recording_work import Listener, TranscribeItem
+from scribewire.engine.recording.work import Listener, TranscribeItem
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.scripted_model import ScriptedModel
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from scribewire.engine.memory import memory_use
+from scribewire.engine.resident.memory import memory_use
 from scribewire.engine.transcriber import TranscribeItem, Transcriber
 from tools.bench.clips import speech
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result

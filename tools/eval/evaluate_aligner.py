@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scribewire.engine import demo
-from scribewire.engine.align import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.protocol.errors import EngineError
 from tools.demo_model import speech

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from scribewire.engine.protocol.decoding import DecodeLimits
 from scribewire.engine.protocol.errors import AudioError, error_types
+from scribewire.engine.protocol.transcoding import DecodeLimits
 from tools.hostile.child_under_test import CRASH, HANG, HANG_SECONDS, SUCCESS, ChildUnderTest
 from tools.hostile.mutations import mutant_number
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from scribewire.engine.processes.launch import WorkerHandle, start_decode_child
 from scribewire.engine.protocol.config import AudioLimits
-from scribewire.engine.protocol.decoding import (
+from scribewire.engine.protocol.transcoding import (
     Decode,
     Decoded,
     DecodeFailed,
@@ -21,7 +22,6 @@ from scribewire.engine.protocol.decoding import (
     parse_from_decoder,
     to_line,
 )
-from scribewire.engine.protocol.launch import WorkerHandle, start_decode_child
 from tests.fakes.served import peak_resident_bytes
 
 HANG_SECONDS = 10.0

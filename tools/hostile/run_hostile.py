@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from scribewire.engine.protocol.decoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import DecodeLimits
 from scribewire.server.access.keys import KeyStore
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served, demo_server

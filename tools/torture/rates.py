@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from scribewire.engine.protocol.process_memory import leave_out_of_collections
+from scribewire.engine.processes.memory import leave_out_of_collections
 from tests.fakes.raw_http import FORM_TYPE, form, request
 from tests.fakes.served import Served
 from tools.bench.measuring import summary

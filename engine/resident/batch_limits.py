@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.memory import DeviceKind, MemoryLimits, kv_token_budget
+from scribewire.engine.resident.memory import DeviceKind, MemoryLimits, kv_token_budget
 
 _ROWS: dict[DeviceKind, int] = {"cpu": 8, "metal": 32, "cuda": 64}
 _PREFILL_TOKENS: dict[DeviceKind, int] = {"cpu": 512, "metal": 2048, "cuda": 8192}

@@ -17,7 +17,9 @@ from scribewire.engine.protocol.errors import OptionInvalid
 from scribewire.engine.text.tokenizer import Tokenizer
 
 DRAFT_TOKENS = 1280
-"""What a draft may hold keys and values for: a 30 s chunk's prompt and answer (see scribewire.engine.memory)."""
+"""What a draft may hold keys and values for: a 30 s chunk's prompt and answer (see
+scribewire.engine.resident.memory).
+"""
 
 
 class Drafter(Protocol):

@@ -13,14 +13,13 @@ import mlx.core as mx
 
 from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
 from scribewire.engine.audio.split import Samples
-from scribewire.engine.batching.drafting import DRAFT_TOKENS, check_pair
 from scribewire.engine.batching.forcing import forced_token_count
-from scribewire.engine.batching.gauging import Gauge
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.batching.speculation import Speculator
+from scribewire.engine.batching.speculative.calibration import Gauge
+from scribewire.engine.batching.speculative.decoding import Speculator
+from scribewire.engine.batching.speculative.drafting import DRAFT_TOKENS, check_pair
 from scribewire.engine.checkpoint.fetch import resolve_model
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
-from scribewire.engine.device import HostProducts, choose_device, choose_dtype, device_name, dtype_name
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import (
@@ -29,7 +28,14 @@ from scribewire.engine.protocol.errors import (
     LanguageUnsupported,
     PromptTooLong,
 )
-from scribewire.engine.reading import recognition_marks
+from scribewire.engine.recording.output import recognition_marks
+from scribewire.engine.resident.device import (
+    HostProducts,
+    choose_device,
+    choose_dtype,
+    device_name,
+    dtype_name,
+)
 from scribewire.engine.text.languages import LANGUAGES, iso_code, resolve_language
 from scribewire.engine.text.prompt import build_context, build_prompt
 from scribewire.engine.text.repetition import (

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from scribewire.engine.processes.launch import SPEAKER_CHILD_MODULE, start_speaker_child
 from scribewire.engine.protocol.errors import RequestCancelled, SpeakersFailed, SpeakersUnavailable
-from scribewire.engine.protocol.launch import SPEAKER_CHILD_MODULE, start_speaker_child
 from scribewire.engine.protocol.speakers import (
     DiarizationConfig,
     Diarize,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from scribewire.engine.audio.recording import OpenRecording
 from scribewire.engine.audio.split import Chunk
 from scribewire.engine.protocol.config import EngineConfig
-from scribewire.engine.recording_work import RecordingWork
+from scribewire.engine.recording.work import RecordingWork
 
 _READERS = 2
 

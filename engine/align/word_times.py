@@ -15,13 +15,19 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from scribewire.engine.align import Aligner, AlignmentPlan, AlignmentPlanner, AlignmentTask, expected_bytes
+from scribewire.engine.align.aligner import (
+    Aligner,
+    AlignmentPlan,
+    AlignmentPlanner,
+    AlignmentTask,
+    expected_bytes,
+)
 from scribewire.engine.batching.scheduler import Scheduler, Ticket
 from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import AlignerMissing, EngineError
-from scribewire.engine.recording_work import Piece, RecordingWork
+from scribewire.engine.recording.work import Piece, RecordingWork
 from scribewire.engine.text.words import WordsUnavailable
 
 _log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """The decode child: opens files from strangers, one after another, and writes their samples where it is told.
 
-Started by `scribewire.engine.protocol.launch`. It lives within hard limits (processor time, memory, file size,
+Started by `scribewire.engine.processes.launch`. It lives within hard limits (processor time, memory, file size,
 descriptors), loads no MLX, and opens no file but the two that it is told of and no connection at all. Every
 recording is answered by one end, or by the death of this process, which the front takes as the answer.
 """
@@ -26,10 +26,13 @@ from pathlib import Path
 
 import av.logging
 
-from scribewire.engine.audio.decode import AudioStream, open_audio
 from scribewire.engine.audio.pcm import Samples, check_duration
+from scribewire.engine.audio.transcode import AudioStream, open_audio
+from scribewire.engine.processes.launch import EXIT_PARENT_GONE
+from scribewire.engine.processes.memory import peak_resident_bytes, resident_bytes
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
-from scribewire.engine.protocol.decoding import (
+from scribewire.engine.protocol.errors import AudioUndecodable, AudioUnreadable, EngineError, RequestCancelled
+from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
     MAX_TEXT_CHARACTERS,
     MAX_WARNINGS,
@@ -46,9 +49,6 @@ from scribewire.engine.protocol.decoding import (
     parse_to_decoder,
     to_line,
 )
-from scribewire.engine.protocol.errors import AudioUndecodable, AudioUnreadable, EngineError, RequestCancelled
-from scribewire.engine.protocol.launch import EXIT_PARENT_GONE
-from scribewire.engine.protocol.process_memory import peak_resident_bytes, resident_bytes
 
 EXIT_OVER_MEMORY = 71
 SAMPLE_BYTES = 4

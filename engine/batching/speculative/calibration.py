@@ -15,10 +15,16 @@ import mlx.core as mx
 import numpy as np
 
 from scribewire.engine.audio.mel import log_mel
-from scribewire.engine.batching.drafting import ModelDrafter
-from scribewire.engine.batching.gain import GAUGED_SECONDS, GUESS_COUNTS, Measured, Plan, choose_plan
 from scribewire.engine.batching.sequence import Marks, Sequence
-from scribewire.engine.batching.speculation import Acceptance, LoneRow, Tally
+from scribewire.engine.batching.speculative.decoding import Acceptance, LoneRow, Tally
+from scribewire.engine.batching.speculative.drafting import ModelDrafter
+from scribewire.engine.batching.speculative.gain import (
+    GAUGED_SECONDS,
+    GUESS_COUNTS,
+    Measured,
+    Plan,
+    choose_plan,
+)
 from scribewire.engine.batching.step import RunningBatch, prefill
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from scribewire.engine.protocol.allocator import preloadable, preloaded
+from scribewire.engine.processes.allocator import preloadable, preloaded
 from scribewire.engine.protocol.config import EngineConfig
-from scribewire.engine.protocol.decoding import DecodeLimits
 from scribewire.engine.protocol.speakers import DiarizationConfig
+from scribewire.engine.protocol.transcoding import DecodeLimits
 
 WORKER_MODULE = "scribewire.engine.worker"
-DECODE_CHILD_MODULE = "scribewire.engine.decode_child"
+DECODE_CHILD_MODULE = "scribewire.engine.audio.transcode_child"
 SPEAKER_CHILD_MODULE = "scribewire.engine.speakers.child"
 
 Setup = EngineConfig | DecodeLimits | DiarizationConfig
@@ -66,7 +66,7 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
 def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODULE) -> WorkerHandle:
     """Spawn a decode child, which runs `module.main(limits, pipe, liveness)`.
 
-    The pipe carries lines of `scribewire.engine.protocol.decoding`, of which the child's first is DecoderReady.
+    The pipe carries lines of `scribewire.engine.protocol.transcoding`, of which the child's first is DecoderReady.
     """
     return _start(module, limits, name="scribewire-decode")
 

@@ -18,7 +18,7 @@ from scribewire.engine.batching.scheduler import LARGEST_OF_ANY_SIZE
 from scribewire.engine.batching.sequence import Sequence
 from scribewire.engine.batching.step import RunningBatch, generate
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
-from scribewire.engine.resident import ResidentModel
+from scribewire.engine.resident.model import ResidentModel
 
 GROUP_SIZES = range(1, LARGEST_OF_ANY_SIZE + 1)
 

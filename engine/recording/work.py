@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 
-from scribewire.engine.align import AlignmentPlan
+from scribewire.engine.align.aligner import AlignmentPlan
 from scribewire.engine.audio.recording import OpenRecording, Recording
 from scribewire.engine.audio.split import Chunk, halved
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.live_text import DeltaCallback, LiveText
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.errors import RequestCancelled
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
-from scribewire.engine.reading import compression_ratio, main_language
-from scribewire.engine.resident import Wish
+from scribewire.engine.recording.output import compression_ratio, main_language
+from scribewire.engine.recording.streaming_text import DeltaCallback, LiveText
+from scribewire.engine.resident.model import Wish
 from scribewire.engine.text.joining import join_texts
 
 ProgressCallback = Callable[[float, float], None]

@@ -15,6 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
+from scribewire.engine.align.timestamps import repaired, with_lengths
 from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
 from scribewire.engine.checkpoint.integrity import read_config
 from scribewire.engine.checkpoint.load import Checkpoint, build_aligner, resident_arrays
@@ -27,7 +28,6 @@ from scribewire.engine.protocol.transcript import Word
 from scribewire.engine.text.languages import LANGUAGES
 from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
 from scribewire.engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
-from scribewire.engine.timestamps import repaired, with_lengths
 
 LEAST_WORD_MILLISECONDS = 80
 """What a word is given that the aligner gave no length: one class of the published aligner."""

@@ -3,9 +3,9 @@
 A round feeds the newest accepted token and k guesses to the target at once. What the target itself would choose behind
 each of them is accepted up to and including the first place where the guess was another, so every token is the target's
 own greedy choice. It stands on one assumption, which is tested when the model is loaded
-(scribewire.engine.batching.gauging): that a wide step gives the logits that steps of one token give. Where the two
-were seen to differ, a choice between candidates that lie too near is not trusted: the answer is decoded again,
-plainly, from where the rounds began.
+(scribewire.engine.batching.speculative.calibration): that a wide step gives the logits that steps of one token give.
+Where the two were seen to differ, a choice between candidates that lie too near is not trusted: the answer is
+decoded again, plainly, from where the rounds began.
 
 Not for sampled rows, rows with a repetition penalty, or more than one row. It never waits for others: whoever joins
 ends it, and it may begin again once they have left.
@@ -22,10 +22,10 @@ import mlx.core as mx
 import numpy as np
 
 from scribewire.engine.audio.mel import HOP_SAMPLES
-from scribewire.engine.batching.drafting import DRAFT_TOKENS, Drafter, ModelDrafter
 from scribewire.engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from scribewire.engine.batching.gain import PRIOR_ACCEPTANCE, Plan
 from scribewire.engine.batching.sequence import Marks, Replay, Sequence
+from scribewire.engine.batching.speculative.drafting import DRAFT_TOKENS, Drafter, ModelDrafter
+from scribewire.engine.batching.speculative.gain import PRIOR_ACCEPTANCE, Plan
 from scribewire.engine.batching.step import Choice, described
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.cache import KVCache

@@ -1,0 +1,1 @@
+"""Speculative decoding of a lone sequence."""

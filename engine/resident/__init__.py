@@ -1,0 +1,1 @@
+"""What stays in memory between recordings: the model, its device, its limits, its warm-up."""
