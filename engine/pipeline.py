@@ -18,22 +18,22 @@ import mlx.core as mx
 from scribewire.engine.align.word_times import WordTimes
 from scribewire.engine.audio.split import can_be_halved, is_silent
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
-from scribewire.engine.batching.sequence import Ending, Sequence
-from scribewire.engine.batching.speculative.calibration import Gauge
+from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
+from scribewire.engine.batching.sequence import FinishReason, Sequence
+from scribewire.engine.batching.speculative.calibration import Calibrator
 from scribewire.engine.batching.step import Prefill, RunningBatch
 from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.transcript import TokenLogprob
 from scribewire.engine.recording.output import head_length, read_logprobs, read_sequence, read_so_far
-from scribewire.engine.recording.read_ahead import Look, RecordingReaders
-from scribewire.engine.recording.work import Piece, RecordingWork, timed
+from scribewire.engine.recording.read_ahead import ReadAhead, ReadResult
+from scribewire.engine.recording.work import ChunkPart, RecordingWork, timed
 from scribewire.engine.resident.batch_limits import batch_limits
 from scribewire.engine.resident.counters import WorkCounters
 from scribewire.engine.resident.device import choose_device
 from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
 from scribewire.engine.resident.model import ResidentModel
-from scribewire.engine.resident.warmup import rehearse
+from scribewire.engine.resident.warmup import warm_up_shapes
 
 
 class Pipeline:
@@ -45,7 +45,7 @@ class Pipeline:
         counters: WorkCounters,
         wake: Callable[[], None],
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
-        gauge: Gauge | None = None,
+        calibrator: Calibrator | None = None,
     ) -> None:
         """wake: called from other threads when a turn may find something to do. raises: ModelError, OptionInvalid"""
         self._config = config
@@ -55,16 +55,16 @@ class Pipeline:
         # Before the weights are loaded, or MLX's cache would have grown already.
         apply_limits(self._limits)
         self._model = load(config)
-        self._speculator = self._model.speculator(gauge or Gauge())
+        self._speculator = self._model.speculator(calibrator or Calibrator())
         self._scheduler = Scheduler(self._batch_limits())
         self._batch = RunningBatch(self._model.network, self._model.marks)
         self._works: dict[str, RecordingWork] = {}
-        self._pieces: dict[int, Piece] = {}
+        self._pieces: dict[int, ChunkPart] = {}
         self._ticket_of: dict[int, int] = {}
         self._ticket_ids = itertools.count()
         self._prefill: Prefill | None = None
-        self._prefill_pieces: list[Piece] = []
-        self._readers = RecordingReaders(config, wake)
+        self._prefill_pieces: list[ChunkPart] = []
+        self._readers = ReadAhead(config, wake)
         self._waits_for_audio: list[str] = []
         self._on_one_thread: AbstractContextManager[object] | None = None
         self._word_times = WordTimes(
@@ -89,16 +89,16 @@ class Pipeline:
         """Whether some recording's next samples are still being written by someone else, who does not say when."""
         return bool(self._waits_for_audio)
 
-    def rehearse(self) -> None:
+    def warm_up_shapes(self) -> None:
         """Meet the usual shapes before a request does, if none has come yet."""
         if self._scheduler.limits.has_few_sizes and not self.has_work:
-            rehearse(self._model, self._scheduler.limits)
+            warm_up_shapes(self._model, self._scheduler.limits)
 
     def open(self, work: RecordingWork) -> None:
         """Take up a recording; whatever is wrong with it becomes its end."""
         try:
             self._word_times.check(work.options)
-            work.wish = self._model.wish(work.options)
+            work.decoding = self._model.decoding(work.options)
         except EngineError as error:
             work.fail(error)
             return
@@ -109,11 +109,11 @@ class Pipeline:
     def turn(self) -> bool:
         """Do the next thing; False when there is nothing to do until something is read or asked for."""
         self._cancel_where_asked()
-        self._take_looks()
+        self._take_read()
         self._take_plans()
         self._start_reads()
-        move = self._scheduler.next_move()
-        if move is not Move.IDLE:
+        move = self._scheduler.next_action()
+        if move is not Action.IDLE:
             if self._on_one_thread is None:
                 self._on_one_thread = self._model.host_products.on_one_thread()
                 self._on_one_thread.__enter__()
@@ -121,7 +121,7 @@ class Pipeline:
         self._counters.batch_rows = self._scheduler.row_count
         self._counters.reserved_tokens = self._scheduler.reserved_tokens
         self._counters.open_recordings = len(self._works)
-        return move is not Move.IDLE
+        return move is not Action.IDLE
 
     def rest(self) -> None:
         """Nothing will be done for a while: give back what is held only while computing."""
@@ -154,12 +154,12 @@ class Pipeline:
 
     # ---- moves -----------------------------------------------------------------------------------------------
 
-    def _make(self, move: Move) -> None:
-        if move is Move.ADMIT:
+    def _make(self, move: Action) -> None:
+        if move is Action.ADMIT:
             self._admit()
-        elif move is Move.FEED:
+        elif move is Action.FEED:
             self._feed()
-        elif move is Move.ALIGN:
+        elif move is Action.ALIGN:
             self._align()
         else:
             self._step()
@@ -230,11 +230,11 @@ class Pipeline:
                 self._scheduler.reading(work_id)
                 self._readers.start(self._works[work_id])
 
-    def _take_looks(self) -> None:
+    def _take_read(self) -> None:
         for look in self._readers.take():
-            self._take_look(look)
+            self._take_result(look)
 
-    def _take_look(self, look: Look) -> None:
+    def _take_result(self, look: ReadResult) -> None:
         work = look.work
         if work.is_over:
             # Cancelled or failed while it was being read; nobody else closes it.
@@ -252,18 +252,18 @@ class Pipeline:
             self._scheduler.has_read(work.work_id, is_last=False)
             self._offer(work.add(look.chunk))
 
-    def _offer(self, piece: Piece) -> None:
+    def _offer(self, piece: ChunkPart) -> None:
         """Let a chunk wait for its turn; digital silence needs none."""
         work, chunk = piece.work, piece.chunk
-        assert work.wish is not None
+        assert work.decoding is not None
         if is_silent(chunk.samples):
             piece.is_over = True
             self._settle(work)
             return
-        piece.prompt_ids = self._model.prompt_ids(work.wish, chunk.samples.size)
+        piece.prompt_ids = self._model.prompt_ids(work.decoding, chunk.samples.size)
         try:
             piece.sequence = self._model.sequence(
-                work.wish,
+                work.decoding,
                 piece.prompt_ids,
                 samples=chunk.samples.size,
                 start_sample=chunk.start_sample,
@@ -282,7 +282,7 @@ class Pipeline:
 
     # ---- what was said ---------------------------------------------------------------------------------------
 
-    def _piece_of(self, sequence: Sequence) -> Piece:
+    def _piece_of(self, sequence: Sequence) -> ChunkPart:
         return self._pieces[self._ticket_of[id(sequence)]]
 
     def _let_speak(self, work: RecordingWork) -> None:
@@ -290,27 +290,27 @@ class Pipeline:
         piece = work.speaking()
         if piece is None or piece.sequence is None or not piece.sequence.tokens or work.live is None:
             return
-        assert work.wish is not None
+        assert work.decoding is not None
         tokenizer = self._model.tokenizer
-        spoken = read_so_far(piece.sequence, tokenizer, forced_language=work.wish.language)
+        spoken = read_so_far(piece.sequence, tokenizer, forced_language=work.decoding.language)
         if spoken is None:
             return
         logprobs: tuple[TokenLogprob, ...] = ()
         if work.options.token_logprobs:
-            head = head_length(piece.sequence.tokens, tokenizer, work.wish.language)
+            head = head_length(piece.sequence.tokens, tokenizer, work.decoding.language)
             start = head + work.live.logprobs_taken
             logprobs = read_logprobs(piece.sequence, tokenizer, start, spoken.token_count)
         work.live.grow(spoken.text, spoken.language, logprobs)
 
-    def _collect(self, piece: Piece) -> None:
+    def _collect(self, piece: ChunkPart) -> None:
         """A sequence has left the batch: its chunk is over, or is tried again in two parts."""
         work, sequence = piece.work, piece.sequence
         assert sequence is not None
-        assert work.wish is not None
+        assert work.decoding is not None
         self._scheduler.release(self._forget(piece))
         self._counters.chunks_done += 1
         work.count(piece)
-        if sequence.ending is Ending.LOOP and not piece.is_retry and can_be_halved(piece.chunk):
+        if sequence.ending is FinishReason.LOOP and not piece.is_retry and can_be_halved(piece.chunk):
             for part in work.cut_in_parts(piece):
                 if not work.is_over:
                     self._offer(part)
@@ -318,7 +318,7 @@ class Pipeline:
         piece.segment = read_sequence(
             sequence,
             self._model.tokenizer,
-            forced_language=work.wish.language,
+            forced_language=work.decoding.language,
             index=piece.index,
             start_seconds=piece.chunk.start_seconds,
             end_seconds=piece.chunk.end_seconds,
@@ -330,7 +330,7 @@ class Pipeline:
         else:
             self._close_piece(piece)
 
-    def _close_piece(self, piece: Piece) -> None:
+    def _close_piece(self, piece: ChunkPart) -> None:
         piece.is_over = True
         self._settle(piece.work)
 
@@ -390,7 +390,7 @@ class Pipeline:
         if not is_being_read:
             work.close()
 
-    def _forget(self, piece: Piece) -> int:
+    def _forget(self, piece: ChunkPart) -> int:
         ticket_id = self._ticket_of.pop(id(piece.sequence))
         del self._pieces[ticket_id]
         return ticket_id

@@ -22,7 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from scribewire.engine.audio.recording import Recording
-from scribewire.engine.batching.speculative.calibration import Gauge
+from scribewire.engine.batching.speculative.calibration import Calibrator
 from scribewire.engine.pipeline import Pipeline
 from scribewire.engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, Chunking, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
@@ -80,7 +80,7 @@ class Transcriber:
         config: EngineConfig | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
-        gauge: Gauge | None = None,
+        calibrator: Calibrator | None = None,
     ) -> None:
         config = config or EngineConfig(
             dtype=dtype, device=device, offline=offline, aligner=aligner, preload_aligner=preload_aligner
@@ -90,7 +90,7 @@ class Transcriber:
         self.is_broken = False
         self._on_fault = on_fault
         self._load_model = load
-        self._gauge = gauge or Gauge()
+        self._calibrator = calibrator or Calibrator()
         self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._is_closing = False
         self._info: ModelInfo | None = None
@@ -233,9 +233,9 @@ class Transcriber:
         Where new shapes are dear the usual ones are met first (scribewire.engine.resident.warmup).
         raises: EngineUnavailable after `close`, and what the device failed with
         """
-        rehearsed: Future[None] = Future()
-        self._send(rehearsed)
-        rehearsed.result()
+        warmed_up: Future[None] = Future()
+        self._send(warmed_up)
+        warmed_up.result()
         noise = np.random.default_rng(0).normal(0.0, 1e-3, int(_WARM_UP_SECONDS * SAMPLE_RATE_HZ))
         item = TranscribeItem(noise.astype(np.float32), max_tokens=_WARM_UP_TOKENS)
         for rows in _WARM_UP_ROWS:
@@ -319,10 +319,10 @@ class Transcriber:
 
     def _load(self) -> Pipeline:
         # A draft that was measured not to gain is not loaded again.
-        config = self.config if self._gauge.may_gain else replace(self.config, draft_model=None)
+        config = self.config if self._calibrator.may_gain else replace(self.config, draft_model=None)
         with self.counters.loading():
             self._resident = Pipeline(
-                config, self.counters, lambda: self._inbox.put(None), self._load_model, self._gauge
+                config, self.counters, lambda: self._inbox.put(None), self._load_model, self._calibrator
             )
         self._info = self._resident.info
         return self._resident
@@ -351,7 +351,7 @@ class Transcriber:
         try:
             resident = self._resident or self._load()
             if isinstance(arrival, Future):
-                resident.rehearse()
+                resident.warm_up_shapes()
                 arrival.set_result(None)
             else:
                 resident.open(arrival)

@@ -38,9 +38,9 @@ from scribewire.engine.protocol.messages import (
     FromWorker,
     Heartbeat,
     LoadFailed,
-    Partial,
     Progress,
     Ready,
+    SegmentDone,
     Shutdown,
     Started,
     TextDelta,
@@ -110,7 +110,7 @@ class _Outbox:
 
 
 @dataclass(frozen=True, slots=True)
-class _InHand:
+class _InFlight:
     """A request with the engine. pcm: its audio, where that is a file of samples."""
 
     work: RecordingWork
@@ -124,7 +124,7 @@ class _Worker:
         self._transcriber = transcriber
         self._pipe = pipe
         self._outbox = outbox
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_flight: dict[str, _InFlight] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
 
@@ -163,7 +163,7 @@ class _Worker:
             self._fail(request_id, error)
             return
         with self._lock:
-            self._in_hand[request_id] = _InHand(work, pcm)
+            self._in_flight[request_id] = _InFlight(work, pcm)
         work.future.add_done_callback(lambda future: self._answer(request_id, future))
 
     def _listener(self, message: Transcribe) -> Listener:
@@ -171,8 +171,8 @@ class _Worker:
         return Listener(
             on_started=lambda: send(Started(request_id)),
             on_progress=lambda done, total: send(Progress(request_id, done, total)),
-            on_segment=(lambda segment: send(Partial(request_id, segment)))
-            if message.wants_partials
+            on_segment=(lambda segment: send(SegmentDone(request_id, segment)))
+            if message.wants_segments
             else None,
             on_delta=(lambda delta, logprobs: send(TextDelta(request_id, delta, logprobs)))
             if message.wants_deltas
@@ -181,7 +181,7 @@ class _Worker:
 
     def _answer(self, request_id: str, future: Future[Transcript]) -> None:
         with self._lock:
-            self._in_hand.pop(request_id, None)
+            self._in_flight.pop(request_id, None)
         error = future.exception()
         if error is None:
             self._outbox.send(Completed(request_id, future.result()))
@@ -196,14 +196,14 @@ class _Worker:
 
     def _end_audio(self, message: AudioEnded) -> None:
         with self._lock:
-            in_hand = self._in_hand.get(message.request_id)
+            in_hand = self._in_flight.get(message.request_id)
         if in_hand is not None and in_hand.pcm is not None:
             failure = None if message.failure is None else error_from_code(*message.failure)
             in_hand.pcm.end(message.sample_count, failure)
 
     def _cancel(self, request_id: str) -> None:
         with self._lock:
-            in_hand = self._in_hand.get(request_id)
+            in_hand = self._in_flight.get(request_id)
         if in_hand is not None:
             self._transcriber.cancel(in_hand.work)
 
@@ -232,7 +232,7 @@ class _Worker:
 
     def _cancel_all(self) -> None:
         with self._lock:
-            works = [in_hand.work for in_hand in self._in_hand.values()]
+            works = [in_hand.work for in_hand in self._in_flight.values()]
         for work in works:
             self._transcriber.cancel(work)
 
@@ -247,7 +247,7 @@ class _Worker:
                     steps_done=counters.steps_done,
                     row_slots_done=counters.row_slots_done,
                     active_requests=counters.open_recordings,
-                    queued_requests=max(0, len(self._in_hand) - counters.open_recordings),
+                    queued_requests=max(0, len(self._in_flight) - counters.open_recordings),
                     resident_bytes=resident_bytes() or 0,
                     peak_bytes=peak_resident_bytes(),
                     batch_rows=counters.batch_rows,

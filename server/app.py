@@ -13,7 +13,7 @@ from starlette.responses import Response
 from scribewire.server.access.gate import Gate
 from scribewire.server.access.keys import KeyStore
 from scribewire.server.access.limits import KeyLimits
-from scribewire.server.context import Parts
+from scribewire.server.context import ServerContext
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.errors import error_response, install_error_handlers
 from scribewire.server.http.request_id import CLIENT_GONE_STATUS, RequestScope
@@ -23,16 +23,16 @@ from scribewire.server.jobs.chosen_store import store_from_settings
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.runner import JobRunner
 from scribewire.server.jobs.store import JobStoreError
-from scribewire.server.observability.collector import Standing
+from scribewire.server.observability.collector import ServerCollector
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.routes import jobs, openai, ops
 from scribewire.server.settings.fields import Settings
 from scribewire.server.speakers.child import Speakers
-from scribewire.server.transcode.pool import DecodePool, Decoder
-from scribewire.server.transcription.service import Recognizer
+from scribewire.server.transcode.pool import TranscodePool, Transcoder
+from scribewire.server.transcription.service import TranscriptionService
 from scribewire.server.transcription.sharing import SharedWork
-from scribewire.server.webhooks.dispatcher import CallbackTeller
-from scribewire.server.webhooks.sender import Telling
+from scribewire.server.webhooks.dispatcher import WebhookDispatcher
+from scribewire.server.webhooks.sender import WebhookSender
 from scribewire.server.webhooks.signing import WebhookSecret
 from scribewire.server.webhooks.targets import AllowedTargets
 
@@ -42,7 +42,7 @@ def create_app(
     engine: EngineClient,
     key_store: KeyStore,
     *,
-    decoder: Decoder | None = None,
+    transcoder: Transcoder | None = None,
     speakers: Speakers | None = None,
 ) -> FastAPI:
     """The application over parts that it starts and stops with its lifespan.
@@ -56,14 +56,14 @@ def create_app(
     )
     uploads = UploadStore.from_settings(settings, limits)
     store = store_from_settings(settings)
-    decoder = decoder or DecodePool.from_settings(settings)
+    transcoder = transcoder or TranscodePool.from_settings(settings)
     metrics = Metrics()
     speakers = speakers or Speakers.from_settings(settings)
-    recognizer = Recognizer(engine, decoder, speakers, metrics)
-    shared = SharedWork(recognizer.transcribe, window_seconds=settings.retry_window_seconds)
+    service = TranscriptionService(engine, transcoder, speakers, metrics)
+    shared = SharedWork(service.transcribe, window_seconds=settings.retry_window_seconds)
     targets = AllowedTargets(settings.allow_callback)
-    teller = CallbackTeller(store, Telling(targets, WebhookSecret(settings.data)), metrics)
-    runner = JobRunner(engine, recognizer, store, limits, metrics, concurrent_jobs=settings.max_running_jobs)
+    dispatcher = WebhookDispatcher(store, WebhookSender(targets, WebhookSecret(settings.data)), metrics)
+    runner = JobRunner(engine, service, store, limits, metrics, concurrent_jobs=settings.max_running_jobs)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,17 +76,17 @@ def create_app(
         try:
             uploads.open()
             engine.start()
-            await decoder.start()
+            await transcoder.start()
             await runner.start()
-            teller.start()
+            dispatcher.start()
             yield
         finally:
             # Connections had their part of the time already.
             await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
-            await teller.stop()
+            await dispatcher.stop()
             await shared.stop()
             await speakers.stop()
-            await decoder.stop()
+            await transcoder.stop()
             await engine.stop()
             uploads.close()
             await store.close()
@@ -97,17 +97,17 @@ def create_app(
         # The description is written by hand and has a route of its own.
         openapi_url=None,
     )
-    app.state.parts = Parts(
+    app.state.parts = ServerContext(
         settings,
         engine,
         uploads,
         store,
         runner,
-        recognizer,
+        service,
         shared,
         speakers,
         metrics,
-        Standing(metrics.registry, engine, uploads),
+        ServerCollector(metrics.registry, engine, uploads),
         targets,
         asyncio.Event(),
     )

@@ -11,17 +11,17 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.runner import JobRunner
 from scribewire.server.jobs.store import JobStore
-from scribewire.server.observability.collector import Standing
+from scribewire.server.observability.collector import ServerCollector
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.settings.fields import Settings
 from scribewire.server.speakers.child import Speakers
-from scribewire.server.transcription.service import Recognizer
+from scribewire.server.transcription.service import TranscriptionService
 from scribewire.server.transcription.sharing import SharedWork
 from scribewire.server.webhooks.targets import AllowedTargets
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ServerContext:
     """The parts of one application."""
 
     settings: Settings
@@ -29,11 +29,11 @@ class Parts:
     uploads: UploadStore
     jobs: JobStore
     runner: JobRunner
-    recognizer: Recognizer
+    service: TranscriptionService
     shared: SharedWork
     speakers: Speakers
     metrics: Metrics
-    standing: Standing
+    collector: ServerCollector
     callback_targets: AllowedTargets
     # Set when the server begins to end: what would go on for ever ends then.
     stopping: asyncio.Event
@@ -42,10 +42,10 @@ class Parts:
     stream_keep_alive_seconds: float = 10.0
 
 
-def parts_of(request: Request) -> Parts:
+def context_of(request: Request) -> ServerContext:
     """The parts of the application that received this request."""
     parts = request.app.state.parts
-    assert isinstance(parts, Parts)
+    assert isinstance(parts, ServerContext)
     return parts
 
 

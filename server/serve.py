@@ -51,7 +51,7 @@ from scribewire.server.http.listening import (
 from scribewire.server.http.protocol import ConnectionLimits, GuardedConfig
 from scribewire.server.observability.logs import configure_logging
 from scribewire.server.settings.fields import Settings
-from scribewire.server.transcode.pool import Decoder
+from scribewire.server.transcode.pool import Transcoder
 
 BACKLOG = 512
 KEEP_ALIVE_SECONDS = 30
@@ -67,7 +67,7 @@ def serve(
     settings: Settings,
     *,
     engine_module: str = WORKER_MODULE,
-    decoder: Decoder | None = None,
+    transcoder: Transcoder | None = None,
     sample_recording: str | None = None,
     command: str = "scribewire",
     stdout: TextIO | None = None,
@@ -95,7 +95,7 @@ def serve(
         print(f"scribewire: {error}", file=err)
         return 1
     with listener:
-        run = _Run(settings, key_store, listener, engine_module, decoder, sample_recording, command, out)
+        run = _Run(settings, key_store, listener, engine_module, transcoder, sample_recording, command, out)
         try:
             run.run()
         except StartFailed as error:
@@ -215,7 +215,7 @@ class _Run:
         key_store: KeyStore,
         listener: socket.socket,
         engine_module: str,
-        decoder: Decoder | None,
+        transcoder: Transcoder | None,
         sample_recording: str | None,
         command: str,
         out: TextIO,
@@ -224,7 +224,7 @@ class _Run:
         self._key_store = key_store
         self._listener = listener
         self._engine_module = engine_module
-        self._decoder = decoder
+        self._transcoder = transcoder
         self._sample_recording = sample_recording
         self._command = command
         self._out = out
@@ -249,7 +249,7 @@ class _Run:
 
     async def _serve(self) -> None:
         engine = EngineClient.from_settings(self._settings, module=self._engine_module)
-        app = create_app(self._settings, engine, self._key_store, decoder=self._decoder)
+        app = create_app(self._settings, engine, self._key_store, transcoder=self._transcoder)
         server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.parts.stopping)
         self._server = server
         server.should_exit = self.was_signalled

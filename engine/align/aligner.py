@@ -36,7 +36,7 @@ _ALIGNED_LANGUAGES = tuple(language.name for language in LANGUAGES if language.h
 
 
 @dataclass(frozen=True, slots=True)
-class AlignmentPlan:
+class AlignmentPrompt:
     """What one chunk's text asks of the aligner.
 
     units: the words that it reads. shown: the same as people read them. prompt_ids: with a pad for each audio token and
@@ -48,7 +48,7 @@ class AlignmentPlan:
     prompt_ids: list[int]
 
 
-class AlignmentPlanner:
+class AlignmentPromptBuilder:
     """Knows the aligner's languages, tokenizer and sizes, and no weights. Any thread may use it."""
 
     def __init__(self, folder: Path) -> None:
@@ -76,7 +76,7 @@ class AlignmentPlanner:
         self.languages = config.languages or _ALIGNED_LANGUAGES
         self._splitter = WordSplitter([folder])
 
-    def plan(self, text: str, language: str | None, samples: int) -> AlignmentPlan:
+    def plan(self, text: str, language: str | None, samples: int) -> AlignmentPrompt:
         """The prompt for a chunk of so many samples whose text is this.
 
         raises: WordsUnavailable, its message the end of a sentence that begins `no word times: `
@@ -98,14 +98,14 @@ class AlignmentPlanner:
             raise WordsUnavailable(
                 f"its text and audio take {len(ids)} of the aligner's {self._config.text.max_positions} positions"
             )
-        return AlignmentPlan(units, shown_words(text, units), ids)
+        return AlignmentPrompt(units, shown_words(text, units), ids)
 
 
 @dataclass(frozen=True, slots=True)
 class AlignmentTask:
     """A plan, and the chunk that it is for: samples (n,) float32 mono 16 kHz, its start and its length in seconds."""
 
-    plan: AlignmentPlan
+    plan: AlignmentPrompt
     samples: np.ndarray
     start_seconds: float
     seconds: float
@@ -115,7 +115,7 @@ class Aligner:
     """A forced aligner in memory; belongs to one thread."""
 
     def __init__(
-        self, checkpoint: Checkpoint, planner: AlignmentPlanner, dtype: mx.Dtype, device: mx.Device
+        self, checkpoint: Checkpoint, planner: AlignmentPromptBuilder, dtype: mx.Dtype, device: mx.Device
     ) -> None:
         """raises: CheckpointMismatch"""
         self._planner = planner

@@ -17,8 +17,8 @@ import mlx.core as mx
 
 from scribewire.engine.align.aligner import (
     Aligner,
-    AlignmentPlan,
-    AlignmentPlanner,
+    AlignmentPrompt,
+    AlignmentPromptBuilder,
     AlignmentTask,
     expected_bytes,
 )
@@ -27,7 +27,7 @@ from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import AlignerMissing, EngineError
-from scribewire.engine.recording.work import Piece, RecordingWork
+from scribewire.engine.recording.work import ChunkPart, RecordingWork
 from scribewire.engine.text.words import WordsUnavailable
 
 _log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ _OFF = "they are turned off here (--aligner none)"
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    piece: Piece
-    plan: AlignmentPlan | None
+    piece: ChunkPart
+    plan: AlignmentPrompt | None
     reason: str = ""
 
 
@@ -65,12 +65,12 @@ class WordTimes:
         self._device = device
         self._wake = wake
         self._reserve = reserve
-        self._planner: AlignmentPlanner | None = None
+        self._planner: AlignmentPromptBuilder | None = None
         self._aligner: Aligner | None = None
         self._problem = _OFF if config.aligner == NO_ALIGNER else ""
         self._planning = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scribewire-words")
         self._planned: queue.SimpleQueue[_Planned] = queue.SimpleQueue()
-        self._waiting: dict[int, Piece] = {}
+        self._waiting: dict[int, ChunkPart] = {}
         self._ticket_ids = itertools.count()
 
     @property
@@ -92,14 +92,14 @@ class WordTimes:
             self._aligner = self._loaded(download=True)
             self._aligner.warm_up()
 
-    def wants(self, piece: Piece) -> bool:
+    def wants(self, piece: ChunkPart) -> bool:
         """Whether this decoded piece has words whose times are asked for."""
         options = piece.work.options
         if options.words_optional and self._config.aligner == NO_ALIGNER:
             return False  # whoever turned them off need not be told
         return options.words and piece.segment is not None and bool(piece.segment.text)
 
-    def plan(self, piece: Piece) -> None:
+    def plan(self, piece: ChunkPart) -> None:
         """Have a decoded piece's text split into words; `take_planned` gives it back."""
         if self._problem:
             self._planned.put(_Planned(piece, None, self._problem))
@@ -107,7 +107,7 @@ class WordTimes:
         else:
             self._planning.submit(self._plan, piece)
 
-    def take_planned(self, scheduler: Scheduler) -> list[Piece]:
+    def take_planned(self, scheduler: Scheduler) -> list[ChunkPart]:
         """Let pieces whose words are known wait for their turn; returns those that there is nothing to do for."""
         done = []
         while not self._planned.empty():
@@ -127,7 +127,7 @@ class WordTimes:
             scheduler.offer_alignment(Ticket(ticket_id, piece.work.work_id, piece.index, tokens, tokens))
         return done
 
-    def take_group(self, scheduler: Scheduler) -> list[Piece]:
+    def take_group(self, scheduler: Scheduler) -> list[ChunkPart]:
         """The pieces whose turn it is."""
         return [self._waiting.pop(ticket.ticket_id) for ticket in scheduler.align()]
 
@@ -135,7 +135,7 @@ class WordTimes:
         """A recording has its end; the scheduler has closed it."""
         self._waiting = {number: piece for number, piece in self._waiting.items() if piece.work is not work}
 
-    def align(self, pieces: list[Piece]) -> int:
+    def align(self, pieces: list[ChunkPart]) -> int:
         """Give planned pieces' segments their words, all in one pass; returns how many words that were."""
         aligner = self._aligner_if_any()
         if aligner is None:
@@ -161,12 +161,14 @@ class WordTimes:
 
     # ---- on the planning thread ------------------------------------------------------------------------------
 
-    def _plan(self, piece: Piece) -> None:
+    def _plan(self, piece: ChunkPart) -> None:
         assert piece.segment is not None
         plan, reason = None, ""
         try:
             if self._planner is None:
-                self._planner = AlignmentPlanner(find_aligner(self._config.aligner, model=self._model).folder)
+                self._planner = AlignmentPromptBuilder(
+                    find_aligner(self._config.aligner, model=self._model).folder
+                )
             plan = self._planner.plan(piece.segment.text, piece.segment.language, piece.chunk.samples.size)
         except WordsUnavailable as problem:
             reason = str(problem)
@@ -194,7 +196,7 @@ class WordTimes:
         found = find_aligner(
             self._config.aligner, model=self._model, offline=self._config.offline, download=download
         )
-        self._planner = self._planner or AlignmentPlanner(found.folder)
+        self._planner = self._planner or AlignmentPromptBuilder(found.folder)
         checkpoint = read_checkpoint(found.folder)
         self._reserve(expected_bytes(checkpoint, self._dtype, self._device))
         try:

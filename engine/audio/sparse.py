@@ -55,11 +55,11 @@ def check_counted_duration(
         if packet.duration:
             seconds += packet.duration * tick_seconds
         else:  # nothing tells but the samples
-            seconds += _decoded_seconds(packet)
+            seconds += _transcoded_seconds(packet)
         check_duration(seconds - 1.0, limits)  # a second of slack, for what a decoder leaves out at its start
 
 
-def _decoded_seconds(packet: av.Packet[av.audio.stream.AudioStream]) -> float:
+def _transcoded_seconds(packet: av.Packet[av.audio.stream.AudioStream]) -> float:
     try:
         return sum(frame.samples / (frame.sample_rate or 1) for frame in packet.decode())
     except (

@@ -51,7 +51,7 @@ from scribewire.engine.protocol.errors import (
     AudioUnreadable,
 )
 
-__all__ = ["AudioStream", "DecodedAudio", "decode_audio", "open_audio", "prepare_samples"]
+__all__ = ["AudioStream", "TranscodedAudio", "open_audio", "prepare_samples", "transcode_audio"]
 
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 """No block that a stream yields is longer."""
@@ -86,7 +86,7 @@ _TINY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecodedAudio:
+class TranscodedAudio:
     """samples: (n,) float32, mono 16 kHz, in [-1, 1]. warnings: one line each, empty when all went well."""
 
     samples: Samples
@@ -113,12 +113,12 @@ def open_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimits) ->
         raise
 
 
-def decode_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimits) -> DecodedAudio:
+def transcode_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimits) -> TranscodedAudio:
     """Decode a whole recording; raises what `open_audio` and `AudioStream.blocks` raise."""
     with open_audio(source, limits=limits) as stream:
         blocks = list(stream.blocks())
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        return DecodedAudio(samples, stream.warnings)
+        return TranscodedAudio(samples, stream.warnings)
 
 
 class AudioStream:
@@ -131,7 +131,7 @@ class AudioStream:
         self._closes_file = closes_file
         self._warnings: list[str] = []
         self._sample_count = 0
-        self._decoded_seconds = 0.0
+        self._transcoded_seconds = 0.0
         self._sparse_watch = SparseWatch()
         self._skipped_packets = 0
         self._over_full_scale = False
@@ -227,9 +227,9 @@ class AudioStream:
                 continue
             check_rate(frame.sample_rate, self._limits)
             check_channels(frame.layout.nb_channels, self._limits)
-            self._decoded_seconds += frame.samples / frame.sample_rate
-            check_duration(self._decoded_seconds, self._limits)
-            if self._sparse_watch.finds_sparse(self._decoded_seconds):
+            self._transcoded_seconds += frame.samples / frame.sample_rate
+            check_duration(self._transcoded_seconds, self._limits)
+            if self._sparse_watch.finds_sparse(self._transcoded_seconds):
                 self._count_to_the_end()
             mono = _mono_samples(frame)
             peak = peak_of(mono)
@@ -320,13 +320,13 @@ class AudioStream:
         declared = self.declared_duration_seconds
         if declared is None or (self._track.duration is None and self._container.streams.video):
             return False  # the container's length may be that of the picture
-        return self._decoded_seconds < declared - _CUT_TOLERANCE_SECONDS
+        return self._transcoded_seconds < declared - _CUT_TOLERANCE_SECONDS
 
     def _cut_off_warning(self) -> str:
         declared = self.declared_duration_seconds
-        is_known = declared is not None and declared > self._decoded_seconds + _CUT_TOLERANCE_SECONDS
+        is_known = declared is not None and declared > self._transcoded_seconds + _CUT_TOLERANCE_SECONDS
         of_declared = f" of {declared:.1f}" if is_known else ""
-        return f"the recording is cut off: only its first {self._decoded_seconds:.1f}{of_declared} s were decoded"
+        return f"the recording is cut off: only its first {self._transcoded_seconds:.1f}{of_declared} s were decoded"
 
 
 _NO_SAMPLES: Samples = np.empty(0, dtype=np.float32)

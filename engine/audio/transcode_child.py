@@ -37,16 +37,16 @@ from scribewire.engine.protocol.transcoding import (
     MAX_TEXT_CHARACTERS,
     MAX_WARNINGS,
     AudioBegun,
-    Decode,
-    Decoded,
-    DecodeFailed,
-    DecodeLimits,
-    DecoderReady,
-    DecodeTaken,
-    FromDecoder,
-    StopDecoding,
-    ToDecoder,
-    parse_to_decoder,
+    FromTranscoder,
+    StopTranscoding,
+    ToTranscoder,
+    Transcode,
+    Transcoded,
+    TranscodeFailed,
+    TranscodeLimits,
+    TranscoderReady,
+    TranscodeTaken,
+    parse_to_transcoder,
     to_line,
 )
 
@@ -59,7 +59,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_WATCH_SECONDS = 0.05
 
 
-def main(limits: DecodeLimits, pipe: Connection, liveness: Connection) -> int:
+def main(limits: TranscodeLimits, pipe: Connection, liveness: Connection) -> int:
     """Decode until the front closes the pipe or this process has served its time; returns the exit code."""
     av.logging.set_level(None)
     # What the decoding library may still say goes to the front's log, with the death it explains.
@@ -68,8 +68,8 @@ def main(limits: DecodeLimits, pipe: Connection, liveness: Connection) -> int:
     bounds = _Bounds(limits)
     bounds.apply()
     channel = _Channel(pipe)
-    channel.send(DecoderReady(os.getpid()))
-    return _Decoder(limits, bounds, channel).run()
+    channel.send(TranscoderReady(os.getpid()))
+    return _Transcoder(limits, bounds, channel).run()
 
 
 def _die_with_parent(liveness: Connection) -> None:
@@ -91,7 +91,7 @@ class _Channel:
         self._descriptor = pipe.fileno()
         self._received = b""
 
-    def send(self, message: FromDecoder) -> None:
+    def send(self, message: FromTranscoder) -> None:
         """Send, or end the process when the front is gone."""
         line = to_line(message)
         try:
@@ -100,7 +100,7 @@ class _Channel:
         except OSError:
             os._exit(EXIT_PARENT_GONE)
 
-    def receive(self) -> ToDecoder | None:
+    def receive(self) -> ToTranscoder | None:
         """The next message, waiting for it; None when the front has closed the pipe."""
         while b"\n" not in self._received:
             try:
@@ -111,20 +111,20 @@ class _Channel:
                 return None
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
-        return parse_to_decoder(line)
+        return parse_to_transcoder(line)
 
     def stop_if_told(self, task_id: int) -> None:
         """Raise _Stopped when the front said so meanwhile, or is gone."""
         while b"\n" in self._received or select.select([self._descriptor], [], [], 0)[0]:
             message = self.receive()
-            if message is None or (isinstance(message, StopDecoding) and message.task_id == task_id):
+            if message is None or (isinstance(message, StopTranscoding) and message.task_id == task_id):
                 raise _Stopped
 
 
-class _Decoder:
+class _Transcoder:
     """One recording after another."""
 
-    def __init__(self, limits: DecodeLimits, bounds: _Bounds, channel: _Channel) -> None:
+    def __init__(self, limits: TranscodeLimits, bounds: _Bounds, channel: _Channel) -> None:
         self._limits = limits
         self._bounds = bounds
         self._channel = channel
@@ -132,9 +132,9 @@ class _Decoder:
     def run(self) -> int:
         served = 0
         while (message := self._channel.receive()) is not None:
-            if not isinstance(message, Decode):
+            if not isinstance(message, Transcode):
                 continue  # a stop that came after the end
-            self._channel.send(DecodeTaken(message.task_id))
+            self._channel.send(TranscodeTaken(message.task_id))
             with self._bounds.for_one_recording():
                 end, is_sound = self._answer(message)
             served += 1
@@ -146,7 +146,7 @@ class _Decoder:
                 return 0
         return EXIT_PARENT_GONE
 
-    def _answer(self, task: Decode) -> tuple[Decoded | DecodeFailed, bool]:
+    def _answer(self, task: Transcode) -> tuple[Transcoded | TranscodeFailed, bool]:
         """The end of one recording, and whether this process is fit for another."""
         try:
             return self._decode(task), True
@@ -156,7 +156,7 @@ class _Decoder:
             return _failure(task, error), True
         except OSError as error:
             if error.errno in _DISK_FULL:
-                return DecodeFailed(task.task_id, DISK_FULL_CODE, "no room on the disk", None), True
+                return TranscodeFailed(task.task_id, DISK_FULL_CODE, "no room on the disk", None), True
             shown = error.strerror or type(error).__name__
             return _failure(task, AudioUnreadable(f"the recording cannot be read: {shown}")), True
         except MemoryError:
@@ -172,7 +172,7 @@ class _Decoder:
             detail = f"{type(error).__name__}: {error} in {where.name}, line {where.lineno}"
             return dataclasses.replace(_failure(task, refusal), detail=_cut(detail)), False
 
-    def _decode(self, task: Decode) -> Decoded:
+    def _decode(self, task: Transcode) -> Transcoded:
         started = time.monotonic()
         # The file is opened here, so that no message can name its path.
         with (
@@ -194,11 +194,11 @@ class _Decoder:
                 samples.append(block)
                 self._channel.stop_if_told(task.task_id)
             warnings = tuple(_cut(warning) for warning in stream.warnings[:MAX_WARNINGS])
-            return Decoded(task.task_id, time.monotonic() - started, samples.count, warnings)
+            return Transcoded(task.task_id, time.monotonic() - started, samples.count, warnings)
 
 
-def _failure(task: Decode, error: EngineError) -> DecodeFailed:
-    return DecodeFailed(task.task_id, error.code, _cut(error.message), error.parameter)
+def _failure(task: Transcode, error: EngineError) -> TranscodeFailed:
+    return TranscodeFailed(task.task_id, error.code, _cut(error.message), error.parameter)
 
 
 def _cut(text: str) -> str:
@@ -240,7 +240,7 @@ class _SamplesFile:
 class _Bounds:
     """What this process may use, held by the system: the front's own watch is a second one."""
 
-    def __init__(self, limits: DecodeLimits) -> None:
+    def __init__(self, limits: TranscodeLimits) -> None:
         self._limits = limits
         self._resident_at_start = _resident_bytes()
         self._is_working = threading.Event()

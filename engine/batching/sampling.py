@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 
 
 @dataclass(slots=True)
@@ -27,10 +27,10 @@ class _State:
     seen: mx.array | None = None
 
 
-class TokenChooser:
+class Sampler:
     """Holds the state of the rows that need one."""
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: SpecialTokens) -> None:
         self._marks = marks
         self._states: dict[int, _State] = {}
 

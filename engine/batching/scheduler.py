@@ -65,7 +65,7 @@ class Ticket:
     reserve_tokens: int
 
 
-class Move(Enum):
+class Action(Enum):
     """What the engine's thread does next."""
 
     IDLE = auto()
@@ -76,7 +76,7 @@ class Move(Enum):
 
 
 @dataclass(slots=True)
-class _Recording:
+class _RecordingQueue:
     owner: str
     is_interactive: bool
     order: int
@@ -97,7 +97,7 @@ class Scheduler:
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self._recordings: dict[str, _Recording] = {}
+        self._recordings: dict[str, _RecordingQueue] = {}
         self._admitted: dict[int, Ticket] = {}
         self._to_align: dict[int, Ticket] = {}
         self._prefilling: set[int] = set()
@@ -122,7 +122,7 @@ class Scheduler:
             # Who comes new, or back, has no credit for the time away.
             least = min((self._served[one] for one in active), default=0)
             self._served[owner] = max(self._served.get(owner, 0), least)
-        self._recordings[recording_id] = _Recording(owner, is_interactive, self._opened)
+        self._recordings[recording_id] = _RecordingQueue(owner, is_interactive, self._opened)
         self._opened += 1
         self._may_read_more = True
 
@@ -210,27 +210,27 @@ class Scheduler:
         """What admitted chunks may come to hold."""
         return sum(ticket.reserve_tokens for ticket in self._admitted.values())
 
-    def next_move(self) -> Move:
+    def next_action(self) -> Action:
         """What to do now; ADMIT promises that `admit` will return chunks."""
         joined_rows = len(self._admitted) - len(self._prefilling)
         if self._is_prefilling:
-            return Move.STEP if joined_rows and not self._steps_since_prefill else Move.FEED
+            return Action.STEP if joined_rows and not self._steps_since_prefill else Action.FEED
         patience = self._patience(joined_rows)
         if not (joined_rows and self._steps_since_prefill < patience):
             wants_alignment = self._wants_alignment(joined_rows)
             if wants_alignment and self._may_align_next:
-                return Move.ALIGN
+                return Action.ALIGN
             self._group = self._next_group()
             # Where nothing fits now, nothing will until something changes.
             self._may_admit_more = bool(self._group)
             if self._group:
-                return Move.ADMIT
+                return Action.ADMIT
             if wants_alignment:
-                return Move.ALIGN
-        return Move.STEP if joined_rows else Move.IDLE
+                return Action.ALIGN
+        return Action.STEP if joined_rows else Action.IDLE
 
     def admit(self) -> list[Ticket]:
-        """Take the chunks of the prefill that `next_move` found; they are to be fed until `joined` is called."""
+        """Take the chunks of the prefill that `next_action` found; they are to be fed until `joined` is called."""
         group, self._group = self._group, []
         for ticket in group:
             recording = self._recordings[ticket.recording_id]
@@ -429,6 +429,6 @@ def _size_below(count: int) -> int:
     return size + size // 2 if count >= size + size // 2 and size > 1 else size
 
 
-def _reading_order(item: tuple[str, _Recording]) -> tuple[bool, int, int]:
+def _reading_order(item: tuple[str, _RecordingQueue]) -> tuple[bool, int, int]:
     _, recording = item
     return (not recording.is_interactive, len(recording.waiting), recording.order)

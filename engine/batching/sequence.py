@@ -13,16 +13,16 @@ import mlx.core as mx
 from scribewire.engine.text.repetition import LoopGuard
 
 
-class Ending(Enum):
+class FinishReason(Enum):
     """Why a sequence stopped."""
 
-    END_MARK = "end_mark"
+    END_TOKEN = "end_mark"
     BUDGET = "budget"
     LOOP = "loop"
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class SpecialTokens:
     """Token ids that decoding itself must know.
 
     end_ids: any of them ends a sequence and is not part of its tokens.
@@ -83,9 +83,11 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     no_speech_prob: float | None = None
-    ending: Ending | None = None
+    ending: FinishReason | None = None
 
-    def accept(self, token: int, logprob: float | None, none_prob: float | None, marks: Marks) -> None:
+    def accept(
+        self, token: int, logprob: float | None, none_prob: float | None, marks: SpecialTokens
+    ) -> None:
         """Take the next token; sets `ending` when this was the last one."""
         if self.replay is not None and self._was_accepted(token, logprob):
             return
@@ -94,19 +96,19 @@ class Sequence:
         if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == marks.none_prefix:
             self.no_speech_prob = none_prob
         if token in marks.end_ids and self.forced_count is None:
-            self.ending = Ending.END_MARK
+            self.ending = FinishReason.END_TOKEN
             return
         self.tokens.append(token)
         if self.forced_count is not None:
-            self.ending = Ending.END_MARK if len(self.tokens) >= self.forced_count else None
+            self.ending = FinishReason.END_TOKEN if len(self.tokens) >= self.forced_count else None
             return
         if self.guard is not None:
             self.guard.push(token)
             if self.guard.loop is not None:
-                self.ending = Ending.LOOP
+                self.ending = FinishReason.LOOP
                 return
         if len(self.tokens) >= self.token_budget:
-            self.ending = Ending.BUDGET
+            self.ending = FinishReason.BUDGET
 
     def _was_accepted(self, token: int, logprob: float | None) -> bool:
         """Whether a replayed token is the one that is here; with the first that is not, all from there on go."""

@@ -15,14 +15,14 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from scribewire.engine.batching.sampling import TokenChooser
-from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.sampling import Sampler
+from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.cache import KVCache
 
 
 @dataclass(slots=True)
-class Choice:
+class StepTokens:
     """The tokens that one step chose, not yet read back.
 
     tokens: (rows,) int32. logprobs, none_probs: (rows,) float32, None unless some sequence wants them.
@@ -124,7 +124,7 @@ class Prefill:
         else:
             mx.async_eval(self._hidden, *self._answers.values(), *self.cache.state())
 
-    def none_probs(self, marks: Marks) -> list[tuple[Sequence, mx.array]]:
+    def none_probs(self, marks: SpecialTokens) -> list[tuple[Sequence, mx.array]]:
         """P(no speech) as scalars, of those sequences whose prompt went past the question and that want it."""
         if marks.none_token is None or not self._answers:
             return []
@@ -143,13 +143,13 @@ class Prefill:
 class RunningBatch:
     """The sequences being decoded. Every row is a sequence that has not ended, or a free slot."""
 
-    def __init__(self, model: SpeechModel, marks: Marks) -> None:
+    def __init__(self, model: SpeechModel, marks: SpecialTokens) -> None:
         self._model = model
         self._marks = marks
-        self._chooser = TokenChooser(marks)
+        self._sampler = Sampler(marks)
         self._slots: list[Sequence | None] = []
         self._cache = model.decoder.new_cache()
-        self._pending: Choice | None = None
+        self._pending: StepTokens | None = None
         # While a lone row goes in rounds, nothing is pending.
         self._rounds: LoneRounds | None = None
         # Of prompts that have joined: not yet read back.
@@ -194,7 +194,7 @@ class RunningBatch:
         else:
             tokens = _merged(self._pending.tokens, choice.tokens, slots, size)
             assert tokens is not None
-            self._pending = Choice(
+            self._pending = StepTokens(
                 tokens,
                 _merged(self._pending.logprobs, choice.logprobs, slots, size),
                 _merged(self._pending.none_probs, choice.none_probs, slots, size),
@@ -230,7 +230,7 @@ class RunningBatch:
         leaving = {id(sequence) for sequence in sequences}
         self._leave([slot for slot, one in enumerate(self._slots) if id(one) in leaving])
 
-    def _start(self, tokens: mx.array) -> Choice:
+    def _start(self, tokens: mx.array) -> StepTokens:
         """Start a step that feeds these tokens, (slots,)."""
         hidden = self._model.decoder(self._model.decoder.embed(tokens)[:, None], self._cache)
         following = self._choose(self._slots, self._model.decoder.head(hidden[:, -1]))
@@ -242,7 +242,7 @@ class RunningBatch:
             self._pending = self._start(mx.array([self._rounds.stop()], dtype=mx.int32))
             self._rounds = None
 
-    def _read(self, choice: Choice) -> list[Sequence]:
+    def _read(self, choice: StepTokens) -> list[Sequence]:
         for asking, prob in self._none_probs:
             asking.no_speech_prob = float(np.array(prob))
         self._none_probs = []
@@ -263,7 +263,7 @@ class RunningBatch:
         for slot in slots:
             sequence = self._slots[slot]
             assert sequence is not None
-            self._chooser.forget(sequence)
+            self._sampler.forget(sequence)
             self._slots[slot] = None
         moved = self._cache.free_slots(slots)
         if moved is None:
@@ -276,31 +276,33 @@ class RunningBatch:
         assert self._pending is not None
         index = mx.array(moved, dtype=mx.int32)
         tokens, logprobs, none_probs = self._pending.tokens, self._pending.logprobs, self._pending.none_probs
-        self._pending = Choice(
+        self._pending = StepTokens(
             tokens[index],
             None if logprobs is None else logprobs[index],
             None if none_probs is None else none_probs[index],
         )
 
-    def _choose(self, slots: list[Sequence | None] | list[Sequence], logits: mx.array) -> Choice:
+    def _choose(self, slots: list[Sequence | None] | list[Sequence], logits: mx.array) -> StepTokens:
         wants_logprobs = any(sequence is not None and sequence.wants_logprobs for sequence in slots)
         return described(
-            self._chooser.choose(slots, logits), logits, self._marks, with_logprobs=wants_logprobs
+            self._sampler.choose(slots, logits), logits, self._marks, with_logprobs=wants_logprobs
         )
 
 
-def described(tokens: mx.array, logits: mx.array, marks: Marks, *, with_logprobs: bool) -> Choice:
+def described(tokens: mx.array, logits: mx.array, marks: SpecialTokens, *, with_logprobs: bool) -> StepTokens:
     """Tokens (rows,) chosen from logits (rows, vocab), with their log-probabilities where wanted."""
     if not with_logprobs:
-        return Choice(tokens, None, None)
+        return StepTokens(tokens, None, None)
     logits = logits.astype(mx.float32)
     normalizer = mx.logsumexp(logits, axis=-1)
     logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - normalizer
     none_probs = None if marks.none_token is None else mx.exp(logits[:, marks.none_token] - normalizer)
-    return Choice(tokens, logprobs, none_probs)
+    return StepTokens(tokens, logprobs, none_probs)
 
 
-def generate(model: SpeechModel, sequences: Several[Sequence], marks: Marks) -> Iterator[list[Sequence]]:
+def generate(
+    model: SpeechModel, sequences: Several[Sequence], marks: SpecialTokens
+) -> Iterator[list[Sequence]]:
     """Decode these sequences to their ends, in place, in a batch of their own.
 
     Yields after every step the sequences that ended in it (often none).

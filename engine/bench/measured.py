@@ -19,7 +19,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.bench.audio import Samples, speech, wav_seconds
 from scribewire.engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
@@ -109,7 +109,7 @@ class Networks:
 
     def warm_batch(self, sequences: list[Sequence]) -> RunningBatch:
         """A batch of these that has made its first steps."""
-        batch = RunningBatch(self.model, Marks(end_ids=frozenset()))
+        batch = RunningBatch(self.model, SpecialTokens(end_ids=frozenset()))
         batch.join(sequences)
         for _ in range(_WARM_STEPS):
             batch.step()

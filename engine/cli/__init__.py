@@ -24,7 +24,7 @@ from scribewire.engine.cli.console import PROGRAM, Console, shown_bytes
 from scribewire.engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
 from scribewire.engine.cli.listings import show_languages, show_models
 from scribewire.engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
-from scribewire.engine.cli.speakers import SpeakerTeller
+from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
 from scribewire.engine.demo import SampleRecording, sample_recordings
 from scribewire.engine.protocol.config import (
@@ -57,7 +57,7 @@ _LONGEST_CHUNK_SECONDS = 180.0
 Load = Callable[[EngineConfig, Console, bool], AbstractContextManager[Engine]]
 """What to load, a console for bars, and whether the aligner is to be fetched if need be."""
 
-Tell = Callable[[DiarizationConfig, SpeakerOptions], SpeakerTeller]
+Tell = Callable[[DiarizationConfig, SpeakerOptions], Diarizer]
 
 
 def main(
@@ -65,7 +65,7 @@ def main(
     *,
     console: Console | None = None,
     load: Load | None = None,
-    tell: Tell = SpeakerTeller,
+    tell: Tell = Diarizer,
     run_child: RunChild = run_python,
     hub: HubAccess | None = None,
     data_folder: Path | None = None,

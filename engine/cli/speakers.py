@@ -20,7 +20,7 @@ from scribewire.engine.protocol.transcript import Transcript
 TIMEOUT_SECONDS = 24 * 3600.0
 
 
-class SpeakerTeller:
+class Diarizer:
     """A child process for one run of the command. A context manager; entering it waits until the child is ready."""
 
     def __init__(
@@ -33,7 +33,7 @@ class SpeakerTeller:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="speakers")
         self._process: SpeakerProcess | None = None
 
-    def __enter__(self) -> SpeakerTeller:
+    def __enter__(self) -> Diarizer:
         """Start the child; raises SpeakersUnavailable, SpeakersFailed."""
         self._ready()
         return self

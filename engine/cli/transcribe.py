@@ -19,7 +19,7 @@ from typing import Protocol
 
 from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.results import formats_of, result_text
-from scribewire.engine.cli.speakers import SpeakerTeller
+from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from scribewire.engine.protocol.transcript import Transcript
@@ -72,7 +72,7 @@ def transcribe_files(
     load: Callable[[], AbstractContextManager[Engine]],
     console: Console,
     *,
-    speakers: SpeakerTeller | None = None,
+    speakers: Diarizer | None = None,
 ) -> int:
     """Transcribe every file; returns the exit code, 1 when any file failed.
 
@@ -135,7 +135,7 @@ def transcribe_files(
 
 
 def _beside(
-    speakers: SpeakerTeller | None, path: Path
+    speakers: Diarizer | None, path: Path
 ) -> AbstractContextManager[Callable[[Transcript], Transcript]]:
     return (
         contextlib.nullcontext(lambda transcript: transcript) if speakers is None else speakers.beside(path)

@@ -45,7 +45,7 @@ def sinusoids(length: int, channels: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class WindowPlan:
+class WindowLayout:
     """How flat tokens become rows of attention windows and come back.
 
     row_count, row_length: shape of the padded rows. gather: (rows * row_length,) token index of each slot.
@@ -68,7 +68,7 @@ class WindowPlan:
         dtype: mx.Dtype = mx.float32,
         *,
         has_few_shapes: bool = False,
-    ) -> WindowPlan:
+    ) -> WindowLayout:
         """Cut every clip into windows from its own start; only a clip's last window may be shorter.
 
         has_few_shapes: rows are as long as a window can be, and their number is one of a few, whatever these are.
@@ -159,14 +159,14 @@ class EncoderLayer:
         self.gelu = weights.placement.fused(gelu)
         self.clamps = weights.placement.dtype == mx.float16
 
-    def __call__(self, x: mx.array, plan: WindowPlan) -> mx.array:
+    def __call__(self, x: mx.array, plan: WindowLayout) -> mx.array:
         """x: (tokens, d), attending inside the plan's windows only."""
         x = x + self._attention(layer_norm(x, self.attention_norm), plan)
         x = x + self.fc2(self.gelu(self.fc1(layer_norm(x, self.ffn_norm))))
         # Published behavior for float16: large activations are clipped, not left to become infinite.
         return mx.clip(x, -_FLOAT16_LIMIT, _FLOAT16_LIMIT) if self.clamps else x
 
-    def _attention(self, x: mx.array, plan: WindowPlan) -> mx.array:
+    def _attention(self, x: mx.array, plan: WindowLayout) -> mx.array:
         rows = plan.to_rows(self.qkv(x))
         heads = rows.reshape(plan.row_count, plan.row_length, 3, self.head_count, self.head_dim)
         queries, keys, values = (heads[:, :, i].swapaxes(1, 2) for i in range(3))
@@ -208,7 +208,7 @@ class AudioEncoder:
             return []
         clips = self._stem_tokens([mel.astype(self.dtype) for mel in mels])
         counts = [clip.shape[0] for clip in clips]
-        plan = WindowPlan.for_clips(
+        plan = WindowLayout.for_clips(
             counts,
             self.config.tokens_per_window,
             self.attention,
@@ -230,10 +230,10 @@ class AudioEncoder:
     def _transformed_rows(self, rows: mx.array, mask: mx.array | None) -> mx.array:
         """rows: (row_count, row_length, d) slots, mask: as a plan's -> the same shape."""
         count, length, width = rows.shape
-        plan = WindowPlan(count, length, gather=None, scatter=None, mask=mask)
+        plan = WindowLayout(count, length, gather=None, scatter=None, mask=mask)
         return self._transformed(rows.reshape(count * length, width), plan).reshape(rows.shape)
 
-    def _transformed(self, x: mx.array, plan: WindowPlan) -> mx.array:
+    def _transformed(self, x: mx.array, plan: WindowLayout) -> mx.array:
         for layer in self.layers:
             x = layer(x, plan)
         return x

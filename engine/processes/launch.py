@@ -1,6 +1,6 @@
 """How the engine's processes are started: by module name, in a spawned child only.
 
-The front calls `start_worker`, `start_decode_child` and `start_speaker_child` and never imports what runs in the
+The front calls `start_worker`, `start_transcode_child` and `start_speaker_child` and never imports what runs in the
 child, which imports it by name. Nothing of the engine but `scribewire.engine.protocol` is loaded on this side.
 """
 
@@ -20,13 +20,13 @@ from multiprocessing.process import BaseProcess
 from scribewire.engine.processes.allocator import preloadable, preloaded
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.speakers import DiarizationConfig
-from scribewire.engine.protocol.transcoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import TranscodeLimits
 
 WORKER_MODULE = "scribewire.engine.worker"
-DECODE_CHILD_MODULE = "scribewire.engine.audio.transcode_child"
+TRANSCODE_CHILD_MODULE = "scribewire.engine.audio.transcode_child"
 SPEAKER_CHILD_MODULE = "scribewire.engine.speakers.child"
 
-Setup = EngineConfig | DecodeLimits | DiarizationConfig
+Setup = EngineConfig | TranscodeLimits | DiarizationConfig
 """What a child is told when it starts, and nothing else."""
 
 _starting = threading.Lock()
@@ -63,10 +63,10 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
     return _start(module, config, name="scribewire-engine", preload=preloadable(config.device))
 
 
-def start_decode_child(limits: DecodeLimits, *, module: str = DECODE_CHILD_MODULE) -> WorkerHandle:
+def start_transcode_child(limits: TranscodeLimits, *, module: str = TRANSCODE_CHILD_MODULE) -> WorkerHandle:
     """Spawn a decode child, which runs `module.main(limits, pipe, liveness)`.
 
-    The pipe carries lines of `scribewire.engine.protocol.transcoding`, of which the child's first is DecoderReady.
+    The pipe carries lines of `scribewire.engine.protocol.transcoding`, of which the child's first is TranscoderReady.
     """
     return _start(module, limits, name="scribewire-decode")
 

@@ -41,7 +41,8 @@ class Transcribe:
 
     owner and priority are for the scheduler: work of one owner shares that owner's part of the machine, and
     `interactive` work goes before `background` work.
-    wants_partials: send each finished segment as a `Partial`. wants_deltas: send text as it is decoded as `TextDelta`.
+    wants_partials: send each finished segment as a `SegmentDone`. wants_deltas: send text as it is decoded as
+    `TextDelta`.
     """
 
     request_id: str
@@ -49,7 +50,7 @@ class Transcribe:
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
     owner: str = ""
     priority: Literal["interactive", "background"] = "interactive"
-    wants_partials: bool = False
+    wants_segments: bool = False
     wants_deltas: bool = False
 
 
@@ -145,8 +146,8 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """A finished segment, sent as soon as it is known when `wants_partials` was set."""
+class SegmentDone:
+    """A finished segment, sent as soon as it is known when `wants_segments` was set."""
 
     request_id: str
     segment: Segment
@@ -184,4 +185,6 @@ class Failed:
 
 
 ToWorker = Transcribe | AudioEnded | Cancel | Shutdown
-FromWorker = Ready | LoadFailed | Heartbeat | Started | Progress | Partial | TextDelta | Completed | Failed
+FromWorker = (
+    Ready | LoadFailed | Heartbeat | Started | Progress | SegmentDone | TextDelta | Completed | Failed
+)

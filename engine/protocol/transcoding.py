@@ -1,9 +1,9 @@
 """Messages between the front and a decode child: one line of JSON each, at most MAX_LINE_BYTES long.
 
 The child reads files from strangers, so what it says is not trusted either: no pickle crosses this pipe, and
-`parse_from_decoder` refuses every line that is not exactly one of the messages below. Samples never cross it; they go
-to a file. Every `Decode` is answered by `DecodeTaken`, at most one `AudioBegun`, and exactly one `Decoded` or
-`DecodeFailed`.
+`parse_from_transcoder` refuses every line that is not exactly one of the messages below. Samples never cross it;
+they go to a file. Every `Transcode` is answered by `TranscodeTaken`, at most one `AudioBegun`, and exactly one
+`Transcoded` or `TranscodeFailed`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_WARNINGS = 16
 MAX_TEXT_CHARACTERS = 500
 
 DISK_FULL_CODE = "disk_full"
-"""The one code of DecodeFailed that is no engine error: there is no room for the samples."""
+"""The one code of TranscodeFailed that is no engine error: there is no room for the samples."""
 
 
 class MessageInvalid(ValueError):
@@ -28,7 +28,7 @@ class MessageInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeLimits:
+class TranscodeLimits:
     """What one decode child may use.
 
     cpu_seconds: of each recording, whole seconds. memory_bytes: of the process. file_bytes: of samples written.
@@ -47,7 +47,7 @@ class DecodeLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Decode:
+class Transcode:
     """Decode one recording into an existing, empty file: raw 16 kHz mono little-endian float32.
 
     begins_after_samples: when so many are in the file and decoding goes on, say AudioBegun.
@@ -61,8 +61,8 @@ class Decode:
 
 
 @dataclass(frozen=True, slots=True)
-class StopDecoding:
-    """Leave this recording at the next block, with DecodeFailed(cancelled). One that is done already is ignored."""
+class StopTranscoding:
+    """Leave this recording at the next block, with TranscodeFailed(cancelled). One that is done already is ignored."""
 
     task_id: int
 
@@ -71,14 +71,14 @@ class StopDecoding:
 
 
 @dataclass(frozen=True, slots=True)
-class DecoderReady:
+class TranscoderReady:
     """Sent once, first: everything is imported and the limits hold."""
 
     process_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeTaken:
+class TranscodeTaken:
     """Sent before the recording is opened: whatever ends the child from now on may be the recording's doing."""
 
     task_id: int
@@ -97,7 +97,7 @@ class AudioBegun:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class Transcoded:
     """A recording's one end, when it went well. decode_seconds: time taken. is_last: this child leaves now."""
 
     task_id: int
@@ -108,7 +108,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeFailed:
+class TranscodeFailed:
     """A recording's one end, when it did not: an engine error's code, or DISK_FULL_CODE.
 
     detail: for the log only, empty when the message says it all.
@@ -122,11 +122,11 @@ class DecodeFailed:
     is_last: bool = False
 
 
-ToDecoder = Decode | StopDecoding
-FromDecoder = DecoderReady | DecodeTaken | AudioBegun | Decoded | DecodeFailed
+ToTranscoder = Transcode | StopTranscoding
+FromTranscoder = TranscoderReady | TranscodeTaken | AudioBegun | Transcoded | TranscodeFailed
 
 
-def to_line(message: ToDecoder | FromDecoder) -> bytes:
+def to_line(message: ToTranscoder | FromTranscoder) -> bytes:
     """One message with its newline; raises MessageInvalid when it is too long."""
     line = json.dumps({"type": type(message).__name__, **asdict(message)}).encode("ascii") + b"\n"
     if len(line) > MAX_LINE_BYTES:
@@ -134,31 +134,31 @@ def to_line(message: ToDecoder | FromDecoder) -> bytes:
     return line
 
 
-def parse_to_decoder(line: bytes) -> ToDecoder:
+def parse_to_transcoder(line: bytes) -> ToTranscoder:
     """What the front said; raises MessageInvalid."""
     kind, values = _fields_of(line)
     try:
-        if kind == "Decode":
-            return Decode(**{**values, "limits": AudioLimits(**values["limits"])})
-        if kind == "StopDecoding":
-            return StopDecoding(**values)
+        if kind == "Transcode":
+            return Transcode(**{**values, "limits": AudioLimits(**values["limits"])})
+        if kind == "StopTranscoding":
+            return StopTranscoding(**values)
     except (TypeError, KeyError) as error:
         raise MessageInvalid(f"not a {kind}: {error}") from None
     raise MessageInvalid(f"the front does not say {kind[:40]!r}")
 
 
-def parse_from_decoder(line: bytes) -> FromDecoder:
+def parse_from_transcoder(line: bytes) -> FromTranscoder:
     """What the child said, every field checked; raises MessageInvalid."""
     kind, values = _fields_of(line)
     message_type = _FROM_DECODER.get(kind)
     if message_type is None or set(values) != {field.name for field in fields(message_type)}:
         raise MessageInvalid(f"a decode child does not say {kind[:40]!r} so")
-    if message_type is Decoded and isinstance(values["warnings"], list):
+    if message_type is Transcoded and isinstance(values["warnings"], list):
         values["warnings"] = tuple(values["warnings"])
     for name, value in values.items():
         if not _CHECKS[name](value):
             raise MessageInvalid(f"{kind}.{name} is not as it must be")
-    message: FromDecoder = message_type(**values)
+    message: FromTranscoder = message_type(**values)
     return message
 
 
@@ -190,7 +190,7 @@ def _are_warnings(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) <= MAX_WARNINGS and all(_is_text(one) for one in value)
 
 
-_FROM_DECODER = {one.__name__: one for one in get_args(FromDecoder)}
+_FROM_DECODER = {one.__name__: one for one in get_args(FromTranscoder)}
 _CHECKS = {
     "process_id": _is_count,
     "task_id": _is_count,

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob
 from scribewire.engine.text.languages import LANGUAGES
 from scribewire.engine.text.prompt import is_head, parse_output
@@ -18,14 +18,14 @@ _HEAD = "language "
 _LONGEST_HEAD = len(_HEAD) + max(len(name) for name in _LANGUAGE_NAMES)
 
 
-def recognition_marks(tokenizer: Tokenizer) -> Marks:
+def asr_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
     """The ids that decoding must know, found by how this tokenizer writes `language None`."""
     none = tokenizer.encode_text("language None")
     english = tokenizer.encode_text("language English")
     shared = 0
     while shared < min(len(none), len(english)) and none[shared] == english[shared]:
         shared += 1
-    return Marks(end_ids=tokenizer.end_ids, none_prefix=tuple(none[:shared]), none_token=none[shared])
+    return SpecialTokens(end_ids=tokenizer.end_ids, none_prefix=tuple(none[:shared]), none_token=none[shared])
 
 
 def read_sequence(
@@ -49,7 +49,7 @@ def read_sequence(
     head = head_length(tokens, tokenizer, forced_language)
     text = parsed.text
     if (
-        sequence.ending is not Ending.END_MARK
+        sequence.ending is not FinishReason.END_TOKEN
         and forced_language is None
         and not head
         and _may_be_a_head(text)
@@ -57,7 +57,7 @@ def read_sequence(
         text = ""  # stopped before its text began
     where = f"from {start_seconds:.1f} s to {end_seconds:.1f} s"
     notice = None
-    if sequence.ending is Ending.BUDGET:
+    if sequence.ending is FinishReason.BUDGET:
         notice = f"the text {where} was stopped at its budget of {sequence.token_budget} tokens and may be incomplete"
     elif loop is not None:
         notice = (
@@ -103,7 +103,7 @@ def head_length(tokens: list[int], tokenizer: Tokenizer, forced_language: str | 
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class TextSoFar:
     """What an unended sequence has said for certain: its text so far.
 
     token_count: of all tokens that were read for it, the head included.
@@ -114,7 +114,7 @@ class Spoken:
     token_count: int
 
 
-def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: str | None) -> Spoken | None:
+def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: str | None) -> TextSoFar | None:
     """The text of all tokens that no loop can take back; None while nobody can tell where the text begins."""
     held = 0 if sequence.guard is None else sequence.guard.held_count
     tokens = sequence.tokens[: len(sequence.tokens) - held]
@@ -127,7 +127,7 @@ def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: st
         return None
     else:
         language = forced_language
-    return Spoken(text, language if language in _LANGUAGE_NAMES else None, len(tokens))
+    return TextSoFar(text, language if language in _LANGUAGE_NAMES else None, len(tokens))
 
 
 def _may_be_a_head(text: str) -> bool:

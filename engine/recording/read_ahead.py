@@ -20,7 +20,7 @@ _READERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ReadResult:
     """What one look at a recording brought: a chunk, nothing yet, its end, or an error, which is its end too."""
 
     work: RecordingWork
@@ -29,7 +29,7 @@ class Look:
     error: BaseException | None = None
 
 
-class RecordingReaders:
+class ReadAhead:
     """The threads, and what they found and nobody has taken yet."""
 
     def __init__(self, config: EngineConfig, wake: Callable[[], None]) -> None:
@@ -37,13 +37,13 @@ class RecordingReaders:
         self._config = config
         self._wake = wake
         self._threads = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="scribewire-read")
-        self._found: queue.SimpleQueue[Look] = queue.SimpleQueue()
+        self._found: queue.SimpleQueue[ReadResult] = queue.SimpleQueue()
 
     def start(self, work: RecordingWork) -> None:
         """Look at a recording soon; only one look at it may be under way."""
-        self._threads.submit(self._look_at, work)
+        self._threads.submit(self._read_next, work)
 
-    def take(self) -> Iterator[Look]:
+    def take(self) -> Iterator[ReadResult]:
         """What has been found since the last time, oldest first."""
         while True:
             try:
@@ -55,17 +55,17 @@ class RecordingReaders:
         """Wait for the looks under way; what they bring is not taken any more."""
         self._threads.shutdown(wait=True)
 
-    def _look_at(self, work: RecordingWork) -> None:
+    def _read_next(self, work: RecordingWork) -> None:
         started = time.perf_counter()
         try:
             look = self._next_chunk(work)
         except BaseException as error:
-            look = Look(work, is_last=True, error=error)
+            look = ReadResult(work, is_last=True, error=error)
         work.decode_audio_seconds += time.perf_counter() - started
         self._found.put(look)
         self._wake()
 
-    def _next_chunk(self, work: RecordingWork) -> Look:
+    def _next_chunk(self, work: RecordingWork) -> ReadResult:
         """Open the recording if need be, and take its next chunk."""
         if work.recording is None:
             work.recording = OpenRecording(
@@ -78,6 +78,6 @@ class RecordingReaders:
             work.chunks = work.recording.chunks()
         assert work.chunks is not None
         try:
-            return Look(work, chunk=next(work.chunks))
+            return ReadResult(work, chunk=next(work.chunks))
         except StopIteration:
-            return Look(work, is_last=True)
+            return ReadResult(work, is_last=True)

@@ -15,7 +15,7 @@ DeltaCallback = Callable[[str, tuple[TokenLogprob, ...]], None]
 """Called with text that follows all text before it, and the log-probabilities of its tokens."""
 
 
-class LiveText:
+class StreamingText:
     """The text of one recording as it grows."""
 
     def __init__(self, on_delta: DeltaCallback) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 
-from scribewire.engine.align.aligner import AlignmentPlan
+from scribewire.engine.align.aligner import AlignmentPrompt
 from scribewire.engine.audio.recording import OpenRecording, Recording
 from scribewire.engine.audio.split import Chunk, halved
 from scribewire.engine.batching.sequence import Sequence
@@ -24,8 +24,8 @@ from scribewire.engine.protocol.errors import RequestCancelled
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
 from scribewire.engine.recording.output import compression_ratio, main_language
-from scribewire.engine.recording.streaming_text import DeltaCallback, LiveText
-from scribewire.engine.resident.model import Wish
+from scribewire.engine.recording.streaming_text import DeltaCallback, StreamingText
+from scribewire.engine.resident.model import DecodingOptions
 from scribewire.engine.text.joining import join_texts
 
 ProgressCallback = Callable[[float, float], None]
@@ -78,7 +78,7 @@ class Listener:
 
 
 @dataclass(slots=True, eq=False)
-class Piece:
+class ChunkPart:
     """A chunk, or a part of one that is decoded again, with the sequence that decodes it.
 
     is_retry: part of a chunk that fell into a loop; it is not cut a second time.
@@ -94,16 +94,16 @@ class Piece:
     sequence: Sequence | None = None
     segment: Segment | None = None
     is_decoded: bool = False
-    alignment: AlignmentPlan | None = None
+    alignment: AlignmentPrompt | None = None
     is_over: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
+class ChunkParts:
     """The place of one chunk in its recording: one piece, or the parts that it was cut into."""
 
     chunk: Chunk
-    pieces: list[Piece]
+    pieces: list[ChunkPart]
     retry_notice: str | None = None
 
     @property
@@ -134,7 +134,7 @@ class RecordingWork:
         self.future: Future[Transcript] = Future()
         self.future.set_running_or_notify_cancel()
         self.seed = 0
-        self.wish: Wish | None = None
+        self.decoding: DecodingOptions | None = None
         self.recording: OpenRecording | None = None
         self.chunks: Iterator[Chunk | None] | None = None
         self.is_read = False
@@ -145,14 +145,14 @@ class RecordingWork:
         # Held while it gets its one end. The future's callbacks run meanwhile and must not end it again.
         self._ending = threading.Lock()
         self._has_started = False
-        self._slots: deque[Slot] = deque()
+        self._slots: deque[ChunkParts] = deque()
         self._segments: list[Segment] = []
         self._notices: list[str] = []
         self._wordless: Counter[str] = Counter()
         self._usage = TokenUsage()
         self._seconds_done = 0.0
         self._chunk_count = 0
-        self.live = None if self.listener.on_delta is None else LiveText(self.listener.on_delta)
+        self.live = None if self.listener.on_delta is None else StreamingText(self.listener.on_delta)
 
     # ---- from any thread -------------------------------------------------------------------------------------
 
@@ -182,25 +182,25 @@ class RecordingWork:
                 self.listener.on_started()
             self.report_progress()
 
-    def add(self, chunk: Chunk) -> Piece:
+    def add(self, chunk: Chunk) -> ChunkPart:
         """The next chunk was read."""
-        piece = Piece(self, chunk, self._chunk_count)
+        piece = ChunkPart(self, chunk, self._chunk_count)
         self._chunk_count += 1
-        self._slots.append(Slot(chunk, [piece]))
+        self._slots.append(ChunkParts(chunk, [piece]))
         return piece
 
-    def slot_of(self, piece: Piece) -> Slot:
+    def slot_of(self, piece: ChunkPart) -> ChunkParts:
         """The place that this piece belongs to."""
         return next(slot for slot in self._slots if piece in slot.pieces)
 
-    def cut_in_parts(self, piece: Piece) -> list[Piece]:
+    def cut_in_parts(self, piece: ChunkPart) -> list[ChunkPart]:
         """A decoder that fell into a loop on a chunk rarely does on both halves: cut it where it is quietest."""
         chunk, slot = piece.chunk, self.slot_of(piece)
         slot.retry_notice = (
             f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
             "the stretch was cut in two and decoded again"
         )
-        slot.pieces = [Piece(self, part, piece.index, is_retry=True) for part in halved(chunk)]
+        slot.pieces = [ChunkPart(self, part, piece.index, is_retry=True) for part in halved(chunk)]
         return slot.pieces
 
     def open_sequences(self) -> list[Sequence]:
@@ -216,7 +216,7 @@ class RecordingWork:
         """A segment gets no words; the transcript's warnings say so once for all segments of this reason."""
         self._wordless[reason] += 1
 
-    def count(self, piece: Piece) -> None:
+    def count(self, piece: ChunkPart) -> None:
         """Add what a piece took and gave to the usage."""
         sequence = piece.sequence
         assert sequence is not None
@@ -227,7 +227,7 @@ class RecordingWork:
             output_tokens=self._usage.output_tokens + len(sequence.tokens),
         )
 
-    def speaking(self) -> Piece | None:
+    def speaking(self) -> ChunkPart | None:
         """The piece whose text may be sent while it is decoded: that of the earliest chunk that is not over."""
         if self.live is None or not self._slots:
             return None
@@ -281,7 +281,7 @@ class RecordingWork:
         if self.recording is not None:
             self.recording.close()
 
-    def _segments_of(self, slot: Slot) -> list[Segment]:
+    def _segments_of(self, slot: ChunkParts) -> list[Segment]:
         segments = [piece.segment for piece in slot.pieces if piece.segment is not None]
         if slot.retry_notice is None:
             return segments

@@ -15,7 +15,7 @@ from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
 from scribewire.engine.audio.split import Samples
 from scribewire.engine.batching.forcing import forced_token_count
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.batching.speculative.calibration import Gauge
+from scribewire.engine.batching.speculative.calibration import Calibrator
 from scribewire.engine.batching.speculative.decoding import Speculator
 from scribewire.engine.batching.speculative.drafting import DRAFT_TOKENS, check_pair
 from scribewire.engine.checkpoint.fetch import resolve_model
@@ -28,7 +28,7 @@ from scribewire.engine.protocol.errors import (
     LanguageUnsupported,
     PromptTooLong,
 )
-from scribewire.engine.recording.output import recognition_marks
+from scribewire.engine.recording.output import asr_special_tokens
 from scribewire.engine.resident.device import (
     HostProducts,
     choose_device,
@@ -57,7 +57,7 @@ _ROOM_TO_SEE_A_LOOP = 2 * LONGEST_LOOP_PERIOD
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class DecodingOptions:
     """What one recording asks of decoding, made ready for the model.
 
     language: canonical English name when forced. context: the system turn's text. head_choices: see Sequence.
@@ -95,7 +95,7 @@ class ResidentModel:
         self.network = build_model(checkpoint, dtype=dtype, device=self.device)
         if config.draft_model is not None:
             self.draft = self._load_draft(config.draft_model, dtype)
-        self.marks = recognition_marks(self.tokenizer)
+        self.marks = asr_special_tokens(self.tokenizer)
         self.host_products = HostProducts(self.device)
         known = tuple(language.name for language in LANGUAGES)
         # A name that the table lacks could be neither asked for nor answered with a code.
@@ -126,12 +126,12 @@ class ResidentModel:
         draft_weights = sum(array.nbytes for array in resident_arrays(self.draft))
         return self.info.resident_bytes + draft_weights + DRAFT_TOKENS * _token_bytes(self.draft)
 
-    def speculator(self, gauge: Gauge) -> Speculator | None:
+    def speculator(self, calibrator: Calibrator) -> Speculator | None:
         """The way to guess ahead with the draft; None without one, or where it does not gain: it is then let go."""
         if self.draft is None:
             return None
         with self.host_products.on_one_thread():
-            plan = gauge.plan(self.network, self.draft)
+            plan = calibrator.plan(self.network, self.draft)
         if plan is None:
             self.draft = None
             mx.clear_cache()
@@ -148,7 +148,7 @@ class ResidentModel:
         (mx.eval if self.device.type == mx.DeviceType.cpu else mx.async_eval)(embeddings)
         return mels, embeddings
 
-    def wish(self, options: TranscribeOptions) -> Wish:
+    def decoding(self, options: TranscribeOptions) -> DecodingOptions:
         """Check what a recording asks for against this model; raises LanguageUnknown, LanguageUnsupported."""
         language = self._spoken(options.language, "language")
         choices = dict.fromkeys(self._spoken(one, "languages") for one in options.languages)
@@ -166,20 +166,20 @@ class ResidentModel:
                 "are accepted; shorten them",
                 parameter="prompt",
             )
-        return Wish(options, language, context, head_choices, context_tokens)
+        return DecodingOptions(options, language, context, head_choices, context_tokens)
 
-    def prompt_ids(self, wish: Wish, samples: int) -> list[int]:
+    def prompt_ids(self, decoding: DecodingOptions, samples: int) -> list[int]:
         """The prompt of a chunk of so many samples."""
         audio_tokens = self.network.config.audio.token_count(samples // HOP_SAMPLES)
         return build_prompt(
-            self.tokenizer, audio_tokens=audio_tokens, context=wish.context, language=wish.language
+            self.tokenizer, audio_tokens=audio_tokens, context=decoding.context, language=decoding.language
         )
 
     def sequence(
-        self, wish: Wish, prompt_ids: list[int], *, samples: int, start_sample: int, seed: int
+        self, decoding: DecodingOptions, prompt_ids: list[int], *, samples: int, start_sample: int, seed: int
     ) -> Sequence:
         """A sequence for a chunk, its audio still to come; raises PromptTooLong."""
-        options = wish.options
+        options = decoding.options
         seconds = samples / SAMPLE_RATE_HZ
         audio_holds = max_tokens_for_audio(seconds)
         budget = (
@@ -203,19 +203,19 @@ class ResidentModel:
             seed=seed,
             wants_logprobs=options.logprobs,
             repetition_penalty=options.repetition_penalty,
-            head_choices=wish.head_choices,
+            head_choices=decoding.head_choices,
             guard=None if forced_count else LoopGuard(audio_holds),
             forced_count=forced_count,
-            prompt_after_prefix=self._prompt_after_prefix(wish, prompt_ids),
+            prompt_after_prefix=self._prompt_after_prefix(decoding, prompt_ids),
         )
 
-    def _prompt_after_prefix(self, wish: Wish, prompt_ids: list[int]) -> int | None:
+    def _prompt_after_prefix(self, decoding: DecodingOptions, prompt_ids: list[int]) -> int | None:
         """Where in a prompt that names the language the model would have said that it hears none."""
         prefix = self.marks.none_prefix
-        if wish.language is None or not prefix or not wish.options.logprobs:
+        if decoding.language is None or not prefix or not decoding.options.logprobs:
             return None
         # What follows is the name and the tag.
-        after = len(self.tokenizer.encode_text(f"language {wish.language}")) - len(prefix) + 1
+        after = len(self.tokenizer.encode_text(f"language {decoding.language}")) - len(prefix) + 1
         is_there = tuple(prompt_ids[-after - len(prefix) : -after]) == prefix
         return after if is_there else None
 

@@ -34,7 +34,7 @@ _TOKENS = 64
 """More than a row is asked for here, so that none ends by itself."""
 
 
-def rehearse(model: ResidentModel, limits: BatchLimits) -> int:
+def warm_up_shapes(model: ResidentModel, limits: BatchLimits) -> int:
     """Transcribe noise in groups of all those shapes that fit, and let rows come and go; returns how many groups."""
     groups = [
         (size, seconds)
@@ -69,14 +69,14 @@ def _come_and_go(model: ResidentModel, limits: BatchLimits) -> None:
 
 def _fits(model: ResidentModel, size: int, seconds: float, limits: BatchLimits) -> bool:
     """Whether so many clips are no more than a prefill and the memory may hold."""
-    tokens = len(model.prompt_ids(model.wish(TranscribeOptions()), int(seconds * SAMPLE_RATE_HZ)))
+    tokens = len(model.prompt_ids(model.decoding(TranscribeOptions()), int(seconds * SAMPLE_RATE_HZ)))
     return size * tokens <= limits.prefill_tokens and size * (tokens + _TOKENS) <= limits.token_budget
 
 
 def _noise(model: ResidentModel, size: int, seconds: float) -> list[Sequence]:
     """Sequences of clips of quiet noise, which go on for `_TOKENS` tokens whatever the model makes of them."""
     samples = np.random.default_rng(0).normal(0.0, 1e-3, int(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
-    prompt_ids = model.prompt_ids(model.wish(TranscribeOptions()), samples.size)
+    prompt_ids = model.prompt_ids(model.decoding(TranscribeOptions()), samples.size)
     _, embeddings = model.encode([samples] * size)
     return [
         Sequence(prompt_ids=prompt_ids, audio=embedding, token_budget=_TOKENS, forced_count=_TOKENS)

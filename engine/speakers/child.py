@@ -32,7 +32,7 @@ from scribewire.engine.protocol.speakers import (
     FromDiarizer,
     StopDiarizing,
 )
-from scribewire.engine.speakers.labels import Embedding, Found, turns_of
+from scribewire.engine.speakers.labels import Embedding, PipelineOutput, turns_of
 
 EXIT_OVER_MEMORY = 71
 
@@ -64,7 +64,7 @@ class SpeakerPipeline(Protocol):
         min_speakers: int | None,
         max_speakers: int | None,
         on_step: OnStep,
-    ) -> Found:
+    ) -> PipelineOutput:
         """The speakers of raw 16 kHz mono float32 in a file."""
 
 

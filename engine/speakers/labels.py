@@ -23,7 +23,7 @@ Embedding = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PipelineOutput:
     """What a pipeline says of one recording.
 
     annotation: a pyannote.core.Annotation; its labels are the pipeline's own names.
@@ -54,7 +54,7 @@ class Found:
         return voices[max(spoken)[1]] if spoken else None
 
 
-def turns_of(found: Found, known: Sequence[tuple[str, Embedding]] = ()) -> tuple[SpeakerTurn, ...]:
+def turns_of(found: PipelineOutput, known: Sequence[tuple[str, Embedding]] = ()) -> tuple[SpeakerTurn, ...]:
     """The turns in order of their start, under names.
 
     known: names and voices. Each names the label that is most like it, if it is like it at all; no label and no name is

@@ -19,7 +19,7 @@ from pyannote.audio.telemetry import set_telemetry_metrics
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 from scribewire.engine.protocol.speakers import DiarizationConfig
 from scribewire.engine.speakers.child import OnStep, PipelineUnavailable
-from scribewire.engine.speakers.labels import Found
+from scribewire.engine.speakers.labels import PipelineOutput
 
 SAMPLE_BYTES = 4
 
@@ -67,7 +67,7 @@ class PyannotePipeline:
         min_speakers: int | None,
         max_speakers: int | None,
         on_step: OnStep,
-    ) -> Found:
+    ) -> PipelineOutput:
         """See SpeakerPipeline; the samples are mapped, not read."""
         size = os.stat(samples_path).st_size // SAMPLE_BYTES
         samples = torch.from_file(samples_path, shared=False, size=size, dtype=torch.float32)
@@ -86,10 +86,12 @@ class PyannotePipeline:
         return _found(output)
 
 
-def _found(output: Any) -> Found:
+def _found(output: Any) -> PipelineOutput:
     if not hasattr(output, "speaker_diarization"):
-        return Found(output)  # an older pipeline's plain annotation
-    return Found(output.speaker_diarization, output.exclusive_speaker_diarization, output.speaker_embeddings)
+        return PipelineOutput(output)  # an older pipeline's plain annotation
+    return PipelineOutput(
+        output.speaker_diarization, output.exclusive_speaker_diarization, output.speaker_embeddings
+    )
 
 
 def _known_or_folder(model: str) -> str:

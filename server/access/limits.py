@@ -45,7 +45,7 @@ class KeyLimits:
         self._lock = threading.Lock()
         self._usage: dict[str, _Usage] = {}
 
-    def admit(self, owner: str) -> Place:
+    def admit(self, owner: str) -> Lease:
         """Count one more recording of this owner; raises ApiError 429, and then counts nothing."""
         with self._lock:
             usage = self._usage.setdefault(owner, _Usage())
@@ -58,9 +58,9 @@ class KeyLimits:
                 usage.submitted_at.append(self._monotonic())
             usage.uploads += 1
             usage.unfinished += 1
-        return Place(self, owner)
+        return Lease(self, owner)
 
-    def occupy(self, owner: str, *, is_checked: bool) -> Place:
+    def occupy(self, owner: str, *, is_checked: bool) -> Lease:
         """Count an unfinished recording that is here already, such as one of a job of an earlier start.
 
         is_checked: raises ApiError 429 when the owner has as many as it may, and then counts nothing.
@@ -74,7 +74,7 @@ class KeyLimits:
                     self._forget_if_idle(owner)
                     raise
             usage.unfinished += 1
-        return Place(self, owner, is_uploading=False)
+        return Lease(self, owner, is_uploading=False)
 
     def _check(self, usage: _Usage) -> None:
         if self._concurrent_uploads and usage.uploads >= self._concurrent_uploads:
@@ -115,7 +115,7 @@ class KeyLimits:
         self._forget_if_idle(owner)
 
 
-class Place:
+class Lease:
     """One recording's place among its owner's; given back in two steps, each of which may be repeated."""
 
     def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool = True) -> None:

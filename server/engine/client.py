@@ -30,11 +30,11 @@ from scribewire.engine.protocol.messages import (
     Transcribe,
 )
 from scribewire.engine.protocol.transcript import Segment, Transcript
-from scribewire.server.engine.inflight import Hands
+from scribewire.server.engine.inflight import InFlight
 from scribewire.server.engine.requests import AudioOutcome, Callbacks, EngineRequest
 from scribewire.server.engine.restarts import RestartPolicy
 from scribewire.server.engine.supervisor import BreakerState, EngineState, EngineSupervisor
-from scribewire.server.engine.totals import EngineFigures
+from scribewire.server.engine.totals import EngineStatistics
 from scribewire.server.engine.watchdog import WatchLimits
 from scribewire.server.http.errors import EngineResting
 from scribewire.server.settings.fields import Settings
@@ -55,19 +55,19 @@ class EngineClient:
         *,
         max_queued_requests: int = 256,
         wait_seconds: float = 15.0,
-        hands: Hands | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._max_queued_requests = max_queued_requests
         self._wait_seconds = wait_seconds
-        self._hands = hands or Hands()
+        self._in_flight = in_flight or InFlight()
         self._pending: dict[str, EngineRequest] = {}
         """Requests that somebody awaits."""
         self._admitted = 0
         self._is_closed = False
         self._closed_at = 0.0
         self._state_changed = asyncio.Event()
-        self.figures = EngineFigures()
+        self.statistics = EngineStatistics()
 
     @classmethod
     def from_settings(cls, settings: Settings, *, module: str = WORKER_MODULE) -> EngineClient:
@@ -178,12 +178,12 @@ class EngineClient:
     @property
     def waiting_count(self) -> int:
         """Recordings that no worker holds yet."""
-        return max(0, self._admitted - self._hands.held_count)
+        return max(0, self._admitted - self._in_flight.held_count)
 
     @property
     def held_count(self) -> int:
         """Recordings in the worker's hands."""
-        return self._hands.held_count
+        return self._in_flight.held_count
 
     def last_words(self) -> list[str]:
         """The newest lines of the living worker's standard error, such as a download's progress."""
@@ -276,7 +276,7 @@ class EngineClient:
                 options=options,
                 owner=owner,
                 priority=priority,
-                wants_partials=on_partial is not None,
+                wants_segments=on_partial is not None,
                 wants_deltas=on_delta is not None,
             )
             return await self._carry(
@@ -294,27 +294,30 @@ class EngineClient:
         self._pending[request_id] = request
         if request.audio_ended is not None:
             request.audio_ended.add_done_callback(lambda _: self._tell_audio_end(request))
-        self._hands.add(request)
+        self._in_flight.add(request)
         self._hand_over()
         try:
             return await request.future
         except asyncio.CancelledError:
-            if self._hands.held(request_id) is not None:
+            if self._in_flight.held(request_id) is not None:
                 self._supervisor.send(Cancel(request_id))
             raise
         finally:
             del self._pending[request_id]
-            self._hands.withdraw(request)
+            self._in_flight.withdraw(request)
             self._hand_over()
 
     def _hand_over(self) -> None:
         """Give the worker what it may have now."""
-        while self.state == "ready" and (request := self._hands.take_next()) is not None:
+        while self.state == "ready" and (request := self._in_flight.take_next()) is not None:
             self._supervisor.send(request.message)
             self._tell_audio_end(request)
 
     def _tell_audio_end(self, request: EngineRequest) -> None:
-        if self._hands.held(request.request_id) is not None and (ended := request.audio_end()) is not None:
+        if (
+            self._in_flight.held(request.request_id) is not None
+            and (ended := request.audio_end()) is not None
+        ):
             self._supervisor.send(ended)
 
     def check_usable(self) -> None:
@@ -341,13 +344,13 @@ class EngineClient:
     def on_message(self, message: FromWorker) -> None:
         """Route a worker's message to its request; those of requests given up meanwhile are dropped."""
         if isinstance(message, Heartbeat):
-            self.figures.hear(message)
-        request = self._hands.held(getattr(message, "request_id", ""))
+            self.statistics.hear(message)
+        request = self._in_flight.held(getattr(message, "request_id", ""))
         if request is None:
             return
         is_end = isinstance(message, Completed | Failed)
         if is_end:
-            self._hands.release(request.request_id)
+            self._in_flight.release(request.request_id)
         was_done = request.future.done()
         request.hear(message)
         if is_end:
@@ -371,19 +374,19 @@ class EngineClient:
 
     def on_death(self, reason: str) -> None:
         """Let what the dead worker held wait for the next one, or fail it."""
-        self.figures.forget_worker()
-        held = [request for request in self._hands.drop_all() if not request.future.done()]
+        self.statistics.forget_worker()
+        held = [request for request in self._in_flight.drop_all() if not request.future.done()]
         if self.state in ("stopping", "stopped"):
             for request in held:
                 request.fail(EngineUnavailable("The server stopped before this was done."))
             return
         for request in held:
             request.lose_worker(reason)
-        self._hands.take_back(tuple(request for request in held if not request.future.done()))
+        self._in_flight.take_back(tuple(request for request in held if not request.future.done()))
         if self.state == "failed":
             self._refuse_waiting(self.failure or EngineUnavailable("The model cannot be loaded."))
 
     def _refuse_waiting(self, error: EngineError) -> None:
-        for request in self._hands.waiting:
-            self._hands.withdraw(request)
+        for request in self._in_flight.waiting:
+            self._in_flight.withdraw(request)
             request.fail(error)

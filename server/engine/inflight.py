@@ -16,7 +16,7 @@ from scribewire.server.engine.requests import EngineRequest
 LONE_WORK_PATIENCE_SECONDS = 60.0
 
 
-class Hands:
+class InFlight:
     """Requests on this side and on the other side of the pipe; a request is on one of them at most."""
 
     def __init__(

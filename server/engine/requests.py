@@ -18,8 +18,8 @@ from scribewire.engine.protocol.messages import (
     Completed,
     Failed,
     FromWorker,
-    Partial,
     Progress,
+    SegmentDone,
     Started,
     TextDelta,
     Transcribe,
@@ -107,7 +107,7 @@ class EngineRequest:
                 self._start()
             case Progress():
                 self._advance(message)
-            case Partial():
+            case SegmentDone():
                 self._take_segment(message.segment)
             case TextDelta():
                 self._take_delta(message)

@@ -18,7 +18,7 @@ class EngineTotals:
     row_slots: int = 0
 
 
-class EngineFigures:
+class EngineStatistics:
     """What the workers of one engine have said."""
 
     def __init__(self) -> None:

@@ -20,15 +20,15 @@ from scribewire.engine.protocol.messages import (
     Failed,
     FromWorker,
     Heartbeat,
-    Partial,
     Progress,
+    SegmentDone,
     Started,
     TextDelta,
     ToWorker,
     Transcribe,
 )
 
-_SIGNS_OF_PROGRESS = (Started, Progress, Partial, TextDelta, Completed)
+_SIGNS_OF_PROGRESS = (Started, Progress, SegmentDone, TextDelta, Completed)
 
 
 @dataclass(frozen=True, slots=True)

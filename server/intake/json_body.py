@@ -61,7 +61,7 @@ class JsonBody:
         self._opened = bytearray()
         self._where = "outside"
         self._key = bytearray()
-        self._decoder: _Base64 | None = None
+        self._transcoder: _Base64 | None = None
 
     def feed(self, piece: bytes) -> None:
         """Take more of the body; raises ApiError 400 and 413."""
@@ -115,7 +115,7 @@ class JsonBody:
                 f"{AUDIO_FIELD} must be an object with data (base64) and format.",
                 AUDIO_FIELD,
             )
-        if self._decoder is None:
+        if self._transcoder is None:
             raise bad_request(
                 "file_missing",
                 f"{AUDIO_FIELD}.data must be a text that holds the recording in base64.",
@@ -153,10 +153,10 @@ class JsonBody:
             self._where = "key"
             self._key.clear()
         elif self._opened == b"{{" and self._keys == [AUDIO_FIELD, "data"]:
-            if self._decoder is not None:
+            if self._transcoder is not None:
                 raise second_recording(AUDIO_FIELD)
             self._where = "audio"
-            self._decoder = _Base64()
+            self._transcoder = _Base64()
             self._recording.create()
         else:
             self._where = "text"
@@ -165,14 +165,14 @@ class JsonBody:
         end = _end_of_text(data, position)
         is_ended = data[end : end + 1] == b'"'
         if self._where == "audio":
-            assert self._decoder is not None
+            assert self._transcoder is not None
             text = data[position:end]
             if not is_ended and (half := _HALF_ESCAPE.search(data[max(position, end - 5) :])):
                 self._rest = half.group()
                 text = data[position : len(data) - len(self._rest)]
-            self._recording.add(self._decoder.decode(text))
+            self._recording.add(self._transcoder.decode(text))
             if is_ended:
-                self._decoder.finish()
+                self._transcoder.finish()
         else:
             self._keep(data[position:end])
             if self._where == "key":

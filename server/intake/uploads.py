@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from scribewire.server.access.gate import LOCAL_OWNER, declares_json
 from scribewire.server.access.keys import make_private_folder
-from scribewire.server.access.limits import KeyLimits, Place, over_limit
+from scribewire.server.access.limits import KeyLimits, Lease, over_limit
 from scribewire.server.http.errors import ApiError, disk_full
 from scribewire.server.intake.form_fields import FormFields as FormFields  # most callers know it from here
 from scribewire.server.intake.json_body import JsonBody
@@ -65,7 +65,7 @@ class Upload:
     size_bytes: int
     sha256: str
     fields: FormFields
-    place: Place | None = field(default=None, repr=False, compare=False)
+    place: Lease | None = field(default=None, repr=False, compare=False)
     executor: Executor | None = field(default=None, repr=False, compare=False)
 
     async def delete(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class OwnersQueue:
+class OwnerQueue:
     """One owner's queued jobs: how many there are, and the number of the oldest."""
 
     owner: str
@@ -19,14 +19,14 @@ class OwnersQueue:
     oldest_seq: int
 
 
-class Turns:
+class Fairness:
     """Remembers when each owner was served last."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
         self._count = 0
 
-    def next_of(self, queues: Iterable[OwnersQueue]) -> OwnersQueue | None:
+    def next_of(self, queues: Iterable[OwnerQueue]) -> OwnerQueue | None:
         """The queue whose oldest job is taken next; None when there is none."""
         return min(queues, key=self._key, default=None)
 
@@ -35,7 +35,7 @@ class Turns:
         self._count += 1
         self._served[owner] = self._count
 
-    def position(self, mine: OwnersQueue, rank: int, queues: Iterable[OwnersQueue]) -> int:
+    def position(self, mine: OwnerQueue, rank: int, queues: Iterable[OwnerQueue]) -> int:
         """When the owner's rank-th oldest job is taken, 1 for next, if nothing new comes.
 
         queues: of all owners; the owner's own among them changes nothing.
@@ -44,5 +44,5 @@ class Turns:
         others = (one for one in queues if one.owner != mine.owner)
         return rank + sum(min(one.count, rank if self._key(one) < my_key else rank - 1) for one in others)
 
-    def _key(self, queue: OwnersQueue) -> tuple[int, int]:
+    def _key(self, queue: OwnerQueue) -> tuple[int, int]:
         return self._served.get(queue.owner, 0), queue.oldest_seq

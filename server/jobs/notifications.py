@@ -10,24 +10,24 @@ import contextlib
 from collections.abc import Iterator
 
 
-class Bells:
+class Notifications:
     """Listeners by the name of what they wait for."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, set[asyncio.Event]] = {}
 
-    def ring(self, name: str) -> None:
+    def notify(self, name: str) -> None:
         """Wake all who listen for this."""
         for event in self._listeners.get(name, ()):
             event.set()
 
-    def ring_all(self) -> None:
+    def notify_all(self) -> None:
         """Wake everybody."""
         for name in self._listeners:
-            self.ring(name)
+            self.notify(name)
 
     @contextlib.contextmanager
-    def listening(self, name: str) -> Iterator[asyncio.Event]:
+    def subscribed(self, name: str) -> Iterator[asyncio.Event]:
         """An event that every ring sets; its listener clears it before looking at what may have changed."""
         event = asyncio.Event()
         self._listeners.setdefault(name, set()).add(event)
@@ -47,11 +47,11 @@ CALLBACKS = "callbacks"
 """Rung when somebody is to be told of a job's end."""
 
 
-def log_of(job_id: str) -> str:
+def log_topic(job_id: str) -> str:
     """The bell of a job's log."""
     return f"log {job_id}"
 
 
-def claim_of(job_id: str) -> str:
+def claim_topic(job_id: str) -> str:
     """The bell of a job's claim, rung when the claim is over."""
     return f"claim {job_id}"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 
-class KeepingClock:
+class RetentionClock:
     """Seconds since the store was first used."""
 
     def __init__(

@@ -26,7 +26,7 @@ from scribewire.engine.protocol.errors import (
     RequestCancelled,
 )
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.access.limits import KeyLimits, Place
+from scribewire.server.access.limits import KeyLimits, Lease
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.errors import ApiError, as_api_error, error_type
 from scribewire.server.intake.uploads import Upload
@@ -38,7 +38,7 @@ from scribewire.server.jobs.store import JobStore, JobStoreError, JobStoreUnavai
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.metrics import JobChange, Metrics
 from scribewire.server.observability.transcript_log import log_transcript
-from scribewire.server.transcription.service import Recognizer
+from scribewire.server.transcription.service import TranscriptionService
 
 CONCURRENT_JOBS = 8
 WORKER = "local"
@@ -58,7 +58,7 @@ class JobRunner:
     def __init__(
         self,
         engine: EngineClient,
-        recognizer: Recognizer,
+        service: TranscriptionService,
         store: JobStore,
         limits: KeyLimits,
         metrics: Metrics,
@@ -67,7 +67,7 @@ class JobRunner:
         sweep_seconds: float = SWEEP_SECONDS,
     ) -> None:
         self._engine = engine
-        self._recognizer = recognizer
+        self._service = service
         self._store = store
         self._limits = limits
         self._metrics = metrics
@@ -77,7 +77,7 @@ class JobRunner:
         self._slots = asyncio.Semaphore(concurrent_jobs)
         self._loops: set[asyncio.Task[None]] = set()
         self._working: set[asyncio.Task[None]] = set()
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, Lease] = {}
         """Of the unfinished jobs, their places among their keys' recordings."""
 
     # ---- life ------------------------------------------------------------------------------------------------
@@ -293,7 +293,7 @@ class JobRunner:
 
     async def _transcribe(self, claim: Claim, report: JobReport) -> Transcript:
         path: Path = await self._store.claimed_audio(claim)
-        return await self._recognizer.transcribe(
+        return await self._service.transcribe(
             path,
             claim.job.options,
             owner=claim.job.owner,

@@ -23,7 +23,7 @@ from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.job import StoreStats
 
 
-class Standing(Collector):
+class ServerCollector(Collector):
     """Gauges over the parts of one application."""
 
     def __init__(self, registry: CollectorRegistry, engine: EngineClient, uploads: UploadStore) -> None:
@@ -76,7 +76,7 @@ class Standing(Collector):
         )
 
     def _work_metrics(self) -> Iterator[Metric]:
-        engine, beat, totals = self._engine, self._engine.figures.now, self._engine.figures.totals
+        engine, beat, totals = self._engine, self._engine.statistics.now, self._engine.statistics.totals
         waiting = GaugeMetricFamily(
             "scribewire_queue_depth",
             "Recordings that wait: for the engine, or in the job store.",
@@ -111,7 +111,7 @@ class Standing(Collector):
         )
 
     def _memory_metrics(self) -> Iterator[Metric]:
-        beat = self._engine.figures.now
+        beat = self._engine.statistics.now
         resident = GaugeMetricFamily(
             "scribewire_resident_bytes",
             "Memory of a process now, where the system tells. (The front's own: process_resident_memory_bytes.)",

@@ -8,7 +8,7 @@ from typing import get_args
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from scribewire.server.context import owner_of, parts_of
+from scribewire.server.context import context_of, owner_of
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.form import (
     ResponseFormat,
@@ -47,7 +47,7 @@ async def create_transcription_job(request: Request) -> Response:
 
 
 async def _submit(request: Request) -> Response:
-    parts = parts_of(request)
+    parts = context_of(request)
     parts.engine.check_usable()
     idempotency_key = _idempotency_key(request)
     upload = await parts.uploads.receive(request, file_fields=("audio", "file"))
@@ -91,7 +91,7 @@ def _idempotency_key(request: Request) -> str | None:
 @router.get("/jobs")
 async def list_jobs(request: Request) -> Response:
     """One's own jobs, newest first."""
-    parts = parts_of(request)
+    parts = context_of(request)
     try:
         page = await parts.jobs.list(
             owner_of(request),
@@ -121,7 +121,7 @@ async def _get_job(request: Request, job_id: str) -> Response:
     """Where a job stands, with its result when it is there."""
     job = await _job(request, job_id)
     warnings = job.transcript.warnings if job.transcript is not None else ()
-    info = parts_of(request).engine.info
+    info = context_of(request).engine.info
     headers = answer_headers(info_of(job, info), warnings) if job.transcript is not None or info else None
     return JSONResponse(job_body(job), headers=headers)
 
@@ -155,7 +155,7 @@ async def get_job_result(request: Request, job_id: str) -> Response:
         options=job.options,
         wants_logprobs=job.options.token_logprobs and response_format == "json",
     )
-    return answer(job.transcript, info_of(job, parts_of(request).engine.info), form)
+    return answer(job.transcript, info_of(job, context_of(request).engine.info), form)
 
 
 @router.get("/jobs/{job_id}/events")
@@ -163,7 +163,7 @@ async def follow_job(request: Request, job_id: str) -> Response:
     """The job's events from its beginning, or behind Last-Event-ID, until it is over."""
     after_id = _last_event_id(request)
     job = await _job(request, job_id)
-    parts = parts_of(request)
+    parts = context_of(request)
     events = parts.jobs.events(job.job_id, job.owner, after_id=after_id)
     return JobEventStream(
         request, events, stopping=parts.stopping, keep_alive_seconds=parts.stream_keep_alive_seconds
@@ -172,7 +172,7 @@ async def follow_job(request: Request, job_id: str) -> Response:
 
 async def _delete_job(request: Request, job_id: str) -> Response:
     """Cancel an unfinished job; erase a finished one with all that is known of it."""
-    parts = parts_of(request)
+    parts = context_of(request)
     job = await _job(request, job_id)
     if job.is_finished:
         await parts.runner.erase(job, request_id=request.state.request_id)
@@ -185,7 +185,7 @@ async def _delete_job(request: Request, job_id: str) -> Response:
 @router.post("/jobs/{job_id}/cancel")
 async def cancel_job(request: Request, job_id: str) -> Response:
     """Cancel an unfinished job; one that is over by then stays as it is, which its status says."""
-    job = await parts_of(request).runner.cancel(
+    job = await context_of(request).runner.cancel(
         job_id, owner_of(request), request_id=request.state.request_id
     )
     if job is None:
@@ -196,14 +196,16 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 @router.post("/jobs/{job_id}/retry")
 async def retry_job(request: Request, job_id: str) -> Response:
     """Queue a failed job again, as long as its recording is still there."""
-    job = await parts_of(request).runner.retry(job_id, owner_of(request), request_id=request.state.request_id)
+    job = await context_of(request).runner.retry(
+        job_id, owner_of(request), request_id=request.state.request_id
+    )
     if job is None:
         raise _not_found()
     return JSONResponse(accepted_body(job), status_code=202, headers={"location": f"/jobs/{job.job_id}"})
 
 
 async def _job(request: Request, job_id: str) -> Job:
-    job = await parts_of(request).jobs.get(job_id, owner_of(request))
+    job = await context_of(request).jobs.get(job_id, owner_of(request))
     if job is None:
         raise _not_found()
     return job

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.messages import TextDelta
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.context import owner_of, parts_of
+from scribewire.server.context import context_of, owner_of
 from scribewire.server.http.disconnect import while_connected
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form import check_model, model_not_found, names_of, read_transcription_form
@@ -31,7 +31,7 @@ _STARTED_AT = int(time.time())
 @router.post("/v1/audio/transcriptions")
 async def create_transcription(request: Request) -> Response:
     """Transcribe one recording: wait for all of it, or with `stream` send its text as events while it is decoded."""
-    parts = parts_of(request)
+    parts = context_of(request)
     parts.engine.check_admission()
     timeout_seconds = parts.settings.request_timeout_seconds
     upload = await parts.uploads.receive(request, file_fields=("file",))
@@ -73,7 +73,7 @@ async def _transcribe(
     on_delta: Callable[[TextDelta], None] | None = None,
 ) -> Transcript:
     """The one place where a transcript is obtained; `headers` takes what the answer shall say of how it came about."""
-    parts = parts_of(request)
+    parts = context_of(request)
     transcript = await parts.shared.transcribe(
         upload,
         options,
@@ -101,7 +101,7 @@ async def create_translation() -> Response:
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
     """The resident model under its own id and under each of its aliases."""
-    info = await parts_of(request).engine.wait_ready()
+    info = await context_of(request).engine.wait_ready()
     return JSONResponse(
         {"object": "list", "data": [_model_body(info, name) for name in names_of(info)]},
         headers=answer_headers(info),
@@ -111,7 +111,7 @@ async def list_models(request: Request) -> Response:
 @router.get("/v1/models/{model_id:path}")
 async def get_model(request: Request, model_id: str) -> Response:
     """The resident model by its id or an alias; ids hold slashes."""
-    info = await parts_of(request).engine.wait_ready()
+    info = await context_of(request).engine.wait_ready()
     if model_id not in names_of(info):
         raise model_not_found(model_id, info)
     return JSONResponse(_model_body(info, model_id), headers=answer_headers(info))

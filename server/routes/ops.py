@@ -13,7 +13,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
-from scribewire.server.context import parts_of
+from scribewire.server.context import context_of
 from scribewire.server.http.errors import as_api_error
 from scribewire.server.jobs.store import JobStoreError
 from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS, why_not_ready
@@ -33,7 +33,7 @@ async def live() -> Response:
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
     """200 with the model, or 503 with the reason."""
-    parts = parts_of(request)
+    parts = context_of(request)
     if (reason := await why_not_ready(parts.engine, parts.uploads, parts.jobs)) is not None:
         raise reason
     info = parts.engine.info
@@ -46,12 +46,12 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus, in its text format or in OpenMetrics where that is asked for."""
-    parts = parts_of(request)
+    parts = context_of(request)
     # The rest is told all the same when the store cannot tell.
-    parts.standing.store_stats = None
+    parts.collector.store_stats = None
     with contextlib.suppress(JobStoreError, TimeoutError):
         async with asyncio.timeout(STORE_PATIENCE_SECONDS):
-            parts.standing.store_stats = await parts.jobs.stats()
+            parts.collector.store_stats = await parts.jobs.stats()
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(parts.metrics.registry), media_type=content_type)
 
@@ -59,7 +59,7 @@ async def metrics(request: Request) -> Response:
 @router.get("/openapi.json")
 async def describe(request: Request) -> Response:
     """The description of every address here."""
-    parts = parts_of(request)
+    parts = context_of(request)
     # The gate notes a key only where it asked for one.
     needs_key = hasattr(request.state, "key_id")
     return JSONResponse(

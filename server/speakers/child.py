@@ -89,7 +89,7 @@ class Speakers:
         if self.process_id is not None:
             return
         try:
-            await self._in_turn(_Turn(), self._ready)
+            await self._in_turn(_ChildLease(), self._ready)
         except SpeakersUnavailable as error:
             raise SpeakersUnavailable(error.message, parameter="response_format") from None
 
@@ -108,7 +108,7 @@ class Speakers:
             options.max_speakers,
             tuple(references),
         )
-        turn = _Turn()
+        turn = _ChildLease()
         return await self._in_turn(turn, partial(self._diarize, task, turn))
 
     async def stop(self) -> None:
@@ -124,7 +124,7 @@ class Speakers:
 
     # ---- on the event loop -----------------------------------------------------------------------------------
 
-    async def _in_turn(self, turn: _Turn, work: Callable[[], _Value]) -> _Value:
+    async def _in_turn(self, turn: _ChildLease, work: Callable[[], _Value]) -> _Value:
         if self._is_stopping:
             raise EngineUnavailable("The server is stopping.")
         self._waiting += 1
@@ -181,7 +181,7 @@ class Speakers:
         log_event(logger, logging.INFO, "speakers_ready", model=self._config.model, device=process.device)
         return process
 
-    def _diarize(self, task: Diarize, turn: _Turn) -> Diarized:
+    def _diarize(self, task: Diarize, turn: _ChildLease) -> Diarized:
         process = self._ready()
         with turn.held_by(process):
             try:
@@ -209,7 +209,7 @@ class Speakers:
         )
 
 
-class _Turn:
+class _ChildLease:
     """One recording's time with the child, which may be cancelled before, while and after it has it."""
 
     def __init__(self) -> None:

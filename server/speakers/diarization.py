@@ -19,7 +19,7 @@ from scribewire.engine.protocol.errors import AudioError
 from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions, VoiceReference
 from scribewire.server.http.errors import bad_request
 from scribewire.server.speakers.child import Speakers
-from scribewire.server.transcode.pool import DecodedRecording, Decoder
+from scribewire.server.transcode.pool import TranscodedRecording, Transcoder
 
 MAX_REFERENCE_SECONDS = 30.0
 REFERENCES = "known_speaker_references"
@@ -28,8 +28,8 @@ REFERENCES = "known_speaker_references"
 class Diarization:
     """Decodes known voices and has the speakers of a decoded recording told apart."""
 
-    def __init__(self, decoder: Decoder, speakers: Speakers) -> None:
-        self._decoder = decoder
+    def __init__(self, transcoder: Transcoder, speakers: Speakers) -> None:
+        self._transcoder = transcoder
         self._speakers = speakers
 
     async def check(self) -> None:
@@ -37,7 +37,7 @@ class Diarization:
         await self._speakers.check()
 
     async def tell_apart(
-        self, recording: DecodedRecording, folder: Path, options: SpeakerOptions, *, is_interactive: bool
+        self, recording: TranscodedRecording, folder: Path, options: SpeakerOptions, *, is_interactive: bool
     ) -> Diarized | None:
         """The turns of the recording's speakers, once all of it is decoded; None when it never was.
 
@@ -61,11 +61,11 @@ class Diarization:
         self, name: str, url: str, folder: Path, *, is_interactive: bool
     ) -> AsyncIterator[VoiceReference]:
         path = folder / f"voice-{secrets.token_hex(8)}"
-        recording: DecodedRecording | None = None
+        recording: TranscodedRecording | None = None
         try:
             await asyncio.to_thread(_write, path, data_of(url))
             try:
-                recording = await self._decoder.decode(path, is_interactive=is_interactive)
+                recording = await self._transcoder.transcode(path, is_interactive=is_interactive)
                 if await _seconds(recording) > MAX_REFERENCE_SECONDS:
                     raise bad_request(
                         "invalid_parameter",
@@ -81,7 +81,7 @@ class Diarization:
             path.unlink(missing_ok=True)
 
 
-async def _seconds(recording: DecodedRecording) -> float:
+async def _seconds(recording: TranscodedRecording) -> float:
     """How long it is, once all of it is there, or what it claims when that is too long; raises EngineError."""
     claimed = recording.source.expected_seconds or 0.0
     if recording.ended is None or claimed > MAX_REFERENCE_SECONDS:

@@ -19,15 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from scribewire.engine.processes.launch import DECODE_CHILD_MODULE, start_decode_child
+from scribewire.engine.processes.launch import TRANSCODE_CHILD_MODULE, start_transcode_child
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.errors import EngineUnavailable
 from scribewire.engine.protocol.messages import AudioSource
-from scribewire.engine.protocol.transcoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import TranscodeLimits
 from scribewire.server.engine.client import AudioOutcome
 from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
-from scribewire.server.transcode.process import SAMPLE_BYTES, DecodeProcess, DecodeTask, no_room_for_samples
+from scribewire.server.transcode.process import (
+    SAMPLE_BYTES,
+    TranscodeProcess,
+    TranscodeTask,
+    no_room_for_samples,
+)
 
 BEGINS_AFTER_SECONDS = 40.0
 """So much audio is enough to begin with: a whole chunk, and where it may be cut."""
@@ -45,7 +50,7 @@ def _nothing() -> None:
 
 
 @dataclass(slots=True)
-class DecodedRecording:
+class TranscodedRecording:
     """A recording as the engine takes it; whoever holds it closes it.
 
     ended: of a growing source, what becomes of it (it never ends in an exception); None when all is there.
@@ -66,7 +71,7 @@ class DecodedRecording:
         self.on_close()
 
 
-class Decoder(Protocol):
+class Transcoder(Protocol):
     """Turns an upload into what the engine takes."""
 
     async def start(self) -> None:
@@ -75,14 +80,14 @@ class Decoder(Protocol):
     async def stop(self) -> None:
         """End all work."""
 
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
+    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         """The recording, as soon as enough of it can be read; cancelling the awaiting task stops the work.
 
         raises: AudioError, EngineUnavailable, ApiError 507
         """
 
 
-class DecodePool:
+class TranscodePool:
     """The children, who waits for one, and who has one. A Decoder."""
 
     def __init__(
@@ -94,11 +99,11 @@ class DecodePool:
         audio_limits: AudioLimits | None = None,
         begins_after_seconds: float = BEGINS_AFTER_SECONDS,
         recordings_per_process: int = 1000,
-        module: str = DECODE_CHILD_MODULE,
+        module: str = TRANSCODE_CHILD_MODULE,
     ) -> None:
         """timeout_seconds: of one recording, in processor time and on the clock. module: what the children run."""
         self._audio_limits = audio_limits or AudioLimits()
-        self._process_limits = DecodeLimits(
+        self._process_limits = TranscodeLimits(
             cpu_seconds=math.ceil(timeout_seconds),
             memory_bytes=memory_bytes,
             file_bytes=int(self._audio_limits.max_duration_seconds + 60) * SAMPLE_RATE_HZ * SAMPLE_BYTES,
@@ -108,16 +113,16 @@ class DecodePool:
         self._module = module
         self._timeout_seconds = timeout_seconds
         self._begins_after_samples = int(begins_after_seconds * SAMPLE_RATE_HZ)
-        self._processes: set[DecodeProcess] = set()
-        self._background: set[DecodeProcess] = set()
-        self._waiting: dict[bool, deque[DecodeTask]] = {True: deque(), False: deque()}
+        self._processes: set[TranscodeProcess] = set()
+        self._background: set[TranscodeProcess] = set()
+        self._waiting: dict[bool, deque[TranscodeTask]] = {True: deque(), False: deque()}
         self._starting: set[asyncio.Task[None]] = set()
         self._failed_starts = 0
         self._is_running = False
         self._stopped = asyncio.Event()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> DecodePool:
+    def from_settings(cls, settings: Settings) -> TranscodePool:
         """A pool as the settings want it."""
         return cls(
             processes=settings.decode_processes,
@@ -165,14 +170,14 @@ class DecodePool:
                     return
             try:
                 handle = await asyncio.to_thread(
-                    start_decode_child, self._process_limits, module=self._module
+                    start_transcode_child, self._process_limits, module=self._module
                 )
             except OSError as error:  # out of processes, descriptors or memory, which may pass
                 log_event(logger, logging.ERROR, "decode_child_not_started", error=str(error))
                 self._count_failed_start()
                 pause_seconds = _RESTART_PAUSE_SECONDS
                 continue
-            self._processes.add(DecodeProcess(handle, on_change=self._on_change, on_gone=self._on_gone))
+            self._processes.add(TranscodeProcess(handle, on_change=self._on_change, on_gone=self._on_gone))
             return
 
     def _count_failed_start(self) -> None:
@@ -185,13 +190,13 @@ class DecodePool:
             while waiting:
                 waiting.popleft().fail(error)
 
-    def _on_change(self, process: DecodeProcess) -> None:
+    def _on_change(self, process: TranscodeProcess) -> None:
         self._failed_starts = 0
         if process.task is None:
             self._background.discard(process)
         self._hand_out()
 
-    def _on_gone(self, process: DecodeProcess, lost: DecodeTask | None) -> None:
+    def _on_gone(self, process: TranscodeProcess, lost: TranscodeTask | None) -> None:
         if lost is not None:
             lost.times_lost += 1
             if lost.times_lost < MAX_FAILED_STARTS:
@@ -208,14 +213,14 @@ class DecodePool:
 
     # ---- work ------------------------------------------------------------------------------------------------
 
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
+    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         """See Decoder; the samples lie beside the upload until the recording is closed.
 
         Returns when everything is there, or `begins_after_seconds` of audio while the child goes on.
         """
         if not self._is_running:
             raise EngineUnavailable("The server is stopping.")
-        task = DecodeTask(
+        task = TranscodeTask(
             upload_path,
             _make_samples_file(upload_path.parent),
             self._audio_limits,
@@ -233,9 +238,9 @@ class DecodePool:
             raise
         return self._recording(task)
 
-    def _recording(self, task: DecodeTask) -> DecodedRecording:
+    def _recording(self, task: TranscodeTask) -> TranscodedRecording:
         is_growing = not task.ended.done()
-        recording = DecodedRecording(
+        recording = TranscodedRecording(
             AudioSource(
                 str(task.output_path),
                 kind="pcm_float32",
@@ -256,7 +261,7 @@ class DecodePool:
         task.ended.add_done_callback(on_ended)
         return recording
 
-    def _drop(self, task: DecodeTask) -> None:
+    def _drop(self, task: TranscodeTask) -> None:
         """Remove a task's samples, and itself from wherever it is."""
         for waiting in self._waiting.values():
             if task in waiting:

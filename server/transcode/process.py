@@ -27,16 +27,16 @@ from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
     MAX_LINE_BYTES,
     AudioBegun,
-    Decode,
-    Decoded,
-    DecodeFailed,
-    DecoderReady,
-    DecodeTaken,
-    FromDecoder,
+    FromTranscoder,
     MessageInvalid,
-    StopDecoding,
-    ToDecoder,
-    parse_from_decoder,
+    StopTranscoding,
+    ToTranscoder,
+    Transcode,
+    Transcoded,
+    TranscodeFailed,
+    TranscoderReady,
+    TranscodeTaken,
+    parse_from_transcoder,
     to_line,
 )
 from scribewire.server.engine.client import AudioOutcome
@@ -59,7 +59,7 @@ _REAP_SECONDS = 0.5
 logger = logging.getLogger("scribewire.decoding")
 
 
-class DecodeTask:
+class TranscodeTask:
     """One recording in a child's hands; its futures never end in an exception.
 
     enough: done when the beginning can be read, or when all is over. ended: done when all is over.
@@ -93,7 +93,7 @@ class DecodeTask:
             self.lead_seconds = message.decode_seconds
             self.enough.set_result(None)
 
-    def complete(self, message: Decoded) -> None:
+    def complete(self, message: Transcoded) -> None:
         """All is there."""
         self.expected_seconds = message.sample_count / SAMPLE_RATE_HZ
         self.decode_seconds = message.decode_seconds
@@ -115,7 +115,7 @@ class DecodeTask:
             self.enough.set_result(None)
 
 
-class DecodeProcess:
+class TranscodeProcess:
     """A started child; everything runs on the event loop.
 
     on_change: called when the child has become free. on_gone: called when its process is gone and reaped, with the
@@ -126,8 +126,8 @@ class DecodeProcess:
         self,
         handle: WorkerHandle,
         *,
-        on_change: Callable[[DecodeProcess], None],
-        on_gone: Callable[[DecodeProcess, DecodeTask | None], None],
+        on_change: Callable[[TranscodeProcess], None],
+        on_gone: Callable[[TranscodeProcess, TranscodeTask | None], None],
     ) -> None:
         self._handle = handle
         self._on_change = on_change
@@ -142,7 +142,7 @@ class DecodeProcess:
         self._is_death_wanted = False
         self.process_id = handle.process.pid
         self.was_ready = False
-        self.task: DecodeTask | None = None
+        self.task: TranscodeTask | None = None
         self.gone = asyncio.Event()
         self._pipe_descriptor = handle.pipe.fileno()
         self._stderr_descriptor = handle.stderr.fileno()
@@ -157,12 +157,12 @@ class DecodeProcess:
         """Whether it can take a task now."""
         return self.was_ready and self.task is None and not self._is_leaving and not self.gone.is_set()
 
-    def begin(self, task: DecodeTask, *, timeout_seconds: float) -> bool:
+    def begin(self, task: TranscodeTask, *, timeout_seconds: float) -> bool:
         """Hand a task to the child, which must be free; False when it turns out to be dead."""
         assert self.is_free
         self._task_id += 1
         is_sent = self._send(
-            Decode(
+            Transcode(
                 self._task_id,
                 str(task.input_path),
                 str(task.output_path),
@@ -176,11 +176,11 @@ class DecodeProcess:
             self._timers = [self._loop.call_later(TAKE_SECONDS, self._time_out)]
         return is_sent
 
-    def stop(self, task: DecodeTask) -> None:
+    def stop(self, task: TranscodeTask) -> None:
         """Have a task left soon, by a word or else by the child's death; one that is not in hand is no error."""
         if self.task is task and not task.is_abandoned:
             task.is_abandoned = True
-            self._send(StopDecoding(self._task_id))
+            self._send(StopTranscoding(self._task_id))
             self._timers.append(self._loop.call_later(STOP_SECONDS, self.kill))
 
     def kill(self) -> None:
@@ -196,7 +196,7 @@ class DecodeProcess:
             task.fail(error)
         self.kill()
 
-    def _release(self) -> DecodeTask | None:
+    def _release(self) -> TranscodeTask | None:
         """Let go of the task in hand, and of the times that were set for it."""
         for timer in self._timers:
             timer.cancel()
@@ -204,7 +204,7 @@ class DecodeProcess:
         task, self.task = self.task, None
         return task
 
-    def _send(self, message: ToDecoder) -> bool:
+    def _send(self, message: ToTranscoder) -> bool:
         line = to_line(message)
         try:
             # A few short lines at most are on their way to a child that reads; one that does not is no use.
@@ -226,7 +226,7 @@ class DecodeProcess:
                 while (end := self._received.find(b"\n")) >= 0:
                     line = bytes(self._received[:end])
                     del self._received[: end + 1]
-                    self._obey(parse_from_decoder(line))
+                    self._obey(parse_from_transcoder(line))
                 if len(self._received) > MAX_LINE_BYTES:
                     raise MessageInvalid("a line has no end")
         except BlockingIOError:
@@ -239,22 +239,22 @@ class DecodeProcess:
         # The end of the pipe: its death is told by the sentinel.
         self._loop.remove_reader(self._pipe_descriptor)
 
-    def _obey(self, message: FromDecoder) -> None:
+    def _obey(self, message: FromTranscoder) -> None:
         task = self.task
-        if isinstance(message, DecoderReady):
+        if isinstance(message, TranscoderReady):
             self._release()
             self.was_ready = True
             self._on_change(self)
         elif task is None or message.task_id != self._task_id:
             raise MessageInvalid("an answer to no task")
-        elif isinstance(message, DecodeTaken):
+        elif isinstance(message, TranscodeTaken):
             self._take(task)
         elif isinstance(message, AudioBegun):
             task.begin(message)
         else:
             self._end(task, message)
 
-    def _take(self, task: DecodeTask) -> None:
+    def _take(self, task: TranscodeTask) -> None:
         if task.is_taken:
             raise MessageInvalid("a recording is taken once")
         task.is_taken = True
@@ -262,14 +262,14 @@ class DecodeProcess:
             self._timers.pop().cancel()
             self._timers = [self._loop.call_later(self._timeout_seconds, self._time_out)]
 
-    def _end(self, task: DecodeTask, message: Decoded | DecodeFailed) -> None:
+    def _end(self, task: TranscodeTask, message: Transcoded | TranscodeFailed) -> None:
         self._release()
         if message.is_last:
             self._is_leaving = True
             self._timers = [self._loop.call_later(STOP_SECONDS, self.kill)]
         if task.is_abandoned:
             task.fail(RequestCancelled("the decoding was stopped"))
-        elif isinstance(message, DecodeFailed):
+        elif isinstance(message, TranscodeFailed):
             task.fail(_error_of(message))
         elif _holds(task.output_path, message.sample_count):
             task.complete(message)
@@ -331,7 +331,7 @@ def no_room_for_samples() -> ApiError:
     return disk_full()
 
 
-def _error_of(message: DecodeFailed) -> Exception:
+def _error_of(message: TranscodeFailed) -> Exception:
     if message.code == DISK_FULL_CODE:
         return no_room_for_samples()
     if message.detail:

@@ -25,19 +25,19 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.speakers.diarization import Diarization
-from scribewire.server.transcode.pool import DecodedRecording, Decoder
+from scribewire.server.transcode.pool import TranscodedRecording, Transcoder
 
 
-class Recognizer:
+class TranscriptionService:
     """Uploads in, transcripts out; lives on one event loop."""
 
     def __init__(
-        self, engine: EngineClient, decoder: Decoder, speakers: Speakers, metrics: Metrics | None = None
+        self, engine: EngineClient, transcoder: Transcoder, speakers: Speakers, metrics: Metrics | None = None
     ) -> None:
         self._engine = engine
         self._metrics = metrics or Metrics()
-        self._decoder = decoder
-        self._diarization = Diarization(decoder, speakers)
+        self._transcoder = transcoder
+        self._diarization = Diarization(transcoder, speakers)
 
     async def transcribe(
         self,
@@ -67,7 +67,9 @@ class Recognizer:
         with self._engine.admission():
             # A recording is not decoded for an engine that will not take it.
             await self._engine.wait_ready()
-            recording = await self._decoder.decode(upload_path, is_interactive=priority == "interactive")
+            recording = await self._transcoder.transcode(
+                upload_path, is_interactive=priority == "interactive"
+            )
             speaking = None
             if options.speakers is not None:
                 telling = self._tell_apart(recording, upload_path, options.speakers, priority)
@@ -95,7 +97,7 @@ class Recognizer:
                 raise
             finally:
                 recording.close()
-        return _with_decoding(transcript, recording)
+        return _with_transcoding(transcript, recording)
 
     def _noting_wait(self, on_started: Callable[[], None] | None) -> Callable[[], None]:
         began = time.monotonic()
@@ -109,7 +111,7 @@ class Recognizer:
 
     async def _tell_apart(
         self,
-        recording: DecodedRecording,
+        recording: TranscodedRecording,
         upload_path: Path,
         options: SpeakerOptions,
         priority: Literal["interactive", "background"],
@@ -147,7 +149,7 @@ async def _both(work: Coroutine[Any, Any, Transcript], speaking: asyncio.Task[Di
     return dataclasses.replace(told, warnings=(*told.warnings, *speakers.notices))
 
 
-def _with_decoding(transcript: Transcript, recording: DecodedRecording) -> Transcript:
+def _with_transcoding(transcript: Transcript, recording: TranscodedRecording) -> Transcript:
     """The transcript with what decoding had to say and what it took; what ran beside the engine is not added up."""
     timings = dataclasses.replace(
         transcript.timings,

@@ -42,7 +42,7 @@ MAX_RESULTS = 512
 MAX_RESULT_BYTES = 64 << 20
 
 
-class Recognize(Protocol):
+class Transcribes(Protocol):
     """What does the work: one recording in, one transcript out, cancelled with the task that awaits it."""
 
     async def __call__(
@@ -60,16 +60,16 @@ class Recognize(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _WorkSpec:
     """What a request needs to be computed, or what some work computes."""
 
     owner: str
     sha256: str
     options: TranscribeOptions
     has_deltas: bool
-    has_partials: bool
+    has_segments: bool
 
-    def is_met_by_result_of(self, other: _Wish) -> bool:
+    def is_met_by_result_of(self, other: _WorkSpec) -> bool:
         mine, its = self.options, other.options
         return (
             (self.owner, self.sha256) == (other.owner, other.sha256)
@@ -79,11 +79,11 @@ class _Wish:
             == replace(its, logprobs=False, token_logprobs=False)
         )
 
-    def is_met_by_work_for(self, other: _Wish) -> bool:
+    def is_met_by_work_for(self, other: _WorkSpec) -> bool:
         return (
             self.is_met_by_result_of(other)
             and (other.has_deltas or not self.has_deltas)
-            and (other.has_partials or not self.has_partials)
+            and (other.has_segments or not self.has_segments)
         )
 
 
@@ -91,7 +91,7 @@ class _Wish:
 class _Waiter:
     """One request that waits, with its callbacks."""
 
-    wish: _Wish
+    spec: _WorkSpec
     on_started: Callable[[], None] | None
     on_progress: Callable[[Progress], None] | None
     on_partial: Callable[[Segment], None] | None
@@ -100,7 +100,7 @@ class _Waiter:
     def hear_delta(self, delta: TextDelta) -> None:
         if self.on_delta is not None:
             # Who did not ask for them gets no log-probabilities from work that another one started.
-            self.on_delta(delta if self.wish.options.token_logprobs else replace(delta, logprobs=()))
+            self.on_delta(delta if self.spec.options.token_logprobs else replace(delta, logprobs=()))
 
     def hear_result(self, transcript: Transcript) -> None:
         """Tell a finished result as if it had just been computed."""
@@ -121,8 +121,8 @@ class _Work:
     removal: Future[None] | None = None
     """Of its recording, once the task has ended."""
 
-    def __init__(self, wish: _Wish) -> None:
-        self.wish = wish
+    def __init__(self, spec: _WorkSpec) -> None:
+        self.spec = spec
         self.waiters: list[_Waiter] = []
         self._is_started = False
         self._progress: Progress | None = None
@@ -172,7 +172,7 @@ class _Work:
 class _Result:
     """A finished transcript and what it was computed for; ended_at is on the monotonic clock."""
 
-    wish: _Wish
+    spec: _WorkSpec
     transcript: Transcript
     ended_at: float
     held_bytes: int
@@ -183,7 +183,7 @@ class SharedWork:
 
     def __init__(
         self,
-        recognize: Recognize,
+        recognize: Transcribes,
         *,
         window_seconds: float,
         max_results: int = MAX_RESULTS,
@@ -222,15 +222,15 @@ class SharedWork:
         Cancelling the awaiting task cancels the work when nobody else waits for it.
         raises: whatever the work raises; EngineUnavailable when the server stops.
         """
-        wish = _Wish(owner, upload.sha256, options, on_delta is not None, on_partial is not None)
-        waiter = _Waiter(wish, on_started, on_progress, on_partial, on_delta)
+        spec = _WorkSpec(owner, upload.sha256, options, on_delta is not None, on_partial is not None)
+        waiter = _Waiter(spec, on_started, on_progress, on_partial, on_delta)
         retry: Retry | None = None
-        if (result := self._result_for(wish)) is not None:
+        if (result := self._result_for(spec)) is not None:
             retry = "finished"
-        elif (work := self._work_for(wish)) is not None:
+        elif (work := self._work_for(spec)) is not None:
             retry = "joined"
         else:
-            work = self._begin(wish, upload)
+            work = self._begin(spec, upload)
         if retry is not None:
             # Not waited for: the work that was found must not end before this request has joined it.
             upload.begin_delete()
@@ -256,15 +256,15 @@ class SharedWork:
 
     # ---- running work ----------------------------------------------------------------------------------------
 
-    def _work_for(self, wish: _Wish) -> _Work | None:
+    def _work_for(self, spec: _WorkSpec) -> _Work | None:
         if not self._window_seconds:
             return None
         # A work that is cancelled is without waiters until its task has ended.
         usable = (work for work in self._running if work.waiters and not work.task.done())
-        return next((work for work in usable if wish.is_met_by_work_for(work.wish)), None)
+        return next((work for work in usable if spec.is_met_by_work_for(work.spec)), None)
 
-    def _begin(self, wish: _Wish, upload: Upload) -> _Work:
-        work = _Work(wish)
+    def _begin(self, spec: _WorkSpec, upload: Upload) -> _Work:
+        work = _Work(spec)
         own = _taken_over(upload)
 
         def on_end(task: asyncio.Task[Transcript]) -> None:
@@ -282,15 +282,15 @@ class SharedWork:
     async def _run(self, work: _Work, upload: Upload) -> Transcript:
         transcript = await self._recognize(
             upload.path,
-            work.wish.options,
-            owner=work.wish.owner,
+            work.spec.options,
+            owner=work.spec.owner,
             on_started=work.on_started,
             on_progress=work.on_progress,
             # Only what was asked for: deltas bind the engine to text that it might have taken back otherwise.
-            on_partial=work.on_partial if work.wish.has_partials else None,
-            on_delta=work.on_delta if work.wish.has_deltas else None,
+            on_partial=work.on_partial if work.spec.has_segments else None,
+            on_delta=work.on_delta if work.spec.has_deltas else None,
         )
-        self._remember(work.wish, transcript)
+        self._remember(work.spec, transcript)
         return transcript
 
     async def _wait(self, work: _Work, waiter: _Waiter) -> Transcript:
@@ -310,15 +310,15 @@ class SharedWork:
 
     # ---- finished results ------------------------------------------------------------------------------------
 
-    def _result_for(self, wish: _Wish) -> _Result | None:
+    def _result_for(self, spec: _WorkSpec) -> _Result | None:
         self._forget_old()
-        fitting = (result for result in reversed(self._results) if wish.is_met_by_result_of(result.wish))
+        fitting = (result for result in reversed(self._results) if spec.is_met_by_result_of(result.spec))
         return next(fitting, None)
 
-    def _remember(self, wish: _Wish, transcript: Transcript) -> None:
+    def _remember(self, spec: _WorkSpec, transcript: Transcript) -> None:
         if not self._window_seconds:
             return
-        result = _Result(wish, transcript, self._monotonic(), held_bytes(transcript))
+        result = _Result(spec, transcript, self._monotonic(), held_bytes(transcript))
         self._results.append(result)
         self._held_bytes += result.held_bytes
         while len(self._results) > self._max_results or self._held_bytes > self._max_result_bytes:

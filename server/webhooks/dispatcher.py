@@ -18,7 +18,7 @@ from scribewire.server.jobs.callback import Delivery
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.metrics import Metrics
-from scribewire.server.webhooks.sender import AttemptResult, Telling
+from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 
 CONCURRENT_ATTEMPTS = 8
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0)
@@ -31,13 +31,13 @@ _PAUSE_SECONDS = 1.0
 logger = logging.getLogger("scribewire.webhooks")
 
 
-class CallbackTeller:
+class WebhookDispatcher:
     """Takes what is due from the store and tells it; lives on one event loop."""
 
     def __init__(
         self,
         store: JobStore,
-        telling: Telling,
+        sender: WebhookSender,
         metrics: Metrics,
         *,
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
@@ -45,7 +45,7 @@ class CallbackTeller:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._store = store
-        self._telling = telling
+        self._sender = sender
         self._metrics = metrics
         self._retry_seconds = retry_seconds
         self._slots = asyncio.Semaphore(concurrent_attempts)
@@ -62,7 +62,7 @@ class CallbackTeller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._telling.close()
+        await self._sender.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="webhooks")
@@ -86,7 +86,7 @@ class CallbackTeller:
     async def _tell(self, delivery: Delivery) -> None:
         try:
             began = time.monotonic()
-            result = await self._telling.attempt(delivery)
+            result = await self._sender.attempt(delivery)
             retry_seconds = self._pause(delivery, result)
             self._note(delivery, result, retry_seconds, time.monotonic() - began)
             # If the store cannot take it now, the attempt is made again: better twice than never.

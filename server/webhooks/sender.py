@@ -46,7 +46,7 @@ async def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
 
-class Telling:
+class WebhookSender:
     """Makes attempts; lives on one event loop."""
 
     def __init__(

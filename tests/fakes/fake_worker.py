@@ -14,7 +14,7 @@ recording is answered with its size and SHA-256, so that a test can see that it 
 
     stderr: text        write to standard error           loading_seconds: n   say for so long that a model is loaded
     delay_seconds: n    work for so long, open to Cancel
-    partials: [texts]   one segment each, as Partial too  partial_delay_seconds: n between two of them
+    partials: [texts]   one segment each, sent at once too  partial_delay_seconds: n between two of them
     deltas: [texts]     as TextDelta where wanted         delta_delay_seconds: n   before every one but the first
     gate: path          work until this file is there, open to Cancel
     exit: n             leave with os._exit(n)            abort: true          abort() as a failing C++ library does
@@ -69,9 +69,9 @@ from scribewire.engine.protocol.messages import (
     FromWorker,
     Heartbeat,
     LoadFailed,
-    Partial,
     Progress,
     Ready,
+    SegmentDone,
     Shutdown,
     Started,
     TextDelta,
@@ -245,8 +245,8 @@ class _FakeWorker:
         language = script.get("language", forced or LANGUAGES[0])
         answer = _Answer(script, request, language)
         for segment in answer.partials():
-            if request.wants_partials:
-                self.send(Partial(request.request_id, segment))
+            if request.wants_segments:
+                self.send(SegmentDone(request.request_id, segment))
             self.send(Progress(request.request_id, segment.end_seconds, answer.duration_seconds))
             self._tokens_done += 1
             _work(float(script.get("partial_delay_seconds", 0)), cancelled)

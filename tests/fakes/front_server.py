@@ -27,7 +27,7 @@ from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
     if settings.model == "fake":
-        sys.exit(serve(settings, engine_module=FAKE_WORKER_MODULE, decoder=PassThrough()))
+        sys.exit(serve(settings, engine_module=FAKE_WORKER_MODULE, transcoder=PassThrough()))
     sys.exit(serve(settings))
 """
 

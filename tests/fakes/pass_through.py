@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scribewire.engine.protocol.messages import AudioSource
-from scribewire.server.transcode.pool import DecodedRecording
+from scribewire.server.transcode.pool import TranscodedRecording
 
 
 class PassThrough:
@@ -17,6 +17,6 @@ class PassThrough:
     async def stop(self) -> None:
         """Nothing to stop."""
 
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
+    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         """The upload itself."""
-        return DecodedRecording(AudioSource(str(upload_path)))
+        return TranscodedRecording(AudioSource(str(upload_path)))

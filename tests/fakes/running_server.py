@@ -13,12 +13,12 @@ import httpx
 
 from scribewire.server.access.keys import KeyStore
 from scribewire.server.app import create_app
-from scribewire.server.context import Parts
+from scribewire.server.context import ServerContext
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.serve import DrainingServer, bind, uvicorn_config
 from scribewire.server.settings.fields import Settings
 from scribewire.server.speakers.child import Speakers
-from scribewire.server.transcode.pool import Decoder
+from scribewire.server.transcode.pool import Transcoder
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
@@ -44,7 +44,7 @@ class RunningServer:
         *,
         wait_ready: bool = True,
         engine_module: str = FAKE_WORKER_MODULE,
-        decoder: Decoder | None = None,
+        transcoder: Transcoder | None = None,
         speaker_module: str = STAND_IN_MODULE,
         **settings: Any,
     ) -> None:
@@ -56,11 +56,13 @@ class RunningServer:
         self._listener = bind("127.0.0.1", 0)
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        if decoder is None and engine_module == FAKE_WORKER_MODULE:
-            decoder = PassThrough()
+        if transcoder is None and engine_module == FAKE_WORKER_MODULE:
+            transcoder = PassThrough()
         self.speakers = Speakers.from_settings(self.settings, module=speaker_module)
-        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder, speakers=self.speakers)
-        self.parts: Parts = app.state.parts
+        app = create_app(
+            self.settings, self.engine, self.key_store, transcoder=transcoder, speakers=self.speakers
+        )
+        self.parts: ServerContext = app.state.parts
         config = uvicorn_config(app, self.settings)
         self._server = DrainingServer(config, self.engine, app.state.parts.stopping)
         self._thread = threading.Thread(

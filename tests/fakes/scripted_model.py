@@ -19,7 +19,7 @@ import numpy as np
 
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.protocol.config import EngineConfig, ModelInfo
-from scribewire.engine.recording.output import recognition_marks
+from scribewire.engine.recording.output import asr_special_tokens
 from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.resident.model import ResidentModel
 from scribewire.engine.text.tokenizer import ASR_TEXT, IM_END, Tokenizer
@@ -43,7 +43,7 @@ class ScriptedModel(ResidentModel):
         self.device = mx.Device(mx.cpu)
         mx.set_default_device(self.device)
         self.tokenizer = Tokenizer.from_folder(folder)
-        self.marks = recognition_marks(self.tokenizer)
+        self.marks = asr_special_tokens(self.tokenizer)
         self.host_products = HostProducts(self.device)
         self.network: Any = _Network(self._answer_to(script), step_seconds)
         self.info = ModelInfo(

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         Settings(**{**json.loads(settings), "data": Path(data)}),
         engine_module=engine_module,
         # The fake engine is sent scripts, which no decoder reads; one that only counts is sent recordings.
-        decoder=PassThrough() if engine_module == FAKE_WORKER_MODULE else None,
+        transcoder=PassThrough() if engine_module == FAKE_WORKER_MODULE else None,
     )
 
 

@@ -25,7 +25,7 @@ from pyannote.core import Annotation, Segment
 from scribewire.engine.protocol.speakers import DiarizationConfig
 from scribewire.engine.speakers import child
 from scribewire.engine.speakers.child import OnStep, PipelineUnavailable
-from scribewire.engine.speakers.labels import Found
+from scribewire.engine.speakers.labels import PipelineOutput
 
 RATE = 16_000
 WINDOW = 1_600
@@ -55,7 +55,9 @@ class StandIn:
 
     device = "cpu"
 
-    def find(self, samples_path: str, *, on_step: OnStep, num_speakers: int | None, **_: Any) -> Found:
+    def find(
+        self, samples_path: str, *, on_step: OnStep, num_speakers: int | None, **_: Any
+    ) -> PipelineOutput:
         """What the script says, or who hums."""
         data = Path(samples_path).read_bytes()
         on_step("segmentation", 0.5)
@@ -64,7 +66,7 @@ class StandIn:
         return hummed(np.frombuffer(data, "<f4"))
 
 
-def scripted(script: dict[str, Any], on_step: OnStep) -> Found:
+def scripted(script: dict[str, Any], on_step: OnStep) -> PipelineOutput:
     """An annotation as a script has it."""
     match script.get("speakers"):
         case "dies":
@@ -81,16 +83,16 @@ def scripted(script: dict[str, Any], on_step: OnStep) -> Found:
     if "voice" in script:
         annotation = Annotation(uri="reference")
         annotation[Segment(0.0, 2.0), "t"] = "SPEAKER_00"
-        return Found(annotation, embeddings=np.array([script["voice"]], dtype=np.float32))
+        return PipelineOutput(annotation, embeddings=np.array([script["voice"]], dtype=np.float32))
     annotation = Annotation(uri="recording")
     for track, (start, end, label) in enumerate(script.get("turns", [])):
         annotation[Segment(start, end), track] = label
     voices = script.get("voices")
     embeddings = None if voices is None else np.array([voices[label] for label in annotation.labels()])
-    return Found(annotation, embeddings=embeddings)
+    return PipelineOutput(annotation, embeddings=embeddings)
 
 
-def hummed(samples: np.ndarray) -> Found:
+def hummed(samples: np.ndarray) -> PipelineOutput:
     """Each pitch is a speaker, whose voice is the pitch."""
     annotation = Annotation(uri="recording")
     for index in range(len(samples) // WINDOW):
@@ -102,4 +104,6 @@ def hummed(samples: np.ndarray) -> Found:
         annotation[Segment(index * WINDOW / RATE, (index + 1) * WINDOW / RATE), index] = f"{pitch:05}"
     annotation = annotation.support()
     voices = [[float(pitch == int(label)) for pitch in PITCHES] for label in annotation.labels()]
-    return Found(annotation, exclusive=annotation, embeddings=np.array(voices).reshape(-1, len(PITCHES)))
+    return PipelineOutput(
+        annotation, exclusive=annotation, embeddings=np.array(voices).reshape(-1, len(PITCHES))
+    )

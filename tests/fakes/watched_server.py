@@ -12,7 +12,7 @@ from scribewire.engine.protocol.messages import Failed, FromWorker, Started
 from scribewire.server.app import create_app
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.serve import uvicorn_config
-from scribewire.server.transcode.pool import Decoder
+from scribewire.server.transcode.pool import Transcoder
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.running_server import RunningServer
@@ -46,10 +46,10 @@ class WatchedEngine(EngineClient):
 class WatchedServer(RunningServer):
     """A running server over a watched engine."""
 
-    def __init__(self, data: Path, *, decoder: Decoder | None = None, **settings: Any) -> None:
+    def __init__(self, data: Path, *, transcoder: Transcoder | None = None, **settings: Any) -> None:
         super().__init__(data, **settings)
         self.engine: WatchedEngine = WatchedEngine.from_settings(self.settings, module=FAKE_WORKER_MODULE)
-        app = create_app(self.settings, self.engine, self.key_store, decoder=decoder or PassThrough())
+        app = create_app(self.settings, self.engine, self.key_store, transcoder=transcoder or PassThrough())
         self._server = uvicorn.Server(uvicorn_config(app, self.settings))
 
     def is_clean(self) -> bool:

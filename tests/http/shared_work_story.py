@@ -23,7 +23,7 @@ def transcript(text: str = "Hello there.", *, logprobs: bool = False) -> Transcr
     return Transcript(text, "English", ("English",), 1.0, (segment,), "fake")
 
 
-class Recognizer:
+class TranscriptionService:
     """Stands where the engine is: work begins, speaks and ends when the test says so."""
 
     def __init__(self) -> None:
@@ -67,9 +67,9 @@ class Story:
     def __init__(self, folder: Path, *, window_seconds: float = 600.0, **bounds: int) -> None:
         self.now = 1000.0
         self.folder = folder
-        self.recognizer = Recognizer()
+        self.service = TranscriptionService()
         self.shared = SharedWork(
-            self.recognizer, window_seconds=window_seconds, monotonic=lambda: self.now, **bounds
+            self.service, window_seconds=window_seconds, monotonic=lambda: self.now, **bounds
         )
 
     def upload(self, content: str = "a") -> Upload:
@@ -104,9 +104,9 @@ class Story:
 
     async def work(self, count: int = 1) -> Running:
         """The newest running work, once so many were begun."""
-        await wait_until_async(lambda: len(self.recognizer.begun) >= count)
-        assert len(self.recognizer.begun) == count
-        return self.recognizer.begun[-1]
+        await wait_until_async(lambda: len(self.service.begun) >= count)
+        assert len(self.service.begun) == count
+        return self.service.begun[-1]
 
     def files(self) -> list[Path]:
         return [path for path in self.folder.rglob("*") if path.is_file()]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from scribewire.server.jobs.callback import Delivery
-from scribewire.server.webhooks.sender import AttemptResult, Telling
+from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 from scribewire.server.webhooks.signing import WebhookSecret
 from scribewire.server.webhooks.targets import AllowedTargets
 from tests.fakes.receiver import Receiver
@@ -36,13 +36,13 @@ def attempt(
         return addresses
 
     async def story() -> AttemptResult:
-        telling = Telling(
+        sender = WebhookSender(
             AllowedTargets(allowed), WebhookSecret(folder), resolve=resolve, attempt_seconds=attempt_seconds
         )
         try:
-            return await telling.attempt(Delivery("job_1", "ann", "msg_1", url, "{}", 1))
+            return await sender.attempt(Delivery("job_1", "ann", "msg_1", url, "{}", 1))
         finally:
-            await telling.close()
+            await sender.close()
 
     return run(story())
 
@@ -136,9 +136,9 @@ def test_answer_is_not_read(tmp_path: Path):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             serving = asyncio.create_task(asyncio.to_thread(endless(listener)))
-            telling = Telling(AllowedTargets([url]), WebhookSecret(tmp_path))
-            result = await telling.attempt(Delivery("job_1", "ann", "msg_1", url, "{}", 1))
-            await telling.close()
+            sender = WebhookSender(AllowedTargets([url]), WebhookSecret(tmp_path))
+            result = await sender.attempt(Delivery("job_1", "ann", "msg_1", url, "{}", 1))
+            await sender.close()
             await serving
             return result
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.transcode.pool import DecodedRecording
+from scribewire.server.transcode.pool import TranscodedRecording
 from scribewire.server.transcription.sharing import RETRY_HEADER
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.running_server import assert_openai_error, script
@@ -24,14 +24,14 @@ LONG = script(text="late", delay_seconds=600)
 BOTH_WAYS = pytest.mark.parametrize("stream", ["false", "true"], ids=["plain", "stream"])
 
 
-class StuckDecoder(PassThrough):
+class StuckTranscoder(PassThrough):
     """Never gets round to a recording, as one that waits for a free child."""
 
     def __init__(self) -> None:
         self.waiting = 0
         self.given_up = 0
 
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
+    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         self.waiting += 1
         try:
             await asyncio.Event().wait()
@@ -90,12 +90,12 @@ def test_client_that_leaves_its_stream_half_way_stops_its_work(watched: WatchedS
 
 @BOTH_WAYS
 def test_client_that_leaves_while_queued_is_never_begun(tmp_path: Path, stream: str):
-    decoder = StuckDecoder()
-    with WatchedServer(tmp_path, decoder=decoder) as running:
+    transcoder = StuckTranscoder()
+    with WatchedServer(tmp_path, transcoder=transcoder) as running:
         connection = send(running, LONG, stream=stream)
-        wait_until(lambda: decoder.waiting == 1)
+        wait_until(lambda: transcoder.waiting == 1)
         connection.close()
-        wait_until(lambda: decoder.given_up == 1)
+        wait_until(lambda: transcoder.given_up == 1)
         wait_until(running.is_clean)
         assert running.engine.started_count() == 0
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.access.limits import KeyLimits, Place
+from scribewire.server.access.limits import KeyLimits, Lease
 from scribewire.server.http.errors import ApiError
 from scribewire.server.http.listening import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connection_cap
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
@@ -82,7 +82,7 @@ def test_racing_threads_get_exactly_as_many_places_as_there_are():
     limits = KeyLimits(queued_recordings=7)
     start = threading.Barrier(16)
 
-    def try_often() -> list[Place]:
+    def try_often() -> list[Lease]:
         start.wait(PATIENCE_SECONDS)
         places = []
         for _ in range(50):

@@ -17,7 +17,7 @@ from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from scribewire.server.transcription.sharing import Retry, SharedWork, held_bytes
 from tests.fakes.waiting import PATIENCE_SECONDS, let_others_run, run, wait_until_async
-from tests.http.shared_work_story import PLAIN, Recognizer, Story, transcript
+from tests.http.shared_work_story import PLAIN, Story, TranscriptionService, transcript
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_twins_share_one_work_and_its_transcript(tell):
         work.end.set_result(transcript())
         assert (await first) is (await second)
         assert retries == ["joined"]
-        assert len(stage.recognizer.begun) == 1
+        assert len(stage.service.begun) == 1
 
     tell(story)
 
@@ -63,7 +63,7 @@ def test_retry_after_the_end_takes_the_result(tell):
         stage.now += 599
         assert (await stage.ask(retries=retries)).text == "Hello there."
         assert retries == ["finished"]
-        assert len(stage.recognizer.begun) == 1
+        assert len(stage.service.begun) == 1
 
     tell(story)
 
@@ -116,7 +116,7 @@ def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
         assert (await stage.ask()).text == "mine"
         assert (await stage.ask(**other)).text == "other"
         assert retries == []
-        assert len(stage.recognizer.begun) == 2
+        assert len(stage.service.begun) == 2
 
     tell(story)
 
@@ -164,7 +164,7 @@ def test_window_of_zero_shares_nothing(tell):
     async def story(stage: Story):
         first, second = stage.ask(), stage.ask()
         await stage.work(2)
-        for running in stage.recognizer.begun:
+        for running in stage.service.begun:
             running.end.set_result(transcript())
         await first
         await second
@@ -249,7 +249,7 @@ def test_work_cancelled_before_its_first_step_leaves_no_file(tell):
         await stage.shared.stop()
         with pytest.raises(EngineUnavailable):
             await asked
-        assert stage.recognizer.begun == []
+        assert stage.service.begun == []
         assert stage.files() == []
 
     tell(story)
@@ -307,7 +307,7 @@ def test_finished_result_streams_at_once_and_silence_streams_nothing(tell):
     async def story(stage: Story):
         for content, text in (("a", "Hello."), ("b", "")):
             first = stage.ask(content)
-            (await stage.work(len(stage.recognizer.begun) + 1)).end.set_result(transcript(text))
+            (await stage.work(len(stage.service.begun) + 1)).end.set_result(transcript(text))
             await first
         deltas: list[str] = []
         segments: list[Segment] = []
@@ -395,15 +395,15 @@ def _reachable_bytes(value: object) -> int:
 
 def test_results_are_forgotten_in_time_without_another_request(tmp_path: Path):
     async def story():
-        recognizer = Recognizer()
+        service = TranscriptionService()
         stage = Story(tmp_path)
-        shared = SharedWork(recognizer, window_seconds=0.05)
+        shared = SharedWork(service, window_seconds=0.05)
         asked = asyncio.create_task(shared.transcribe(stage.upload(), PLAIN, owner="ann"))
-        await wait_until_async(lambda: recognizer.begun)
+        await wait_until_async(lambda: service.begun)
         result = transcript("private words")
-        recognizer.begun[0].end.set_result(result)
+        service.begun[0].end.set_result(result)
         await asked
-        recognizer.begun.clear()
+        service.begun.clear()
         del asked
         await wait_until_async(lambda: sys.getrefcount(result) <= baseline)
 

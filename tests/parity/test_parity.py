@@ -19,7 +19,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scribewire.engine.audio.mel import log_mel
-from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.batching.step import generate
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
@@ -107,7 +107,7 @@ class Loaded:
             Sequence(random_model.prompt_ids(audio.shape[0]), audio, token_budget=64)
             for audio in (self.encoded(name) for name in clip_names)
         ]
-        for _ in generate(self.model, sequences, Marks(end_ids=end_ids)):
+        for _ in generate(self.model, sequences, SpecialTokens(end_ids=end_ids)):
             pass
         return sequences
 
@@ -240,7 +240,7 @@ def scored() -> dict[tuple[str, str], Array]:
 def test_greedy_ids_of_a_clip_alone_are_identical(loaded: dict[str, Loaded], sizes: str, clip: str) -> None:
     [sequence] = loaded[sizes].generate([clip])
     expect_greedy(sequence.tokens, sizes, clip)
-    assert sequence.ending is Ending.BUDGET
+    assert sequence.ending is FinishReason.BUDGET
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_greedy_ids_stay_identical_while_clips_leave_the_batch(loaded: dict[str,
     for name, sequence in zip(names, loaded[TRUE_WINDOWS.name].generate(names, ends), strict=True):
         stop = next((step for step, token in enumerate(paths[name]) if token in ends), 64)
         assert sequence.tokens == paths[name][:stop], name
-        assert sequence.ending is (Ending.BUDGET if stop == 64 else Ending.END_MARK)
+        assert sequence.ending is (FinishReason.BUDGET if stop == 64 else FinishReason.END_TOKEN)
         lengths.add(stop)
     assert len(lengths) >= 3
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from scribewire.server.transcode.pool import DecodePool
+from scribewire.server.transcode.pool import TranscodePool
 from tests.fakes.media import riff
 
 SHORT = riff(bytes(32_000))
@@ -15,8 +15,8 @@ RATE = 16_000
 
 
 @contextlib.asynccontextmanager
-async def pool_of(**options: Any) -> AsyncIterator[DecodePool]:
-    pool = DecodePool(**{"processes": 1, **options})
+async def pool_of(**options: Any) -> AsyncIterator[TranscodePool]:
+    pool = TranscodePool(**{"processes": 1, **options})
     await pool.start()
     try:
         yield pool

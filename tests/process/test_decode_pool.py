@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.protocol.errors import AudioTooLong, EngineUnavailable
 from tests.fakes.media import LIMITS, riff, tones
 from tests.fakes.waiting import run, wait_until_async
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.process
 def test_recording_comes_as_private_samples_that_go_when_it_is_closed(tmp_path: Path) -> None:
     recording = riff(np.int16(tones(2.0, 44_100) * 32_767).tobytes(), rate_hz=44_100)
     path = upload(tmp_path, recording)
-    expected = decode_audio(recording, limits=LIMITS).samples
+    expected = transcode_audio(recording, limits=LIMITS).samples
 
     async def work() -> None:
         async with pool_of() as pool:
-            decoded = await pool.decode(path, is_interactive=True)
+            decoded = await pool.transcode(path, is_interactive=True)
             assert (decoded.source.kind, decoded.source.is_growing) == ("pcm_float32", False)
             assert decoded.source.expected_seconds == pytest.approx(2.0, abs=0.01)
             assert decoded.ended is None
@@ -54,7 +54,7 @@ def test_one_child_serves_one_recording_after_another(tmp_path: Path) -> None:
             await wait_until_async(lambda: pool.process_ids)
             first = pool.process_ids
             for _ in range(5):
-                (await pool.decode(path, is_interactive=True)).close()
+                (await pool.transcode(path, is_interactive=True)).close()
             assert pool.process_ids == first
 
     run(work())
@@ -67,7 +67,7 @@ def test_child_that_has_served_its_time_is_replaced(tmp_path: Path) -> None:
         async with pool_of(recordings_per_process=2) as pool:
             seen = set()
             for _ in range(5):
-                (await pool.decode(path, is_interactive=True)).close()
+                (await pool.transcode(path, is_interactive=True)).close()
                 seen.update(pool.process_ids)
             assert len(seen) == 3
 
@@ -79,7 +79,9 @@ def test_recordings_beyond_the_children_wait_their_turn(tmp_path: Path) -> None:
 
     async def work() -> None:
         async with pool_of(processes=2) as pool:
-            for decoded in await asyncio.gather(*(pool.decode(path, is_interactive=True) for path in paths)):
+            for decoded in await asyncio.gather(
+                *(pool.transcode(path, is_interactive=True) for path in paths)
+            ):
                 decoded.close()
             assert len(pool.process_ids) == 2
 
@@ -92,13 +94,13 @@ def test_what_a_client_waits_for_goes_first_and_jobs_leave_a_child_free(
     async def work() -> None:
         async with pool_of(processes=2, begins_after_seconds=1) as pool:
             await wait_until_async(lambda: len(pool.process_ids) == 2)
-            job = await pool.decode(upload(tmp_path, long_recording, "job"), is_interactive=False)
+            job = await pool.transcode(upload(tmp_path, long_recording, "job"), is_interactive=False)
             waiting_job = asyncio.create_task(
-                pool.decode(upload(tmp_path, SHORT, "job 2"), is_interactive=False)
+                pool.transcode(upload(tmp_path, SHORT, "job 2"), is_interactive=False)
             )
             for number in range(3):
                 path = upload(tmp_path, SHORT, f"request {number}")
-                (await pool.decode(path, is_interactive=True)).close()
+                (await pool.transcode(path, is_interactive=True)).close()
             assert not waiting_job.done()
             job.close()
             (await waiting_job).close()
@@ -112,7 +114,7 @@ def test_bad_recording_has_its_own_error_and_leaves_nothing(tmp_path: Path) -> N
     async def work() -> None:
         async with pool_of(audio_limits=type(LIMITS)(max_duration_seconds=60)) as pool:
             with pytest.raises(AudioTooLong):
-                await pool.decode(path, is_interactive=True)
+                await pool.transcode(path, is_interactive=True)
             assert samples_beside(path) == []
 
     run(work())
@@ -126,7 +128,7 @@ def test_long_recording_is_handed_over_while_its_child_goes_on(tmp_path: Path, h
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=40) as pool:
-            decoded = await pool.decode(path, is_interactive=True)
+            decoded = await pool.transcode(path, is_interactive=True)
             assert decoded.source.is_growing
             assert decoded.source.expected_seconds == pytest.approx(3600, rel=0.05)
             early = Path(decoded.source.path).stat().st_size
@@ -149,11 +151,11 @@ def test_closing_a_growing_recording_frees_its_child_within_a_second(
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1) as pool:
-            decoded = await pool.decode(path, is_interactive=True)
+            decoded = await pool.transcode(path, is_interactive=True)
             children = pool.process_ids
             decoded.close()
             assert samples_beside(path) == []
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
             assert decoded.ended is not None
             assert (await decoded.ended).failure is not None
             assert pool.process_ids == children
@@ -171,13 +173,13 @@ def test_cancelled_caller_frees_the_child_and_leaves_nothing(tmp_path: Path, lon
         async with pool_of(begins_after_seconds=1e6) as pool:
             await wait_until_async(lambda: pool.process_ids)
             children = pool.process_ids
-            leaving = asyncio.create_task(pool.decode(path, is_interactive=True))
+            leaving = asyncio.create_task(pool.transcode(path, is_interactive=True))
             await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaving
             assert samples_beside(path) == []
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
             assert pool.process_ids == children
 
     run(work())
@@ -190,11 +192,11 @@ def test_child_that_does_not_hear_of_the_cancellation_is_killed(tmp_path: Path, 
         async with pool_of(begins_after_seconds=1e6) as pool:
             await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
-            leaving = asyncio.create_task(pool.decode(path, is_interactive=True))
+            leaving = asyncio.create_task(pool.transcode(path, is_interactive=True))
             await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             os.kill(child, signal.SIGSTOP)
             leaving.cancel()
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
             assert not psutil.pid_exists(child)
 
     run(work())
@@ -205,15 +207,15 @@ def test_cancelled_caller_leaves_the_queue(tmp_path: Path, long_recording: Path)
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1) as pool:
-            decoded = await pool.decode(path, is_interactive=True)
-            leaving = asyncio.create_task(pool.decode(short, is_interactive=True))
+            decoded = await pool.transcode(path, is_interactive=True)
+            leaving = asyncio.create_task(pool.transcode(short, is_interactive=True))
             await wait_until_async(lambda: samples_beside(short))
             leaving.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaving
             assert samples_beside(short) == []
             decoded.close()
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
 
     run(work())
 
@@ -226,8 +228,8 @@ def test_stopping_ends_what_waits_and_what_is_in_hand(tmp_path: Path, long_recor
             await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             works = [
-                asyncio.create_task(pool.decode(path, is_interactive=True)),
-                asyncio.create_task(pool.decode(short, is_interactive=True)),
+                asyncio.create_task(pool.transcode(path, is_interactive=True)),
+                asyncio.create_task(pool.transcode(short, is_interactive=True)),
             ]
             await wait_until_async(lambda: samples_beside(path) and samples_beside(short))
             await pool.stop()
@@ -235,6 +237,6 @@ def test_stopping_ends_what_waits_and_what_is_in_hand(tmp_path: Path, long_recor
                 assert isinstance(ended, EngineUnavailable)
             assert not psutil.pid_exists(child)
             with pytest.raises(EngineUnavailable):
-                await pool.decode(short, is_interactive=True)
+                await pool.transcode(short, is_interactive=True)
 
     run(work())

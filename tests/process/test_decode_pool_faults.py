@@ -32,9 +32,9 @@ def test_killed_child_ends_its_recording_only_and_is_replaced(
         async with pool_of(begins_after_seconds=1e6) as pool:
             await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
-            failing = asyncio.create_task(pool.decode(path, is_interactive=True))
+            failing = asyncio.create_task(pool.transcode(path, is_interactive=True))
             await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
-            waiting = asyncio.create_task(pool.decode(short, is_interactive=True))
+            waiting = asyncio.create_task(pool.transcode(short, is_interactive=True))
             os.kill(child, how)
             with pytest.raises(AudioUndecodable, match="within the limits"):
                 await failing
@@ -52,7 +52,7 @@ def test_death_after_the_recording_has_begun_is_told_to_who_reads_it(
 
     async def work() -> None:
         async with pool_of(begins_after_seconds=1) as pool:
-            decoded = await pool.decode(path, is_interactive=True)
+            decoded = await pool.transcode(path, is_interactive=True)
             os.kill(pool.process_ids[0], signal.SIGKILL)
             assert decoded.ended is not None
             assert isinstance((await decoded.ended).failure, AudioUndecodable)
@@ -69,12 +69,12 @@ def test_child_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path, long_r
         async with pool_of(timeout_seconds=2, begins_after_seconds=1e6) as pool:
             await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
-            failing = asyncio.create_task(pool.decode(path, is_interactive=True))
+            failing = asyncio.create_task(pool.transcode(path, is_interactive=True))
             await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
             os.kill(child, signal.SIGSTOP)
             with pytest.raises(AudioUndecodable):
                 await failing
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
             assert not psutil.pid_exists(child)
 
     run(work())
@@ -88,7 +88,7 @@ def test_recording_that_takes_too_much_processor_time_is_undecodable(
     async def work() -> None:
         async with pool_of(timeout_seconds=1, begins_after_seconds=1e6) as pool:
             with pytest.raises(AudioUndecodable):
-                await pool.decode(path, is_interactive=True)
+                await pool.transcode(path, is_interactive=True)
 
     run(work())
 
@@ -99,10 +99,10 @@ def test_idle_child_that_hangs_costs_no_recording(tmp_path: Path, monkeypatch: p
 
     async def work() -> None:
         async with pool_of() as pool:
-            (await pool.decode(path, is_interactive=True)).close()
+            (await pool.transcode(path, is_interactive=True)).close()
             child = pool.process_ids[0]
             os.kill(child, signal.SIGSTOP)
-            (await pool.decode(path, is_interactive=False)).close()
+            (await pool.transcode(path, is_interactive=False)).close()
             assert not psutil.pid_exists(child)
 
     run(work())
@@ -115,7 +115,7 @@ def test_idle_child_that_dies_costs_no_recording(tmp_path: Path) -> None:
         async with pool_of() as pool:
             for _ in range(3):
                 await wait_until_async(lambda: pool.process_ids)
-                (await pool.decode(path, is_interactive=True)).close()
+                (await pool.transcode(path, is_interactive=True)).close()
                 child = psutil.Process(pool.process_ids[0])
                 child.kill()
                 wait_for_death(child)
@@ -139,8 +139,8 @@ def wait_for_death(child: psutil.Process) -> None:
         lying_child.LIE % (7, 16_000, "false"),
         "\x80\x04not a message\n",
         "a" * 200_000,
-        '{"type": "DecodeTaken", "task_id": 1}\n',
-        '{"type": "DecodeFailed", "task_id": 1, "code": "engine_fault", "message": "", "parameter": null, '
+        '{"type": "TranscodeTaken", "task_id": 1}\n',
+        '{"type": "TranscodeFailed", "task_id": 1, "code": "engine_fault", "message": "", "parameter": null, '
         '"detail": "", "is_last": true}\n',
     ],
     ids=[
@@ -161,7 +161,7 @@ def test_child_that_lies_is_believed_nothing_and_killed(tmp_path: Path, answer: 
             await wait_until_async(lambda: pool.process_ids)
             child = pool.process_ids[0]
             with pytest.raises(AudioUndecodable):
-                await pool.decode(path, is_interactive=True)
+                await pool.transcode(path, is_interactive=True)
             await wait_until_async(lambda: not psutil.pid_exists(child))
 
     run(work())
@@ -173,7 +173,7 @@ def test_recording_that_no_child_takes_up_is_not_offered_for_ever(tmp_path: Path
     async def work() -> None:
         async with pool_of(module=lying_child.__name__) as pool:
             with pytest.raises(EngineUnavailable, match="cannot be decoded now"):
-                await pool.decode(path, is_interactive=True)
+                await pool.transcode(path, is_interactive=True)
             assert samples_beside(path) == []
 
     run(work())
@@ -185,7 +185,7 @@ def test_who_waits_is_told_when_no_child_can_be_started(tmp_path: Path) -> None:
     async def work() -> None:
         async with pool_of(module="engine.no_such_module") as pool:
             with pytest.raises(EngineUnavailable, match="cannot be decoded now"):
-                await pool.decode(path, is_interactive=True)
+                await pool.transcode(path, is_interactive=True)
             assert samples_beside(path) == []
 
     run(work())

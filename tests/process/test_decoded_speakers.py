@@ -12,7 +12,7 @@ import pytest
 from scribewire.engine.protocol.speakers import DiarizationConfig, Diarized, SpeakerOptions
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.speakers.diarization import Diarization
-from scribewire.server.transcode.pool import DecodePool
+from scribewire.server.transcode.pool import TranscodePool
 from tests.fakes.media import riff
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.speaker_stand_in import MODULE
@@ -25,8 +25,8 @@ RATE = 16_000
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     # Recordings begin to be transcribed after two seconds, while the rest is decoded.
-    pool = DecodePool(processes=1, begins_after_seconds=2.0)
-    with RunningServer(tmp_path_factory.mktemp("data"), decoder=pool) as running:
+    pool = TranscodePool(processes=1, begins_after_seconds=2.0)
+    with RunningServer(tmp_path_factory.mktemp("data"), transcoder=pool) as running:
         yield running
         assert running.leftovers() == []
 
@@ -51,11 +51,11 @@ def test_the_pipeline_gets_every_sample_also_of_a_recording_that_is_still_decode
     (tmp_path / "upload").write_bytes(hummed((400, 30.0), (0, 1.0), (800, 29.0), (400, 1.5)))
 
     async def told() -> Diarized | None:
-        pool = DecodePool(processes=1, begins_after_seconds=2.0)
+        pool = TranscodePool(processes=1, begins_after_seconds=2.0)
         voices = Speakers(DiarizationConfig(), timeout_seconds=60, module=MODULE)
         await pool.start()
         try:
-            recording = await pool.decode(tmp_path / "upload", is_interactive=True)
+            recording = await pool.transcode(tmp_path / "upload", is_interactive=True)
             try:
                 return await Diarization(pool, voices).tell_apart(
                     recording, tmp_path, SpeakerOptions(), is_interactive=True

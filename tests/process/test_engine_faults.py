@@ -16,7 +16,7 @@ from scribewire.engine.protocol.errors import EngineCrashed, EngineUnavailable
 from scribewire.engine.protocol.messages import Transcribe
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.engine.client import EngineClient
-from scribewire.server.engine.inflight import Hands
+from scribewire.server.engine.inflight import InFlight
 from scribewire.server.engine.requests import EngineRequest
 from scribewire.server.engine.restarts import RestartPolicy
 from scribewire.server.engine.supervisor import EngineSupervisor
@@ -132,8 +132,8 @@ def test_request_that_is_cancelled_between_two_workers_is_not_handed_out_again(t
             with pytest.raises(asyncio.CancelledError):
                 await task
             await client.wait_ready()
-            assert client._hands.held_count == 0
-            assert client._hands.waiting == ()
+            assert client._in_flight.held_count == 0
+            assert client._in_flight.waiting == ()
 
     run(story())
 
@@ -166,7 +166,7 @@ def test_closed_admission_refuses_the_new_and_finishes_the_old(tmp_path: Path):
 # ---- poison --------------------------------------------------------------------------------------------------
 
 
-class NotedHands(Hands):
+class NotedHands(InFlight):
     """Notes of each request that is handed over how many deaths it has seen and how many are held with it."""
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ class NotedHands(Hands):
 def test_poison_runs_alone_the_third_time_and_fails_alone(tmp_path: Path):
     async def story() -> None:
         hands = NotedHands()
-        async with engine(hands=hands) as client:
+        async with engine(in_flight=hands) as client:
 
             async def submit(name: str, **keys: Any) -> Transcript:
                 source = recording(tmp_path, **keys)

@@ -162,7 +162,7 @@ def test_growing_audio_is_handed_out_again_whole(model: Path, tmp_path: Path, is
             task = asyncio.create_task(client.transcribe(growing, OPTIONS, owner="ann", audio_ended=ended))
             await wait_until_async(lambda: client.worker_deaths == 1)
             if not is_whole:
-                await wait_until_async(lambda: client._hands.held_count == 1)
+                await wait_until_async(lambda: client._in_flight.held_count == 1)
                 grow(ended)
             transcript = await task
             assert transcript.text == expected.text

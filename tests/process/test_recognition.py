@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.processes.launch import WORKER_MODULE
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineBusy, EngineCrashed
@@ -26,8 +26,8 @@ from scribewire.engine.protocol.transcript import Timings, Transcript
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.errors import ApiError
 from scribewire.server.speakers.child import Speakers
-from scribewire.server.transcode.pool import DecodedRecording, DecodePool
-from scribewire.server.transcription.service import Recognizer
+from scribewire.server.transcode.pool import TranscodedRecording, TranscodePool
+from scribewire.server.transcription.service import TranscriptionService
 from tests.fakes.media import LIMITS, encoded, riff, tones
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.tiny_model import write_tiny_model
@@ -98,21 +98,23 @@ class ListeningEngine:
 
 
 @contextlib.asynccontextmanager
-async def recognizer_of(**options: Any) -> AsyncIterator[tuple[Recognizer, ListeningEngine, DecodePool]]:
+async def recognizer_of(
+    **options: Any,
+) -> AsyncIterator[tuple[TranscriptionService, ListeningEngine, TranscodePool]]:
     async with pool_of(**options) as pool:
         engine = ListeningEngine()
-        yield Recognizer(engine.client, pool, no_speakers()), engine, pool
+        yield TranscriptionService(engine.client, pool, no_speakers()), engine, pool
 
 
 def test_whole_recording_reaches_the_engine_with_its_warnings_and_times(tmp_path: Path) -> None:
     whole = riff(np.int16(tones(10.0, RATE) * 32_767).tobytes())
     cut_off = whole[: len(whole) // 2]
     path = upload(tmp_path, cut_off)
-    expected = decode_audio(cut_off, limits=LIMITS)
+    expected = transcode_audio(cut_off, limits=LIMITS)
 
     async def work() -> None:
-        async with recognizer_of() as (recognizer, engine, _):
-            transcript = await recognizer.transcribe(path, TranscribeOptions(), owner="me")
+        async with recognizer_of() as (service, engine, _):
+            transcript = await service.transcribe(path, TranscribeOptions(), owner="me")
             assert transcript.text == hashlib.sha256(expected.samples.tobytes()).hexdigest()
             assert transcript.warnings == (*expected.warnings, "of the engine")
             assert transcript.timings.decode_audio_seconds > 0
@@ -127,8 +129,8 @@ def test_engine_begins_while_the_recording_is_decoded(tmp_path: Path, hour: Path
     path = upload(tmp_path, hour)
 
     async def work() -> None:
-        async with recognizer_of(begins_after_seconds=40) as (recognizer, engine, _):
-            working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
+        async with recognizer_of(begins_after_seconds=40) as (service, engine, _):
+            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
             await wait_until_async(lambda: engine.begun)
             source = engine.begun[0].audio
             assert source.is_growing
@@ -148,8 +150,8 @@ def test_recording_whose_child_dies_half_way_fails_with_that(tmp_path: Path, lon
     path = upload(tmp_path, long_recording)
 
     async def work() -> None:
-        async with recognizer_of(begins_after_seconds=1) as (recognizer, engine, pool):
-            working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
+        async with recognizer_of(begins_after_seconds=1) as (service, engine, pool):
+            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
             await wait_until_async(lambda: engine.begun)
             os.kill(pool.process_ids[0], signal.SIGKILL)
             with pytest.raises(AudioUndecodable, match="within the limits"):
@@ -163,8 +165,8 @@ def test_dead_engine_stops_the_decoding_too(tmp_path: Path, long_recording: Path
     path, short = upload(tmp_path, long_recording), upload(tmp_path, SHORT, "b")
 
     async def work() -> None:
-        async with recognizer_of(begins_after_seconds=1) as (recognizer, engine, pool):
-            working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
+        async with recognizer_of(begins_after_seconds=1) as (service, engine, pool):
+            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
             await wait_until_async(lambda: engine.begun)
             engine.client.on_death("it was killed")
             engine.client.on_state("ready")
@@ -173,7 +175,7 @@ def test_dead_engine_stops_the_decoding_too(tmp_path: Path, long_recording: Path
             with pytest.raises(EngineCrashed):
                 await working
             assert samples_beside(path) == []
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
 
     run(work())
 
@@ -184,15 +186,15 @@ def test_cancelled_request_cancels_the_decoding_and_the_engines_work(
     path, short = upload(tmp_path, long_recording), upload(tmp_path, SHORT, "b")
 
     async def work() -> None:
-        async with recognizer_of(begins_after_seconds=1) as (recognizer, engine, pool):
-            working = asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
+        async with recognizer_of(begins_after_seconds=1) as (service, engine, pool):
+            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
             await wait_until_async(lambda: engine.begun)
             working.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await working
             assert engine.messages[-1] == Cancel(engine.begun[0].request_id)
             assert samples_beside(path) == []
-            (await pool.decode(short, is_interactive=True)).close()
+            (await pool.transcode(short, is_interactive=True)).close()
 
     run(work())
 
@@ -201,14 +203,14 @@ def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recordin
     paths = [upload(tmp_path, long_recording, str(number)) for number in range(3)]
 
     async def work() -> None:
-        async with recognizer_of(begins_after_seconds=1e6) as (recognizer, _, _):
+        async with recognizer_of(begins_after_seconds=1e6) as (service, _, _):
             works = [
-                asyncio.create_task(recognizer.transcribe(path, TranscribeOptions(), owner="me"))
+                asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
                 for path in paths[:2]
             ]
             await wait_until_async(lambda: all(samples_beside(path) for path in paths[:2]))
             with pytest.raises(EngineBusy):
-                await recognizer.transcribe(paths[2], TranscribeOptions(), owner="me")
+                await service.transcribe(paths[2], TranscribeOptions(), owner="me")
             assert samples_beside(paths[2]) == []
             for one in works:
                 one.cancel()
@@ -220,15 +222,15 @@ def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recordin
 class NoRoom:
     """A decoder on a disk that fills up once the recording has begun."""
 
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
+    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         raise ApiError(507, "disk_full", "No room.", should_retry=False)
 
 
 def test_lack_of_room_is_told_as_such(tmp_path: Path) -> None:
     async def work() -> None:
-        recognizer = Recognizer(ListeningEngine().client, NoRoom(), no_speakers())
+        service = TranscriptionService(ListeningEngine().client, NoRoom(), no_speakers())
         with pytest.raises(ApiError) as raised:
-            await recognizer.transcribe(tmp_path, TranscribeOptions(), owner="me")
+            await service.transcribe(tmp_path, TranscribeOptions(), owner="me")
         assert raised.value.rule.status == 507
 
     run(work())
@@ -238,12 +240,12 @@ def test_lack_of_room_is_told_as_such(tmp_path: Path) -> None:
 
 
 def served(data: Path, **options: Any) -> RunningServer:
-    return RunningServer(data, decoder=DecodePool(**{"processes": 1, **options}))
+    return RunningServer(data, transcoder=TranscodePool(**{"processes": 1, **options}))
 
 
 def test_upload_reaches_the_engine_as_samples(tmp_path: Path) -> None:
     recording = riff(np.int16(tones(3.0, 44_100) * 32_767).tobytes(), rate_hz=44_100)
-    samples = decode_audio(recording, limits=LIMITS).samples.tobytes()
+    samples = transcode_audio(recording, limits=LIMITS).samples.tobytes()
     expected = f"{len(samples)} bytes, SHA-256 {hashlib.sha256(samples).hexdigest()}"
     with served(tmp_path) as server:
         assert server.transcribe(recording).json()["text"] == expected
@@ -273,8 +275,8 @@ def test_bad_upload_is_400_and_a_bad_job_fails_with_the_same_code(tmp_path: Path
 def test_killed_child_is_400_for_its_upload_and_the_server_stays_up(
     tmp_path: Path, long_recording: Path
 ) -> None:
-    pool = DecodePool(processes=1, begins_after_seconds=1e6)
-    with RunningServer(tmp_path, decoder=pool) as server:
+    pool = TranscodePool(processes=1, begins_after_seconds=1e6)
+    with RunningServer(tmp_path, transcoder=pool) as server:
         answers: list[Any] = []
         asking = threading.Thread(
             target=lambda: answers.append(server.transcribe(long_recording.read_bytes()))
@@ -295,8 +297,8 @@ def written_samples(server: RunningServer) -> list[Path]:
 def test_client_that_goes_away_while_its_upload_is_decoded_leaves_nothing(
     tmp_path: Path, long_recording: Path
 ) -> None:
-    pool = DecodePool(processes=1, begins_after_seconds=1e6)
-    with RunningServer(tmp_path, decoder=pool) as server:
+    pool = TranscodePool(processes=1, begins_after_seconds=1e6)
+    with RunningServer(tmp_path, transcoder=pool) as server:
         body = long_recording.read_bytes()
         head = (
             b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n%b\r\n--b--\r\n' % body
@@ -324,13 +326,13 @@ def test_growing_samples_come_to_the_same_transcript_as_whole_ones(tmp_path: Pat
     recording = encoded("mp3", "libmp3lame", speech, rate_hz=44_100)
     answers = []
     for begins_after_seconds in (1e6, 1.0):
-        decoder = Noticing(DecodePool(processes=1, begins_after_seconds=begins_after_seconds))
+        transcoder = Noticing(TranscodePool(processes=1, begins_after_seconds=begins_after_seconds))
         data = tmp_path / f"{begins_after_seconds}"
         with RunningServer(
-            data, decoder=decoder, engine_module=WORKER_MODULE, model=str(model), device="cpu"
+            data, transcoder=transcoder, engine_module=WORKER_MODULE, model=str(model), device="cpu"
         ) as server:
             answers.append(server.transcribe(recording, response_format="verbose_json").json())
-            assert decoder.were_growing == [begins_after_seconds == 1.0]
+            assert transcoder.were_growing == [begins_after_seconds == 1.0]
             assert server.leftovers() == []
     assert answers[0]["duration"] == pytest.approx(45, abs=0.1)
     assert answers[0] == answers[1]
@@ -339,12 +341,12 @@ def test_growing_samples_come_to_the_same_transcript_as_whole_ones(tmp_path: Pat
 class Noticing:
     """A decoder that remembers which of another's recordings were still growing."""
 
-    def __init__(self, decoder: DecodePool) -> None:
-        self.start, self.stop = decoder.start, decoder.stop
-        self._decoder = decoder
+    def __init__(self, transcoder: TranscodePool) -> None:
+        self.start, self.stop = transcoder.start, transcoder.stop
+        self._transcoder = transcoder
         self.were_growing: list[bool] = []
 
-    async def decode(self, upload_path: Path, *, is_interactive: bool) -> DecodedRecording:
-        recording = await self._decoder.decode(upload_path, is_interactive=is_interactive)
+    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
+        recording = await self._transcoder.transcode(upload_path, is_interactive=is_interactive)
         self.were_growing.append(recording.source.is_growing)
         return recording

@@ -38,7 +38,7 @@ from tests.fakes.pass_through import PassThrough
 if __name__ == "__main__":
     settings = Settings(**{**json.loads(sys.argv[1]), "data": Path(sys.argv[2])})
     code = serve(
-        settings, engine_module="tests.fakes.fake_worker", decoder=PassThrough(), sample_recording="hello there.wav"
+        settings, engine_module="tests.fakes.fake_worker", transcoder=PassThrough(), sample_recording="hello there.wav"
     )
     print("FROZEN", gc.get_freeze_count(), flush=True)
     print("MODULES", *sorted({name.partition(".")[0] for name in sys.modules}), flush=True)
@@ -326,7 +326,7 @@ def test_second_interrupt_stops_at_once_and_cleanly(tmp_path: Path):
 
 def kill_worker_at_work(running: RunningServer) -> None:
     deaths = running.engine.worker_deaths
-    wait_until(lambda: running.leftovers() and running.engine._hands.held_count)
+    wait_until(lambda: running.leftovers() and running.engine._in_flight.held_count)
     os.kill(running.engine.worker_process_id, signal.SIGKILL)
     wait_until(lambda: running.engine.worker_deaths > deaths)
 

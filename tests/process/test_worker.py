@@ -22,9 +22,9 @@ from scribewire.engine.protocol.messages import (
     FromWorker,
     Heartbeat,
     LoadFailed,
-    Partial,
     Progress,
     Ready,
+    SegmentDone,
     Shutdown,
     Started,
     TextDelta,
@@ -93,14 +93,14 @@ def test_request_runs_from_started_over_partials_to_exactly_one_end(
     assert isinstance(ready, Ready)
     assert ready.process_id == worker.process.pid
     options = TranscribeOptions(language="English", max_tokens=5)
-    worker.pipe.send(Transcribe("one", pcm_file(tmp_path, 40.0), options, wants_partials=True))
+    worker.pipe.send(Transcribe("one", pcm_file(tmp_path, 40.0), options, wants_segments=True))
     messages = [receive(worker)]
     while not isinstance(messages[-1], Completed | Failed):
         messages.append(receive(worker))
     assert isinstance(messages[0], Started)
     end = messages[-1]
     assert isinstance(end, Completed)
-    partials = tuple(message.segment for message in messages if isinstance(message, Partial))
+    partials = tuple(message.segment for message in messages if isinstance(message, SegmentDone))
     assert partials == end.transcript.segments
     assert any(isinstance(message, Progress) for message in messages)
     worker.pipe.send(Shutdown())

@@ -25,7 +25,7 @@ from tools.demo_model.alignment import (
     heard_clips,
     train,
 )
-from tools.demo_model.optimization import Plan
+from tools.demo_model.optimization import TrainingPlan
 from tools.demo_model.weights_file import read_weights, write_weights
 
 pytestmark = pytest.mark.torch
@@ -112,7 +112,9 @@ def test_training_finds_beeps_and_goes_on_where_it_stopped(tmp_path: Path, token
     write_beeps(tmp_path / "shards", 400)
     torch.manual_seed(0)
     # The clock decides how long it trains; a few steps are enough to see that it learns, however slow the machine.
-    plan = Plan(minutes=0.5, batch_seconds=40.0, peak_rate=2e-3, warmup_steps=10, pool_hours=0.3, seed=5)
+    plan = TrainingPlan(
+        minutes=0.5, batch_seconds=40.0, peak_rate=2e-3, warmup_steps=10, pool_hours=0.3, seed=5
+    )
     first = train.train(
         tmp_path / "shards", tmp_path / "run", tokenizer, SMALL, plan, CPU, stop_after_minutes=0.12
     )
@@ -182,7 +184,7 @@ def test_decoder_alone_is_trained_and_the_encoder_stays(tmp_path: Path, tokenize
     begun = dict(network.initial_parameters(SMALL, 5))
     begun[train.HEAD] = torch.randn(batches.CLASS_COUNT, SMALL.width) * 0.04
     write_weights(start / "model.safetensors", begun)
-    plan = Plan(
+    plan = TrainingPlan(
         minutes=0.1, batch_seconds=40.0, peak_rate=2e-3, warmup_steps=5, pool_hours=0.3, start_from=str(start)
     )
     record = train.train(tmp_path / "shards", tmp_path / "run", tokenizer, SMALL, plan, CPU, hearings=1)

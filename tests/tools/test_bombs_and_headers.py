@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scribewire.engine.audio.sparse import FIRST_LOOK_SECONDS, SparseWatch
-from scribewire.engine.audio.transcode import decode_audio, open_audio
+from scribewire.engine.audio.transcode import open_audio, transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import AudioTooLong
 from tests.fakes.served import demo_server
@@ -66,7 +66,7 @@ def test_file_of_next_to_no_bytes_is_counted_before_it_is_decoded(kind: str):
 
 def test_file_of_next_to_no_bytes_within_the_limit_is_decoded_to_its_end():
     content = constant_flac(rate_hz=8_000, seconds=600, claimed_seconds=600)
-    audio = decode_audio(content, limits=AudioLimits(max_duration_seconds=601))
+    audio = transcode_audio(content, limits=AudioLimits(max_duration_seconds=601))
     assert audio.duration_seconds == pytest.approx(600, abs=8.2)
     assert not audio.samples.any()
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from scribewire.engine.audio.transcode import decode_audio, open_audio
+from scribewire.engine.audio.transcode import open_audio, transcode_audio
 from tests.fakes import media_files
 from tests.fakes.media import LIMITS, aligned, tones
 from tests.fakes.media_files import FORMATS, SECONDS, recording
@@ -17,7 +17,7 @@ from tools.hostile.mutations import OPERATORS, mend_ogg_checksums, mutant, mutan
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_undamaged_file_of_every_format_decodes_to_what_was_encoded(kind: str):
-    audio = decode_audio(recording(kind), limits=LIMITS)
+    audio = transcode_audio(recording(kind), limits=LIMITS)
     assert abs(audio.duration_seconds - SECONDS) < 0.06
     assert audio.warnings == ()
     assert aligned(audio.samples, tones(SECONDS, 16_000)) > 0.95

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.protocol.transcoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import TranscodeLimits
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served
 from tools.hostile.campaign import decode_mutants, post_mutants
@@ -36,7 +36,7 @@ def test_mutants_over_http_are_answered_200_or_400(tmp_path: Path):
 
 def test_crash_and_hang_would_be_noticed(tmp_path: Path):
     """The judge itself: a child that is killed by its own limits, and one that is given no time."""
-    with ChildUnderTest(tmp_path, limits=DecodeLimits(memory_bytes=1 << 20)) as child:
+    with ChildUnderTest(tmp_path, limits=TranscodeLimits(memory_bytes=1 << 20)) as child:
         assert child.decode(recording("mp4-video") + bytes(1 << 20)).name in (CRASH, "audio_undecodable")
     with ChildUnderTest(tmp_path, hang_seconds=0.0) as child:
         assert child.decode(recording("mp3")).name == HANG

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 
-from scribewire.engine.protocol.transcoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import TranscodeLimits
 from tests.fakes.media_files import recording
 from tests.fakes.raw_http import ask, error_of, post_request
 from tests.fakes.served import Served
@@ -92,7 +92,7 @@ def test_decoder_without_our_lists_does_read_the_canary(
 def test_no_playlist_in_any_disguise_reads_a_file_or_calls_anyone(trap: Trap):
     files = trap.playlists()
     assert len(files) > 1_000
-    with ChildUnderTest(trap.folder, limits=DecodeLimits(recordings=1 << 30)) as child:
+    with ChildUnderTest(trap.folder, limits=TranscodeLimits(recordings=1 << 30)) as child:
         for playlist in files:
             path = trap.folder / playlist.file_name
             path.write_bytes(playlist.content)

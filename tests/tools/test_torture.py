@@ -13,7 +13,7 @@ from tools.torture.engine_kills import kill_demo_engines, kill_fake_engines
 from tools.torture.front_kills import kill_front
 from tools.torture.full_disk import full_disk, why_no_disk
 from tools.torture.hangs import hangs
-from tools.torture.mixed_load import Plan, mixed_load
+from tools.torture.mixed_load import LoadPlan, mixed_load
 from tools.torture.rates import sustained
 
 pytestmark = pytest.mark.process
@@ -79,5 +79,5 @@ def test_every_submission_on_a_schedule_is_taken_and_drains(tmp_path: Path):
 
 @pytest.mark.slow
 def test_everything_at_once_ends_well(tmp_path: Path):
-    plan = Plan(seconds=40.0, warm_seconds=20.0, worker_kill_seconds=5.0, child_kill_seconds=10.0)
+    plan = LoadPlan(seconds=40.0, warm_seconds=20.0, worker_kill_seconds=5.0, child_kill_seconds=10.0)
     assert_holds(mixed_load(tmp_path, plan, tell=quietly), "resident memory", "descriptors")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio.mel import log_mel_batch
-from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 from scribewire.engine.batching.speculative.decoding import Speculator
 from scribewire.engine.batching.speculative.drafting import ModelDrafter
-from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, Plan
+from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, SpeculationPlan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
@@ -23,7 +23,7 @@ from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids
 from tests.fakes.rigged_draft import RiggedDrafter
 from tests.fakes.tiny_model import write_tiny_model
 
-NEVER = Marks(end_ids=frozenset())
+NEVER = SpecialTokens(end_ids=frozenset())
 SAMPLES = 130_000
 DRAFT_SIZES = replace(
     TRUE_WINDOWS, name="draft", hidden_size=48, intermediate_size=64, num_hidden_layers=1, d_model=64
@@ -60,7 +60,7 @@ class Setting:
         settings = {"token_budget": budget, "wants_logprobs": True, "mel": self.mel} | options
         return Sequence(prompt_ids=prompt_ids(self.audio.shape[0]), audio=self.audio, **settings)
 
-    def plain(self, budget: int = 60, marks: Marks = NEVER, **options: Any) -> Sequence:
+    def plain(self, budget: int = 60, marks: SpecialTokens = NEVER, **options: Any) -> Sequence:
         one = self.sequence(budget, **options)
         batch = RunningBatch(self.target, marks)
         batch.join([one])
@@ -73,8 +73,8 @@ class Setting:
         width: int = 4,
         *,
         known: Sequence,
-        marks: Marks = NEVER,
-        plan: Plan | None = None,
+        marks: SpecialTokens = NEVER,
+        plan: SpeculationPlan | None = None,
     ) -> Speculator:
         """A speculator whose guesses follow a known answer."""
         answer = [*known.tokens, *marks.end_ids]
@@ -83,9 +83,9 @@ class Setting:
             real = ModelDrafter(self.draft, sequence)
             return RiggedDrafter(real, answer[len(sequence.tokens) :], acceptance, seed=width)
 
-        return Speculator(self.target, marks, plan or Plan(width, 0.0, GAINING), make)
+        return Speculator(self.target, marks, plan or SpeculationPlan(width, 0.0, GAINING), make)
 
-    def ahead(self, speculator: Speculator, sequence: Sequence, marks: Marks = NEVER) -> int:
+    def ahead(self, speculator: Speculator, sequence: Sequence, marks: SpecialTokens = NEVER) -> int:
         """Decode with this speculator; returns the number of steps."""
         batch = RunningBatch(self.target, marks)
         batch.join([sequence])

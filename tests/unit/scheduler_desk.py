@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 
 ROOMY = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000)
 
@@ -32,9 +32,9 @@ class Desk:
 
     def next_prefill(self) -> list[Ticket]:
         """Step until the next prefill, and let it join at once."""
-        while (move := self.scheduler.next_move()) is Move.STEP:
+        while (move := self.scheduler.next_action()) is Action.STEP:
             self.scheduler.stepped()
-        if move is Move.IDLE:
+        if move is Action.IDLE:
             return []
         group = self.scheduler.admit()
         self.scheduler.joined()

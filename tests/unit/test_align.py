@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, AlignmentTask
 from scribewire.engine.align.timestamps import repaired
 from scribewire.engine.audio.mel import log_mel
 from scribewire.engine.checkpoint.load import read_checkpoint
@@ -37,13 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def planner(folder: Path) -> AlignmentPlanner:
-    return AlignmentPlanner(folder)
+def planner(folder: Path) -> AlignmentPromptBuilder:
+    return AlignmentPromptBuilder(folder)
 
 
 @pytest.mark.parametrize("case", SPACED, ids=lambda case: f"{case['language']}: {case['text'][:12]}")
 def test_prompts_are_those_of_the_official_package(
-    planner: AlignmentPlanner, folder: Path, case: dict[str, str]
+    planner: AlignmentPromptBuilder, folder: Path, case: dict[str, str]
 ) -> None:
     """It writes one audio pad, which its processor repeats: 13 a second."""
     tokenizer = Tokenizer.from_folder(folder, required=CONTROLS)
@@ -60,7 +60,7 @@ def test_prompts_are_those_of_the_official_package(
     assert plan.prompt_ids.count(planner.mark_id) == 2 * len(plan.units)
 
 
-def test_control_tokens_spelled_out_in_a_text_are_words(planner: AlignmentPlanner) -> None:
+def test_control_tokens_spelled_out_in_a_text_are_words(planner: AlignmentPromptBuilder) -> None:
     plan = planner.plan("Say <timestamp> and <|audio_pad|>.", "English", 16_000)
     assert [unit.text for unit in plan.units] == ["Say", "timestamp", "and", "audiopad"]
     assert plan.prompt_ids.count(planner.mark_id) == 2 * 4
@@ -77,7 +77,7 @@ def test_control_tokens_spelled_out_in_a_text_are_words(planner: AlignmentPlanne
     ],
 )
 def test_what_the_aligner_cannot_do_is_a_reason(
-    planner: AlignmentPlanner, text: str, language: str | None, seconds: int, reason: str
+    planner: AlignmentPromptBuilder, text: str, language: str | None, seconds: int, reason: str
 ) -> None:
     with pytest.raises(WordsUnavailable, match=reason):
         planner.plan(text, language, 16_000 * seconds)
@@ -89,23 +89,25 @@ def test_a_folder_that_names_no_languages_has_the_published_ones(tmp_path: Path)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["support_languages"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert len(AlignmentPlanner(tmp_path).languages) == 11
+    assert len(AlignmentPromptBuilder(tmp_path).languages) == 11
 
 
 def test_a_recognizers_folder_is_no_aligner(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, TRUE_WINDOWS, "mlx")
     write_tokenizer(tmp_path)
     with pytest.raises(Exception, match="no forced aligner"):
-        AlignmentPlanner(tmp_path)
+        AlignmentPromptBuilder(tmp_path)
 
 
-def test_the_marks_id_may_come_from_the_tokenizer_alone(tmp_path: Path, planner: AlignmentPlanner) -> None:
+def test_the_marks_id_may_come_from_the_tokenizer_alone(
+    tmp_path: Path, planner: AlignmentPromptBuilder
+) -> None:
     write_tiny_aligner(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["timestamp_token_id"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert AlignmentPlanner(tmp_path).mark_id == planner.mark_id
-    assert np.asarray(AlignmentPlanner(tmp_path).plan("one", "English", 16_000).prompt_ids).size > 13
+    assert AlignmentPromptBuilder(tmp_path).mark_id == planner.mark_id
+    assert np.asarray(AlignmentPromptBuilder(tmp_path).plan("one", "English", 16_000).prompt_ids).size > 13
 
 
 # ---- from samples and text to times --------------------------------------------------------------------------
@@ -114,13 +116,13 @@ TIMED = json.loads((FIXTURES / "aligner_times.json").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def aligner(folder: Path, planner: AlignmentPlanner) -> Aligner:
+def aligner(folder: Path, planner: AlignmentPromptBuilder) -> Aligner:
     return Aligner(read_checkpoint(folder), planner, mx.float32, mx.Device(mx.cpu))
 
 
 @pytest.mark.parametrize("case", TIMED, ids=lambda case: f"{case['clip']} {case['language']}")
 def test_times_before_our_own_repair_are_those_of_the_official_package(
-    planner: AlignmentPlanner, aligner: Aligner, case: dict[str, Any]
+    planner: AlignmentPromptBuilder, aligner: Aligner, case: dict[str, Any]
 ) -> None:
     """Recorded from its aligner as a whole, with the same random weights
     (tools/parity_fixtures/make_aligner_fixtures.py).
@@ -140,7 +142,7 @@ def test_times_before_our_own_repair_are_those_of_the_official_package(
 
 
 def test_words_with_times_are_the_text_in_order_and_inside_the_chunk(
-    planner: AlignmentPlanner, aligner: Aligner
+    planner: AlignmentPromptBuilder, aligner: Aligner
 ) -> None:
     tasks = []
     for place, case in enumerate(TIMED):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio.mel import log_mel_batch
-from scribewire.engine.batching.sequence import Marks, Sequence
+from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 from scribewire.engine.batching.step import Prefill, RunningBatch
 from scribewire.engine.bench.audio import speech
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint
@@ -147,7 +147,7 @@ def test_rows_that_join_and_leave_say_the_same_in_every_form(
     said = []
     for encoded in plain_and_planned:
         first, second = sequences(encoded, (2.0, 5.6)), sequences(encoded, (4.0,))
-        batch = RunningBatch(encoded.model, Marks(end_ids=frozenset()))
+        batch = RunningBatch(encoded.model, SpecialTokens(end_ids=frozenset()))
         batch.join(first)
         for _ in range(7):
             batch.step()
@@ -174,7 +174,7 @@ def answers(encoded: EncodedOnce, seconds: tuple[float, ...], slice_tokens: int)
     prompts = Prefill(encoded.model, sequences(encoded, seconds), slice_tokens=slice_tokens)
     while not prompts.is_fed:
         prompts.feed()
-    batch = RunningBatch(encoded.model, Marks(end_ids=frozenset()))
+    batch = RunningBatch(encoded.model, SpecialTokens(end_ids=frozenset()))
     batch.adopt(prompts)
     for _ in range(12):
         batch.step()

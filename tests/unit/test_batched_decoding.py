@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio.mel import log_mel, log_mel_batch
-from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.batching.step import Prefill, RunningBatch, generate, prefill
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
@@ -15,7 +15,7 @@ from scribewire.engine.protocol.errors import AudioTooShort
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 
-NEVER = Marks(end_ids=frozenset())
+NEVER = SpecialTokens(end_ids=frozenset())
 LENGTHS = (4_800, 16_000, 40_117, 130_000, 250_000)
 
 
@@ -36,7 +36,7 @@ def sequence(audio: mx.array, **options: object) -> Sequence:
     return Sequence(prompt_ids=prompt_ids(audio.shape[0]), audio=audio, **settings)  # type: ignore[arg-type]  # options by name
 
 
-def run(model: SpeechModel, sequences: list[Sequence], marks: Marks = NEVER) -> list[Sequence]:
+def run(model: SpeechModel, sequences: list[Sequence], marks: SpecialTokens = NEVER) -> list[Sequence]:
     for _ in generate(model, sequences, marks):
         pass
     return sequences
@@ -106,11 +106,11 @@ def test_end_mark_ends_a_row_and_is_not_part_of_it(model: SpeechModel, audio: li
     [free] = run(model, [sequence(audio[4], wants_logprobs=True)])
     end = free.tokens[5]
     first = free.tokens.index(end)
-    [ended] = run(model, [sequence(audio[4], wants_logprobs=True)], Marks(frozenset({end})))
+    [ended] = run(model, [sequence(audio[4], wants_logprobs=True)], SpecialTokens(frozenset({end})))
     assert ended.tokens == free.tokens[:first]
-    assert ended.ending is Ending.END_MARK
+    assert ended.ending is FinishReason.END_TOKEN
     assert len(ended.logprobs) == first + 1
-    assert free.ending is Ending.BUDGET
+    assert free.ending is FinishReason.BUDGET
     assert len(free.tokens) == 24
 
 
@@ -119,7 +119,7 @@ def test_probability_of_no_speech_is_read_after_exactly_its_prefix(
 ) -> None:
     [free] = run(model, [sequence(audio[2])])
     prefix = tuple(free.tokens[:2])
-    marks = Marks(frozenset(), none_prefix=prefix, none_token=77)
+    marks = SpecialTokens(frozenset(), none_prefix=prefix, none_token=77)
     [watched, other] = run(model, [sequence(audio[2], wants_logprobs=True), sequence(audio[0])], marks)
     logits = model.score(prompt_ids(audio[2].shape[0]), audio[2], [*prefix, 77])
     assert watched.no_speech_prob == pytest.approx(mx.softmax(logits[2])[77].item(), rel=1e-3)
@@ -131,7 +131,7 @@ def test_probability_of_no_speech_is_read_in_a_prompt_that_names_the_language(
     model: SpeechModel, audio: list[mx.array], slice_tokens: int
 ) -> None:
     """It is what the model would have said in place of the name that was written for it."""
-    marks = Marks(frozenset(), none_prefix=(11, 12), none_token=77)
+    marks = SpecialTokens(frozenset(), none_prefix=(11, 12), none_token=77)
     prompts = [prompt_ids(clip.shape[0]) for clip in audio]
     sequences = [
         Sequence(

@@ -13,7 +13,7 @@ import pytest
 
 from scribewire.engine.cli import main
 from scribewire.engine.cli.console import Console
-from scribewire.engine.cli.speakers import SpeakerTeller
+from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.attribution import with_speakers
 from scribewire.engine.protocol.errors import SpeakersFailed, SpeakersUnavailable
@@ -161,7 +161,7 @@ def test_without_pyannote_audio_the_command_says_what_to_install(recording: Path
 def test_the_child_gets_the_samples_of_each_recording_and_is_ended_with_the_command():
     recording = sample_recordings()[0].path
     words = Transcript("one two", "English", ("English",), 1.0, (), "demo")
-    with SpeakerTeller(DiarizationConfig(), SpeakerOptions(), module=MODULE) as teller:
+    with Diarizer(DiarizationConfig(), SpeakerOptions(), module=MODULE) as teller:
         process = teller._process
         for _ in range(2):
             with teller.beside(recording) as joined:
@@ -176,7 +176,7 @@ def test_a_recording_that_is_given_up_ends_its_child_and_the_next_has_another(tm
     script = tmp_path / "script.wav"
     recording = sample_recordings()[0].path
     script.write_bytes(recording.read_bytes())
-    with SpeakerTeller(DiarizationConfig(), SpeakerOptions(), module=MODULE) as teller:
+    with Diarizer(DiarizationConfig(), SpeakerOptions(), module=MODULE) as teller:
         first = teller._process
         with pytest.raises(KeyboardInterrupt), teller.beside(recording):
             raise KeyboardInterrupt

@@ -18,24 +18,24 @@ import psutil
 import pytest
 
 from scribewire.engine.audio import transcode_child as decode_child
-from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.audio.transcode_child import EXIT_OVER_MEMORY
-from scribewire.engine.processes.launch import DECODE_CHILD_MODULE, EXIT_PARENT_GONE, start_decode_child
+from scribewire.engine.processes.launch import EXIT_PARENT_GONE, TRANSCODE_CHILD_MODULE, start_transcode_child
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
     MAX_LINE_BYTES,
     AudioBegun,
-    Decode,
-    Decoded,
-    DecodeFailed,
-    DecodeLimits,
-    DecoderReady,
-    DecodeTaken,
-    FromDecoder,
-    StopDecoding,
-    ToDecoder,
-    parse_from_decoder,
+    FromTranscoder,
+    StopTranscoding,
+    ToTranscoder,
+    Transcode,
+    Transcoded,
+    TranscodeFailed,
+    TranscodeLimits,
+    TranscoderReady,
+    TranscodeTaken,
+    parse_from_transcoder,
     to_line,
 )
 from tests.fakes.media import LIMITS, LOSSLESS, encoded, riff, tones
@@ -50,18 +50,18 @@ child_process = pytest.mark.process
 class Child:
     """A started child, spoken to by blocking calls that give up after a while."""
 
-    def __init__(self, folder: Path, *, module: str = DECODE_CHILD_MODULE, **limits: Any) -> None:
+    def __init__(self, folder: Path, *, module: str = TRANSCODE_CHILD_MODULE, **limits: Any) -> None:
         self.folder = folder
-        self.handle = start_decode_child(DecodeLimits(**limits), module=module)
+        self.handle = start_transcode_child(TranscodeLimits(**limits), module=module)
         self.process = self.handle.process
         self._received = b""
         self._task_id = 0
         ready = self.hear()
-        assert isinstance(ready, DecoderReady)
+        assert isinstance(ready, TranscoderReady)
         assert ready.process_id == self.process.pid
         self.psutil = psutil.Process(ready.process_id)
 
-    def hear(self) -> FromDecoder:
+    def hear(self) -> FromTranscoder:
         while b"\n" not in self._received:
             descriptor = self.handle.pipe.fileno()
             assert select.select([descriptor], [], [], PATIENCE_SECONDS)[0], "the child says nothing"
@@ -70,9 +70,9 @@ class Child:
                 raise EOFError
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
-        return parse_from_decoder(line)
+        return parse_from_transcoder(line)
 
-    def say(self, message: ToDecoder) -> None:
+    def say(self, message: ToTranscoder) -> None:
         os.write(self.handle.pipe.fileno(), to_line(message))
 
     def begin(
@@ -85,7 +85,7 @@ class Child:
             path.write_bytes(recording)
         self.samples_path.touch(0o600)
         self.say(
-            Decode(
+            Transcode(
                 self._task_id,
                 str(path),
                 str(self.samples_path),
@@ -93,18 +93,18 @@ class Child:
                 limits,
             )
         )
-        assert self.hear() == DecodeTaken(self._task_id)
+        assert self.hear() == TranscodeTaken(self._task_id)
         return self._task_id
 
     @property
     def samples_path(self) -> Path:
         return self.folder / f"samples-{self._task_id}"
 
-    def decode(self, recording: bytes | Path, **options: Any) -> Decoded | DecodeFailed:
+    def decode(self, recording: bytes | Path, **options: Any) -> Transcoded | TranscodeFailed:
         """Hand over a recording and wait for its end."""
         task_id = self.begin(recording, **options)
         end = self.hear()
-        assert isinstance(end, Decoded | DecodeFailed)
+        assert isinstance(end, Transcoded | TranscodeFailed)
         assert end.task_id == task_id
         return end
 
@@ -157,9 +157,9 @@ def test_samples_are_those_of_decoding_in_this_process(start: Callable[..., Chil
         LOSSLESS["flac"](),
         encoded("ogg", "libopus", rate_hz=48_000),
     ):
-        expected = decode_audio(recording, limits=LIMITS)
+        expected = transcode_audio(recording, limits=LIMITS)
         end = child.decode(recording)
-        assert isinstance(end, Decoded)
+        assert isinstance(end, Transcoded)
         assert end.sample_count == len(expected.samples)
         assert end.warnings == expected.warnings
         np.testing.assert_array_equal(np.fromfile(child.samples_path, "<f4"), expected.samples)
@@ -170,7 +170,7 @@ def test_samples_are_those_of_decoding_in_this_process(start: Callable[..., Chil
 def test_cut_off_recording_is_decoded_with_a_warning(start: Callable[..., Child]) -> None:
     whole = riff(bytes(320_000))
     end = start().decode(whole[: len(whole) // 2])
-    assert isinstance(end, Decoded)
+    assert isinstance(end, Transcoded)
     assert 79_000 < end.sample_count < 81_000
     assert "cut off" in end.warnings[0]
 
@@ -186,10 +186,10 @@ def test_bad_recordings_have_their_own_codes_and_the_child_goes_on(start: Callab
         (encoded("mp4", None, picture="mpeg4"), "audio_track_missing"),
     ):
         end = child.decode(recording)
-        assert isinstance(end, DecodeFailed), code
+        assert isinstance(end, TranscodeFailed), code
         assert (end.code, end.detail, end.is_last) == (code, "", False)
         assert str(child.folder) not in end.message
-    assert isinstance(child.decode(riff(bytes(32_000))), Decoded)
+    assert isinstance(child.decode(riff(bytes(32_000))), Transcoded)
 
 
 @child_process
@@ -202,7 +202,7 @@ def test_long_recording_begins_before_it_ends(start: Callable[..., Child]) -> No
     assert (begun.task_id, begun.expected_seconds) == (task_id, 120.0)
     assert written >= 30 * SAMPLE_RATE_HZ * 4
     end = child.hear()
-    assert isinstance(end, Decoded)
+    assert isinstance(end, Transcoded)
     assert end.sample_count == 120 * SAMPLE_RATE_HZ
     assert end.decode_seconds >= begun.decode_seconds > 0
 
@@ -210,7 +210,7 @@ def test_long_recording_begins_before_it_ends(start: Callable[..., Child]) -> No
 @child_process
 def test_short_recording_only_ends(start: Callable[..., Child]) -> None:
     end = start().decode(riff(bytes(30 * 32_000)), begins_after_seconds=30)
-    assert isinstance(end, Decoded)
+    assert isinstance(end, Transcoded)
 
 
 @child_process
@@ -220,12 +220,12 @@ def test_told_to_stop_it_leaves_the_recording_and_takes_the_next(
     child = start()
     task_id = child.begin(hours, begins_after_seconds=60)
     assert isinstance(child.hear(), AudioBegun)
-    child.say(StopDecoding(task_id))
+    child.say(StopTranscoding(task_id))
     end = child.hear()
-    assert isinstance(end, DecodeFailed)
+    assert isinstance(end, TranscodeFailed)
     assert end.code == "cancelled"
-    child.say(StopDecoding(task_id))
-    assert isinstance(child.decode(riff(bytes(32_000))), Decoded)
+    child.say(StopTranscoding(task_id))
+    assert isinstance(child.decode(riff(bytes(32_000))), Transcoded)
 
 
 @child_process
@@ -261,7 +261,7 @@ def test_processor_time_of_one_recording_is_not_held_against_the_next(start: Cal
     recording = riff(bytes(60 * 88_200), rate_hz=44_100)
     used = 0.0
     while used < 2.2:
-        assert isinstance(child.decode(recording), Decoded)
+        assert isinstance(child.decode(recording), Transcoded)
         used = sum(child.psutil.cpu_times()[:2])
 
 
@@ -292,7 +292,7 @@ def test_memory_is_bounded_whatever_a_table_claims(start: Callable[..., Child]) 
     except EOFError:
         assert child.exit_code() != 0
         return
-    assert isinstance(end, DecodeFailed)
+    assert isinstance(end, TranscodeFailed)
     assert end.code.startswith("audio_")
     assert child.psutil.memory_info().rss < limit
     assert peak_bytes(child.psutil.pid) < limit
@@ -306,7 +306,7 @@ def test_the_same_table_takes_the_memory_where_it_may(start: Callable[..., Child
     assert peak_bytes(child.psutil.pid) > 300 * MB
 
 
-def main(limits: DecodeLimits, pipe: Connection, liveness: Connection) -> int:
+def main(limits: TranscodeLimits, pipe: Connection, liveness: Connection) -> int:
     """A child that believes to be on a system whose limit on the address space does not bind."""
     decode_child._IS_LINUX = False
     return decode_child.main(limits, pipe, liveness)
@@ -322,7 +322,7 @@ def test_where_the_system_does_not_bound_memory_the_child_watches_it(start: Call
         assert child.exit_code() == EXIT_OVER_MEMORY
         return
     # Done before the watch looked again; then it is the last.
-    assert isinstance(end, Decoded | DecodeFailed)
+    assert isinstance(end, Transcoded | TranscodeFailed)
     assert end.is_last
 
 
@@ -330,7 +330,7 @@ def test_where_the_system_does_not_bound_memory_the_child_watches_it(start: Call
 def test_the_childs_own_watch_leaves_ordinary_recordings_alone(start: Callable[..., Child]) -> None:
     child = start(module=__name__)
     for _ in range(3):
-        assert isinstance(child.decode(riff(bytes(320_000))), Decoded)
+        assert isinstance(child.decode(riff(bytes(320_000))), Transcoded)
 
 
 def peak_bytes(process_id: int) -> int:
@@ -346,10 +346,10 @@ def test_no_room_for_the_samples_has_a_code_of_its_own_and_the_child_goes_on(
 ) -> None:
     child = start(file_bytes=1 * MB)
     end = child.decode(riff(bytes(60 * 32_000)))
-    assert isinstance(end, DecodeFailed)
+    assert isinstance(end, TranscodeFailed)
     assert (end.code, end.is_last) == (DISK_FULL_CODE, False)
     assert child.samples_path.stat().st_size <= MB
-    assert isinstance(child.decode(riff(bytes(32_000))), Decoded)
+    assert isinstance(child.decode(riff(bytes(32_000))), Transcoded)
 
 
 @child_process
@@ -358,7 +358,7 @@ def test_recording_that_claims_to_be_too_long_is_refused_before_it_is_decoded(
 ) -> None:
     child = start()
     end = child.decode(riff(bytes(61 * 32_000)), limits=AudioLimits(max_duration_seconds=60))
-    assert isinstance(end, DecodeFailed)
+    assert isinstance(end, TranscodeFailed)
     assert end.code == "audio_too_long"
     assert child.samples_path.stat().st_size == 0
 
@@ -367,12 +367,12 @@ def test_recording_that_claims_to_be_too_long_is_refused_before_it_is_decoded(
 def test_samples_file_that_was_removed_is_not_made_again(start: Callable[..., Child], tmp_path: Path) -> None:
     child = start()
     child.begin(riff(bytes(32_000)))
-    assert isinstance(child.hear(), Decoded)
+    assert isinstance(child.hear(), Transcoded)
     (tmp_path / "recording").write_bytes(riff(bytes(32_000)))
-    child.say(Decode(99, str(tmp_path / "recording"), str(tmp_path / "gone"), 10**9, LIMITS))
-    assert child.hear() == DecodeTaken(99)
+    child.say(Transcode(99, str(tmp_path / "recording"), str(tmp_path / "gone"), 10**9, LIMITS))
+    assert child.hear() == TranscodeTaken(99)
     end = child.hear()
-    assert isinstance(end, DecodeFailed)
+    assert isinstance(end, TranscodeFailed)
     assert not (tmp_path / "gone").exists()
 
 
@@ -425,12 +425,12 @@ def test_it_does_not_outlive_a_front_that_is_killed(tmp_path: Path, hours: Path,
     program = f"""
 import os, signal, sys, time
 from scribewire.engine.protocol.config import AudioLimits
-from scribewire.engine.protocol.transcoding import Decode, DecodeLimits, to_line
-from scribewire.engine.processes.launch import start_decode_child
-handle = start_decode_child(DecodeLimits())
+from scribewire.engine.protocol.transcoding import Transcode, TranscodeLimits, to_line
+from scribewire.engine.processes.launch import start_transcode_child
+handle = start_transcode_child(TranscodeLimits())
 os.read(handle.pipe.fileno(), 1000)
 if {is_busy}:
-    task = Decode(1, {str(hours)!r}, {str(tmp_path / "samples")!r}, 16000, AudioLimits())
+    task = Transcode(1, {str(hours)!r}, {str(tmp_path / "samples")!r}, 16000, AudioLimits())
     os.write(handle.pipe.fileno(), to_line(task))
     while b"AudioBegun" not in os.read(handle.pipe.fileno(), 1000):
         pass

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio import transcode as decode
-from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
     AudioEmpty,
@@ -57,7 +57,7 @@ NOT_AUDIO: dict[str, tuple[bytes, str]] = {
 def test_what_is_no_recording_is_named(kind: str) -> None:
     content, name = NOT_AUDIO[kind]
     with pytest.raises(AudioFormatUnsupported, match=name) as caught:
-        decode_audio(content, limits=LIMITS)
+        transcode_audio(content, limits=LIMITS)
     assert_one_helpful_line(caught.value)
 
 
@@ -81,14 +81,14 @@ def test_empty_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.wav").touch()
     for source in (b"", io.BytesIO(), tmp_path / "a.wav"):
         with pytest.raises(AudioEmpty, match="0 bytes") as caught:
-            decode_audio(source, limits=LIMITS)
+            transcode_audio(source, limits=LIMITS)
         assert_one_helpful_line(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["mp4", "matroska", "avi"])
 def test_a_video_without_sound_says_so(kind: str) -> None:
     with pytest.raises(AudioTrackMissing, match="no audio track") as caught:
-        decode_audio(encoded(kind, None, picture="mpeg4"), limits=LIMITS)
+        transcode_audio(encoded(kind, None, picture="mpeg4"), limits=LIMITS)
     assert_one_helpful_line(caught.value)
 
 
@@ -98,33 +98,33 @@ def test_a_video_without_sound_says_so(kind: str) -> None:
 @pytest.mark.parametrize("length", [12, 20, 36])
 def test_a_file_cut_off_before_its_first_sample_says_so(kind: str, length: int) -> None:
     with pytest.raises(AudioTruncated, match="cut off") as caught:
-        decode_audio(LOSSLESS[kind]()[:length], limits=LIMITS)
+        transcode_audio(LOSSLESS[kind]()[:length], limits=LIMITS)
     assert_one_helpful_line(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["m4a", "mp4 video", "mp3", "webm", "ogg with opus"])
 def test_lossy_files_cut_off_before_the_first_sample_say_so(kind: str) -> None:
     with pytest.raises(AudioTruncated, match="cut off"):
-        decode_audio(LOSSY[kind]()[:60], limits=LIMITS)
+        transcode_audio(LOSSY[kind]()[:60], limits=LIMITS)
 
 
 def test_an_mp4_without_its_index_at_the_end_is_cut_off() -> None:
     content = LOSSY["m4a"]()
     with pytest.raises(AudioTruncated, match="cut off"):
-        decode_audio(content[: len(content) // 2], limits=LIMITS)
+        transcode_audio(content[: len(content) // 2], limits=LIMITS)
 
 
 def test_a_track_of_zero_length_says_so() -> None:
     with pytest.raises(AudioTooShort, match="zero length") as caught:
-        decode_audio(riff(b""), limits=LIMITS)
+        transcode_audio(riff(b""), limits=LIMITS)
     assert_one_helpful_line(caught.value)
 
 
 def test_two_hundred_samples_are_too_few_and_201_enough() -> None:
     with pytest.raises(AudioTooShort, match="200 samples") as caught:
-        decode_audio(riff(bytes(400)), limits=LIMITS)
+        transcode_audio(riff(bytes(400)), limits=LIMITS)
     assert_one_helpful_line(caught.value)
-    assert len(decode_audio(riff(bytes(402)), limits=LIMITS).samples) == 201
+    assert len(transcode_audio(riff(bytes(402)), limits=LIMITS).samples) == 201
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -132,7 +132,7 @@ def test_nan_and_infinity_in_a_file_are_refused(value: float) -> None:
     values = np.zeros(5_000, dtype="<f4")
     values[4_000] = value
     with pytest.raises(AudioUndecodable, match="NaN") as caught:
-        decode_audio(riff(values.tobytes(), bits=32, tag=3), limits=LIMITS)
+        transcode_audio(riff(values.tobytes(), bits=32, tag=3), limits=LIMITS)
     assert_one_helpful_line(caught.value)
 
 
@@ -145,10 +145,10 @@ def test_missing_files_folders_and_devices_say_so(tmp_path: Path) -> None:
     ):
         for source in (path, str(path)):
             with pytest.raises(AudioUnreadable, match=words) as caught:
-                decode_audio(source, limits=LIMITS)
+                transcode_audio(source, limits=LIMITS)
             assert_one_helpful_line(caught.value)
     with pytest.raises(AudioUnreadable):
-        decode_audio("a\x00b", limits=LIMITS)
+        transcode_audio("a\x00b", limits=LIMITS)
 
 
 def test_urls_and_protocols_are_only_names_of_missing_files() -> None:
@@ -160,7 +160,7 @@ def test_urls_and_protocols_are_only_names_of_missing_files() -> None:
         "data:audio/wav;base64,AA",
     ):
         with pytest.raises(AudioUnreadable, match="does not exist"):
-            decode_audio(name, limits=LIMITS)
+            transcode_audio(name, limits=LIMITS)
 
 
 class FailingFile(io.BytesIO):
@@ -181,12 +181,12 @@ class FailingFile(io.BytesIO):
 def test_a_failing_disk_is_not_blamed_on_the_recording(good_reads: int) -> None:
     content = riff(bytes(2_000_000))
     with pytest.raises(AudioUnreadable, match="Input/output error"):
-        decode_audio(FailingFile(content, good_reads), limits=LIMITS)
+        transcode_audio(FailingFile(content, good_reads), limits=LIMITS)
 
 
 def test_a_file_object_in_text_mode_is_refused() -> None:
     with pytest.raises(AudioUnreadable, match="binary mode"):
-        decode_audio(io.StringIO("RIFF"), limits=LIMITS)  # type: ignore[arg-type]  # the mistake under test
+        transcode_audio(io.StringIO("RIFF"), limits=LIMITS)  # type: ignore[arg-type]  # the mistake under test
 
 
 CUT_KINDS = sorted({*LOSSLESS, *LOSSY} - {"m4a with alac", "m4a", "mp4 video", "h264 video"})
@@ -195,7 +195,7 @@ CUT_KINDS = sorted({*LOSSLESS, *LOSSY} - {"m4a with alac", "m4a", "mp4 video", "
 @pytest.mark.parametrize("kind", CUT_KINDS)
 def test_a_cut_off_file_that_still_decodes_is_kept_with_a_warning(kind: str) -> None:
     content = (LOSSLESS | LOSSY)[kind]()
-    audio = decode_audio(content[: len(content) * 6 // 10 - 7], limits=LIMITS)
+    audio = transcode_audio(content[: len(content) * 6 // 10 - 7], limits=LIMITS)
     assert 0.8 < audio.duration_seconds < 2.2
     expected = tones(3.0, 16_000)[: len(audio.samples)]
     assert aligned(audio.samples, expected) > (0.7 if kind == "amr" else 0.9)
@@ -206,7 +206,7 @@ def test_a_cut_off_file_that_still_decodes_is_kept_with_a_warning(kind: str) -> 
 
 def test_a_faststart_mp4_that_is_cut_off_is_kept_with_a_warning() -> None:
     content = LOSSY["fragmented mp4"]()
-    audio = decode_audio(content[: len(content) * 7 // 10], limits=LIMITS)
+    audio = transcode_audio(content[: len(content) * 7 // 10], limits=LIMITS)
     assert audio.duration_seconds > 1.0
     assert "cut off" in audio.warnings[0]
 
@@ -215,7 +215,7 @@ def test_a_faststart_mp4_that_is_cut_off_is_kept_with_a_warning() -> None:
 def test_a_wav_that_was_recorded_into_a_pipe_is_not_called_cut_off(size: int) -> None:
     content = bytearray(riff(np.zeros(20_000, dtype="<i2").tobytes()))
     content[4:8] = content[40:44] = size.to_bytes(4, "little")
-    audio = decode_audio(bytes(content), limits=LIMITS)
+    audio = transcode_audio(bytes(content), limits=LIMITS)
     assert len(audio.samples) == 20_000
     assert audio.warnings == ()
 
@@ -225,7 +225,7 @@ def test_a_damaged_middle_costs_only_itself(kind: str) -> None:
     content = bytearray((LOSSLESS | LOSSY)[kind]())
     middle = len(content) // 2
     content[middle : middle + len(content) // 20] = bytes(len(content) // 20)
-    audio = decode_audio(bytes(content), limits=LIMITS)
+    audio = transcode_audio(bytes(content), limits=LIMITS)
     assert audio.duration_seconds > 1.9
     expected = tones(3.0, 16_000)
     assert aligned(audio.samples[:15_000], expected[:15_000]) > 0.93
@@ -234,7 +234,7 @@ def test_a_damaged_middle_costs_only_itself(kind: str) -> None:
 def test_a_damaged_middle_is_told() -> None:
     content = bytearray(LOSSY["aac"]())
     content[8_000:8_200] = b"\xa5" * 200
-    audio = decode_audio(bytes(content), limits=LIMITS)
+    audio = transcode_audio(bytes(content), limits=LIMITS)
     assert any("damaged" in line for line in audio.warnings)
 
 
@@ -253,7 +253,7 @@ def test_mutilated_files_end_as_samples_or_as_an_audio_error(kind: str) -> None:
     limits = AudioLimits(max_duration_seconds=60.0)
     for mutant in mutants((LOSSLESS | LOSSY)[kind](), 12, seed=len(kind)):
         try:
-            audio = decode_audio(mutant, limits=limits)
+            audio = transcode_audio(mutant, limits=limits)
         except AudioError as error:
             assert_one_helpful_line(error)
         else:

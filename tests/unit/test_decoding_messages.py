@@ -10,43 +10,43 @@ import pytest
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.transcoding import (
     AudioBegun,
-    Decode,
-    Decoded,
-    DecodeFailed,
-    DecoderReady,
-    DecodeTaken,
-    FromDecoder,
+    FromTranscoder,
     MessageInvalid,
-    StopDecoding,
-    ToDecoder,
-    parse_from_decoder,
-    parse_to_decoder,
+    StopTranscoding,
+    ToTranscoder,
+    Transcode,
+    Transcoded,
+    TranscodeFailed,
+    TranscoderReady,
+    TranscodeTaken,
+    parse_from_transcoder,
+    parse_to_transcoder,
     to_line,
 )
 
-MESSAGES: list[ToDecoder | FromDecoder] = [
-    Decode(1, "/a/\udcff recording", "/a/samples", 640_000, AudioLimits()),
-    StopDecoding(2),
-    DecoderReady(3),
-    DecodeTaken(4),
+MESSAGES: list[ToTranscoder | FromTranscoder] = [
+    Transcode(1, "/a/\udcff recording", "/a/samples", 640_000, AudioLimits()),
+    StopTranscoding(2),
+    TranscoderReady(3),
+    TranscodeTaken(4),
     AudioBegun(4, 0.25, None),
     AudioBegun(4, 0.25, 12.5),
-    Decoded(5, 1.5, 6, ("cut off\nthere", "")),
-    DecodeFailed(6, "audio_empty", "empty: send more", None, detail="x", is_last=True),
+    Transcoded(5, 1.5, 6, ("cut off\nthere", "")),
+    TranscodeFailed(6, "audio_empty", "empty: send more", None, detail="x", is_last=True),
 ]
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda one: type(one).__name__)
-def test_every_message_arrives_as_it_was_sent(message: ToDecoder | FromDecoder) -> None:
+def test_every_message_arrives_as_it_was_sent(message: ToTranscoder | FromTranscoder) -> None:
     line = to_line(message)
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    parse = parse_to_decoder if isinstance(message, Decode | StopDecoding) else parse_from_decoder
+    parse = parse_to_transcoder if isinstance(message, Transcode | StopTranscoding) else parse_from_transcoder
     assert parse(line) == message
 
 
 GOOD = {
-    "type": "Decoded",
+    "type": "Transcoded",
     "task_id": 1,
     "decode_seconds": 0.5,
     "sample_count": 5,
@@ -60,8 +60,8 @@ GOOD = {
     [
         [],
         {},
-        {"type": "Decode"},
-        {"type": ["Decoded"]},
+        {"type": "Transcode"},
+        {"type": ["Transcoded"]},
         {key: value for key, value in GOOD.items() if key != "is_last"},
         GOOD | {"more": 1},
         GOOD | {"task_id": -1},
@@ -75,14 +75,14 @@ GOOD = {
         GOOD | {"warnings": ["a"] * 17},
         GOOD | {"warnings": ["a" * 501]},
         {"type": "AudioBegun", "task_id": 1, "decode_seconds": 0.1, "expected_seconds": math.inf},
-        {"type": "DecoderReady", "process_id": None},
+        {"type": "TranscoderReady", "process_id": None},
     ],
     ids=lambda values: json.dumps(values)[:60],
 )
 def test_front_takes_nothing_else_from_a_child(values: object) -> None:
-    assert parse_from_decoder(json.dumps(GOOD).encode())
+    assert parse_from_transcoder(json.dumps(GOOD).encode())
     with pytest.raises(MessageInvalid):
-        parse_from_decoder(json.dumps(values).encode())
+        parse_from_transcoder(json.dumps(values).encode())
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_front_takes_nothing_else_from_a_child(values: object) -> None:
 )
 def test_front_takes_no_line_that_is_no_message(line: bytes) -> None:
     with pytest.raises(MessageInvalid):
-        parse_from_decoder(line)
+        parse_from_transcoder(line)

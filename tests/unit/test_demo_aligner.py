@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, AlignmentTask
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.demo import SampleRecording, demo_aligner_path, demo_model_path, sample_recordings
 from scribewire.engine.protocol.transcript import Word
@@ -35,23 +35,25 @@ def samples_of(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def planner() -> AlignmentPlanner:
-    return AlignmentPlanner(FOLDER)
+def planner() -> AlignmentPromptBuilder:
+    return AlignmentPromptBuilder(FOLDER)
 
 
 @pytest.fixture(scope="module")
-def aligner(planner: AlignmentPlanner) -> Aligner:
+def aligner(planner: AlignmentPromptBuilder) -> Aligner:
     return Aligner(read_checkpoint(FOLDER), planner, mx.float32, mx.Device(mx.cpu))
 
 
-def words_of(recording: SampleRecording, aligner: Aligner, planner: AlignmentPlanner) -> tuple[Word, ...]:
+def words_of(
+    recording: SampleRecording, aligner: Aligner, planner: AlignmentPromptBuilder
+) -> tuple[Word, ...]:
     samples = samples_of(recording.path)
     plan = planner.plan(recording.reference, recording.language, samples.size)
     return aligner.align([AlignmentTask(plan, samples, 0.0, samples.size / 16_000)])[0]
 
 
 def test_english_words_are_found_where_the_synthesizer_put_them(
-    aligner: Aligner, planner: AlignmentPlanner
+    aligner: Aligner, planner: AlignmentPromptBuilder
 ) -> None:
     words = words_of(sample_recordings()[0], aligner, planner)
     assert len(words) == len(ENGLISH_TIMES)
@@ -62,7 +64,7 @@ def test_english_words_are_found_where_the_synthesizer_put_them(
 
 
 def test_spanish_words_lie_on_speech_and_the_comma_between_them(
-    aligner: Aligner, planner: AlignmentPlanner
+    aligner: Aligner, planner: AlignmentPromptBuilder
 ) -> None:
     words = words_of(sample_recordings()[1], aligner, planner)
     assert [word.text for word in words][WORDS_BEFORE_THE_COMMA - 1] == "mañana,"

@@ -12,7 +12,7 @@ from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineCrashed
 from scribewire.engine.protocol.messages import AudioEnded, AudioSource, Completed, TextDelta, Transcribe
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
-from scribewire.server.engine.inflight import Hands
+from scribewire.server.engine.inflight import InFlight
 from scribewire.server.engine.requests import AudioOutcome, Callbacks, EngineRequest
 from tests.fakes.waiting import run
 
@@ -201,94 +201,96 @@ class Clock:
         return self.now
 
 
-def turns(hands: Hands) -> list[str]:
+def turns(in_flight: InFlight) -> list[str]:
     """Hand over all that may be handed over."""
     found = []
-    while (one := hands.take_next()) is not None:
+    while (one := in_flight.take_next()) is not None:
         found.append(one.request_id)
     return found
 
 
-def filled(*requests: EngineRequest, clock: Clock | None = None) -> Hands:
-    hands = Hands(lone_work_patience_seconds=60.0, monotonic=clock or Clock())
+def filled(*requests: EngineRequest, clock: Clock | None = None) -> InFlight:
+    in_flight = InFlight(lone_work_patience_seconds=60.0, monotonic=clock or Clock())
     for one in requests:
-        hands.add(one)
-    return hands
+        in_flight.add(one)
+    return in_flight
 
 
 @on_a_loop
 async def test_everything_is_handed_over_at_once_in_order() -> None:
-    hands = filled(request("a"), request("b", priority="background"), request("c"))
-    assert turns(hands) == ["a", "b", "c"]
-    assert hands.held_count == 3
+    in_flight = filled(request("a"), request("b", priority="background"), request("c"))
+    assert turns(in_flight) == ["a", "b", "c"]
+    assert in_flight.held_count == 3
 
 
 @on_a_loop
 async def test_lone_work_waits_for_empty_hands_and_keeps_them() -> None:
-    hands = filled(request("a"))
-    assert turns(hands) == ["a"]
-    hands.add(request("lone", priority="background", runs_alone=True))
-    hands.add(request("job", priority="background"))
-    assert turns(hands) == []
-    hands.release("a")
-    assert turns(hands) == ["lone"]
-    hands.add(request("late"))
-    assert turns(hands) == []
-    hands.release("lone")
-    assert turns(hands) == ["job", "late"]
+    in_flight = filled(request("a"))
+    assert turns(in_flight) == ["a"]
+    in_flight.add(request("lone", priority="background", runs_alone=True))
+    in_flight.add(request("job", priority="background"))
+    assert turns(in_flight) == []
+    in_flight.release("a")
+    assert turns(in_flight) == ["lone"]
+    in_flight.add(request("late"))
+    assert turns(in_flight) == []
+    in_flight.release("lone")
+    assert turns(in_flight) == ["job", "late"]
 
 
 @on_a_loop
 async def test_those_who_wait_for_an_answer_pass_lone_work_but_not_for_ever() -> None:
     clock = Clock()
-    hands = filled(request("a"), request("lone", priority="background", runs_alone=True), clock=clock)
-    assert turns(hands) == ["a"]
+    in_flight = filled(request("a"), request("lone", priority="background", runs_alone=True), clock=clock)
+    assert turns(in_flight) == ["a"]
     clock.now = 59.0
-    hands.add(request("b"))
-    assert turns(hands) == ["b"]
-    hands.release("a")
+    in_flight.add(request("b"))
+    assert turns(in_flight) == ["b"]
+    in_flight.release("a")
     clock.now = 60.0
-    hands.add(request("c"))
-    assert turns(hands) == []
-    hands.release("b")
-    assert turns(hands) == ["lone"]
-    hands.release("lone")
-    assert turns(hands) == ["c"]
+    in_flight.add(request("c"))
+    assert turns(in_flight) == []
+    in_flight.release("b")
+    assert turns(in_flight) == ["lone"]
+    in_flight.release("lone")
+    assert turns(in_flight) == ["c"]
 
 
 @on_a_loop
 async def test_several_suspects_run_one_after_the_other_with_room_for_others_between() -> None:
     clock = Clock()
-    hands = filled(*(request(name, priority="background", runs_alone=True) for name in "xyz"), clock=clock)
-    assert turns(hands) == ["x"]
+    in_flight = filled(
+        *(request(name, priority="background", runs_alone=True) for name in "xyz"), clock=clock
+    )
+    assert turns(in_flight) == ["x"]
     clock.now = 500.0
-    hands.add(request("live"))
-    hands.release("x")
-    assert turns(hands) == ["live"]
-    hands.release("live")
-    assert turns(hands) == ["y"]
-    hands.release("y")
-    assert turns(hands) == ["z"]
+    in_flight.add(request("live"))
+    in_flight.release("x")
+    assert turns(in_flight) == ["live"]
+    in_flight.release("live")
+    assert turns(in_flight) == ["y"]
+    in_flight.release("y")
+    assert turns(in_flight) == ["z"]
 
 
 @on_a_loop
 async def test_what_a_dead_worker_held_goes_before_what_never_had_its_turn() -> None:
-    hands = filled(request("a"), request("b"))
-    assert turns(hands) == ["a", "b"]
-    hands.add(request("late"))
-    dropped = hands.drop_all()
-    assert (hands.held_count, [one.request_id for one in dropped]) == (0, ["a", "b"])
-    hands.take_back(dropped)
-    assert turns(hands) == ["a", "b", "late"]
+    in_flight = filled(request("a"), request("b"))
+    assert turns(in_flight) == ["a", "b"]
+    in_flight.add(request("late"))
+    dropped = in_flight.drop_all()
+    assert (in_flight.held_count, [one.request_id for one in dropped]) == (0, ["a", "b"])
+    in_flight.take_back(dropped)
+    assert turns(in_flight) == ["a", "b", "late"]
 
 
 @on_a_loop
 async def test_request_given_up_is_held_until_the_worker_has_answered() -> None:
     given_up = request("a")
-    hands = filled(given_up)
-    assert turns(hands) == ["a"]
-    hands.withdraw(given_up)
-    hands.add(request("lone", runs_alone=True))
-    assert turns(hands) == []
-    hands.release("a")
-    assert turns(hands) == ["lone"]
+    in_flight = filled(given_up)
+    assert turns(in_flight) == ["a"]
+    in_flight.withdraw(given_up)
+    in_flight.add(request("lone", runs_alone=True))
+    assert turns(in_flight) == []
+    in_flight.release("a")
+    assert turns(in_flight) == ["lone"]

@@ -12,7 +12,7 @@ from scribewire.server.jobs.callback import LEASE_SECONDS, Delivery
 from scribewire.server.jobs.job import CallbackState
 from scribewire.server.jobs.store import IdempotencyConflict
 from scribewire.server.observability.metrics import Metrics
-from scribewire.server.webhooks.dispatcher import RETRY_SECONDS, CallbackTeller
+from scribewire.server.webhooks.dispatcher import RETRY_SECONDS, WebhookDispatcher
 from scribewire.server.webhooks.sender import AttemptResult
 from tests.fakes.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
@@ -209,7 +209,7 @@ def test_attempts_go_on_for_hours_with_growing_pauses_and_then_end(under: StoreU
                 under.clocks.pass_time(retry_seconds or 0.0)
 
             noted, store.note_callback = store.note_callback, note
-            teller = CallbackTeller(store, telling, Metrics(), uniform=lambda low, high: 1.0)
+            teller = WebhookDispatcher(store, telling, Metrics(), uniform=lambda low, high: 1.0)
             teller.start()
 
             async def is_given_up() -> bool:
@@ -232,7 +232,7 @@ def test_receiver_decides_that_it_is_enough_or_how_long_to_wait(under: StoreUnde
             telling = ScriptedTelling(
                 AttemptResult("HTTP 410", is_final=True), AttemptResult("HTTP 503", retry_after_seconds=900)
             )
-            teller = CallbackTeller(store, telling, Metrics(), concurrent_attempts=1)
+            teller = WebhookDispatcher(store, telling, Metrics(), concurrent_attempts=1)
             teller.start()
 
             async def are_noted() -> bool:
@@ -255,7 +255,7 @@ def test_receivers_that_hang_are_bounded_in_number_and_never_hold_up_a_stop(unde
         async with under.opened() as store:
             await ended(under, 12)
             telling = ScriptedTelling(hangs=True)
-            teller = CallbackTeller(store, telling, Metrics(), concurrent_attempts=3)
+            teller = WebhookDispatcher(store, telling, Metrics(), concurrent_attempts=3)
             teller.start()
 
             async def are_busy() -> bool:

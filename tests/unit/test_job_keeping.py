@@ -104,10 +104,10 @@ def test_log_of_an_erased_job_ends(under: StoreUnderTest):
         async with under.opened() as store:
             job = await under.submit()
             heard: list[JobEvent] = []
-            listening = asyncio.create_task(listen(under, job, heard))
+            subscribed = asyncio.create_task(listen(under, job, heard))
             await wait_until_async(lambda: heard)
             assert await store.erase(job.job_id, "ann")
-            await listening
+            await subscribed
             assert kinds(heard) == ["queued"]
             assert await under.log(job) == []
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from scribewire.engine.protocol.transcript import TokenLogprob
-from scribewire.engine.recording.streaming_text import LiveText, continued
+from scribewire.engine.recording.streaming_text import StreamingText, continued
 from scribewire.engine.text.joining import join_texts
 
 
@@ -17,7 +17,7 @@ class Sent:
     def __init__(self) -> None:
         self.deltas: list[str] = []
         self.logprobs: list[TokenLogprob] = []
-        self.live = LiveText(self.take)
+        self.live = StreamingText(self.take)
 
     def take(self, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         self.deltas.append(delta)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
 from scribewire.engine.recording.work import Listener, TranscribeItem
@@ -122,7 +122,7 @@ def test_guard_is_off_where_a_benchmark_forces_the_count(tmp_path: Path) -> None
 
 def test_synthetic_speech_that_truly_repeats_is_transcribed_as_often_as_it_is_said() -> None:
     recording = demo_model_path().parent / "recordings" / "english.wav"
-    samples = decode_audio(recording, limits=AudioLimits()).samples
+    samples = transcode_audio(recording, limits=AudioLimits()).samples
     pause = np.zeros(int(0.35 * SAMPLE_RATE_HZ), dtype=np.float32)
     # "The train to the city", said 18 times in one chunk, nearly twice as often as a loop needs.
     phrase = np.concatenate([samples[int(0.3 * SAMPLE_RATE_HZ) : int(1.35 * SAMPLE_RATE_HZ)], pause])

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scribewire.engine.audio.transcode import decode_audio, prepare_samples
+from scribewire.engine.audio.transcode import prepare_samples, transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
     AudioEmpty,
@@ -48,7 +48,7 @@ def test_the_shorter_axis_holds_the_channels() -> None:
 
 def test_prepared_samples_equal_the_decoded_file() -> None:
     values = (tones(2.0, 44_100) * 32_767).astype("<i2")
-    from_file = decode_audio(riff(values.tobytes(), rate_hz=44_100), limits=LIMITS).samples
+    from_file = transcode_audio(riff(values.tobytes(), rate_hz=44_100), limits=LIMITS).samples
     np.testing.assert_allclose(prepare_samples(values, 44_100, limits=LIMITS), from_file, atol=1e-6)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.batching.sequence import Ending, Sequence
+from scribewire.engine.batching.sequence import FinishReason, Sequence
 from scribewire.engine.protocol.transcript import Segment
 from scribewire.engine.recording.output import (
+    asr_special_tokens,
     compression_ratio,
     main_language,
     read_sequence,
-    recognition_marks,
 )
 from scribewire.engine.text.tokenizer import Tokenizer
 from tests.fakes.random_model import TOKEN_IDS
@@ -28,7 +28,9 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 
 def read(tokenizer: Tokenizer, tokens: list[int], *, forced: str | None = None, **fields: object) -> Segment:
-    sequence = Sequence(prompt_ids=[], audio=None, token_budget=9, tokens=tokens, ending=Ending.END_MARK)
+    sequence = Sequence(
+        prompt_ids=[], audio=None, token_budget=9, tokens=tokens, ending=FinishReason.END_TOKEN
+    )
     for name, value in fields.items():
         setattr(sequence, name, value)
     return read_sequence(
@@ -61,7 +63,7 @@ def test_invented_language_is_not_passed_on(tokenizer: Tokenizer) -> None:
 
 
 def test_exhausted_budget_is_said_in_the_segment(tokenizer: Tokenizer) -> None:
-    segment = read(tokenizer, tokenizer.encode_text("Hi"), forced="English", ending=Ending.BUDGET)
+    segment = read(tokenizer, tokenizer.encode_text("Hi"), forced="English", ending=FinishReason.BUDGET)
     assert segment.notice == (
         "the text from 1.0 s to 4.0 s was stopped at its budget of 9 tokens and may be incomplete"
     )
@@ -93,7 +95,7 @@ def test_main_language_is_the_one_spoken_longest() -> None:
 
 
 def test_marks_find_where_none_parts_from_a_language(tokenizer: Tokenizer) -> None:
-    marks = recognition_marks(tokenizer)
+    marks = asr_special_tokens(tokenizer)
     assert tokenizer.decode(list(marks.none_prefix)) == "language "
     assert marks.none_token == tokenizer.encode_text("N")[0]
     assert marks.end_ids == {TOKEN_IDS["<|im_end|>"], TOKEN_IDS["<|endoftext|>"]}

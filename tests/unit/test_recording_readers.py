@@ -9,19 +9,19 @@ import pytest
 
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from scribewire.engine.protocol.errors import AudioError
-from scribewire.engine.recording.read_ahead import Look, RecordingReaders
+from scribewire.engine.recording.read_ahead import ReadAhead, ReadResult
 from scribewire.engine.recording.work import RecordingWork, TranscribeItem
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 
-class Readers(RecordingReaders):
+class Readers(ReadAhead):
     """Readers whose news can be waited for."""
 
     def __init__(self) -> None:
         self.news = threading.Semaphore(0)
         super().__init__(EngineConfig(max_chunk_seconds=10.0), self.news.release)
 
-    def look_at(self, work: RecordingWork) -> Look:
+    def look_at(self, work: RecordingWork) -> ReadResult:
         """One look, and what it alone brought."""
         self.start(work)
         assert self.news.acquire(timeout=PATIENCE_SECONDS)

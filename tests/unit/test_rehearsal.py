@@ -14,7 +14,7 @@ from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import EngineFault, EngineUnavailable
-from scribewire.engine.resident import warmup as rehearsal
+from scribewire.engine.resident import warmup as warmup
 from scribewire.engine.resident.model import ResidentModel
 from tests.fakes.tiny_model import write_tiny_model
 
@@ -28,10 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "CLIP_SECONDS", (0.5, 1.0))
-    monkeypatch.setattr(rehearsal, "GROUP_SIZES", (1, 2, 3))
-    monkeypatch.setattr(rehearsal, "ARRIVING", (2, 1, 3, 8))
-    monkeypatch.setattr(rehearsal, "LEFT_BEHIND", (4, 2, 1))
+    monkeypatch.setattr(warmup, "CLIP_SECONDS", (0.5, 1.0))
+    monkeypatch.setattr(warmup, "GROUP_SIZES", (1, 2, 3))
+    monkeypatch.setattr(warmup, "ARRIVING", (2, 1, 3, 8))
+    monkeypatch.setattr(warmup, "LEFT_BEHIND", (4, 2, 1))
 
 
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,31 +62,31 @@ def test_every_shape_that_fits_is_met_and_rows_come_and_go(
         return step(batch)
 
     monkeypatch.setattr(model, "encode", noted)
-    monkeypatch.setattr(rehearsal.RunningBatch, "step", counted)
-    assert rehearsal.rehearse(model, ROOMY) == 6
+    monkeypatch.setattr(warmup.RunningBatch, "step", counted)
+    assert warmup.warm_up_shapes(model, ROOMY) == 6
     groups = [(size, samples) for samples in (8_000, 16_000) for size in (1, 2, 3)]
     assert met == [*groups, (2, 8_000), (1, 8_000), (3, 8_000)]
     assert stepped[-9:] == [2, 3, 6, 4, 4, 2, 2, 1, 1]
 
     met.clear()
-    tokens = len(model.prompt_ids(model.wish(rehearsal.TranscribeOptions()), 16_000))
+    tokens = len(model.prompt_ids(model.decoding(warmup.TranscribeOptions()), 16_000))
     narrow = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=2 * tokens)
-    rehearsal.rehearse(model, narrow)
+    warmup.warm_up_shapes(model, narrow)
     assert (2, 16_000) in met
     assert (3, 16_000) not in met
     met.clear()
-    rehearsal.rehearse(model, BatchLimits(max_rows=8, token_budget=2 * tokens, prefill_tokens=8192))
+    warmup.warm_up_shapes(model, BatchLimits(max_rows=8, token_budget=2 * tokens, prefill_tokens=8192))
     assert max(size for size, samples in met if samples == 16_000) == 1
 
 
 def test_the_widths_of_all_prompts_up_to_a_whole_chunk_are_met(folder: Path) -> None:
     model = ResidentModel(EngineConfig(model=str(folder), device="cpu"))
-    wish = model.wish(rehearsal.TranscribeOptions())
+    decoding = model.decoding(warmup.TranscribeOptions())
 
     def width(seconds: float) -> int:
-        return -(-len(model.prompt_ids(wish, int(seconds * 16_000))) // 64)
+        return -(-len(model.prompt_ids(decoding, int(seconds * 16_000))) // 64)
 
-    met = {width(seconds) for seconds in rehearsal.CLIP_SECONDS}
+    met = {width(seconds) for seconds in warmup.CLIP_SECONDS}
     assert met == set(range(1, width(30.0) + 1))
 
 
@@ -101,7 +101,7 @@ def test_a_rehearsal_does_not_hold_up_a_request_that_has_come(
         transcriber.warm_up()
         assert len(calls) == 1
         monkeypatch.setattr(pipeline.Pipeline, "has_work", True)
-        transcriber._resident.rehearse()
+        transcriber._resident.warm_up_shapes()
         assert len(calls) == 1
         monkeypatch.undo()
 
@@ -114,7 +114,7 @@ def test_a_rehearsal_leaves_no_trace_in_what_is_said(folder: Path, monkeypatch: 
 
     def noted(model: ResidentModel, limits: BatchLimits) -> int:
         rehearsed_with.append(limits)
-        return rehearsal.rehearse(model, limits)
+        return warmup.warm_up_shapes(model, limits)
 
     monkeypatch.setattr(pipeline, "rehearse", noted)
     with Transcriber(config=config) as transcriber:
@@ -124,9 +124,9 @@ def test_a_rehearsal_leaves_no_trace_in_what_is_said(folder: Path, monkeypatch: 
     as_on_cuda(monkeypatch)
     with Transcriber(config=config) as transcriber:
         transcriber.warm_up()
-        rehearsed = transcriber.transcribe(samples)
+        warmed_up = transcriber.transcribe(samples)
     assert len(rehearsed_with) == 1
-    assert rehearsed.text == plain.text
+    assert warmed_up.text == plain.text
 
 
 def test_a_device_that_fails_in_the_rehearsal_is_told_to_who_waits_for_it(

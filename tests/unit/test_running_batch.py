@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio.mel import log_mel_batch
-from scribewire.engine.batching.sequence import Ending, Marks, Sequence
+from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.batching.step import Prefill, RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 
-NEVER = Marks(end_ids=frozenset())
+NEVER = SpecialTokens(end_ids=frozenset())
 LENGTHS = (4_800, 16_000, 40_117, 130_000, 250_000)
 
 
@@ -68,7 +68,7 @@ def test_sequences_that_join_at_different_steps_equal_those_decoded_alone(
     run(batch)
     for place, found in enumerate(joined):
         assert_same(found, alone(model, audio[place % len(audio)], budgets[place]))
-        assert found.ending is Ending.BUDGET
+        assert found.ending is FinishReason.BUDGET
 
 
 def test_sampled_row_draws_the_same_wherever_it_joins(model: SpeechModel, audio: list[mx.array]) -> None:
@@ -194,7 +194,7 @@ def test_penalty_is_the_published_one_and_log_probabilities_are_the_models_own(
 
 def test_choice_behind_the_head_is_restricted_only_there(model: SpeechModel, audio: list[mx.array]) -> None:
     free = alone(model, audio[3])
-    marks = Marks(frozenset(), none_prefix=tuple(free.tokens[:1]))
+    marks = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:1]))
     choices = (free.tokens[1] + 1, free.tokens[1] + 2)
     one = sequence(audio[3], head_choices=choices)
     batch = RunningBatch(model, marks)
@@ -205,7 +205,7 @@ def test_choice_behind_the_head_is_restricted_only_there(model: SpeechModel, aud
     logits = model.score(prompt_ids(audio[3].shape[0]), audio[3], one.tokens)
     assert mx.argmax(logits[2:], axis=-1).tolist() == one.tokens[2:]
     elsewhere = sequence(audio[3], head_choices=choices)
-    batch = RunningBatch(model, Marks(frozenset(), none_prefix=(free.tokens[0] + 1,)))
+    batch = RunningBatch(model, SpecialTokens(frozenset(), none_prefix=(free.tokens[0] + 1,)))
     batch.join([elsewhere])
     run(batch)
     assert elsewhere.tokens == free.tokens
@@ -213,10 +213,10 @@ def test_choice_behind_the_head_is_restricted_only_there(model: SpeechModel, aud
 
 def test_forced_count_is_reached_whatever_the_tokens_are(model: SpeechModel, audio: list[mx.array]) -> None:
     free = alone(model, audio[1], 10)
-    marks = Marks(frozenset(free.tokens))
+    marks = SpecialTokens(frozenset(free.tokens))
     forced = sequence(audio[1], forced_count=10)
     batch = RunningBatch(model, marks)
     batch.join([forced])
     run(batch)
     assert forced.tokens == free.tokens
-    assert forced.ending is Ending.END_MARK
+    assert forced.ending is FinishReason.END_TOKEN

@@ -7,15 +7,15 @@ import random
 import pytest
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import URGENT_CHUNKS, Move, Scheduler, Ticket
+from scribewire.engine.batching.scheduler import URGENT_CHUNKS, Action, Scheduler, Ticket
 from tests.unit.scheduler_desk import Desk, names
 
 
 def test_nothing_to_do_is_idle() -> None:
     desk = Desk()
-    assert desk.scheduler.next_move() is Move.IDLE
+    assert desk.scheduler.next_action() is Action.IDLE
     desk.scheduler.open("a", owner="a", is_interactive=True)
-    assert desk.scheduler.next_move() is Move.IDLE
+    assert desk.scheduler.next_action() is Action.IDLE
 
 
 def test_everything_that_fits_is_admitted_in_one_prefill() -> None:
@@ -23,7 +23,7 @@ def test_everything_that_fits_is_admitted_in_one_prefill() -> None:
     for name in "abcde":
         desk.recording(name, 1)
     assert sorted(names(desk.next_prefill())) == list("abcde")
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
 
 
 def test_admitted_tokens_never_exceed_the_budget() -> None:
@@ -33,7 +33,7 @@ def test_admitted_tokens_never_exceed_the_budget() -> None:
     first = desk.next_prefill()
     assert len(first) == 5
     assert desk.scheduler.reserved_tokens == 1000
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
     desk.end(first[:2])
     assert len(desk.next_prefill()) == 2
 
@@ -52,7 +52,7 @@ def test_chunk_larger_than_the_budget_runs_alone() -> None:
     desk.chunk("large", 0, prompt=90, reserve=500)
     desk.recording("small", 1, prompt=10)
     assert names(desk.next_prefill()) == ["large"]
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
 
 
 def test_what_comes_first_is_not_overtaken_by_what_is_smaller() -> None:
@@ -61,9 +61,9 @@ def test_what_comes_first_is_not_overtaken_by_what_is_smaller() -> None:
     running = desk.next_prefill()
     desk.recording("large", 1, prompt=150)
     desk.recording("small", 1, prompt=50)
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
     desk.scheduler.stepped()
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
     desk.end(running)
     assert names(desk.next_prefill()) == ["large", "small"]
 
@@ -169,7 +169,7 @@ def test_closed_recording_leaves_nothing_behind() -> None:
         0,
         0,
     )
-    assert desk.scheduler.next_move() is Move.IDLE
+    assert desk.scheduler.next_action() is Action.IDLE
 
 
 def test_reading_ahead_is_bounded_and_shared_between_owners() -> None:
@@ -212,14 +212,14 @@ def test_every_chunk_is_admitted_once_and_no_limit_is_ever_passed(seed: int) -> 
             name, chance.randint(1, 5), owner=f"o{chance.randint(0, 3)}", prompt=chance.randint(1, 120)
         )
         for _ in range(chance.randint(0, 6)):
-            move = desk.scheduler.next_move()
-            if move is Move.ADMIT:
+            move = desk.scheduler.next_action()
+            if move is Action.ADMIT:
                 group = desk.scheduler.admit()
                 assert group
                 admitted += [ticket.ticket_id for ticket in group]
                 running += group
                 desk.scheduler.joined()
-            elif move is Move.STEP:
+            elif move is Action.STEP:
                 desk.scheduler.stepped()
                 ending = chance.sample(running, chance.randint(0, min(2, len(running))))
                 desk.end(ending)
@@ -231,8 +231,8 @@ def test_every_chunk_is_admitted_once_and_no_limit_is_ever_passed(seed: int) -> 
             desk.scheduler.close(name)
             desk.end([ticket for ticket in running if ticket.recording_id == name])
             running = [ticket for ticket in running if ticket.recording_id != name]
-    while (move := desk.scheduler.next_move()) is not Move.IDLE:
-        if move is Move.ADMIT:
+    while (move := desk.scheduler.next_action()) is not Action.IDLE:
+        if move is Action.ADMIT:
             group = desk.scheduler.admit()
             admitted += [ticket.ticket_id for ticket in group]
             desk.scheduler.joined()
@@ -254,7 +254,7 @@ def test_rows_of_a_full_batch_are_let_become_free_until_several_chunks_share_a_p
     assert len(full) == desk.scheduler.limits.rows_for_others == 14
     for ticket in full[:3]:
         desk.end([ticket])
-        assert desk.scheduler.next_move() is Move.STEP
+        assert desk.scheduler.next_action() is Action.STEP
         desk.scheduler.stepped()
     desk.end([full[3]])
     assert len(desk.next_prefill()) == 4
@@ -324,7 +324,7 @@ def test_waiting_for_rows_does_not_let_urgent_chunks_keep_the_others_out() -> No
     assert names(held) == ["long"] * 3
     for _ in range(5):
         desk.end(held[:1])
-        assert desk.scheduler.next_move() is Move.STEP
+        assert desk.scheduler.next_action() is Action.STEP
         desk.scheduler.stepped()
         desk.end(held[1:2])
         held = held[2:] + desk.next_prefill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 
 LIMITS = BatchLimits(max_rows=8, token_budget=100_000, prefill_tokens=1000)
 
@@ -31,7 +31,7 @@ class Story:
         ticket = self.ticket(name, index, tokens)
         self.scheduler.offer(ticket)
         while ticket.ticket_id not in self.scheduler._admitted:
-            assert self.move() is not Move.IDLE
+            assert self.move() is not Action.IDLE
         while self.scheduler._is_prefilling:
             self.move()
         return ticket
@@ -41,24 +41,24 @@ class Story:
         self.scheduler.offer_alignment(ticket)
         return ticket
 
-    def move(self) -> Move:
+    def move(self) -> Action:
         """The next move, made."""
-        move = self.scheduler.next_move()
-        if move is Move.ADMIT:
+        move = self.scheduler.next_action()
+        if move is Action.ADMIT:
             self.scheduler.admit()
             self.scheduler.joined()
-        elif move is Move.FEED:
+        elif move is Action.FEED:
             self.scheduler.joined()
-        elif move is Move.STEP:
+        elif move is Action.STEP:
             self.scheduler.stepped()
-        elif move is Move.ALIGN:
+        elif move is Action.ALIGN:
             self.aligned = self.scheduler.align()
         return move
 
-    def until_aligned(self, *, most: int = 100) -> list[Move]:
+    def until_aligned(self, *, most: int = 100) -> list[Action]:
         """Moves up to the alignment, which is left out."""
-        moves: list[Move] = []
-        while (move := self.move()) is not Move.ALIGN:
+        moves: list[Action] = []
+        while (move := self.move()) is not Action.ALIGN:
             assert len(moves) < most, "nothing was ever aligned"
             moves.append(move)
         return moves
@@ -67,7 +67,7 @@ class Story:
 def test_nothing_to_align_is_no_move() -> None:
     story = Story()
     story.open("talk")
-    assert story.move() is Move.IDLE
+    assert story.move() is Action.IDLE
 
 
 def test_a_lone_chunk_is_aligned_when_nothing_else_is_to_be_done() -> None:
@@ -76,7 +76,7 @@ def test_a_lone_chunk_is_aligned_when_nothing_else_is_to_be_done() -> None:
     ticket = story.to_align("talk")
     assert story.until_aligned() == []
     assert story.aligned == [ticket]
-    assert story.move() is Move.IDLE
+    assert story.move() is Action.IDLE
 
 
 def test_chunks_of_a_long_recording_wait_until_they_fill_a_pass() -> None:
@@ -85,7 +85,7 @@ def test_chunks_of_a_long_recording_wait_until_they_fill_a_pass() -> None:
     story.decode("talk")
     for _ in range(3):
         story.to_align("talk")
-    assert [story.move() for _ in range(20)] == [Move.STEP] * 20
+    assert [story.move() for _ in range(20)] == [Action.STEP] * 20
     story.to_align("talk")
     story.until_aligned(most=2)
     assert len(story.aligned) == 3  # 3 x 300 of 1000 tokens
@@ -128,7 +128,7 @@ def test_a_pass_may_be_larger_than_a_prefill() -> None:
     story.decode("talk")
     for _ in range(6):
         story.to_align("talk")
-    assert [story.move() for _ in range(20)] == [Move.STEP] * 20
+    assert [story.move() for _ in range(20)] == [Action.STEP] * 20
     story.to_align("talk")
     story.until_aligned(most=2)
     assert len(story.aligned) == 6
@@ -163,8 +163,8 @@ def test_the_running_batch_steps_between_two_alignments() -> None:
     for _ in range(40):
         story.to_align("talk")
     story.until_aligned()
-    assert story.until_aligned(most=10).count(Move.STEP) >= 1
-    assert story.until_aligned(most=10).count(Move.STEP) >= 1
+    assert story.until_aligned(most=10).count(Action.STEP) >= 1
+    assert story.until_aligned(most=10).count(Action.STEP) >= 1
 
 
 def test_alignments_and_prefills_take_turns() -> None:
@@ -175,10 +175,10 @@ def test_alignments_and_prefills_take_turns() -> None:
     for index in range(40):
         story.to_align("talk")
         story.scheduler.offer(story.ticket("other", index))
-    seen = [move for move in (story.move() for _ in range(60)) if move in (Move.ALIGN, Move.ADMIT)]
-    admitted = seen.index(Move.ADMIT)
+    seen = [move for move in (story.move() for _ in range(60)) if move in (Action.ALIGN, Action.ADMIT)]
+    admitted = seen.index(Action.ADMIT)
     # As long as rows are free; then alignments alone.
-    assert seen[admitted : admitted + 3] == [Move.ADMIT, Move.ALIGN, Move.ADMIT]
+    assert seen[admitted : admitted + 3] == [Action.ADMIT, Action.ALIGN, Action.ADMIT]
 
 
 def test_a_beginner_is_delayed_by_one_alignment_at_most() -> None:
@@ -191,9 +191,9 @@ def test_a_beginner_is_delayed_by_one_alignment_at_most() -> None:
     story.open("short", owner="grace", is_interactive=True)
     story.scheduler.offer(story.ticket("short", index=0))
     moves = []
-    while Move.ADMIT not in moves:
+    while Action.ADMIT not in moves:
         moves.append(story.move())
-    assert moves.count(Move.ALIGN) <= 1
+    assert moves.count(Action.ALIGN) <= 1
 
 
 def test_owners_take_turns_at_being_aligned() -> None:
@@ -219,4 +219,4 @@ def test_a_closed_recordings_chunks_are_not_aligned() -> None:
     story.scheduler.close("gone")
     story.until_aligned()
     assert story.aligned == [kept]
-    assert story.move() is Move.IDLE
+    assert story.move() is Action.IDLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import Move, Ticket
+from scribewire.engine.batching.scheduler import Action, Ticket
 from tests.unit.scheduler_desk import Desk, names
 
 
@@ -13,7 +13,7 @@ def steps_before_each(desk: Desk, count: int) -> list[int]:
     for number in range(count):
         desk.recording(f"{number}", 1)
         steps = 0
-        while desk.scheduler.next_move() is Move.STEP:
+        while desk.scheduler.next_action() is Action.STEP:
             desk.scheduler.stepped()
             steps += 1
         desk.scheduler.admit()
@@ -51,9 +51,9 @@ def test_who_waits_to_begin_waits_for_no_steps_of_rows_that_nobody_waits_for() -
     desk.recording("long", 40, interactive=False)
     desk.next_prefill()
     desk.recording("short", 1)
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
     desk.scheduler.stepped()
-    assert desk.scheduler.next_move() is Move.ADMIT
+    assert desk.scheduler.next_action() is Action.ADMIT
     assert names(desk.scheduler.admit()) == ["short"]
 
 
@@ -69,10 +69,10 @@ def _short_beside_a_job(short_chunks: int = 1, *, is_read: bool = True) -> tuple
 
 def _steps_to_a_prefill_of(desk: Desk, name: str) -> int:
     steps = 0
-    while (move := desk.scheduler.next_move()) is Move.STEP:
+    while (move := desk.scheduler.next_action()) is Action.STEP:
         desk.scheduler.stepped()
         steps += 1
-    assert move is Move.ADMIT
+    assert move is Action.ADMIT
     assert set(names(desk.scheduler.admit())) == {name}
     desk.scheduler.joined()
     return steps
@@ -81,11 +81,11 @@ def _steps_to_a_prefill_of(desk: Desk, name: str) -> int:
 def test_others_prefills_wait_for_the_end_of_a_short_recording() -> None:
     desk, short = _short_beside_a_job()
     for _ in range(20):
-        assert desk.scheduler.next_move() is Move.STEP
+        assert desk.scheduler.next_action() is Action.STEP
         desk.scheduler.stepped()
     desk.end(short)
     desk.scheduler.close("short")
-    assert desk.scheduler.next_move() is Move.ADMIT
+    assert desk.scheduler.next_action() is Action.ADMIT
     assert names(desk.scheduler.admit()) == ["long"] * 4
 
 
@@ -113,7 +113,7 @@ def test_first_chunk_is_admitted_before_the_second_and_speaks_before_it_joins() 
     first = desk.next_prefill()
     assert [(ticket.recording_id, ticket.index) for ticket in first] == [("a", 0), ("b", 0)]
     steps = 0
-    while desk.scheduler.next_move() is Move.STEP:
+    while desk.scheduler.next_action() is Action.STEP:
         desk.scheduler.stepped()
         steps += 1
     assert steps == 16
@@ -125,9 +125,9 @@ def test_who_waits_to_begin_does_not_wait_for_the_first_words_of_others() -> Non
     desk.recording("a", 3)
     desk.next_prefill()
     desk.recording("b", 1)
-    assert desk.scheduler.next_move() is Move.STEP
+    assert desk.scheduler.next_action() is Action.STEP
     desk.scheduler.stepped()
-    assert desk.scheduler.next_move() is Move.ADMIT
+    assert desk.scheduler.next_action() is Action.ADMIT
 
 
 def test_who_goes_away_before_the_beginning_hurries_nobody() -> None:
@@ -137,7 +137,7 @@ def test_who_goes_away_before_the_beginning_hurries_nobody() -> None:
     desk.recording("b", 1)
     desk.scheduler.close("b")
     for _ in range(16):
-        assert desk.scheduler.next_move() is Move.STEP
+        assert desk.scheduler.next_action() is Action.STEP
         desk.scheduler.stepped()
     assert names(desk.next_prefill()) == ["a"]
 
@@ -148,15 +148,15 @@ def test_slices_of_a_long_prefill_alternate_with_steps_of_those_who_run() -> Non
     desk.next_prefill()
     desk.recording("long prompt", 1, prompt=9_000)
     moves = []
-    while (move := desk.scheduler.next_move()) is not Move.ADMIT:
-        assert move is Move.STEP
+    while (move := desk.scheduler.next_action()) is not Action.ADMIT:
+        assert move is Action.STEP
         desk.scheduler.stepped()
     desk.scheduler.admit()
     for _ in range(6):
-        move = desk.scheduler.next_move()
+        move = desk.scheduler.next_action()
         moves.append(move)
-        if move is Move.STEP:
+        if move is Action.STEP:
             desk.scheduler.stepped()
         else:
             desk.scheduler.fed()
-    assert moves == [Move.FEED, Move.STEP] * 3
+    assert moves == [Action.FEED, Action.STEP] * 3

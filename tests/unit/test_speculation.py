@@ -9,9 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.batching.sequence import Ending, Marks
+from scribewire.engine.batching.sequence import FinishReason, SpecialTokens
 from scribewire.engine.batching.speculative.decoding import Speculator
-from scribewire.engine.batching.speculative.gain import Plan
+from scribewire.engine.batching.speculative.gain import SpeculationPlan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.projection import Projection
@@ -75,7 +75,9 @@ def test_answer_is_the_plain_one_however_often_the_draft_is_right(
 def test_second_model_as_draft_changes_no_token(setting: Setting) -> None:
     expected = setting.plain()
     for width in (2, 5):
-        speculator = Speculator.with_draft(setting.target, setting.draft, NEVER, Plan(width, 0.0, GAINING))
+        speculator = Speculator.with_draft(
+            setting.target, setting.draft, NEVER, SpeculationPlan(width, 0.0, GAINING)
+        )
         found = setting.sequence()
         setting.ahead(speculator, found)
         assert_same(found, expected)
@@ -85,7 +87,9 @@ def test_second_model_as_draft_changes_no_token(setting: Setting) -> None:
 def test_model_that_is_its_own_draft_is_always_right(setting: Setting) -> None:
     expected = setting.plain(61)
     for width in (1, 2, 5):
-        speculator = Speculator.with_draft(setting.target, setting.target, NEVER, Plan(width, 0.0, GAINING))
+        speculator = Speculator.with_draft(
+            setting.target, setting.target, NEVER, SpeculationPlan(width, 0.0, GAINING)
+        )
         found = setting.sequence(61)
         setting.ahead(speculator, found)
         assert_same(found, expected)
@@ -111,7 +115,7 @@ def test_budget_ends_an_answer_at_every_place_of_a_round(setting: Setting) -> No
         found = setting.sequence(budget)
         setting.ahead(setting.rigged(1.0, 6, known=longest), found)
         assert found.tokens == longest.tokens[:budget]
-        assert found.ending is Ending.BUDGET
+        assert found.ending is FinishReason.BUDGET
 
 
 def test_end_mark_inside_a_round_ends_it_there(setting: Setting) -> None:
@@ -119,9 +123,9 @@ def test_end_mark_inside_a_round_ends_it_there(setting: Setting) -> None:
     late = [place for place in range(8, 40) if free.tokens[place] not in free.tokens[:place]][:5]
     assert len({(place - 1) % 5 for place in late}) > 2
     for place in late:
-        marks = Marks(frozenset({free.tokens[place]}))
+        marks = SpecialTokens(frozenset({free.tokens[place]}))
         expected = setting.plain(40, marks)
-        assert expected.ending is Ending.END_MARK
+        assert expected.ending is FinishReason.END_TOKEN
         assert len(expected.tokens) == place
         found = setting.sequence(40)
         setting.ahead(setting.rigged(1.0, 4, known=expected, marks=marks), found, marks)
@@ -135,7 +139,7 @@ def test_loop_inside_a_round_is_seen_where_plain_decoding_sees_it(
     looping.decoder.head = Insistent(looping.decoder.head, token=77)
     rigged = setting.with_target(looping)
     expected = rigged.plain(200, guard=LoopGuard(40))
-    assert expected.ending is Ending.LOOP
+    assert expected.ending is FinishReason.LOOP
     for width in (3, 5):
         found = rigged.sequence(200, guard=LoopGuard(40))
         rigged.ahead(rigged.rigged(1.0, width, known=expected), found)
@@ -156,7 +160,7 @@ def test_forced_count_is_reached_in_rounds(setting: Setting) -> None:
 
 def test_chance_of_silence_is_read_inside_a_round(setting: Setting) -> None:
     free = setting.plain(8)
-    marks = Marks(frozenset(), none_prefix=tuple(free.tokens[:3]), none_token=free.tokens[3])
+    marks = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:3]), none_token=free.tokens[3])
     expected = setting.plain(30, marks)
     assert expected.no_speech_prob is not None
     found = setting.sequence(30)

@@ -9,9 +9,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.batching.sequence import Ending, Replay, Sequence
+from scribewire.engine.batching.sequence import FinishReason, Replay, Sequence
 from scribewire.engine.batching.speculative.calibration import wide_drift
-from scribewire.engine.batching.speculative.gain import DOUBT_PER_DRIFT, Measured, Plan
+from scribewire.engine.batching.speculative.gain import DOUBT_PER_DRIFT, Measured, SpeculationPlan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
@@ -79,7 +79,7 @@ def test_answer_with_near_ties_is_replayed_plainly_where_wide_steps_drift(
     rigged.ahead(rigged.rigged(1.0, known=expected), trusting)
     assert trusting.tokens != expected.tokens
 
-    plan = Plan(4, DOUBT_PER_DRIFT * drift, GAINING)
+    plan = SpeculationPlan(4, DOUBT_PER_DRIFT * drift, GAINING)
     speculator = rigged.rigged(1.0, known=expected, plan=plan)
     found = rigged.sequence(50, guard=LoopGuard(10_000))
     rigged.ahead(speculator, found)
@@ -95,7 +95,7 @@ def test_replay_finds_a_wrong_token_that_was_not_in_doubt(setting: Setting, pair
     rigged = drifting(setting, pair[0], drift=float(sizes[10]))
     # Far less doubt than the drift calls for: only a later near tie sends the answer back.
     for doubt in (float(sizes[1]), float(sizes[2]), float(sizes[4])):
-        speculator = rigged.rigged(1.0, known=expected, plan=Plan(4, doubt, GAINING))
+        speculator = rigged.rigged(1.0, known=expected, plan=SpeculationPlan(4, doubt, GAINING))
         found = rigged.sequence(50, guard=LoopGuard(10_000))
         batch = RunningBatch(rigged.target, NEVER)
         batch.join([found])
@@ -112,7 +112,7 @@ def test_replay_finds_a_wrong_token_that_was_not_in_doubt(setting: Setting, pair
 def test_others_may_join_during_a_replay(setting: Setting, pair: tuple[Path, Path]) -> None:
     expected, short = setting.plain(40), setting.plain(9)
     doubt = float(np.sort(margins(setting.target, setting.audio, expected.tokens)[8:])[3])
-    speculator = setting.rigged(1.0, known=expected, plan=Plan(4, doubt, GAINING))
+    speculator = setting.rigged(1.0, known=expected, plan=SpeculationPlan(4, doubt, GAINING))
     batch = RunningBatch(setting.target, NEVER)
     found, guest = setting.sequence(40), setting.sequence(9)
     batch.join([found])
@@ -132,7 +132,7 @@ def test_answer_that_is_left_for_seldom_right_guesses_is_replayed_where_wide_ste
     expected = setting.plain(45)
     measured = Measured(10.0, 2.0, {2: 13.1}, 0.0)
     for doubt, replays in ((0.0, 0), (1e-9, 1)):
-        speculator = setting.rigged(0.0, known=expected, plan=Plan(2, doubt, measured))
+        speculator = setting.rigged(0.0, known=expected, plan=SpeculationPlan(2, doubt, measured))
         found = setting.sequence(45)
         setting.ahead(speculator, found)
         assert_same(found, expected)
@@ -157,12 +157,12 @@ def test_replayed_tokens_that_differ_take_back_all_behind_them() -> None:
         one.accept(9, -1.0, None, NEVER)
         assert one.ending is None
     one.accept(9, -1.0, None, NEVER)
-    assert one.ending is Ending.LOOP
+    assert one.ending is FinishReason.LOOP
 
 
 def test_draft_whose_answers_come_in_doubt_too_often_is_not_asked_again(setting: Setting) -> None:
     expected = setting.plain(5)
-    speculator = setting.rigged(1.0, known=expected, plan=Plan(2, 1e9, GAINING))
+    speculator = setting.rigged(1.0, known=expected, plan=SpeculationPlan(2, 1e9, GAINING))
     for _ in range(12):
         found = setting.sequence(5)
         setting.ahead(speculator, found)

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from scribewire import Transcriber
-from scribewire.engine.batching.sequence import Marks
-from scribewire.engine.batching.speculative.calibration import Gauge, measure_pair
+from scribewire.engine.batching.sequence import SpecialTokens
+from scribewire.engine.batching.speculative.calibration import Calibrator, measure_pair
 from scribewire.engine.batching.speculative.decoding import Speculator
 from scribewire.engine.batching.speculative.drafting import check_pair
 from scribewire.engine.batching.speculative.gain import (
     DOUBT_PER_DRIFT,
     GUESS_COUNTS,
     Measured,
-    Plan,
+    SpeculationPlan,
     choose_plan,
     tokens_per_round,
 )
@@ -60,8 +60,8 @@ def setting(pair: tuple[Path, Path]) -> Iterator[Setting]:
 
 
 def test_rounds_are_only_for_greedy_rows(setting: Setting) -> None:
-    marks = Marks(frozenset(), none_prefix=(1, 2), none_token=3)
-    speculator = Speculator.with_draft(setting.target, setting.draft, marks, Plan(3, 0.0, GAINING))
+    marks = SpecialTokens(frozenset(), none_prefix=(1, 2), none_token=3)
+    speculator = Speculator.with_draft(setting.target, setting.draft, marks, SpeculationPlan(3, 0.0, GAINING))
     assert speculator.suits(setting.sequence())
     assert not speculator.suits(setting.sequence(temperature=0.7))
     assert not speculator.suits(setting.sequence(repetition_penalty=1.2))
@@ -75,7 +75,7 @@ def test_rounds_are_only_for_greedy_rows(setting: Setting) -> None:
 
 def test_restricted_head_is_chosen_plainly_and_the_rest_in_rounds(setting: Setting) -> None:
     free = setting.plain(6)
-    marks = Marks(frozenset(), none_prefix=tuple(free.tokens[:2]))
+    marks = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:2]))
     choices = (free.tokens[2] + 1, free.tokens[2] + 2)
     expected = setting.plain(40, marks, head_choices=choices)
     assert expected.tokens[2] in choices
@@ -89,7 +89,7 @@ def test_restricted_head_is_chosen_plainly_and_the_rest_in_rounds(setting: Setti
 def test_answer_that_is_nearly_over_does_not_pay_for_a_draft(setting: Setting) -> None:
     seconds = SAMPLES / 16_000
     dear = replace(GAINING, prepare_seconds=60.0)
-    plan = Plan(3, 0.0, dear)
+    plan = SpeculationPlan(3, 0.0, dear)
     speculator = Speculator.with_draft(setting.target, setting.draft, NEVER, plan)
     one = setting.sequence()
     needed = dear.prepare_seconds_for(seconds) / plan.seconds_won_per_token(0.8)
@@ -104,7 +104,7 @@ def test_draft_that_is_seldom_right_is_left_and_tried_again_later(setting: Setti
     expected = setting.plain(25)
     # A round of two guesses takes 1.31 plain steps: worth it from an acceptance of about a quarter on.
     measured = Measured(10.0, 2.0, {2: 13.1}, 0.0)
-    plan = Plan(2, 0.0, measured)
+    plan = SpeculationPlan(2, 0.0, measured)
     assert plan.break_even == pytest.approx(0.25, abs=0.02)
     speculator = setting.rigged(0.0, known=expected, plan=plan)
     starts = []
@@ -142,9 +142,9 @@ def test_width_without_drift_is_preferred_and_one_that_does_not_gain_is_not_prob
         probed.append(guesses)
         return 0.01 if guesses == 2 else 0.0
 
-    assert choose_plan(measured, drift) == Plan(1, 0.0, measured)
+    assert choose_plan(measured, drift) == SpeculationPlan(1, 0.0, measured)
     assert probed == [2, 1]
-    assert choose_plan(measured, lambda guesses: 0.01) == Plan(2, DOUBT_PER_DRIFT * 0.01, measured)
+    assert choose_plan(measured, lambda guesses: 0.01) == SpeculationPlan(2, DOUBT_PER_DRIFT * 0.01, measured)
     assert choose_plan(measured, lambda guesses: float("inf")) is None
     assert choose_plan(LOSING, drift) is None
     assert probed == [2, 1]
@@ -164,11 +164,11 @@ def test_measurement_is_made_once(setting: Setting) -> None:
         asked.append(target)
         return GAINING
 
-    gauge = Gauge(measure, lambda target, guesses: 0.0)
-    assert gauge.may_gain
-    assert gauge.plan(setting.target, setting.draft) == gauge.plan(setting.target, setting.draft)
+    calibrator = Calibrator(measure, lambda target, guesses: 0.0)
+    assert calibrator.may_gain
+    assert calibrator.plan(setting.target, setting.draft) == calibrator.plan(setting.target, setting.draft)
     assert len(asked) == 1
-    assert gauge.may_gain
+    assert calibrator.may_gain
 
 
 def noise(seconds: float, name: str = "noise") -> np.ndarray:
@@ -176,17 +176,19 @@ def noise(seconds: float, name: str = "noise") -> np.ndarray:
     return (0.2 * uniform(f"{name}/{count}", count)).astype(np.float32)
 
 
-def knowing(measured: Measured) -> Gauge:
-    return Gauge(lambda target, draft: measured, lambda target, guesses: 0.0)
+def knowing(measured: Measured) -> Calibrator:
+    return Calibrator(lambda target, draft: measured, lambda target, guesses: 0.0)
 
 
-def engine(folder: Path, draft: Path | None, gauge: Gauge, loaded: list[ResidentModel]) -> Transcriber:
+def engine(
+    folder: Path, draft: Path | None, calibrator: Calibrator, loaded: list[ResidentModel]
+) -> Transcriber:
     def load(config: EngineConfig) -> ResidentModel:
         loaded.append(ResidentModel(config))
         return loaded[-1]
 
     config = EngineConfig(model=str(folder), device="cpu", draft_model=None if draft is None else str(draft))
-    return Transcriber(config=config, load=load, gauge=gauge)
+    return Transcriber(config=config, load=load, calibrator=calibrator)
 
 
 def test_engine_guesses_ahead_where_that_gains_and_says_the_same(pair: tuple[Path, Path]) -> None:
@@ -196,7 +198,7 @@ def test_engine_guesses_ahead_where_that_gains_and_says_the_same(pair: tuple[Pat
         TranscribeItem(noise(7.0), max_tokens=25, languages=("en", "es"), temperature=0.6, seed=4),
     ]
     loaded: list[ResidentModel] = []
-    with engine(pair[0], None, Gauge(), loaded) as plain:
+    with engine(pair[0], None, Calibrator(), loaded) as plain:
         expected = [plain.transcribe_item(item) for item in items]
         plain_tokens = plain.counters.tokens_done
         assert plain.counters.steps_done == plain_tokens
@@ -245,8 +247,8 @@ def test_engine_that_was_unloaded_while_idle_measures_no_second_time(
     config = EngineConfig(
         model=str(pair[0]), device="cpu", draft_model=str(pair[1]), idle_unload_seconds=0.05
     )
-    gauge = Gauge(measure, lambda target, guesses: 0.0)
-    with Transcriber(config=config, load=load, gauge=gauge) as engine:
+    calibrator = Calibrator(measure, lambda target, guesses: 0.0)
+    with Transcriber(config=config, load=load, calibrator=calibrator) as engine:
         engine.transcribe(noise(1.0), max_tokens=4)
         wait_until(lambda: not engine.is_resident)
         engine.transcribe(noise(1.0), max_tokens=4)
@@ -261,7 +263,7 @@ def test_engine_lets_a_draft_go_that_does_not_gain(pair: tuple[Path, Path]) -> N
         assert loaded[0].held_bytes == loaded[0].info.resident_bytes
         plain.transcribe(noise(9.0), max_tokens=20)
         assert plain.counters.steps_done == plain.counters.tokens_done
-        assert plain._gauge.may_gain is False
+        assert plain._calibrator.may_gain is False
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.jobs.retention import KeepingClock
+from scribewire.server.jobs.retention import RetentionClock
 from scribewire.server.jobs.sqlite import migrations
 from scribewire.server.jobs.sqlite.recordings import AudioFolder, store_error
 from scribewire.server.jobs.sqlite.store import SqliteJobStore
@@ -143,12 +143,12 @@ def test_finished_jobs_their_logs_and_their_ages_survive_restarts(under: StoreUn
 
 def test_keeping_clock_counts_the_time_between_runs_but_never_backwards():
     wall, monotonic = 1000.0, 50.0
-    clock = KeepingClock(wall=lambda: wall, monotonic=lambda: monotonic, saved=(10.0, 940.0))
+    clock = RetentionClock(wall=lambda: wall, monotonic=lambda: monotonic, saved=(10.0, 940.0))
     assert clock.now() == 70.0
     monotonic += 5
     wall += 9000
     assert clock.reading() == (75.0, 10_000.0)
-    assert KeepingClock(wall=lambda: 0.0, monotonic=lambda: 0.0, saved=(75.0, 10_000.0)).now() == 75.0
+    assert RetentionClock(wall=lambda: 0.0, monotonic=lambda: 0.0, saved=(75.0, 10_000.0)).now() == 75.0
 
 
 def test_everything_on_disk_is_private(under: StoreUnderTest):

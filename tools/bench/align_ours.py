@@ -15,8 +15,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
-from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, AlignmentTask
+from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 from scribewire.engine.bench.measuring import versions
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
@@ -42,7 +42,7 @@ class Side:
         memory = choose_limits(0, machine)
         apply_limits(memory)
         self.dtype = choose_dtype(dtype, self.device)
-        self._planner = AlignmentPlanner(model)
+        self._planner = AlignmentPromptBuilder(model)
         self._aligner = Aligner(read_checkpoint(model), self._planner, self.dtype, self.device)
         self._limits = batch_limits(
             machine.kind, memory, max_rows=0, held_bytes=self._aligner.resident_bytes, bytes_per_token=1
@@ -69,7 +69,7 @@ class Side:
                 scheduler.offer_alignment(Ticket(number, "hour", number, tokens, 0))
                 waiting += tokens
                 while number + 1 == len(self._chunks) or waiting >= 2 * self._limits.tokens_of_a_pass:
-                    if scheduler.next_move() is not Move.ALIGN:
+                    if scheduler.next_action() is not Action.ALIGN:
                         break
                     group = [tasks[ticket.ticket_id] for ticket in scheduler.align()]
                     waiting -= sum(len(task.plan.prompt_ids) for task in group)

@@ -33,7 +33,7 @@ from scribewire.engine.batching.sequence import Sequence
 from scribewire.engine.batching.speculative.calibration import measure_pair, wide_drift
 from scribewire.engine.batching.speculative.decoding import Speculator
 from scribewire.engine.batching.speculative.drafting import ModelDrafter
-from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, Plan, choose_plan
+from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, SpeculationPlan, choose_plan
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.layouts import expected_shapes
 from scribewire.engine.demo import demo_model_path
@@ -136,7 +136,7 @@ class _Bench:
         samples = speech(seconds)
         self._mel = log_mel(mx.array(samples).astype(mx.float32))
         self._audio = resident.network.encode([self._mel])[0]
-        wish = resident.wish(TranscribeOptions())
+        wish = resident.decoding(TranscribeOptions())
         self._prompt_ids = resident.prompt_ids(wish, samples.size)
         self.token_count = round(NATURAL_TOKENS_PER_SECOND * samples.size / SAMPLE_RATE_HZ)
         mx.eval(self._mel, self._audio)
@@ -195,7 +195,7 @@ class _Bench:
             real = ModelDrafter(draft, sequence)
             return RiggedDrafter(real, known[len(sequence.tokens) :], acceptance, seed)
 
-        plan = Plan(guesses, 0.0, replace(ALWAYS, round_seconds={guesses: 1e-9}))
+        plan = SpeculationPlan(guesses, 0.0, replace(ALWAYS, round_seconds={guesses: 1e-9}))
         speculator = Speculator(self._resident.network, self._resident.marks, plan, make)
         return *self._decoded(speculator), speculator
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from scribewire.engine.audio.transcode import decode_audio
+from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.protocol.config import AudioLimits
 from tests.fakes.front_server import FrontServer, front_server
@@ -44,7 +44,9 @@ def main() -> None:
 
 def minute_of_speech() -> np.ndarray:
     """The shipped recording, over and over."""
-    said = decode_audio(demo_model_path().parent / "recordings" / "english.wav", limits=AudioLimits()).samples
+    said = transcode_audio(
+        demo_model_path().parent / "recordings" / "english.wav", limits=AudioLimits()
+    ).samples
     count = SECONDS * 16_000
     return np.tile(said, -(-count // said.size))[:count]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from scribewire.engine.batching.scheduler import Move
+from scribewire.engine.batching.scheduler import Action
 from scribewire.engine.bench.audio import speech, write_wav
 from scribewire.engine.bench.measuring import quantile
 from scribewire.engine.pipeline import Pipeline
@@ -29,7 +29,7 @@ from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
 TOLD_ONE_BY_ONE = 40
 
 
-class Turns(collections.defaultdict[tuple[str, int], list[float]]):
+class Fairness(collections.defaultdict[tuple[str, int], list[float]]):
     """Milliseconds of turns, by move and rows; and as they came."""
 
     def __init__(self) -> None:
@@ -58,16 +58,16 @@ class Turns(collections.defaultdict[tuple[str, int], list[float]]):
 
 
 @contextmanager
-def timed_turns() -> Iterator[Turns]:
+def timed_turns() -> Iterator[Fairness]:
     """The turns taken inside the block."""
-    turns = Turns()
+    turns = Fairness()
     original = Pipeline._make
 
-    def timed(pipeline: Pipeline, move: Move) -> None:
+    def timed(pipeline: Pipeline, move: Action) -> None:
         rows = {
-            Move.ADMIT: len(pipeline._scheduler._group),
-            Move.FEED: len(pipeline._prefill_pieces),
-            Move.STEP: pipeline._batch.row_count,
+            Action.ADMIT: len(pipeline._scheduler._group),
+            Action.FEED: len(pipeline._prefill_pieces),
+            Action.STEP: pipeline._batch.row_count,
         }.get(move, 0)
         started = time.perf_counter()
         original(pipeline, move)

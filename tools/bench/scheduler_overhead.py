@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
 
 ROWS, STEPS, STEPS_PER_END, TARGET = 64, 5000, 2, 0.3e-3
@@ -55,8 +55,8 @@ def run(recordings: int) -> tuple[list[float], list[float]]:
     while len(steps) < STEPS:
         started = time.perf_counter()
         scheduler.to_read()
-        move = scheduler.next_move()
-        if move is Move.ADMIT:
+        move = scheduler.next_action()
+        if move is Action.ADMIT:
             running += scheduler.admit()
             scheduler.joined()
             admissions.append(time.perf_counter() - started)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import Move, Scheduler, Ticket
+from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 from scribewire.engine.bench.measuring import quantile
 from tools.bench.measuring import RESULTS_FOLDER, write_result
 
@@ -89,10 +89,10 @@ class Simulation:
         while not is_over():
             while self._events and self._events[0][0] <= self.now:
                 heapq.heappop(self._events)[2]()
-            move = self.scheduler.next_move()
-            if move is Move.ADMIT:
+            move = self.scheduler.next_action()
+            if move is Action.ADMIT:
                 self._prefill()
-            elif move is Move.STEP:
+            elif move is Action.STEP:
                 self._step()
             else:
                 self.now = max(self.now, self._events[0][0])

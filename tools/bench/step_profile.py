@@ -19,7 +19,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from scribewire.engine.batching.sequence import Marks
+from scribewire.engine.batching.sequence import SpecialTokens
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.bench.measured import Networks
 from tools.bench.measuring import RESULTS_FOLDER, machine, write_result
@@ -59,7 +59,7 @@ def _profiled(networks: Networks, rows: int, seconds: float) -> dict[str, Any]:
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
-    batch = RunningBatch(networks.model, Marks(end_ids=frozenset()))
+    batch = RunningBatch(networks.model, SpecialTokens(end_ids=frozenset()))
     batch.join(networks.sequences(rows, seconds))
     for _ in range(WARM_STEPS):
         batch.step()

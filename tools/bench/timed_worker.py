@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scribewire.engine import worker
 from scribewire.engine.protocol.config import EngineConfig
-from tools.bench.move_profile import Turns, timed_turns
+from tools.bench.move_profile import Fairness, timed_turns
 
 TURNS_FILE = "BENCH_TURNS"
 _LINE_SECONDS = 1.0
@@ -29,7 +29,7 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
         return worker.main(config, pipe, liveness)
 
 
-def _write(turns: Turns, path: Path) -> None:
+def _write(turns: Fairness, path: Path) -> None:
     while True:
         time.sleep(_LINE_SECONDS)
         # The engine's thread goes on adding; what is taken here is what was there.

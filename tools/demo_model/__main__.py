@@ -173,7 +173,7 @@ def run_training(options: argparse.Namespace) -> None:
 
     tokenizer = make_tokenizer(options.work, options.seed, word_lists(options), options.start_from)
     device, size = chosen_device(options.device), network_size(options.small)
-    plan = optimization.Plan(
+    plan = optimization.TrainingPlan(
         minutes=options.minutes, batch_seconds=options.batch_seconds, peak_rate=options.rate, seed=options.seed,
         warmup_steps=options.warmup,
         start_from=options.start_from, pool_hours=max(1.0, options.hours * 1.1),

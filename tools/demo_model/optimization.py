@@ -22,7 +22,7 @@ EASING_FROM, EASED_HARDNESS = 0.6, 0.3
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How to train. batch_seconds: speech in one step; longest_at_first_seconds holds for 8 % of the time."""
 
     minutes: float
@@ -48,7 +48,7 @@ class Plan:
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[self.dtype]
 
 
-def rate_at(plan: Plan, fraction: float, step: int) -> float:
+def rate_at(plan: TrainingPlan, fraction: float, step: int) -> float:
     """Learning rate when `fraction` of the time is over: linear warm-up by steps, then a cosine by the clock."""
     return (
         plan.peak_rate
@@ -99,7 +99,7 @@ class FlatParameters:
 class Optimization:
     """AdamW over flat parameters: clipped gradients, steps without a finite gradient left out, an average kept."""
 
-    def __init__(self, start: Mapping[str, Tensor], plan: Plan, device: torch.device) -> None:
+    def __init__(self, start: Mapping[str, Tensor], plan: TrainingPlan, device: torch.device) -> None:
         self.flat = FlatParameters(start, device)
         self.step_count = 0
         self._plan = plan

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tools.demo_model import batches, corpus, network
 from tools.demo_model.feeding import Prepare, ShardFeeder
-from tools.demo_model.optimization import Optimization, Plan, averaged_weights, hardness_at, rate_at
+from tools.demo_model.optimization import Optimization, TrainingPlan, averaged_weights, hardness_at, rate_at
 from tools.demo_model.vocabulary import Prompt, read_tokenizer, spelled_by
 from tools.demo_model.weights_file import read_weights
 
@@ -116,8 +116,8 @@ def starting_weights(
     return weights
 
 
-def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, prompt: Prompt, size: network.Size, plan: Plan,
-          device: torch.device, resume: bool = False) -> dict[str, Any]:  # fmt: skip
+def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, prompt: Prompt, size: network.Size,
+          plan: TrainingPlan, device: torch.device, resume: bool = False) -> dict[str, Any]:  # fmt: skip
     """Train on the shards in `folder` and leave `state.pt` in `out`; returns figures for the training record."""
     pool = batches.SpeechPool(prompt, device, plan.pool_hours)
     feeder = ShardFeeder(folder, prepare_with(tokenizer, plan.seed))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from scribewire.engine import demo
-from scribewire.engine.align.aligner import Aligner, AlignmentPlanner, AlignmentTask
+from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, AlignmentTask
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.protocol.errors import EngineError
 from tools.demo_model import speech
@@ -99,7 +99,7 @@ def shipped_aligner(folder: Path) -> Align:
     """The engine's aligner with the weights in `folder`, warmed up, float32 on the CPU or float16 on a GPU."""
     device = mx.default_device()
     dtype = mx.float32 if device == mx.Device(mx.cpu) else mx.float16
-    planner = AlignmentPlanner(folder)
+    planner = AlignmentPromptBuilder(folder)
     aligner = Aligner(read_checkpoint(folder), planner, dtype, device)
     aligner.warm_up()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from scribewire.engine.protocol.errors import AudioError, error_types
-from scribewire.engine.protocol.transcoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import TranscodeLimits
 from tools.hostile.child_under_test import CRASH, HANG, HANG_SECONDS, SUCCESS, ChildUnderTest
 from tools.hostile.mutations import mutant_number
 
@@ -49,12 +49,12 @@ class CampaignResult:
 
 
 def decode_mutants(
-    folder: Path, numbers: range, *, limits: DecodeLimits | None = None, progress: Progress = _silent
+    folder: Path, numbers: range, *, limits: TranscodeLimits | None = None, progress: Progress = _silent
 ) -> CampaignResult:
     """Every mutant of these numbers through a decode child that is used until it dies."""
     result = CampaignResult()
     started = time.monotonic()
-    with ChildUnderTest(folder, limits=limits or DecodeLimits(recordings=1 << 30)) as child:
+    with ChildUnderTest(folder, limits=limits or TranscodeLimits(recordings=1 << 30)) as child:
         for number in numbers:
             mutant = mutant_number(number)
             outcome = child.decode(mutant.content)

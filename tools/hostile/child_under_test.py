@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from scribewire.engine.processes.launch import WorkerHandle, start_decode_child
+from scribewire.engine.processes.launch import WorkerHandle, start_transcode_child
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.transcoding import (
-    Decode,
-    Decoded,
-    DecodeFailed,
-    DecodeLimits,
-    DecoderReady,
-    FromDecoder,
-    parse_from_decoder,
+    FromTranscoder,
+    Transcode,
+    Transcoded,
+    TranscodeFailed,
+    TranscodeLimits,
+    TranscoderReady,
+    parse_from_transcoder,
     to_line,
 )
 from tests.fakes.served import peak_resident_bytes
@@ -54,11 +54,11 @@ class ChildUnderTest:
     """Decodes one file after another in one child, which is replaced when it dies, hangs or leaves."""
 
     def __init__(
-        self, folder: Path, *, limits: DecodeLimits | None = None, hang_seconds: float = HANG_SECONDS
+        self, folder: Path, *, limits: TranscodeLimits | None = None, hang_seconds: float = HANG_SECONDS
     ) -> None:
         """folder: for the input and the samples of the file in hand. limits: the product's own when None."""
         self.record = ChildRecord()
-        self._limits = limits or DecodeLimits()
+        self._limits = limits or TranscodeLimits()
         self._hang_seconds = hang_seconds
         self._input, self._output = folder / "recording", folder / "samples"
         self._handle: WorkerHandle | None = None
@@ -81,11 +81,11 @@ class ChildUnderTest:
     def start(self) -> int:
         """Make sure that a child is ready; returns its process id."""
         if self._handle is None:
-            self._handle = start_decode_child(self._limits)
+            self._handle = start_transcode_child(self._limits)
             self._received = b""
             threading.Thread(target=self._drain, args=(self._handle,), daemon=True).start()
             ready = self._next_message(self._handle, START_SECONDS)
-            assert isinstance(ready, DecoderReady), f"the child did not start: {self.record.last_words}"
+            assert isinstance(ready, TranscoderReady), f"the child did not start: {self.record.last_words}"
             self.record.children += 1
             self.record.idle_resident_bytes = peak_resident_bytes(_process_id(self._handle))
         return _process_id(self._handle)
@@ -102,7 +102,7 @@ class ChildUnderTest:
             path.write_bytes(content)
         self._output.write_bytes(b"")
         self._task_id += 1
-        task = Decode(self._task_id, str(path), str(self._output), 1 << 40, limits or AudioLimits())
+        task = Transcode(self._task_id, str(path), str(self._output), 1 << 40, limits or AudioLimits())
         started = time.monotonic()
         try:
             os.write(handle.pipe.fileno(), to_line(task))
@@ -122,19 +122,19 @@ class ChildUnderTest:
         assert end.task_id == self._task_id
         if end.is_last:
             self._end()
-        if isinstance(end, Decoded):
+        if isinstance(end, Transcoded):
             return Outcome(SUCCESS, seconds, sample_count=end.sample_count)
         return Outcome(end.code, seconds, message=end.message)
 
-    def _end_of_task(self, handle: WorkerHandle) -> Decoded | DecodeFailed | None:
+    def _end_of_task(self, handle: WorkerHandle) -> Transcoded | TranscodeFailed | None:
         """Notes on the way (taken, begun) are passed over; None after the time."""
         deadline = time.monotonic() + self._hang_seconds
         while True:
             message = self._next_message(handle, deadline - time.monotonic())
-            if message is None or isinstance(message, Decoded | DecodeFailed):
+            if message is None or isinstance(message, Transcoded | TranscodeFailed):
                 return message
 
-    def _next_message(self, handle: WorkerHandle, seconds: float) -> FromDecoder | None:
+    def _next_message(self, handle: WorkerHandle, seconds: float) -> FromTranscoder | None:
         """None after the time; raises EOFError when the child is gone."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._received:
@@ -149,7 +149,7 @@ class ChildUnderTest:
                 raise EOFError
             self._received += data
         line, _, self._received = self._received.partition(b"\n")
-        return parse_from_decoder(line)
+        return parse_from_transcoder(line)
 
     def _drain(self, handle: WorkerHandle) -> None:
         while True:

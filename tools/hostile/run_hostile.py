@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from scribewire.engine.protocol.transcoding import DecodeLimits
+from scribewire.engine.protocol.transcoding import TranscodeLimits
 from scribewire.server.access.keys import KeyStore
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served, demo_server
@@ -162,7 +162,7 @@ def _http_mutants(folder: Path, options: argparse.Namespace) -> Findings:
 def _forged(folder: Path, options: argparse.Namespace) -> Findings:
     findings = Findings()
     slowest = 0.0
-    with ChildUnderTest(folder, limits=DecodeLimits(recordings=1 << 30)) as child:
+    with ChildUnderTest(folder, limits=TranscodeLimits(recordings=1 << 30)) as child:
         forged = forged_headers()
         for name, content in forged.items():
             outcome = child.decode(content)
@@ -184,7 +184,7 @@ def _playlists(folder: Path, options: argparse.Namespace) -> Findings:
     findings = Findings()
     canary = folder / "canary.wav"
     canary.write_bytes(recording("wav-s16"))
-    with Listener() as listener, ChildUnderTest(folder, limits=DecodeLimits(recordings=1 << 30)) as child:
+    with Listener() as listener, ChildUnderTest(folder, limits=TranscodeLimits(recordings=1 << 30)) as child:
         files = playlists(canary, listener.url)
         for playlist in files:
             path = folder / playlist.file_name

@@ -39,7 +39,7 @@ FLOOR_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """How long, and how hard.
 
     warm_seconds: before the window; the worker is killed in its first third. think_seconds: mean pause of a client.
@@ -57,7 +57,7 @@ class Plan:
     longest_clip_seconds: float = 8.0
 
 
-def mixed_load(folder: Path, plan: Plan, *, tell: Callable[[str], None] = print) -> Findings:
+def mixed_load(folder: Path, plan: LoadPlan, *, tell: Callable[[str], None] = print) -> Findings:
     """Run the plan; the findings hold slopes, counts and the ledger."""
     with demo_server(
         folder / "data", restart_backoff_seconds=(0.0,), breaker_deaths=1000, drain_seconds=20.0
@@ -110,7 +110,7 @@ def mixed_load(folder: Path, plan: Plan, *, tell: Callable[[str], None] = print)
 class _Load:
     """All clients of one run."""
 
-    def __init__(self, served: Served, plan: Plan) -> None:
+    def __init__(self, served: Served, plan: LoadPlan) -> None:
         self._served = served
         self._plan = plan
         self._chance = random.Random(5)

@@ -29,7 +29,7 @@ from tools.torture.engine_kills import kill_demo_engines, kill_fake_engines
 from tools.torture.front_kills import kill_front
 from tools.torture.full_disk import full_disk, why_no_disk
 from tools.torture.hangs import hangs
-from tools.torture.mixed_load import Plan, mixed_load
+from tools.torture.mixed_load import LoadPlan, mixed_load
 from tools.torture.rates import long_queue, sustained
 
 RESULTS_FOLDER = Path(__file__).resolve().parent / "results"
@@ -211,7 +211,7 @@ for _name, _hostile_name in FROM_HOSTILE.items():
 
 @step("mixed load")
 def _mixed(folder: Path, options: argparse.Namespace) -> Findings:
-    plan = Plan(seconds=300.0, warm_seconds=120.0) if options.quick else Plan()
+    plan = LoadPlan(seconds=300.0, warm_seconds=120.0) if options.quick else LoadPlan()
     return mixed_load(folder, plan, tell=lambda line: print(line, flush=True))
 
 

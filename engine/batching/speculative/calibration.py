@@ -15,14 +15,14 @@ import mlx.core as mx
 import numpy as np
 
 from scribewire.engine.audio.mel import log_mel
-from scribewire.engine.batching.sequence import Marks, Sequence
-from scribewire.engine.batching.speculative.decoding import Acceptance, LoneRow, Tally
+from scribewire.engine.batching.sequence import Sequence, SpecialTokens
+from scribewire.engine.batching.speculative.decoding import Acceptance, LoneRow, SpeculationCounters
 from scribewire.engine.batching.speculative.drafting import ModelDrafter
 from scribewire.engine.batching.speculative.gain import (
-    GAUGED_SECONDS,
+    CALIBRATION_SECONDS,
     GUESS_COUNTS,
     Measured,
-    Plan,
+    SpeculationPlan,
     choose_plan,
 )
 from scribewire.engine.batching.step import RunningBatch, prefill
@@ -36,7 +36,7 @@ _MOST_SECONDS = 8.0
 
 _STEPS_AT_ONCE = 3
 _CHAINED_GUESSES = 5
-_NEVER = Marks(end_ids=frozenset())
+_NEVER = SpecialTokens(end_ids=frozenset())
 
 _PROBED_LENGTHS = (64, 300, 1100)
 """Kernels for attention change with the number of keys."""
@@ -51,14 +51,14 @@ ProbeDrift = Callable[[SpeechModel, int], float]
 """(target, k) -> see `wide_drift`."""
 
 
-class Gauge:
+class Calibrator:
     """Measures once and remembers: a model that was unloaded while idle comes back without a second measurement."""
 
     def __init__(self, measure: MeasurePair | None = None, drift: ProbeDrift | None = None) -> None:
         """measure, drift: `measure_pair` and `wide_drift`; a test may give others."""
         self._measure = measure or measure_pair
         self._drift = drift or wide_drift
-        self._plan: Plan | None = None
+        self._plan: SpeculationPlan | None = None
         self._is_known = False
 
     @property
@@ -66,7 +66,7 @@ class Gauge:
         """False once it was measured that this draft does not."""
         return self._plan is not None or not self._is_known
 
-    def plan(self, target: SpeechModel, draft: SpeechModel) -> Plan | None:
+    def plan(self, target: SpeechModel, draft: SpeechModel) -> SpeculationPlan | None:
         """How to guess with this pair; None where plain steps are faster. The numbers go to the log, in one line."""
         if not self._is_known:
             measured = self._measure(target, draft)
@@ -78,15 +78,15 @@ class Gauge:
 
 def measure_pair(target: SpeechModel, draft: SpeechModel, *, runs: int = _RUNS) -> Measured:
     """Medians over runs in which plain steps, rounds of every width and the draft's preparation take turns."""
-    mel = log_mel(0.01 * mx.random.normal((int(GAUGED_SECONDS * SAMPLE_RATE_HZ),), key=mx.random.key(0)))
+    mel = log_mel(0.01 * mx.random.normal((int(CALIBRATION_SECONDS * SAMPLE_RATE_HZ),), key=mx.random.key(0)))
     batch = RunningBatch(target, _NEVER)
     batch.join([_sequence(target, mel)])
     sequence = _sequence(target, mel)
     cache, logits = prefill(target, [sequence])
     sequence.accept(int(np.array(mx.argmax(logits[0]))), None, None, _NEVER)
     drafter = ModelDrafter(draft, sequence)
-    exact = Plan(1, 0.0, Measured(0.0, 0.0, {}, 0.0))
-    row = LoneRow(target, _NEVER, exact, drafter, sequence, cache, Acceptance(), Tally())
+    exact = SpeculationPlan(1, 0.0, Measured(0.0, 0.0, {}, 0.0))
+    row = LoneRow(target, _NEVER, exact, drafter, sequence, cache, Acceptance(), SpeculationCounters())
 
     steps: list[float] = []
     guesses: list[float] = []
@@ -177,7 +177,7 @@ def _timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _told(measured: Measured, plan: Plan | None) -> str:
+def _told(measured: Measured, plan: SpeculationPlan | None) -> str:
     """All numbers in one line, times in milliseconds."""
     rounds = ", ".join(f"{count}: {1e3 * taken:.2f}" for count, taken in measured.round_seconds.items())
     verdict = "off, plain steps are as fast"
@@ -190,5 +190,5 @@ def _told(measured: Measured, plan: Plan | None) -> str:
     return (
         f"speculative decoding {verdict} (ms: plain step {1e3 * measured.step_seconds:.2f}, one guess "
         f"{1e3 * measured.draft_step_seconds:.2f}, round by guesses {rounds}; draft's preparation of "
-        f"{GAUGED_SECONDS:.0f} s of audio {1e3 * measured.prepare_seconds:.2f})"
+        f"{CALIBRATION_SECONDS:.0f} s of audio {1e3 * measured.prepare_seconds:.2f})"
     )

@@ -23,10 +23,10 @@ import numpy as np
 
 from scribewire.engine.audio.mel import HOP_SAMPLES
 from scribewire.engine.batching.forcing import NATURAL_TOKENS_PER_SECOND
-from scribewire.engine.batching.sequence import Marks, Replay, Sequence
+from scribewire.engine.batching.sequence import Replay, Sequence, SpecialTokens
 from scribewire.engine.batching.speculative.drafting import DRAFT_TOKENS, Drafter, ModelDrafter
-from scribewire.engine.batching.speculative.gain import PRIOR_ACCEPTANCE, Plan
-from scribewire.engine.batching.step import Choice, described
+from scribewire.engine.batching.speculative.gain import PRIOR_ACCEPTANCE, SpeculationPlan
+from scribewire.engine.batching.step import StepTokens, described
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
@@ -74,7 +74,7 @@ class Acceptance:
 
 
 @dataclass(slots=True)
-class Tally:
+class SpeculationCounters:
     """What speculation did. rounds: of all sequences. tokens: accepted in them. replays: see the module's head."""
 
     starts: int = 0
@@ -89,19 +89,21 @@ class Speculator:
     def __init__(
         self,
         target: SpeechModel,
-        marks: Marks,
-        plan: Plan,
+        marks: SpecialTokens,
+        plan: SpeculationPlan,
         make_drafter: DrafterMaker,
     ) -> None:
         self.plan = plan
-        self.tally = Tally()
+        self.tally = SpeculationCounters()
         self._target = target
         self._marks = marks
         self._make_drafter = make_drafter
         self._acceptance = Acceptance(_PRIOR_GUESSES)
 
     @classmethod
-    def with_draft(cls, target: SpeechModel, draft: SpeechModel, marks: Marks, plan: Plan) -> Speculator:
+    def with_draft(
+        cls, target: SpeechModel, draft: SpeechModel, marks: SpecialTokens, plan: SpeculationPlan
+    ) -> Speculator:
         """One whose guesses are a draft model's."""
         return cls(target, marks, plan, lambda sequence: ModelDrafter(draft, sequence))
 
@@ -148,7 +150,7 @@ class Round:
     the best two logits of each, None where nobody asks."""
 
     guesses: mx.array
-    choice: Choice
+    choice: StepTokens
     margins: mx.array | None
 
     def wait(self) -> None:
@@ -165,13 +167,13 @@ class LoneRow:
     def __init__(
         self,
         target: SpeechModel,
-        marks: Marks,
-        plan: Plan,
+        marks: SpecialTokens,
+        plan: SpeculationPlan,
         drafter: Drafter,
         sequence: Sequence,
         cache: KVCache,
         acceptance: Acceptance,
-        tally: Tally,
+        tally: SpeculationCounters,
     ) -> None:
         """acceptance, tally: of all sequences; a row keeps its own acceptance beside."""
         self.sequence = sequence
@@ -266,7 +268,7 @@ class LoneRow:
         return self._cache.lengths[0] + self._plan.width + 1 > DRAFT_TOKENS
 
 
-def _is_greedy(sequence: Sequence, marks: Marks) -> bool:
+def _is_greedy(sequence: Sequence, marks: SpecialTokens) -> bool:
     """Whether from here on the most likely token is always the one that is chosen."""
     is_free = sequence.head_choices is None or len(sequence.tokens) > len(marks.none_prefix)
     return is_free and sequence.temperature == 0.0 and sequence.repetition_penalty == 1.0

@@ -21,7 +21,7 @@ PRIOR_ACCEPTANCE = 0.8
 """What a draft of the same family is trusted to reach until it was seen at work."""
 
 LEAST_GAIN = 1.1
-GAUGED_SECONDS = 10.0
+CALIBRATION_SECONDS = 10.0
 
 DOUBT_PER_DRIFT = 8.0
 """Margins below so many times the largest drift that the probe saw are in doubt: two logits may drift apart, and
@@ -49,7 +49,7 @@ class Measured:
 
     def gain(self, acceptance: float, guesses: int) -> float:
         """Plain time over speculative time of decoding a clip of GAUGED_SECONDS at a natural rate."""
-        tokens = NATURAL_TOKENS_PER_SECOND * GAUGED_SECONDS
+        tokens = NATURAL_TOKENS_PER_SECOND * CALIBRATION_SECONDS
         per_token = self.round_seconds[guesses] / tokens_per_round(acceptance, guesses)
         return tokens * self.step_seconds / (self.prepare_seconds + tokens * per_token)
 
@@ -73,11 +73,11 @@ class Measured:
 
     def prepare_seconds_for(self, seconds: float) -> float:
         """Of a clip of this length; a shorter one is not trusted to take less, because much of it is launching."""
-        return self.prepare_seconds * max(1.0, seconds / GAUGED_SECONDS)
+        return self.prepare_seconds * max(1.0, seconds / CALIBRATION_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SpeculationPlan:
     """How to guess. width: guesses a round. doubt: margins between the best two logits below this are not trusted;
     0 where wide steps were seen to give the very bits of narrow ones."""
 
@@ -103,7 +103,7 @@ class Plan:
         )
 
 
-def choose_plan(measured: Measured, drift: Callable[[int], float]) -> Plan | None:
+def choose_plan(measured: Measured, drift: Callable[[int], float]) -> SpeculationPlan | None:
     """The width that gains most, of those that gain enough; None where none does.
 
     drift: k -> the largest difference seen between a step of k + 1 tokens and k + 1 steps of one, 0 for equal bits;
@@ -116,7 +116,7 @@ def choose_plan(measured: Measured, drift: Callable[[int], float]) -> Plan | Non
             break
         found = drift(guesses)
         if found == 0.0:
-            return Plan(guesses, 0.0, measured)
+            return SpeculationPlan(guesses, 0.0, measured)
         if drifting is None and math.isfinite(found):
-            drifting = Plan(guesses, DOUBT_PER_DRIFT * found, measured)
+            drifting = SpeculationPlan(guesses, DOUBT_PER_DRIFT * found, measured)
     return drifting

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.jobs.callback import Delivery
-from scribewire.server.jobs.fairness import Turns
+from scribewire.server.jobs.fairness import Fairness
 from scribewire.server.jobs.job import (
     FINISHED,
     Claim,
@@ -24,8 +24,8 @@ from scribewire.server.jobs.job import (
     Swept,
     WorkerDeath,
 )
-from scribewire.server.jobs.notifications import CALLBACKS, WORK, claim_of, log_of
-from scribewire.server.jobs.retention import KeepingClock
+from scribewire.server.jobs.notifications import CALLBACKS, WORK, claim_topic, log_topic
+from scribewire.server.jobs.retention import RetentionClock
 from scribewire.server.jobs.serialization import (
     deaths_from_json,
     deaths_to_json,
@@ -62,16 +62,16 @@ class JobOperations:
         self._rules = rules
         self._wall = wall
         self._monotonic = monotonic
-        self._clock = KeepingClock(wall=wall, monotonic=monotonic)
+        self._clock = RetentionClock(wall=wall, monotonic=monotonic)
         self._boot = secrets.token_hex(8)
-        self.turns = Turns()
+        self.fairness = Fairness()
         self.is_draining = False
 
     def begin(self, connection: sqlite3.Connection, effects: Effects) -> int:
         """Go on from what an earlier start left; returns how many jobs were queued again."""
         saved = connection.execute("SELECT seconds, wall FROM clock").fetchone()
         if saved is not None:
-            self._clock = KeepingClock(wall=self._wall, monotonic=self._monotonic, saved=tuple(saved))
+            self._clock = RetentionClock(wall=self._wall, monotonic=self._monotonic, saved=tuple(saved))
         return self._requeue_all(connection, effects)
 
     # ---- submitting ------------------------------------------------------------------------------------------
@@ -109,8 +109,10 @@ class JobOperations:
         ).fetchone()
         effects.new_audio = True
         self._log(connection, effects, row, "queued")
-        effects.rings.add(WORK)
-        return Submitted(job_of(row, queue_position=queue_position(connection, self.turns, row)), is_new=True)
+        effects.notified.add(WORK)
+        return Submitted(
+            job_of(row, queue_position=queue_position(connection, self.fairness, row)), is_new=True
+        )
 
     def _check_room(self, connection: sqlite3.Connection) -> None:
         counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
@@ -134,9 +136,9 @@ class JobOperations:
             "now": self._wall(),
         }
         claims: list[Claim] = []
-        while len(claims) < limit and (queue := self.turns.next_of(owners_queues(connection))) is not None:
+        while len(claims) < limit and (queue := self.fairness.next_of(owners_queues(connection))) is not None:
             row = connection.execute(statements.CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
-            self.turns.note_served(queue.owner)
+            self.fairness.note_served(queue.owner)
             self._log(connection, effects, row, "progress")
             claims.append(Claim(job_of(row), worker, row["claim_number"]))
         return tuple(claims)
@@ -214,7 +216,7 @@ class JobOperations:
 
     def drain(self, connection: sqlite3.Connection, effects: Effects) -> int:
         """See JobStore.drain; `is_draining` was set before."""
-        effects.rings.add(WORK)
+        effects.notified.add(WORK)
         return self._requeue_all(connection, effects)
 
     def take_back_silent(self, connection: sqlite3.Connection, effects: Effects) -> int:
@@ -265,7 +267,7 @@ class JobOperations:
         connection.execute(statements.REQUEUE, (uncharged, deaths, row["seq"]))
         connection.execute("DELETE FROM texts WHERE seq = ?", (row["seq"],))
         self._log(connection, effects, row, "queued")
-        effects.rings |= {WORK, claim_of(row["job_id"])}
+        effects.notified |= {WORK, claim_topic(row["job_id"])}
 
     # ---- ending ----------------------------------------------------------------------------------------------
 
@@ -325,7 +327,7 @@ class JobOperations:
 
     def _remove(self, connection: sqlite3.Connection, effects: Effects, row: sqlite3.Row) -> None:
         connection.execute("DELETE FROM jobs WHERE seq = ?", (row["seq"],))
-        effects.rings |= {log_of(row["job_id"]), claim_of(row["job_id"])}
+        effects.notified |= {log_topic(row["job_id"]), claim_topic(row["job_id"])}
         if row["audio_id"] is not None:
             effects.removed_audio.add(row["audio_id"])
 
@@ -355,13 +357,13 @@ class JobOperations:
         if row["audio_id"] is not None and not keeps_audio:
             effects.removed_audio.add(row["audio_id"])
         self._log(connection, effects, row, kind, failure=failure)
-        effects.rings.add(claim_of(row["job_id"]))
+        effects.notified.add(claim_topic(row["job_id"]))
         if row["callback_url"] is not None:
             now, finished_at = self._clock.now(), self._wall()
             sqlite_callbacks.add(
                 connection, row, status=status, failure=failure, now=now, finished_at=finished_at
             )
-            effects.rings.add(CALLBACKS)
+            effects.notified.add(CALLBACKS)
 
     # ---- telling ---------------------------------------------------------------------------------------------
 
@@ -385,7 +387,7 @@ class JobOperations:
         """See JobStore.note_callback."""
         due = None if retry_seconds is None else self._clock.now() + retry_seconds
         sqlite_callbacks.note(connection, delivery, error=error, due_on_clock=due, at=self._wall())
-        effects.rings.add(CALLBACKS)
+        effects.notified.add(CALLBACKS)
 
     # ---- the fence and the log -------------------------------------------------------------------------------
 
@@ -414,4 +416,4 @@ class JobOperations:
         failure: JobFailure | None = None,
     ) -> None:
         connection.execute(statements.LOG, (kind, self._wall(), text, failure_to_json(failure), row["seq"]))
-        effects.rings.add(log_of(str(row["job_id"])))
+        effects.notified.add(log_topic(str(row["job_id"])))

@@ -7,7 +7,7 @@ import re
 import sqlite3
 from typing import get_args
 
-from scribewire.server.jobs.fairness import OwnersQueue, Turns
+from scribewire.server.jobs.fairness import Fairness, OwnerQueue
 from scribewire.server.jobs.job import CallbackState, Job, JobEvent, JobPage, JobStatus, StoreStats
 from scribewire.server.jobs.serialization import (
     deaths_from_json,
@@ -57,16 +57,16 @@ def find(connection: sqlite3.Connection, job_id: str, owner: str) -> sqlite3.Row
     )
 
 
-def owners_queues(connection: sqlite3.Connection) -> list[OwnersQueue]:
+def owners_queues(connection: sqlite3.Connection) -> list[OwnerQueue]:
     """The queued jobs of every owner who has any; as much work as there are such owners, however many jobs."""
     rows = connection.execute(
         "SELECT owner, jobs, (SELECT min(seq) FROM jobs WHERE status = 'queued' AND jobs.owner = queues.owner) "
         "AS oldest FROM queues"
     )
-    return [OwnersQueue(row["owner"], row["jobs"], row["oldest"]) for row in rows.fetchall()]
+    return [OwnerQueue(row["owner"], row["jobs"], row["oldest"]) for row in rows.fetchall()]
 
 
-def queue_position(connection: sqlite3.Connection, turns: Turns, row: sqlite3.Row) -> int:
+def queue_position(connection: sqlite3.Connection, fairness: Fairness, row: sqlite3.Row) -> int:
     """When the queued job of a row is taken, 1 for next."""
     queues = owners_queues(connection)
     (mine,) = [one for one in queues if one.owner == row["owner"]]
@@ -74,7 +74,7 @@ def queue_position(connection: sqlite3.Connection, turns: Turns, row: sqlite3.Ro
         "SELECT count(*) FROM jobs WHERE status = 'queued' AND owner = ? AND seq > ?",
         (row["owner"], row["seq"]),
     ).fetchone()
-    return turns.position(mine, mine.count - newer, queues)
+    return fairness.position(mine, mine.count - newer, queues)
 
 
 def unfinished(connection: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
@@ -84,7 +84,7 @@ def unfinished(connection: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
     return tuple((row["job_id"], row["owner"]) for row in rows)
 
 
-def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, turns: Turns) -> Job | None:
+def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, fairness: Fairness) -> Job | None:
     """An owner's job with its texts and its queue position."""
     row = _one(
         connection,
@@ -95,7 +95,7 @@ def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, turns: Tu
     )
     if row is None:
         return None
-    position = queue_position(connection, turns, row) if row["status"] == "queued" else None
+    position = queue_position(connection, fairness, row) if row["status"] == "queued" else None
     return dataclasses.replace(
         job_of(row, queue_position=position),
         partial_text=row["partial_text"] or "",

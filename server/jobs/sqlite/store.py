@@ -38,7 +38,7 @@ from scribewire.server.jobs.job import (
     Submission,
     Swept,
 )
-from scribewire.server.jobs.notifications import CALLBACKS, WORK, Bells, claim_of, log_of
+from scribewire.server.jobs.notifications import CALLBACKS, WORK, Notifications, claim_topic, log_topic
 from scribewire.server.jobs.sqlite import rows as sqlite_rows
 from scribewire.server.jobs.sqlite.database import Database, FileDatabase, MemoryDatabase
 from scribewire.server.jobs.sqlite.migrations import DatabaseTooNew
@@ -77,7 +77,7 @@ class SqliteJobStore:
         self._passing_audio = AudioFolder(self._folder / "passing-audio", is_durable=False)
         self._audio = self._passing_audio if in_memory else AudioFolder(self._folder / "audio")
         self._database: Database = MemoryDatabase() if in_memory else FileDatabase(self._folder / "jobs.db")
-        self._bells = Bells()
+        self._notifications = Notifications()
         self._operations = JobOperations(self._rules, wall=wall, monotonic=monotonic)
         self._writer = GroupCommitWriter(
             self._database.writing,
@@ -117,7 +117,7 @@ class SqliteJobStore:
         await self.drain()
         await self._writer.call(self._operations.save_clock)
         self._is_open = False
-        self._bells.ring_all()
+        self._notifications.notify_all()
         await asyncio.to_thread(self._readers.shutdown)
         await asyncio.to_thread(self._file_threads.shutdown)
         await self._writer.stop()
@@ -150,8 +150,8 @@ class SqliteJobStore:
             raise
 
     def _ring(self, effects: Effects) -> None:
-        for name in effects.rings:
-            self._bells.ring(name)
+        for name in effects.notified:
+            self._notifications.notify(name)
 
     # ---- submitting ------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class SqliteJobStore:
     async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
         """See JobStore."""
         deadline = time.monotonic() + wait_seconds
-        with self._bells.listening(WORK) as arrived:
+        with self._notifications.subscribed(WORK) as arrived:
             while True:
                 arrived.clear()
                 claims = await self._claim_now(worker, limit)
@@ -235,7 +235,7 @@ class SqliteJobStore:
 
     async def wait_until_lost(self, claim: Claim) -> None:
         """See JobStore."""
-        with self._bells.listening(claim_of(claim.job.job_id)) as rung:
+        with self._notifications.subscribed(claim_topic(claim.job.job_id)) as rung:
             while self._is_open:
                 rung.clear()
                 if not await self._read(partial(self._operations.is_held, claim=claim)):
@@ -268,7 +268,7 @@ class SqliteJobStore:
     async def get(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
         return await self._read(
-            partial(sqlite_rows.whole_job, job_id=job_id, owner=owner, turns=self._operations.turns)
+            partial(sqlite_rows.whole_job, job_id=job_id, owner=owner, fairness=self._operations.fairness)
         )
 
     async def list(
@@ -281,7 +281,7 @@ class SqliteJobStore:
 
     async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
         """See JobStore."""
-        with self._bells.listening(log_of(job_id)) as rung:
+        with self._notifications.subscribed(log_topic(job_id)) as rung:
             while self._is_open:
                 rung.clear()
                 found = await self._read(
@@ -319,7 +319,7 @@ class SqliteJobStore:
     async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
         """See JobStore."""
         deadline = time.monotonic() + wait_seconds
-        with self._bells.listening(CALLBACKS) as rung:
+        with self._notifications.subscribed(CALLBACKS) as rung:
             while True:
                 rung.clear()
                 taken, next_seconds = await asyncio.shield(

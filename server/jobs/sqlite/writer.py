@@ -40,13 +40,13 @@ class Effects:
     after a power failure.
     """
 
-    rings: set[str] = field(default_factory=set)
+    notified: set[str] = field(default_factory=set)
     removed_audio: set[str] = field(default_factory=set)
     new_audio: bool = False
 
     def add(self, other: Effects) -> None:
         """Take over another operation's."""
-        self.rings |= other.rings
+        self.notified |= other.notified
         self.removed_audio |= other.removed_audio
         self.new_audio |= other.new_audio
 

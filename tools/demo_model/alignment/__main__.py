@@ -140,7 +140,7 @@ def run_training(options: argparse.Namespace) -> None:
         shutil.copy(options.start_from / name, master / name)
     tokenizer = vocabulary.read_tokenizer(master)
     device, size = recognizer.chosen_device(options.device), network_size(options)
-    plan = optimization.Plan(
+    plan = optimization.TrainingPlan(
         minutes=options.minutes, batch_seconds=options.batch_seconds, peak_rate=options.rate, seed=options.seed,
         warmup_steps=options.warmup, start_from="" if options.small else str(options.start_from),
         pool_hours=max(1.0, options.hours * 1.1), dtype=options.dtype,

@@ -36,7 +36,7 @@ from tools.demo_model.alignment.corpus import LONGEST_SECONDS
 from tools.demo_model.alignment.heard_clips import HeardBatch, HeardPool
 from tools.demo_model.batches import mask_mel
 from tools.demo_model.feeding import ShardFeeder
-from tools.demo_model.optimization import Optimization, Plan, averaged_weights, hardness_at, rate_at
+from tools.demo_model.optimization import Optimization, TrainingPlan, averaged_weights, hardness_at, rate_at
 from tools.demo_model.weights_file import read_weights
 
 HEAD = "thinker.lm_head.weight"
@@ -171,7 +171,7 @@ def losses_of(
     return Losses(entropy, clock, error)
 
 
-def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, size: network.Size, plan: Plan,
+def train(folder: Path, out: Path, tokenizer: tokenizers.Tokenizer, size: network.Size, plan: TrainingPlan,
           device: torch.device, resume: bool = False, stop_after_minutes: float = math.inf,
           hearings: int = 0) -> dict[str, Any]:  # fmt: skip
     """Train on the shards in `folder` and leave `state.pt` in `out`; returns figures for the training record.
