@@ -72,8 +72,9 @@ format: setup ## Sort imports and format every file
 	$(BIN)/ruff format .
 
 .PHONY: types
-types: setup ## Check the types with mypy --strict
-	$(BIN)/mypy
+types: setup ## Check the types with mypy --strict, as on Linux and as on macOS
+	$(BIN)/mypy --platform linux
+	$(BIN)/mypy --platform darwin
 
 .PHONY: bench
 bench: setup ## Measure speed and memory; JSON with machine and versions, never a timed test

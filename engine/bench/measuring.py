@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+_IS_MAC: bool = sys.platform == "darwin"  # a bool to mypy, which then checks both branches on every system
 LIBRARIES = ("scribewire", "mlx", "mlx-cuda", "numpy", "av", "tokenizers", "fastapi", "uvicorn")
 OURS = "scribewire"
 """Name of this program in results, where a developer's may have others beside it."""
@@ -79,7 +80,7 @@ def shown_seconds(seconds: float) -> str:
 
 
 def _cpu_model() -> str:
-    if sys.platform == "darwin":
+    if _IS_MAC:
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
         return asked.stdout.strip() or platform.processor()

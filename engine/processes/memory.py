@@ -8,6 +8,7 @@ import resource
 import sys
 from pathlib import Path
 
+_IS_LINUX: bool = sys.platform == "linux"  # a bool to mypy, which then checks both branches on every system
 _STATUS = Path("/proc/self/status")
 
 _M_MMAP_THRESHOLD = -3
@@ -66,7 +67,7 @@ def leave_out_of_collections() -> None:
 
 
 def _tell_malloc(parameter: int, value: int) -> bool:
-    if sys.platform != "linux":
+    if not _IS_LINUX:
         return False
     try:
         return bool(ctypes.CDLL(None).mallopt(parameter, value))

@@ -24,7 +24,7 @@ def cuda_build(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(allocator.importlib.metadata, "version", version)
     monkeypatch.setattr(allocator.ctypes.util, "find_library", lambda name: f"lib{name}.so.2")
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(allocator, "_IS_LINUX", True)
 
 
 @pytest.mark.usefixtures("cuda_build")
@@ -37,7 +37,7 @@ def test_beside_a_cuda_gpu_it_is_jemalloc(device: str, wanted: str | None) -> No
 
 @pytest.mark.usefixtures("cuda_build")
 def test_elsewhere_it_is_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    monkeypatch.setattr(allocator, "_IS_LINUX", False)
     assert preloadable("auto") is None
 
 

@@ -8,6 +8,7 @@ voice detector 180 s, its process included.
 import argparse
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,6 @@ def _processor_seconds(who: int) -> float:
 
 
 if __name__ == "__main__":
-    if hasattr(os, "sched_setaffinity"):
+    if sys.platform == "linux":
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     main()
