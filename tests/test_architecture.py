@@ -286,6 +286,11 @@ def test_import_hidden_from_type_checkers_does_close_a_cycle(tmp_path: Path) -> 
     assert len(imports.there_are_no_import_cycles(tree_of(tmp_path, files))) == 1
 
 
+def test_root_with_too_many_files_is_found(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, {f"server/file{number}.py": DOC for number in range(7)})
+    assert files.roots_hold_few_files(tree) == ["server/ holds 7 files in its root; the limit is 6"]
+
+
 def test_module_without_a_docstring_is_found(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, {"engine/text/prompt.py": "x = 1", "tests/unit/test_x.py": DOC})
     assert files.modules_say_what_they_are_for(tree) == ["engine/text/prompt.py has no docstring"]
@@ -315,7 +320,11 @@ def test_orderly_tree_breaks_no_rule(tmp_path: Path) -> None:
 
 def test_every_rule_is_seen_to_fail() -> None:
     seen = {rule for rule, *_ in BAD_FILES}
-    seen |= {imports.there_are_no_import_cycles, files.modules_say_what_they_are_for}
+    seen |= {
+        imports.there_are_no_import_cycles,
+        files.modules_say_what_they_are_for,
+        files.roots_hold_few_files,
+    }
     assert seen == set(ALL_RULES)
 
 

@@ -4,11 +4,13 @@ import ast
 import io
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from tests.rules.source_tree import IMPORT_PACKAGE, Source, Tree
 
 LINE_LIMIT = 450
+ROOT_LIMITS = {"server": 6, "engine": 5}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "core", "misc"}
 ENVIRONMENT_READERS = {
     "engine/bench/serving.py": "a measured server is started without the settings of the environment",
@@ -55,6 +57,16 @@ def files_stay_short(tree: Tree) -> list[str]:
         f"{source.relative} has {source.text.count(chr(10))} lines; the limit is {LINE_LIMIT}"
         for source in tree.sources
         if source.text.count("\n") > LINE_LIMIT
+    ]
+
+
+def roots_hold_few_files(tree: Tree) -> list[str]:
+    """What is new in the server or in the engine has a folder of its subject."""
+    counts = Counter(source.relative.rpartition("/")[0] for source in tree.product)
+    return [
+        f"{root}/ holds {counts[root]} files in its root; the limit is {limit}"
+        for root, limit in ROOT_LIMITS.items()
+        if counts[root] > limit
     ]
 
 
@@ -117,6 +129,7 @@ FILE_RULES: tuple[Callable[[Tree], list[str]], ...] = (
     environment_is_read_in_one_place,
     files_are_named_for_their_subject,
     files_stay_short,
+    roots_hold_few_files,
     modules_say_what_they_are_for,
     prose_names_what_exists,
     silenced_checks_give_a_reason,
