@@ -1,7 +1,7 @@
 """From recordings to transcripts, in reading order: read, cut, encode, prefill, decode, join.
 
 One `Pipeline` holds the resident model and its one running batch, which the chunks of all recordings join and leave.
-Each `turn` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
+Each `advance` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
 (`scribewire.engine.transcriber` sees to that); only reading happens elsewhere
 (`scribewire.engine.recording.read_ahead`).
 """
@@ -47,7 +47,7 @@ class Pipeline:
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
         calibrator: Calibrator | None = None,
     ) -> None:
-        """wake: called from other threads when a turn may find something to do. raises: ModelError, OptionInvalid"""
+        """wake: called from other threads when there may be something to do. raises: ModelError, OptionInvalid"""
         self._config = config
         self._counters = counters
         self._machine = read_machine(choose_device(config.device))
@@ -76,26 +76,26 @@ class Pipeline:
 
     @property
     def info(self) -> ModelInfo:
-        """What was loaded."""
+        """The loaded model."""
         return self._model.info
 
     @property
     def has_work(self) -> bool:
-        """Whether any recording has no end yet."""
+        """True while any recording has no end yet."""
         return bool(self._works)
 
     @property
     def waits_for_audio(self) -> bool:
-        """Whether some recording's next samples are still being written by someone else, who does not say when."""
+        """True while some recording's next samples are still being written by another process, without notice."""
         return bool(self._waits_for_audio)
 
     def warm_up_shapes(self) -> None:
-        """Meet the usual shapes before a request does, if none has come yet."""
+        """Compute the usual shapes before the first request, if none has come yet."""
         if self._scheduler.limits.has_few_sizes and not self.has_work:
             warm_up_shapes(self._model, self._scheduler.limits)
 
     def open(self, work: RecordingWork) -> None:
-        """Take up a recording; whatever is wrong with it becomes its end."""
+        """Start a recording; any error in it becomes its end."""
         try:
             self._word_times.check(work.options)
             work.decoding = self._model.decoding(work.options)
@@ -107,7 +107,7 @@ class Pipeline:
         self._scheduler.open(work.work_id, owner=work.owner, is_interactive=work.is_interactive)
 
     def turn(self) -> bool:
-        """Do the next thing; False when there is nothing to do until something is read or asked for."""
+        """Do the next thing; False when there is nothing to do until something is read or submitted."""
         self._cancel_where_asked()
         self._take_read()
         self._take_plans()
@@ -124,7 +124,7 @@ class Pipeline:
         return move is not Action.IDLE
 
     def rest(self) -> None:
-        """Nothing will be done for a while: give back what is held only while computing."""
+        """Release what is needed only while computing, before a pause."""
         if self._on_one_thread is not None:
             self._on_one_thread.__exit__(None, None, None)
             self._on_one_thread = None
@@ -217,7 +217,7 @@ class Pipeline:
             self._collect(self._piece_of(sequence))
 
     def _is_left_alone(self) -> bool:
-        """Whether nobody is about to join the batch's one row."""
+        """True when no other sequence is about to join the batch's one row."""
         if self._batch.row_count != 1 or self._prefill is not None or self._scheduler.waiting_count:
             return False
         return all(work.is_read or work.work_id in self._waits_for_audio for work in self._works.values())
@@ -237,7 +237,7 @@ class Pipeline:
     def _take_result(self, look: ReadResult) -> None:
         work = look.work
         if work.is_over:
-            # Cancelled or failed while it was being read; nobody else closes it.
+            # Cancelled or failed while it was being read; nothing else closes it.
             work.close()
             return
         if look.error is not None:
@@ -253,7 +253,7 @@ class Pipeline:
             self._offer(work.add(look.chunk))
 
     def _offer(self, piece: ChunkPart) -> None:
-        """Let a chunk wait for its turn; digital silence needs none."""
+        """Queue a chunk for decoding; digital silence needs none."""
         work, chunk = piece.work, piece.chunk
         assert work.decoding is not None
         if is_silent(chunk.samples):
@@ -286,7 +286,7 @@ class Pipeline:
         return self._pieces[self._ticket_of[id(sequence)]]
 
     def _let_speak(self, work: RecordingWork) -> None:
-        """Send what the recording's current chunk has said for certain."""
+        """Send the certain text of the recording's current chunk."""
         piece = work.speaking()
         if piece is None or piece.sequence is None or not piece.sequence.tokens or work.live is None:
             return
@@ -303,7 +303,7 @@ class Pipeline:
         work.live.grow(spoken.text, spoken.language, logprobs)
 
     def _collect(self, piece: ChunkPart) -> None:
-        """A sequence has left the batch: its chunk is over, or is tried again in two parts."""
+        """Finish the chunk of a sequence that has left the batch, or retry it in two parts."""
         work, sequence = piece.work, piece.sequence
         assert sequence is not None
         assert work.decoding is not None
@@ -372,7 +372,7 @@ class Pipeline:
             self._drop(work)
 
     def _drop(self, work: RecordingWork) -> None:
-        """Take a recording that has its end out of everything."""
+        """Remove a recording that has ended from everything."""
         if self._works.pop(work.work_id, None) is None:
             return
         is_being_read = (

@@ -1,7 +1,7 @@
 """Audio in, transcript out: the engine as a Python object.
 
 A `Transcriber` owns one model and the one thread that touches MLX; there are no hidden globals, and two of them do not
-know of each other. Whatever is submitted, from any thread or from asyncio, joins the same running batch
+know of each other. Every recording, submitted from any thread or from asyncio, joins the same running batch
 (`scribewire.engine.pipeline`). It serves no HTTP and keeps no jobs.
 """
 
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _Arrival = RecordingWork | Future[None]
-"""What the engine's thread is sent: a recording, or the wish to rehearse, which ends with the future."""
+"""Message to the engine's thread: a recording, or a request to warm up, which ends with the future."""
 
 _AUDIO_POLL_SECONDS = 0.01
 _LEAST_WAIT_SECONDS = 0.001
@@ -61,10 +61,10 @@ class Transcriber:
     """A resident model. Usable from any thread and from asyncio; all calls share one running batch.
 
     model: a folder, a Hugging Face id, or `demo`. dtype, device, aligner, preload_aligner: see EngineConfig.
-    on_fault: told, on the engine's thread, of an error that is not the recording's: the device or our own code failed
-    and everything in hand has failed with it. Without it, only `is_broken` says so.
-    load: makes the resident model, on the engine's thread; a test may give one that says what it is told to.
-    gauge: measures whether a draft model gains; a test may give one that knows already.
+    on_fault: called, on the engine's thread, with an error that is not the recording's: the device or our own code
+    failed and all work in flight with it. Without it, only `is_broken` says so.
+    load: makes the resident model, on the engine's thread; a test may give a scripted one.
+    calibrator: measures whether a draft model gains; a test may give one with a fixed answer.
     raises: ModelError subtypes, each naming what is wrong and what to do.
     """
 
@@ -105,13 +105,13 @@ class Transcriber:
 
     @property
     def info(self) -> ModelInfo:
-        """What was loaded."""
+        """The loaded model."""
         assert self._info is not None
         return self._info
 
     @property
     def is_resident(self) -> bool:
-        """Whether the model is in memory now; an idle one may have been unloaded."""
+        """True while the model is in memory; an idle one may have been unloaded."""
         return self._resident is not None
 
     def submit(
@@ -123,10 +123,10 @@ class Transcriber:
         is_interactive: bool = True,
         is_cancelled: Callable[[], bool] | None = None,
     ) -> RecordingWork:
-        """Let a recording join the running batch; returns at once. Its `future` is its end, `cancel` stops it.
+        """Submit a recording to the running batch; returns at once. Its `future` is its end, `cancel` stops it.
 
         owner, is_interactive: for the scheduler (scribewire.engine.batching.scheduler).
-        is_cancelled: asked on the engine's thread at every step.
+        is_cancelled: called on the engine's thread at every step.
         raises: OptionInvalid, EngineUnavailable after `close`
         """
         work = RecordingWork(
@@ -162,7 +162,7 @@ class Transcriber:
         words: also find out when each word was said (Segment.words), by the aligner that the configuration names.
         words_optional: without one, transcribe all the same and say so in the warnings.
         chunking: how the recording is cut; at its pauses when None.
-        on_progress, on_segment: called from the engine's thread. is_cancelled: asked at every decode step.
+        on_progress, on_segment: called from the engine's thread. is_cancelled: called there at every decode step.
         raises: AudioError, LanguageUnknown, LanguageUnsupported, OptionInvalid, PromptTooLong, AlignerMissing,
         RequestCancelled.
         """
@@ -228,9 +228,9 @@ class Transcriber:
         return await self._wait_async(self._submit_many(items, on_progress, None))
 
     def warm_up(self) -> None:
-        """Compile every kernel before the first request pays for it: a second of quiet noise, alone and in a batch.
+        """Compile every kernel before the first request: a second of quiet noise, alone and in a batch.
 
-        Where new shapes are dear the usual ones are met first (scribewire.engine.resident.warmup).
+        Where new shapes are expensive the usual ones come first (scribewire.engine.resident.warmup).
         raises: EngineUnavailable after `close`, and what the device failed with
         """
         warmed_up: Future[None] = Future()
@@ -242,7 +242,7 @@ class Transcriber:
             self.transcribe_many([item] * rows)
 
     def close(self) -> None:
-        """Wait for the calls in hand and give the model's memory back."""
+        """Wait for the calls in flight and give the model's memory back."""
         with self._lock:
             self._is_closing = True
         self._inbox.put(None)
@@ -328,7 +328,7 @@ class Transcriber:
         return self._resident
 
     def _serve(self) -> None:
-        """Turn until closed and done. Without work for long enough the model is unloaded until work comes."""
+        """Work until closed and done. Without work for long enough the model is unloaded until work comes."""
         idle_since = time.monotonic()
         while True:
             resident = self._resident
@@ -368,7 +368,7 @@ class Transcriber:
             self._resident = None
 
     def _patience(self, idle_since: float) -> float | None:
-        """How long to wait for something to arrive; None for as long as it takes."""
+        """Seconds to wait for something to arrive; None for as long as it takes."""
         resident = self._resident
         if resident is None:
             return None
@@ -389,7 +389,7 @@ class Transcriber:
         return bool(allowed) and time.monotonic() - idle_since >= allowed
 
     def _arrivals(self, patience_seconds: float | None) -> list[_Arrival]:
-        """What was submitted, waiting for the first thing to happen as long as that."""
+        """Everything submitted, after waiting at most that long for the first."""
         arrived: list[_Arrival] = []
         with contextlib.suppress(queue.Empty):
             if patience_seconds != 0.0:
@@ -401,7 +401,7 @@ class Transcriber:
         return arrived
 
     def _break(self, error: BaseException) -> None:
-        """A failed device poisons later evaluations, so nothing is tried again here."""
+        """Fail everything: a failed device poisons later evaluations, so nothing is tried again here."""
         with self._lock:
             self.is_broken = True
         fault = EngineFault(f"the engine failed: {type(error).__name__}")
@@ -430,7 +430,7 @@ class _SharedProgress:
         self._on_progress = on_progress
 
     def of(self, place: int) -> ProgressCallback | None:
-        """The callback of one of them."""
+        """The callback for one recording."""
         if self._on_progress is None:
             return None
 

@@ -1,7 +1,7 @@
 """The engine worker: a process around one Transcriber, messages in, messages out.
 
-Started by `scribewire.engine.processes.launch`. The main thread reads messages and hands recordings on, so that a
-cancel is seen while work is in hand; one thread sends heartbeats, one waits for the front's death and then ends the
+Started by `scribewire.engine.processes.launch`. The main thread reads messages and submits recordings, so that a
+cancel is seen while work is in flight; one thread sends heartbeats, one waits for the front's death and then ends the
 process at once, so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own thread, and so do all
 answers.
 """
@@ -55,7 +55,7 @@ _HEARTBEAT_SECONDS = 1.0
 
 
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
-    """Run until told to stop or until the front is gone; returns the exit code."""
+    """Run until a Shutdown or the front's death; returns the exit code."""
     faulthandler.enable()
     give_large_buffers_back()
     leave_out_of_collections()
@@ -80,7 +80,7 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
 
 
 def _leave(error: BaseException) -> None:
-    """A failed device poisons later evaluations, so the process is replaced, never repaired."""
+    """Exit: a failed device poisons later evaluations, so the process is replaced, never repaired."""
     traceback.print_exception(error)
     sys.stderr.flush()
     os._exit(EXIT_ENGINE_FAULT)
@@ -111,7 +111,7 @@ class _Outbox:
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
-    """A request with the engine. pcm: its audio, where that is a file of samples."""
+    """A recording in flight. pcm: its audio, where that is a file of samples."""
 
     work: RecordingWork
     pcm: PcmFile | None
@@ -129,7 +129,7 @@ class _Worker:
         self._is_over = threading.Event()
 
     def run(self) -> int:
-        """Serve until a Shutdown has been obeyed."""
+        """Serve until a Shutdown is done."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         while True:
             try:
@@ -208,7 +208,7 @@ class _Worker:
             self._transcriber.cancel(in_hand.work)
 
     def _stop(self, message: Shutdown) -> None:
-        """Let work in hand finish within the time given, then cancel what is left; refuse what still comes."""
+        """Let work in flight finish within the given time, then cancel what is left; refuse what still comes."""
         refusing = threading.Thread(target=self._refuse, name="refuse", daemon=True)
         refusing.start()
         timer = threading.Timer(message.drain_seconds, self._cancel_all)

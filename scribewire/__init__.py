@@ -1,7 +1,7 @@
 """Speech to text with a Qwen3-ASR model: recordings in, transcripts and subtitles out.
 
-The names below are the package's public ones. `Transcriber` loads MLX, and is therefore loaded when it is first asked
-for: the server's front and the children that read other people's files import this package and never MLX.
+The names below are the package's public ones. `Transcriber` loads MLX, and is therefore imported at its first
+use: the server's front and the children that read untrusted files import this package and never MLX.
 """
 
 from __future__ import annotations

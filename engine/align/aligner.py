@@ -1,8 +1,8 @@
-"""When each word of a decoded chunk was said: a forced aligner in memory, and what it is asked and answers.
+"""A forced aligner in memory, which gives each word of a decoded chunk its time; its prompts and its answers.
 
 Planning (splitting a text into words, writing the prompt) touches no MLX and may run on any thread; loading and
 aligning belong to the engine's. Chunks of different recordings are aligned in one call, none padded by what its result
-could see. It decides nothing about who is aligned when.
+could see. The order of alignments is not decided here.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, 
 from scribewire.engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
 
 LEAST_WORD_MILLISECONDS = 80
-"""What a word is given that the aligner gave no length: one class of the published aligner."""
+"""Length of a word that the aligner gave no length: one class of the published aligner."""
 
 _ALIGNED_LANGUAGES = tuple(language.name for language in LANGUAGES if language.has_aligner)
 
 
 @dataclass(frozen=True, slots=True)
 class AlignmentPrompt:
-    """What one chunk's text asks of the aligner.
+    """One chunk's text as a question to the aligner.
 
-    units: the words that it reads. shown: the same as people read them. prompt_ids: with a pad for each audio token and
-    two marks for each unit.
+    units: the words that it reads. shown: the same as readers see them. prompt_ids: with a pad for each audio token and
+    two timestamp tokens for each unit.
     """
 
     units: list[Unit]
@@ -49,7 +49,7 @@ class AlignmentPrompt:
 
 
 class AlignmentPromptBuilder:
-    """Knows the aligner's languages, tokenizer and sizes, and no weights. Any thread may use it."""
+    """The aligner's languages, tokenizer and sizes, without its weights. Any thread may use it."""
 
     def __init__(self, folder: Path) -> None:
         """raises: ModelError subtypes"""
@@ -103,7 +103,7 @@ class AlignmentPromptBuilder:
 
 @dataclass(frozen=True, slots=True)
 class AlignmentTask:
-    """A plan, and the chunk that it is for: samples (n,) float32 mono 16 kHz, its start and its length in seconds."""
+    """A prompt, and the chunk that it is for: samples (n,) float32 mono 16 kHz, its start and its length in seconds."""
 
     plan: AlignmentPrompt
     samples: np.ndarray
@@ -154,7 +154,7 @@ class Aligner:
 
 
 def expected_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, device: mx.Device) -> int:
-    """What its weights will take in memory, before they are loaded."""
+    """Bytes that its weights will take in memory, before they are loaded."""
     dequantizes = Placement.for_device(device, dtype).dequantizes
     if dequantizes:
         return checkpoint.parameter_count * dtype.size

@@ -1,4 +1,4 @@
-"""Puts an aligner's raw times in order: the official repair of times that run backward, then words of no length.
+"""Repairs of an aligner's raw times: the official repair of times that run backward, then words of no length.
 
 Whole milliseconds in lists; knows no network, no text and no recording.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 def repaired(times: Sequence[float]) -> list[int]:
-    """These times, those outside the longest non-decreasing subsequence replaced; whole, never decreasing.
+    """The times with those outside the longest non-decreasing subsequence replaced; whole, never decreasing.
 
     Of several longest subsequences it keeps the one whose last time comes first in the list, then each time the
     earliest predecessor. One or two strays take the nearer neighbor's time (the left one's where both are as near),
@@ -66,7 +66,7 @@ def _longest_subsequence(times: Sequence[float]) -> list[int]:
 
 
 def with_lengths(times: Sequence[int], *, least: int, whole: int) -> list[int]:
-    """Starts and ends in turn, never decreasing -> the same with every word of some length, within 0 and `whole`.
+    """Alternating starts and ends, never decreasing -> the same with every word of some length, within 0 and `whole`.
 
     least: what a word takes that was given no time, less where the whole does not hold so much for each. A run of such
     words takes it from the silence behind, then from the silence before, then from the words behind, and at the end
@@ -97,7 +97,7 @@ def with_lengths(times: Sequence[int], *, least: int, whole: int) -> list[int]:
 
 
 def _spread_run(starts: list[int], ends: list[int], first: int, last: int, least: int, whole: int) -> None:
-    """Give words at one moment the silence around it, as far as it goes."""
+    """Give words at one moment the silence around it, as far as it reaches."""
     moment = starts[first]
     needed = least * (last - first + 1)
     behind = (starts[last + 1] if last + 1 < len(starts) else whole) - moment

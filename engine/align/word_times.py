@@ -1,7 +1,7 @@
 """Word times for decoded chunks: plans made beside the engine's thread, the aligner loaded when first needed.
 
-Whatever goes wrong after a chunk was decoded costs its words and nothing else: the segment keeps its times, and the
-transcript says why. Who is aligned when, is the scheduler's to say (`scribewire.engine.batching.scheduler`).
+A failure after a chunk was decoded costs its words and nothing else: the segment keeps its times, and the
+transcript says why. The scheduler decides the order of alignments (`scribewire.engine.batching.scheduler`).
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class WordTimes:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the aligner is in memory."""
+        """True when the aligner is in memory."""
         return self._aligner is not None
 
     def check(self, options: TranscribeOptions) -> None:
-        """Refuse a recording at once whose words nobody could time; raises AlignerMissing."""
+        """Refuse a recording at once whose words cannot be timed; raises AlignerMissing."""
         if options.words and not options.words_optional and self._aligner is None and not self._problem:
             try:
                 find_aligner(self._config.aligner, model=self._model)
@@ -93,10 +93,10 @@ class WordTimes:
             self._aligner.warm_up()
 
     def wants(self, piece: ChunkPart) -> bool:
-        """Whether this decoded piece has words whose times are asked for."""
+        """True when this decoded piece has words whose times are requested."""
         options = piece.work.options
         if options.words_optional and self._config.aligner == NO_ALIGNER:
-            return False  # whoever turned them off need not be told
+            return False  # switched off on purpose, which needs no warning
         return options.words and piece.segment is not None and bool(piece.segment.text)
 
     def plan(self, piece: ChunkPart) -> None:
@@ -108,7 +108,7 @@ class WordTimes:
             self._planning.submit(self._plan, piece)
 
     def take_planned(self, scheduler: Scheduler) -> list[ChunkPart]:
-        """Let pieces whose words are known wait for their turn; returns those that there is nothing to do for."""
+        """Queue pieces whose words are known for alignment; returns those that need none."""
         done = []
         while not self._planned.empty():
             planned = self._planned.get()
@@ -128,11 +128,11 @@ class WordTimes:
         return done
 
     def take_group(self, scheduler: Scheduler) -> list[ChunkPart]:
-        """The pieces whose turn it is."""
+        """The pieces to align next."""
         return [self._waiting.pop(ticket.ticket_id) for ticket in scheduler.align()]
 
     def forget(self, work: RecordingWork) -> None:
-        """A recording has its end; the scheduler has closed it."""
+        """Drop a recording that has ended; the scheduler has closed it."""
         self._waiting = {number: piece for number, piece in self._waiting.items() if piece.work is not work}
 
     def align(self, pieces: list[ChunkPart]) -> int:
@@ -175,7 +175,7 @@ class WordTimes:
         except EngineError as problem:
             reason = f"the aligner cannot be used: {problem}"
         except Exception as problem:
-            # A tokenizer of someone else's that chokes on a text must not cost the text.
+            # A third-party tokenizer that fails on a text must not cost the text.
             _log.exception("splitting a text into words failed")
             reason = f"splitting the text into words failed ({type(problem).__name__})"
         self._planned.put(_Planned(piece, plan, reason))

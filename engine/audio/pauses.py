@@ -36,7 +36,7 @@ LEAD_SECONDS = 0.3
 
 LOUDNESS_FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
 SILENT_POWER = 1e-6
-"""-60 dB of full scale: no speech that anybody recorded on purpose is softer."""
+"""-60 dB of full scale: no speech recorded on purpose is softer."""
 
 SILENT_SHARE = 1e-4
 """And 40 dB below the loudest frame so far, or a recording that is soft as a whole would be taken for silence."""
@@ -50,7 +50,7 @@ _PAUSE_ABOVE_SOFT_SHARE = 0.3
 
 
 class Labels(Protocol):
-    """Says of each frame whether it is silent; it may need later frames to know."""
+    """A labeler of frames as silent or not; it may need later frames to decide."""
 
     @property
     def frame_samples(self) -> int:
@@ -58,17 +58,17 @@ class Labels(Protocol):
 
     @property
     def tells_pauses(self) -> bool:
-        """Whether its silent frames are all the pauses there are, so that cuts should be looked for there first."""
+        """True when its silent frames are all pauses, so that cuts are searched there first."""
 
     def push(self, frames: Samples, levels: Levels) -> Flags:
-        """(n, frame_samples) frames and (n,) mean squares; (m,) flags of the frames that are now certain, in order."""
+        """(n, frame_samples) frames and (n,) mean squares -> (m,) flags of the frames now certain, in order."""
 
     def finish(self) -> Flags:
         """The flags of all frames that had none yet."""
 
 
 class LoudnessLabels:
-    """A frame is silent when it is soft in itself and against the loudest so far; see the constants."""
+    """Silence by loudness: soft in itself and against the loudest frame so far; see the constants."""
 
     frame_samples = LOUDNESS_FRAME_SAMPLES
     tells_pauses = False
@@ -85,7 +85,7 @@ class LoudnessLabels:
         return silent
 
     def finish(self) -> Flags:
-        """None are left."""
+        """No flags: none are left."""
         return np.zeros(0, dtype=np.bool_)
 
 
@@ -100,7 +100,7 @@ class PauseSplitter:
         min_chunk_seconds: float = 0.0,
         lead_seconds: float = LEAD_SECONDS,
     ) -> None:
-        """min_chunk_seconds: no cut is looked for before; 0 is two thirds of the maximum.
+        """min_chunk_seconds: no cut is made before; 0 is two thirds of the maximum.
 
         lead_seconds: sound that may have been taken for silence: so much before it is kept.
         raises: ValueError when the maximum is under one second or the minimum not below it
@@ -116,7 +116,7 @@ class PauseSplitter:
         self._max_frames = self._max_samples // self._frame
         self._min_frames = min(self._frames_in(shortest), self._max_frames - 1)
         self._skip_frames = self._frames_in(SKIPPED_SILENCE_SECONDS)
-        # A chunk of nothing but what goes before sound would be of no use to anybody.
+        # A chunk of nothing but the lead before sound would be useless.
         self._lead_frames = min(self._frames_in(lead_seconds), self._max_frames // 2)
         self._trail_frames = self._frames_in(TRAIL_SECONDS)
         self._blocks: list[Samples] = []
@@ -278,7 +278,7 @@ class PauseSplitter:
 
 
 def is_pause(levels: Levels) -> Flags:
-    """Which frames of a chunk are pauses of its speech, by (n,) mean squares.
+    """Flags of the frames of a chunk that are pauses of its speech, by (n,) mean squares.
 
     A frame 25 dB below the loud ones is, or, where it is noisy, one in the lowest third between soft and loud.
     """
@@ -296,7 +296,7 @@ def _runs(flags: Flags) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
 
 
 def _first_run(flags: Flags, least: int) -> int | None:
-    """Where the first run of at least so many begins."""
+    """Start of the first run of at least so many."""
     starts, ends = _runs(flags)
     found = np.flatnonzero(ends - starts >= least)
     return int(starts[found[0]]) if len(found) else None

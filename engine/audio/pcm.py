@@ -28,7 +28,7 @@ ABSURD_PEAK = 8.0
 
 
 def prepare_samples(samples: npt.NDArray[np.generic], sample_rate_hz: int, *, limits: AudioLimits) -> Samples:
-    """Samples of the caller's own to 16 kHz mono float32 in [-1, 1].
+    """Convert the caller's own samples to 16 kHz mono float32 in [-1, 1].
 
     samples: int16, int32, uint8 or float; (n,), or two-dimensional, where the shorter axis holds the channels: both
              (n, channels) and (channels, n) are understood. Integers are scaled by their full scale; floats are

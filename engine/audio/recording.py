@@ -1,4 +1,4 @@
-"""Whatever a caller may hand in, as one stream of 16 kHz blocks cut into chunks.
+"""Any accepted input as one stream of 16 kHz blocks cut into chunks.
 
 Paths, bytes, open files, plain samples, samples with a rate, and files of samples that are still being written all end
 here; nothing is read before it is needed.
@@ -25,7 +25,7 @@ _SAMPLE_BYTES = 4
 
 
 class PcmFile:
-    """A file of raw 16 kHz mono little-endian float32 samples, which someone else may still be writing.
+    """A file of raw 16 kHz mono little-endian float32 samples, which another process may still be writing.
 
     expected_seconds: length that the recording claims to have, for progress only.
     """
@@ -40,7 +40,7 @@ class PcmFile:
         self._failure: EngineError | None = None
 
     def end(self, sample_count: int, failure: EngineError | None = None) -> None:
-        """No more samples than these will come, or writing them failed. May be called from any thread."""
+        """Set the final number of samples, or the failure that ended the writing. May be called from any thread."""
         self._failure = failure
         self._sample_count = sample_count
         self._is_growing = False
@@ -48,7 +48,7 @@ class PcmFile:
     def blocks(self) -> Iterator[np.ndarray | None]:
         """(n,) float32 blocks; None where the next one is not written yet.
 
-        raises: AudioUnreadable, and the failure that `end` was told of.
+        raises: AudioUnreadable, and the failure passed to `end`.
         """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -57,7 +57,7 @@ class PcmFile:
         try:
             position = 0
             while True:
-                # Asked for before the file is: what was written until then is seen below.
+                # Read before the file is: what was written until then is seen below.
                 is_growing, stop = self._is_growing, self._sample_count
                 if self._failure is not None:
                     raise self._failure
@@ -96,7 +96,7 @@ class OpenRecording:
         chunking: Chunking | None = None,
         detector: Callable[[], Detector] = SileroDetector,
     ) -> None:
-        """detector: listens to this recording, where `chunking` asks for one."""
+        """detector: listens to this recording, where `chunking` needs one."""
         self._max_chunk_seconds = max_chunk_seconds
         self._min_chunk_seconds = min_chunk_seconds
         self._chunking = chunking or Chunking()
@@ -123,7 +123,7 @@ class OpenRecording:
 
     @property
     def seconds_expected(self) -> float:
-        """Best guess of the whole duration: what the file declares, corrected by what was read."""
+        """Best estimate of the whole duration: what the file declares, corrected by what was read."""
         declared = 0.0
         if self._samples is not None:
             declared = self._samples.size / SAMPLE_RATE_HZ
@@ -135,7 +135,7 @@ class OpenRecording:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader should know of this recording, such as that it was cut off."""
+        """Sentences for the reader about this recording, such as that it was cut off."""
         return () if self._stream is None else self._stream.warnings
 
     def chunks(self) -> Iterator[Chunk | None]:

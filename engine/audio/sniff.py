@@ -1,6 +1,6 @@
-"""Tells from the first bytes what a file is when it is no recording, so that the refusal can name it.
+"""Recognize from its first bytes a file that is no recording, so that the refusal can name it.
 
-Only magic numbers and "is this text" are looked at; file names and MIME types are not. Nothing is refused here that
+Only magic numbers and "is this text" are examined; file names and MIME types are not. Nothing is refused here that
 could be audio: the demuxers have the last word on everything that this module does not recognize.
 """
 
@@ -60,7 +60,7 @@ _CONTAINER_MAGIC: tuple[tuple[int, bytes], ...] = (
 
 
 def name_if_not_audio(head: bytes) -> str | None:
-    """What the file is ("a PNG image", "text", ...) when it is certainly no recording, else None.
+    """Name of the file's kind ("a PNG image", "text", ...) when it is certainly no recording, else None.
 
     head: the first HEAD_BYTES of the file, or all of a shorter one
     """
@@ -83,14 +83,14 @@ def name_if_not_audio(head: bytes) -> str | None:
 
 
 def is_known_container(head: bytes) -> bool:
-    """The file starts as an accepted container does, so a failure to open it means damage or a cut."""
+    """True when the file starts as an accepted container does; a failure to open it then means damage or a cut."""
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # the sync word of mp3 and ADTS
         return True
     return any(head[offset : offset + len(magic)] == magic for offset, magic in _CONTAINER_MAGIC)
 
 
 def looks_cut_off(file: BinaryIO) -> bool:
-    """The end of the container is missing: a box that reaches past the file, an Ogg stream without its last page.
+    """True when the container's end is missing: a box reaches past the file, an Ogg stream lacks its last page.
 
     file: seekable; its position is left anywhere. False where the format cannot tell.
     """
@@ -116,7 +116,7 @@ def looks_cut_off(file: BinaryIO) -> bool:
 
 
 def mp3_states_its_length(file: BinaryIO) -> bool:
-    """An MP3 has a Xing or Info header, so that its declared duration is a count of frames and no estimate.
+    """True when an MP3 has a Xing or Info header: its declared duration is then a count of frames and no estimate.
 
     file: seekable; its position is left anywhere
     """
@@ -133,7 +133,7 @@ def mp3_states_its_length(file: BinaryIO) -> bool:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the chain of top-level MP4 boxes ends; `size` when the file is whole."""
+    """End of the chain of top-level MP4 boxes; `size` when the file is whole."""
     position = 0
     while position < size:
         file.seek(position)
@@ -152,7 +152,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
 
 
 def _segment_end(file: BinaryIO, size: int) -> int:
-    """Where the Matroska segment ends by its own word; `size` when it does not say (live recordings)."""
+    """Declared end of the Matroska segment; `size` when it declares none (live recordings)."""
     file.seek(0)
     start = file.read(4096)
     header_length, at = _ebml_size(start, 4)

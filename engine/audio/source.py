@@ -19,7 +19,7 @@ ACCEPTED = "wav, flac, mp3, m4a/mp4, ogg, opus, webm, aac, or a video with sound
 
 
 def open_source(source: str | Path | bytes | BinaryIO) -> tuple[BinaryIO, bool]:
-    """A seekable file at its beginning, and whether it is ours to close.
+    """A seekable file at its beginning, and True when the caller of this function must close it.
 
     A file object that cannot seek (a pipe) is first copied to an unnamed temporary file.
     raises: AudioUnreadable
@@ -45,7 +45,7 @@ def open_source(source: str | Path | bytes | BinaryIO) -> tuple[BinaryIO, bool]:
 
 
 def first_bytes(file: BinaryIO) -> bytes:
-    """The head of a file at its beginning, which is where it is left.
+    """The head of a file; its position is left at the beginning.
 
     raises: AudioEmpty, AudioUnreadable, and AudioFormatUnsupported for what is certainly no recording
     """

@@ -1,4 +1,4 @@
-"""Notices a file that holds next to no bytes for its audio, and counts such a file to its end before it is decoded.
+"""Detect a file that holds next to no bytes for its audio, and count such a file to its end before transcoding it.
 
 Speech needs 700 bytes a second even at a codec's lowest rate. What needs less than 100 is silence, or a bomb: a few
 kilobytes that hold days. Decoding it up to the limit would take minutes; counting it takes about a second.
@@ -20,7 +20,7 @@ FIRST_LOOK_SECONDS = 60.0
 
 
 class SparseWatch:
-    """Looks at the rate since the last look after a minute, two, four and so on, until it found it sparse once."""
+    """Checks the rate since the last check after a minute, two, four and so on, until it found it sparse once."""
 
     def __init__(self) -> None:
         self._packet_bytes = 0
@@ -32,7 +32,7 @@ class SparseWatch:
         self._packet_bytes += size_bytes
 
     def finds_sparse(self, decoded_seconds: float) -> bool:
-        """Whether the file should be counted to its end now; true once at most."""
+        """True when the file should be counted to its end now; so once at most."""
         if decoded_seconds <= self._next_look_seconds:
             return False
         seconds, size_bytes = decoded_seconds - self._last_look[0], self._packet_bytes - self._last_look[1]
@@ -54,7 +54,7 @@ def check_counted_duration(
     for packet in container.demux(track):
         if packet.duration:
             seconds += packet.duration * tick_seconds
-        else:  # nothing tells but the samples
+        else:  # only the samples show the duration
             seconds += _transcoded_seconds(packet)
         check_duration(seconds - 1.0, limits)  # a second of slack, for what a decoder leaves out at its start
 
@@ -62,7 +62,5 @@ def check_counted_duration(
 def _transcoded_seconds(packet: av.Packet[av.audio.stream.AudioStream]) -> float:
     try:
         return sum(frame.samples / (frame.sample_rate or 1) for frame in packet.decode())
-    except (
-        Exception
-    ):  # of many types; a damaged packet is left out here as it is when the recording is decoded
+    except Exception:  # of many types; a damaged packet is left out here as in transcoding
         return 0.0

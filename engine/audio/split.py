@@ -6,7 +6,7 @@ the search window keeps its 10 s but lies wholly before the limit: `[start + max
 is under 20 s the window is half of it, so that a chunk is never shorter than half the maximum (the last one excepted).
 
 Inside the window: the 100 ms with the smallest sum of |x|, and in these the sample with the smallest |x|; the first of
-equals. Chunks tile the recording exactly. It refuses to guess at speech: no voice detection, no overlap.
+equals. Chunks tile the recording exactly. It does not look for speech: no voice detection, no overlap.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 Samples = npt.NDArray[np.float32]
 
 SEARCH_SECONDS = 10.0
-"""Width of the window in which a cut is looked for. Source: search_expand_sec = 5.0 on either side."""
+"""Width of the window in which a cut is searched. Source: search_expand_sec = 5.0 on either side."""
 
 QUIET_WINDOW_SAMPLES = SAMPLE_RATE_HZ // 10
 """The 100 ms over which loudness is summed. Source: min_window_ms = 100.0."""
@@ -48,7 +48,7 @@ class Chunk:
 
     @property
     def sample_count(self) -> int:
-        """How many samples of the recording it holds, padding left out."""
+        """Number of samples of the recording that it holds, padding left out."""
         return len(self.samples) - self.padding_samples
 
     @property
@@ -128,13 +128,13 @@ class StreamingSplitter:
         return chunk
 
     def _cut(self, held: Samples) -> int:
-        """Length of the next chunk, from the samples held; looks at nothing beyond the limit."""
+        """Length of the next chunk, from the samples held; reads nothing beyond the limit."""
         left = self._max_samples - self._search_samples
         return left + quietest_sample(held[left : self._max_samples])
 
 
 def can_be_halved(chunk: Chunk) -> bool:
-    """Whether both halves would still be long enough to be decoded."""
+    """True when both halves would still be long enough to be decoded."""
     return chunk.sample_count >= 4 * MIN_CHUNK_SAMPLES
 
 

@@ -1,7 +1,7 @@
 """Any recording to 16 kHz mono float32 samples, as a stream with hard bounds, by PyAV; no system ffmpeg.
 
 By content only: wav, w64, aiff, au, caf, flac, mp3, aac (ADTS), mp4/m4a/mov/3gp, ogg (opus, vorbis, flac), webm, mkv,
-amr, avi, mpeg, asf, and so the audio track of a video. It refuses whatever is not on this list (playlists, images,
+amr, avi, mpeg, asf, and so the audio track of a video. It refuses everything not on this list (playlists, images,
 devices), never opens a second file, believes no header (duration, channels and rate are counted on what was decoded),
 and never lets an exception of the decoding library out: every failure is one of the AudioError types.
 
@@ -77,7 +77,7 @@ _PCM_OPTIONS = {
 }
 
 _LENGTH_IS_ESTIMATED = frozenset({"aac", "amr", "amrnb", "amrwb", "mpegts", "mpeg", "asf", "ogg"})
-"""Containers without a stated length: the library guesses it from bit rate or time stamps."""
+"""Containers without a stated length: the library estimates it from bit rate or time stamps."""
 
 _CUT_TOLERANCE_SECONDS = 0.3
 
@@ -98,7 +98,7 @@ class TranscodedAudio:
 
 
 def open_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimits) -> AudioStream:
-    """Open a recording for decoding; use the result as a context manager.
+    """Open a recording for transcoding; use the result as a context manager.
 
     source: a path, the bytes themselves, or a binary file object (read from its beginning, left open)
     raises: AudioUnreadable, AudioEmpty, AudioFormatUnsupported, AudioTrackMissing, AudioTruncated, AudioUndecodable,
@@ -114,7 +114,7 @@ def open_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimits) ->
 
 
 def transcode_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimits) -> TranscodedAudio:
-    """Decode a whole recording; raises what `open_audio` and `AudioStream.blocks` raise."""
+    """Transcode a whole recording; raises what `open_audio` and `AudioStream.blocks` raise."""
     with open_audio(source, limits=limits) as stream:
         blocks = list(stream.blocks())
         samples = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
@@ -122,7 +122,7 @@ def transcode_audio(source: str | Path | bytes | BinaryIO, *, limits: AudioLimit
 
 
 class AudioStream:
-    """One recording being decoded. Owns the demuxer; memory stays flat whatever the length."""
+    """One recording being transcoded. Owns the demuxer; memory stays flat at any length."""
 
     def __init__(self, file: BinaryIO, limits: AudioLimits, *, closes_file: bool) -> None:
         """file: seekable, binary. Raises as `open_audio` does."""
@@ -162,7 +162,7 @@ class AudioStream:
 
     @property
     def states_its_duration(self) -> bool:
-        """Whether `declared_duration_seconds` stands in the file, and is no guess from its bit rate."""
+        """True when the file itself declares `declared_duration_seconds`, and it is no estimate from the bit rate."""
         formats = set(self._container.format.name.split(","))
         if formats & _LENGTH_IS_ESTIMATED - {"ogg"}:
             return False
@@ -177,7 +177,7 @@ class AudioStream:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the listener should know (cut off, damaged, over full scale), one line each; complete after the end."""
+        """Warnings (cut off, damaged, over full scale), one line each; complete after the end."""
         return tuple(self._warnings)
 
     @property
@@ -268,7 +268,7 @@ class AudioStream:
             yield from frames
 
     def _count_to_the_end(self) -> None:
-        """Raise AudioTooLong now for a file that will pass the limit; the place being decoded is kept."""
+        """Raise AudioTooLong now for a file that will pass the limit; the current position is kept."""
         position = self._file.tell()
         self._file.seek(0)
         try:
@@ -333,7 +333,7 @@ _NO_SAMPLES: Samples = np.empty(0, dtype=np.float32)
 
 
 class _Reader:
-    """Reading and seeking, and nothing else: without a name, the library can judge by content only."""
+    """A file that can be read and sought only: without a name, the library judges by content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.read = file.read
@@ -408,7 +408,7 @@ def _declared_seconds(
 
 
 def _raise_if_no_damage(error: Exception) -> None:
-    """Pass on what is no damage of the recording: our own refusals, and a disk that cannot be read."""
+    """Raise what is no damage of the recording: our own refusals, and a disk that cannot be read."""
     if isinstance(error, AudioError):
         raise error
     if isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError):

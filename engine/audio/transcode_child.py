@@ -1,7 +1,7 @@
-"""The decode child: opens files from strangers, one after another, and writes their samples where it is told.
+"""The transcode child: opens untrusted files, one after another, and writes their samples to the given files.
 
 Started by `scribewire.engine.processes.launch`. It lives within hard limits (processor time, memory, file size,
-descriptors), loads no MLX, and opens no file but the two that it is told of and no connection at all. Every
+descriptors), loads no MLX, and opens no file but the two that each message names and no connection at all. Every
 recording is answered by one end, or by the death of this process, which the front takes as the answer.
 """
 
@@ -60,7 +60,7 @@ _MEMORY_WATCH_SECONDS = 0.05
 
 
 def main(limits: TranscodeLimits, pipe: Connection, liveness: Connection) -> int:
-    """Decode until the front closes the pipe or this process has served its time; returns the exit code."""
+    """Transcode until the front closes the pipe or this process has served its time; returns the exit code."""
     av.logging.set_level(None)
     # What the decoding library may still say goes to the front's log, with the death it explains.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
@@ -80,7 +80,7 @@ def _die_with_parent(liveness: Connection) -> None:
 
 
 class _Stopped(Exception):
-    """The front wants no more of this recording."""
+    """The front has stopped this recording."""
 
 
 class _Channel:
@@ -114,7 +114,7 @@ class _Channel:
         return parse_to_transcoder(line)
 
     def stop_if_told(self, task_id: int) -> None:
-        """Raise _Stopped when the front said so meanwhile, or is gone."""
+        """Raise _Stopped when the front has stopped the recording, or is gone."""
         while b"\n" in self._received or select.select([self._descriptor], [], [], 0)[0]:
             message = self.receive()
             if message is None or (isinstance(message, StopTranscoding) and message.task_id == task_id):
@@ -147,7 +147,7 @@ class _Transcoder:
         return EXIT_PARENT_GONE
 
     def _answer(self, task: Transcode) -> tuple[Transcoded | TranscodeFailed, bool]:
-        """The end of one recording, and whether this process is fit for another."""
+        """The end of one recording, and True when this process is fit for another."""
         try:
             return self._decode(task), True
         except _Stopped:
@@ -181,13 +181,13 @@ class _Transcoder:
             open_audio(recording, limits=task.limits) as stream,
         ):
             expected_seconds = _claimed_seconds(stream)
-            # What claims to be too long is not decoded to see whether that is so; a guess is no claim.
+            # A declared length over the limit is taken at its word; an estimated one is not.
             if expected_seconds is not None and stream.states_its_duration:
                 check_duration(expected_seconds, task.limits)
                 samples.check_room_for(expected_seconds)
             has_begun = False
             for block in stream.blocks():
-                # Told before more is written, or a recording of just so many samples would begin when it ends.
+                # Sent before more is written, or a recording of just so many samples would begin when it ends.
                 if not has_begun and samples.count >= task.begins_after_samples:
                     has_begun = True
                     self._channel.send(AudioBegun(task.task_id, time.monotonic() - started, expected_seconds))
@@ -238,7 +238,7 @@ class _SamplesFile:
 
 
 class _Bounds:
-    """What this process may use, held by the system: the front's own watch is a second one."""
+    """Limits of this process, enforced by the system; the front's own watch is a second line."""
 
     def __init__(self, limits: TranscodeLimits) -> None:
         self._limits = limits
@@ -272,7 +272,7 @@ class _Bounds:
             self._is_working.clear()
 
     def has_grown_beyond_measure(self) -> bool:
-        """Whether so much memory has stayed behind that a fresh process is better."""
+        """True when so much memory has stayed allocated that a fresh process is better."""
         return _resident_bytes() - self._resident_at_start > self._limits.growth_bytes
 
     def _watch_memory(self) -> None:
@@ -300,6 +300,6 @@ def _address_space_bytes() -> int:
 
 
 def _resident_bytes() -> int:
-    """What this process holds now, or the most it ever held where the system does not say."""
+    """Memory that this process holds now, or its peak where the system does not report that."""
     now = resident_bytes()
     return peak_resident_bytes() if now is None else now

@@ -38,14 +38,14 @@ class Detector(Protocol):
     """Listens to one recording from its start."""
 
     def probabilities(self, frames: Samples) -> list[float]:
-        """Of (n, 512) float32 frames, which follow those before, how probably each is speech."""
+        """Probability of speech for each of (n, 512) float32 frames, which follow those before."""
 
     def close(self) -> None:
-        """The recording is over."""
+        """End the recording."""
 
 
 class VoiceLabels:
-    """A frame is silent outside speech: speech begins at the threshold, and ends with enough frames well below it."""
+    """Silence outside speech: speech begins at the threshold, and ends with enough frames well below it."""
 
     frame_samples = FRAME_SAMPLES
     tells_pauses = True
@@ -64,7 +64,7 @@ class VoiceLabels:
         return self.label(self._detector.probabilities(frames))
 
     def finish(self) -> Flags:
-        """Speech that was ending has ended."""
+        """The flags of all frames that had none yet: speech that was ending has ended."""
         doubtful, self._doubtful = self._doubtful, 0
         return np.ones(doubtful, dtype=np.bool_)
 
@@ -163,7 +163,7 @@ class DetectorProcess:
         return [float(one) for one in np.frombuffer(answer, dtype="<f4")]
 
     def end(self, stream: tuple[subprocess.Popen[bytes], int]) -> None:
-        """This recording asks no more."""
+        """End this recording."""
         child, number = stream
         with self._lock, contextlib.suppress(OSError, ValueError):
             assert child.stdin is not None

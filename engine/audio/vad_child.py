@@ -1,4 +1,4 @@
-"""The voice detector's process: frames of sound in, probabilities of speech out, for several recordings by turns.
+"""The voice detector's process: frames of sound in, probabilities of speech out, for several recordings interleaved.
 
 It is a process because the detector holds Python's lock while it computes, a millisecond for every 32 of sound; in the
 engine's own process it would hold up every decode step. It ends when its standard input does, so when the engine dies

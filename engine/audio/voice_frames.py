@@ -1,4 +1,4 @@
-"""How sound is handed to the voice detector's process: what both sides must agree on."""
+"""Format of the frames sent to the voice detector's process, shared by both sides."""
 
 from __future__ import annotations
 

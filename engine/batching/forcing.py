@@ -1,14 +1,14 @@
-"""How many tokens a chunk gets when a benchmark forces the count: a natural rate, varied by a seed.
+"""Number of tokens that a benchmark forces on a chunk: a natural rate, varied by a seed.
 
 Random weights never end by themselves, and two programs on the same weights would be compared by how much they say.
-So the benchmark tells everyone the same count for the same chunk. Standard library only and no import of ours: the
+So the benchmark forces the same count for the same chunk on all. Standard library only and no import of ours: the
 peers' processes run this very file. Never used unless `EngineConfig.forced_tokens_per_second` is set.
 """
 
 from __future__ import annotations
 
 NATURAL_TOKENS_PER_SECOND = 3.5
-"""Tokens of transcript per second of continuous English speech, head and end mark included."""
+"""Tokens of transcript per second of continuous English speech, head and end token included."""
 
 SPREAD = 0.3
 """The rate of a chunk lies within this share above or below the given one, evenly spread."""

@@ -1,4 +1,4 @@
-"""What may be in the running batch, in numbers."""
+"""Limits of the running batch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _KEPT_PART = 8
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What may be in the running batch.
+    """Limits of the running batch.
 
     token_budget: of all admitted chunks together. prefill_tokens: prompt tokens admitted at once, padding included.
     align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill. rows_together: chunks that are not
     urgent join a running batch when so many rows are free for them, or as many as there are chunks. steps_per_row: so
-    many steps more are taken between two prefills for each row that would stand still, most_steps at most.
+    many steps more are taken between two prefills for each row that would be idle, most_steps at most.
     has_few_sizes: chunks are prefilled in groups of 1, 2, 3, 4, 6, 8, 12, 16, ..., urgent ones also of 5 and 7; those
     that are not urgent beside a running batch of rows_together at most, where that is more than one.
     """

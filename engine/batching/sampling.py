@@ -1,6 +1,6 @@
 """Chooses every row's next token: the most likely one, or a draw, with what the row's options forbid or discourage.
 
-Greedy rows without further wishes cost one argmax for all; any other row is chosen apart from its own logits, with its
+Greedy rows without further options cost one argmax for all; any other row is chosen apart from its own logits, with its
 own random stream, so that no row's choice depends on its neighbors. Nothing here waits for the device.
 """
 
@@ -16,7 +16,7 @@ from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 
 @dataclass(slots=True)
 class _State:
-    """What a row must remember from token to token, all of it on the device but the count.
+    """A row's state from token to token, all of it on the device but the count.
 
     chosen: tokens chosen so far, read back or not. last: the newest one. seen: (vocab,) booleans of those said.
     """
@@ -43,7 +43,7 @@ class Sampler:
         return tokens
 
     def forget(self, sequence: Sequence) -> None:
-        """This sequence chooses no more."""
+        """Drop the state of a sequence that has ended."""
         self._states.pop(id(sequence), None)
 
     def _choose_one(self, sequence: Sequence, logits: mx.array) -> mx.array:

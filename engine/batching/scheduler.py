@@ -1,24 +1,24 @@
-"""Who runs next: which recordings are read, which chunks are prefilled together, and when the running batch steps.
+"""The scheduler: chooses the recordings to read, the chunks to prefill together, and when the running batch steps.
 
 Knows numbers only, no arrays and no audio. A chunk waits as a ticket, is admitted with others in one prefill, and holds
 its row and its tokens until it is released. The rules:
 
 * Memory: what admitted chunks may come to hold, prompt and answer, stays within a budget of tokens and of rows.
-* Urgent chunks (the first minute of what somebody waits for) go before all others, and a part of rows and tokens is
+* Urgent chunks (the first minute of what a client waits for) go before all others, and a part of rows and tokens is
   kept for them, so a long recording delays them by one prefill at most. Where both wait, every fourth prefill is the
   others' nevertheless.
 * Among equals, the owner who was served least goes first, then the older recording, then the earlier chunk.
-* Between two prefills the running batch takes some steps, more of them the more rows would otherwise stand still (for
-  somebody who waits to begin, only urgent ones count), and enough for a first word where recordings have just begun
-  and nobody else waits to begin.
-* While a short recording that somebody waits for is being decoded, and nothing urgent waits, the others' prefills wait
+* Between two prefills the running batch takes some steps, more of them the more rows would otherwise be idle (for
+  a client that waits to begin, only urgent ones count), and enough for a first word where recordings have just begun
+  and no other client waits to begin.
+* While a short recording that a client waits for is being decoded, and nothing urgent waits, the others' prefills wait
   for its end, or for as many steps as such a recording usually takes.
 * Where the batch is full and more chunks of long recordings wait than rows are free, some rows become free first, on
   devices where a prefill of one chunk costs as much as one of several.
 * Prompts of a prefill are of similar length, because all are padded to the longest.
 * Decoded chunks whose words are to be timed are aligned in groups of bounded size: as soon as one is full, or is
-  what some recording's end or first minute waits for. An alignment takes turns with prefills, and the running batch
-  steps in between, so that a long recording's words hold up nobody.
+  what some recording's end or first minute waits for. Alignments alternate with prefills, and the running batch
+  steps in between, so that a long recording's words delay no other client.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ URGENT_CHUNKS = 2
 
 _OTHERS_EVERY = 4
 _MOST_STEPS_TO_FILL = 8
-"""Between two prefills of chunks that nobody waits for: a batch that is filling up is worth more when it is full."""
+"""Between two prefills of chunks that no client waits for: a batch that is filling up is worth more when it is full."""
 
 LARGEST_OF_ANY_SIZE = 8
-"""Urgent chunks come in groups of any number up to here even where shapes are to be few: nobody waits for a number,
+"""Urgent chunks come in groups of any number up to here even where shapes are to be few: none waits for a number,
 and so many shapes can be met before the first request."""
 
 _STEPS_TO_SPEAK = 16
-"""Who has just joined with a first chunk says a first word in so many steps: up to ten tokens of language head in a
-small vocabulary, a word, the step that is read one step late, and some that may be held back."""
+"""A recording's first chunk has its first word within so many steps: up to ten tokens of language head in a small
+vocabulary, a word, the step that is read one step late, and some that may be held back."""
 
 _STEPS_BESIDE_SHORT = 32
-"""What is decoded in so many steps, nine seconds of speech, is held up by no prefill of chunks that are not urgent.
-Rows that become free meanwhile stand idle, a third of a full batch of thirty-second chunks at the end."""
+"""Steps, nine seconds of speech, whose decoding is delayed by no prefill of chunks that are not urgent.
+Rows that become free meanwhile are idle, a third of a full batch of thirty-second chunks at the end."""
 
 _PADDING_ALLOWED = 1.5
 _READ_AHEAD_OF_ONE_OWNER = 2
@@ -66,7 +66,7 @@ class Ticket:
 
 
 class Action(Enum):
-    """What the engine's thread does next."""
+    """Next action of the engine's thread."""
 
     IDLE = auto()
     ADMIT = auto()
@@ -116,10 +116,10 @@ class Scheduler:
     # ---- recordings and their chunks -------------------------------------------------------------------------
 
     def open(self, recording_id: str, *, owner: str, is_interactive: bool) -> None:
-        """A recording whose chunks will be offered."""
+        """Add a recording whose chunks will be offered."""
         active = {one.owner for one in self._recordings.values()}
         if owner not in active:
-            # Who comes new, or back, has no credit for the time away.
+            # An owner that is new, or back, has no credit for the time away.
             least = min((self._served[one] for one in active), default=0)
             self._served[owner] = max(self._served.get(owner, 0), least)
         self._recordings[recording_id] = _RecordingQueue(owner, is_interactive, self._opened)
@@ -127,7 +127,7 @@ class Scheduler:
         self._may_read_more = True
 
     def close(self, recording_id: str) -> None:
-        """Forget a recording with its waiting chunks; admitted ones are released apart."""
+        """Forget a recording with its waiting chunks; admitted ones are released separately."""
         recording = self._recordings.pop(recording_id, None)
         self._waiting_beginners.difference_update(recording.waiting if recording else ())
         for ticket in [one for one in self._to_align.values() if one.recording_id == recording_id]:
@@ -137,18 +137,18 @@ class Scheduler:
             self._served.clear()
 
     def offer(self, ticket: Ticket) -> None:
-        """A chunk of an open recording is ready to be decoded."""
+        """Queue a chunk of an open recording that is ready to be decoded."""
         self._recordings[ticket.recording_id].waiting[ticket.ticket_id] = ticket
         if ticket.index == 0 and self._is_urgent(ticket):
             self._waiting_beginners.add(ticket.ticket_id)
         self._may_admit_more = True
 
     def offer_alignment(self, ticket: Ticket) -> None:
-        """A decoded chunk of an open recording waits for the times of its words; nothing is reserved for it."""
+        """Queue a decoded chunk of an open recording for the times of its words; nothing is reserved for it."""
         self._to_align[ticket.ticket_id] = ticket
 
     def release(self, ticket_id: int) -> None:
-        """An admitted chunk has left the batch."""
+        """Free the row and tokens of a chunk that has left the batch."""
         self._admitted.pop(ticket_id, None)
         self._prefilling.discard(ticket_id)
         self._may_admit_more = True
@@ -171,7 +171,7 @@ class Scheduler:
         for recording_id, recording in sorted(self._recordings.items(), key=_reading_order):
             if recording.is_read or recording.is_being_read:
                 continue
-            # What somebody waits for must not stand behind a long recording of the same owner.
+            # What a client waits for must not queue behind a long recording of the same owner.
             may_be_urgent = recording.is_interactive and not recording.waiting
             if ahead[recording.owner] < share or (may_be_urgent and ahead[recording.owner] < share + room):
                 ahead[recording.owner] += 1
@@ -179,18 +179,18 @@ class Scheduler:
         return wanted
 
     def reading(self, recording_id: str) -> None:
-        """The next chunk of this recording is being read."""
+        """Note that the next chunk of this recording is being read."""
         self._recordings[recording_id].is_being_read = True
 
     def has_read(self, recording_id: str, *, is_last: bool) -> None:
-        """The reading under way is over."""
+        """Note that the reading under way is over."""
         if recording_id in self._recordings:
             self._recordings[recording_id].is_being_read = False
             self._recordings[recording_id].is_read = is_last
             self._may_read_more = True
 
     def is_being_read(self, recording_id: str) -> bool:
-        """Whether a reading of this recording is under way."""
+        """True while this recording is being read."""
         return recording_id in self._recordings and self._recordings[recording_id].is_being_read
 
     # ---- what comes next -------------------------------------------------------------------------------------
@@ -207,11 +207,11 @@ class Scheduler:
 
     @property
     def reserved_tokens(self) -> int:
-        """What admitted chunks may come to hold."""
+        """Tokens that admitted chunks may come to hold."""
         return sum(ticket.reserve_tokens for ticket in self._admitted.values())
 
     def next_action(self) -> Action:
-        """What to do now; ADMIT promises that `admit` will return chunks."""
+        """The next action; ADMIT promises that `admit` will return chunks."""
         joined_rows = len(self._admitted) - len(self._prefilling)
         if self._is_prefilling:
             return Action.STEP if joined_rows and not self._steps_since_prefill else Action.FEED
@@ -262,23 +262,23 @@ class Scheduler:
         return group
 
     def fed(self) -> None:
-        """A slice of the prefill was fed; the running batch may step before the next."""
+        """Note a fed slice of the prefill; the running batch may step before the next."""
         self._steps_since_prefill = 0
 
     def joined(self) -> None:
-        """The prefill is over and its chunks are rows of the running batch."""
+        """End the prefill; its chunks are rows of the running batch."""
         self._is_prefilling = False
         self._prefilling.clear()
         self._steps_since_prefill = 0
 
     def stepped(self) -> None:
-        """The running batch took a step."""
+        """Note a step of the running batch."""
         self._steps_since_prefill += 1
         if self._steps_since_prefill == _STEPS_BESIDE_SHORT:
             self._may_admit_more = True
 
     def _patience(self, joined_rows: int) -> int:
-        """Steps to take before the next prefill. Who waits to begin is held up only by rows that are urgent too."""
+        """Steps before the next prefill. A client that waits to begin waits only for rows that are urgent too."""
         if not self._waiting_beginners:
             steps = min(self._steps_for(joined_rows), _MOST_STEPS_TO_FILL)
             return max(steps, _STEPS_TO_SPEAK) if self._has_beginners else steps
@@ -320,7 +320,7 @@ class Scheduler:
         return group
 
     def _waits_for_rows(self, waiting: int) -> bool:
-        """Whether rows that will soon be free make a prefill of more chunks that are not urgent worth the wait.
+        """True when rows that will soon be free make a prefill of more chunks that are not urgent worth the wait.
 
         waiting: such chunks. They wait for no more rows than their like still hold, or urgent ones could keep them out.
         """
@@ -333,7 +333,7 @@ class Scheduler:
         return free < min(wanted, held)
 
     def _is_beside_short(self) -> bool:
-        """Whether a row belongs to somebody who waits for nothing else, and is about to end."""
+        """True when a row that is about to end belongs to a client that waits for nothing else."""
         return self._steps_since_prefill < _STEPS_BESIDE_SHORT and any(
             recording.is_all_taken and recording.is_urgent(ticket)
             for ticket in self._admitted.values()
@@ -344,7 +344,7 @@ class Scheduler:
         return self._recordings[ticket.recording_id].is_urgent(ticket)
 
     def _wants_alignment(self, joined_rows: int) -> bool:
-        """Whether waiting chunks are worth a pass now: a full group, nothing else to do, or somebody waits for it."""
+        """True when waiting chunks are worth a pass now: a full group, nothing else to do, or a client waits for it."""
         waiting = self._to_align.values()
         if not waiting:
             return False
@@ -386,7 +386,7 @@ class Scheduler:
         for ticket in islice(self._in_order(candidates), 2 * self.limits.max_rows):
             is_alone = not group and not self._admitted
             if not is_alone and (rows + 1 > max_rows or tokens + ticket.reserve_tokens > token_budget):
-                # What comes first is waited for: smaller ones that overtook it could keep it waiting for ever.
+                # The first is never overtaken: smaller ones could keep it waiting for ever.
                 break
             width = max(longest, ticket.prompt_tokens)
             padded = width * (len(group) + 1)
@@ -399,9 +399,9 @@ class Scheduler:
         return group
 
     def _in_order(self, tickets: Iterable[Ticket]) -> Iterator[Ticket]:
-        """Owners take turns by what they were served, counting what this order gives them.
+        """Tickets by owner, the least served first, counting what this order gives each.
 
-        Heaps, because the first few of many are asked for.
+        Heaps, because only the first few of many are taken.
         """
         lanes: dict[str, list[tuple[int, int, int, Ticket]]] = {}
         for ticket in tickets:

@@ -14,7 +14,7 @@ from scribewire.engine.text.repetition import LoopGuard
 
 
 class FinishReason(Enum):
-    """Why a sequence stopped."""
+    """Reason for the end of a sequence."""
 
     END_TOKEN = "end_mark"
     BUDGET = "budget"
@@ -27,7 +27,7 @@ class SpecialTokens:
 
     end_ids: any of them ends a sequence and is not part of its tokens.
     none_prefix, none_token: after exactly this prefix, the probability of that token is the probability
-    that the model hears no speech; none_token is None where nobody asks.
+    that the model hears no speech; none_token is None where it is not needed.
     """
 
     end_ids: frozenset[int]
@@ -37,9 +37,9 @@ class SpecialTokens:
 
 @dataclass(slots=True)
 class Replay:
-    """A sequence hears again what it has accepted already, now from plain steps.
+    """The repetition by plain steps of what a sequence has accepted already.
 
-    start: tokens accepted before the doubtful ones. place: the next to be heard. guard: as it was at `start`.
+    start: tokens accepted before the doubtful ones. place: the next to be checked. guard: as it was at `start`.
     """
 
     start: int
@@ -54,17 +54,17 @@ class Sequence:
     prompt_ids: with audio pad positions. audio: (tokens, hidden) embeddings for them, None without audio.
     token_budget: tokens generated at most. temperature: 0 is greedy. seed: of this sequence's own random
     stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
-    repetition_penalty: see TranscribeOptions. head_choices: right after `Marks.none_prefix` only these tokens may
-    follow; None leaves the choice to the model.
+    repetition_penalty: see TranscribeOptions. head_choices: right after `SpecialTokens.none_prefix` only these tokens
+    may follow; None leaves the choice to the model.
     guard: watches for degenerate loops; None lets them run to the budget.
-    forced_count: for benchmarks: end marks are ignored and exactly so many tokens are generated; None for the truth.
-    mel: (frames, mel_bins), kept only while a draft may have to hear it
+    forced_count: for benchmarks: end tokens are ignored and exactly so many tokens are generated; None otherwise.
+    mel: (frames, mel_bins), kept only while a draft may need it
     (scribewire.engine.batching.speculative.decoding). replay: while it lasts, `tokens` are ahead of the decoder;
-    None usually. logprobs: natural log-probability of every token and of the end mark (one more than tokens then),
+    None usually. logprobs: natural log-probability of every token and of the end token (one more than tokens then),
     under the model itself: before temperature, penalty and choices.
-    prompt_after_prefix: tokens of the prompt behind `Marks.none_prefix`, where the language was written for the model;
-    None where the model is to write it.
-    no_speech_prob: see Marks; None when not asked for or when the prefix never came.
+    prompt_after_prefix: tokens of the prompt behind `SpecialTokens.none_prefix`, where the language was written for the
+    model; None where the model is to write it.
+    no_speech_prob: see SpecialTokens; None when not requested or when the prefix never came.
     """
 
     prompt_ids: list[int]
@@ -88,7 +88,7 @@ class Sequence:
     def accept(
         self, token: int, logprob: float | None, none_prob: float | None, marks: SpecialTokens
     ) -> None:
-        """Take the next token; sets `ending` when this was the last one."""
+        """Take the next token; sets `finish_reason` when this was the last one."""
         if self.replay is not None and self._was_accepted(token, logprob):
             return
         if logprob is not None and self.wants_logprobs:
@@ -111,7 +111,7 @@ class Sequence:
             self.ending = FinishReason.BUDGET
 
     def _was_accepted(self, token: int, logprob: float | None) -> bool:
-        """Whether a replayed token is the one that is here; with the first that is not, all from there on go."""
+        """True when a replayed token is the one that is here; all from the first that is not are dropped."""
         replay = self.replay
         assert replay is not None
         if replay.place < len(self.tokens) and self.tokens[replay.place] == token:

@@ -1,8 +1,8 @@
 """Batched prefill and decode: sequences join at any step, all advance one token per step, and leave at their end.
 
 Rows are right-aligned in the cache, so a step writes one column for all of them. Each step is started
-before the last one's tokens are read, so that the device computes while Python looks for end marks; the
-price is one step computed in vain at a row's end. What a row says does not depend on its neighbors.
+before the last one's tokens are read, so that the device computes while Python looks for end tokens; the
+price is one step computed in vain at a row's end. A row's text does not depend on its neighbors.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class StepTokens:
     none_probs: mx.array | None
 
     def arrays(self) -> list[mx.array]:
-        """What there is to evaluate."""
+        """Arrays to evaluate."""
         return [array for array in (self.tokens, self.logprobs, self.none_probs) if array is not None]
 
     def values(self) -> tuple[list[float | None], list[float | None]]:
-        """logprobs and none_probs as numbers; waits for them."""
+        """Wait for logprobs and none_probs, as numbers."""
         count = self.tokens.size
         return _values(self.logprobs, count), _values(self.none_probs, count)
 
@@ -47,16 +47,16 @@ class LoneRounds(Protocol):
 
     @property
     def sequence(self) -> Sequence:
-        """The one."""
+        """The sequence."""
         ...
 
     @property
     def is_over(self) -> bool:
-        """Whether plain steps should go on from here."""
+        """True when plain steps should go on from here."""
         ...
 
     def round(self) -> int:
-        """Let the sequence accept one token or more; returns how many, an end mark included."""
+        """Let the sequence accept one token or more; returns how many, an end token included."""
         ...
 
     def stop(self) -> int:
@@ -65,14 +65,14 @@ class LoneRounds(Protocol):
 
 
 class GuessesAhead(Protocol):
-    """Says when rounds are worth it, and begins them."""
+    """Decides when rounds are worth it, and starts them."""
 
     def suits(self, sequence: Sequence) -> bool:
-        """Whether to begin with this sequence, which is alone."""
+        """True when rounds are worth starting with this sequence, which is alone."""
         ...
 
     def start(self, sequence: Sequence, cache: KVCache) -> LoneRounds:
-        """Begin; the cache holds this row alone, and of it all but the newest token."""
+        """Start rounds; the cache holds this row alone, and of it all but the newest token."""
         ...
 
 
@@ -95,7 +95,7 @@ class Prefill:
         self._slice_width = self.cache.in_width_steps(slice_tokens // len(rows)) if slice_tokens else width
         self._fed = 0
         self._hidden: mx.array | None = None
-        # Row -> column whose hidden state tells what would follow `Marks.none_prefix`, and then that state.
+        # Row -> column whose hidden state predicts what follows `SpecialTokens.none_prefix`, and then that state.
         self._asked = {
             row: width - trailing - one.prompt_after_prefix - 1
             for row, one in enumerate(sequences)
@@ -105,7 +105,7 @@ class Prefill:
 
     @property
     def is_fed(self) -> bool:
-        """Whether every prompt is in the cache."""
+        """True when every prompt is in the cache."""
         return self._fed == self._width
 
     def feed(self) -> None:
@@ -125,7 +125,7 @@ class Prefill:
             mx.async_eval(self._hidden, *self._answers.values(), *self.cache.state())
 
     def none_probs(self, marks: SpecialTokens) -> list[tuple[Sequence, mx.array]]:
-        """P(no speech) as scalars, of those sequences whose prompt went past the question and that want it."""
+        """P(no speech) as scalars, of the sequences that want it and whose prompt contains the prefix."""
         if marks.none_token is None or not self._answers:
             return []
         rows = list(self._answers)
@@ -134,7 +134,7 @@ class Prefill:
         return [(self.sequences[row], probs[place]) for place, row in enumerate(rows)]
 
     def logits(self) -> mx.array:
-        """(rows, vocab): what follows each prompt; all must have been fed."""
+        """(rows, vocab) logits of the token after each prompt; all must have been fed."""
         if not self.is_fed or self._hidden is None:
             raise ValueError("the prompts are not fed yet")
         return self._model.decoder.head(self._hidden)
@@ -158,12 +158,12 @@ class RunningBatch:
 
     @property
     def sequences(self) -> list[Sequence]:
-        """Those that have not ended, in no particular order."""
+        """Sequences that have not ended, in no particular order."""
         return [sequence for sequence in self._slots if sequence is not None]
 
     @property
     def row_count(self) -> int:
-        """How many there are."""
+        """Number of sequences."""
         return self._cache.row_count
 
     @property
@@ -203,7 +203,7 @@ class RunningBatch:
     def step(self, ahead: GuessesAhead | None = None) -> list[Sequence]:
         """Decode one token of every sequence; returns those that have ended by it, which have left.
 
-        ahead: given when nobody is about to join: a lone row that suits it goes on in rounds of one or more tokens.
+        ahead: given when no other sequence is about to join: a lone row that suits it goes on in rounds.
         """
         pending = self._pending
         self.tokens_of_last_step = self.row_count
@@ -226,7 +226,7 @@ class RunningBatch:
         return ended
 
     def remove(self, sequences: Several[Sequence]) -> None:
-        """Drop sequences where they stand; those that are not here are ignored."""
+        """Drop sequences at once; those that are not here are ignored."""
         leaving = {id(sequence) for sequence in sequences}
         self._leave([slot for slot, one in enumerate(self._slots) if id(one) in leaving])
 

@@ -1,6 +1,6 @@
-"""What this machine can do at best, measured: memory bandwidth and matrix products; and what a decode step needs.
+"""This machine's measured limits, memory bandwidth and matrix products, and the needs of a decode step.
 
-Shares of these limits say how much of the machine a step uses; the limits are what MLX reaches here on plain
+Shares of these limits show how much of the machine a step uses; the limits are what MLX reaches here on plain
 operations, not what a data sheet promises.
 """
 
@@ -54,9 +54,9 @@ def measured_products(size: int, dtype: mx.Dtype, *, on_host_too: bool) -> dict[
 
 @dataclass(frozen=True, slots=True)
 class StepNeeds:
-    """What one decode step must read and compute at least.
+    """Least work of one decode step.
 
-    weight_bytes: decoder layers and output head as they lie in memory, read once per step whatever the rows.
+    weight_bytes: decoder layers and output head as they lie in memory, read once per step for any number of rows.
     product_operations_per_row: of all matrix products of one row, attention left out.
     kv_bytes_per_token: keys and values of one token of one row.
     """
@@ -68,7 +68,7 @@ class StepNeeds:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, placement: Placement) -> StepNeeds:
-        """Counted from the checkpoint's tensors as this device keeps them."""
+        """Count the checkpoint's tensors as this device keeps them."""
         text = checkpoint.config.text
         head = "lm_head.weight" if "lm_head.weight" in checkpoint.tensors else "model.embed_tokens.weight"
         weight_bytes = operations = 0
@@ -82,11 +82,11 @@ class StepNeeds:
         return cls(weight_bytes, operations, kv_values * placement.dtype.size, attention)
 
     def read_bytes(self, tokens_held: int) -> int:
-        """Of one step: all weights once, and every row's keys and values. tokens_held: of all rows together."""
+        """Bytes read by one step: all weights once, every row's keys and values. tokens_held: of all rows together."""
         return self.weight_bytes + self.kv_bytes_per_token * tokens_held
 
     def operations(self, rows: int, tokens_held: int) -> int:
-        """Of one step, attention over what is held included."""
+        """Operations of one step, attention over what is held included."""
         return self.product_operations_per_row * rows + self.attention_operations_per_token * tokens_held
 
 

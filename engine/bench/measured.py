@@ -108,7 +108,7 @@ class Networks:
         }
 
     def warm_batch(self, sequences: list[Sequence]) -> RunningBatch:
-        """A batch of these that has made its first steps."""
+        """A batch of these sequences that has made its first steps."""
         batch = RunningBatch(self.model, SpecialTokens(end_ids=frozenset()))
         batch.join(sequences)
         for _ in range(_WARM_STEPS):
@@ -116,7 +116,7 @@ class Networks:
         return batch
 
     def sequences(self, rows: int, seconds: float) -> list[Sequence]:
-        """So many clips of about that length, encoded to noise.
+        """Sequences for so many clips of about that length, encoded to noise.
 
         Of slightly different lengths, so that every row has an offset of its own, as in real work.
         """
@@ -133,7 +133,7 @@ class Networks:
 
 
 def memory() -> Found:
-    """What MLX holds now and held at most, and the process's peak."""
+    """Bytes that MLX holds now and held at most, and the process's peak."""
     return {
         "active_mlx_bytes": mx.get_active_memory(),
         "peak_mlx_bytes": mx.get_peak_memory(),
@@ -198,7 +198,7 @@ def measure_clip(given: Found, say: Say) -> None:
 def measure_long(given: Found, say: Say) -> None:
     """The long file, read from disk.
 
-    Its first run does not count, because kernels may be made for shapes that are new to a process; it is told apart.
+    Its first run does not count, because kernels may be made for shapes that are new to a process; it has its own figure.
     """
     path = Path(given["long_file"])
     seconds = wav_seconds(path)
@@ -222,7 +222,7 @@ def _about(transcriber: Transcriber, *more: str) -> Found:
 
 
 def _timed(transcriber: Transcriber, recording: Samples | Path, rounds: int) -> Found:
-    """Times of some transcriptions, what they were spent on, and peaks of memory."""
+    """Times of some transcriptions, their phases, and peaks of memory."""
     audio = recording if isinstance(recording, Path) else (recording, SAMPLE_RATE_HZ)
     seconds, timings = [], []
     mx.reset_peak_memory()
@@ -254,7 +254,7 @@ MEASURES: dict[str, Part] = {
 def main(measures: Mapping[str, Part] = MEASURES) -> None:
     """Measure the part that the command line names."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is left to the parent
-    # Whatever a library prints goes to stderr; stdout holds lines of JSON and nothing else.
+    # Everything that a library prints goes to stderr; stdout holds lines of JSON and nothing else.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     measures[sys.argv[1]](

@@ -1,4 +1,4 @@
-"""What every measurement records: the machine, the versions, medians with their spread.
+"""Records of every measurement: the machine, the versions, medians with their spread.
 
 No host name, no path and no user goes into a result.
 """

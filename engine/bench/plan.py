@@ -1,4 +1,4 @@
-"""What one benchmark measures: the plan that the command line becomes, each setting written once with its defaults."""
+"""The plan of one benchmark, which the command line becomes, each setting written once with its defaults."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ class Plan:
         return [one for one in fields(cls) if "quick" in one.metadata]
 
     def quick(self, keep: Collection[str] = ()) -> Self:
-        """The same, as small as still shows that everything works, but for the fields to `keep`."""
+        """The smallest plan that still shows that everything works, but for the fields to `keep`."""
         small = {one.name: one.metadata["quick"] for one in self.numbers() if one.name not in keep}
         return replace(self, **small)
 
     def subject(self) -> dict[str, Any]:
-        """What is measured, without any path: results of one subject may stand in one file."""
+        """Identity of the measured model, without any path: results of one subject may share a file."""
         model = Path(self.model).name if Path(self.model).exists() else self.model
         # No token counts are forced: the model ends by itself.
         return {"model": model, "device": self.device, "dtype": self.dtype, "tokens_per_second": 0.0}
@@ -99,7 +99,7 @@ class Plan:
         return {one.name for one in self.numbers() if one.metadata["part"] == part}
 
     def settings(self, part: str) -> dict[str, Any]:
-        """Those settings as JSON: a finished part counts only for the same ones."""
+        """The settings of one part as JSON: a finished part counts only for the same ones."""
         chosen = {name: getattr(self, name) for name in sorted(self.names_of(part))}
         if self.long_file is not None and "long_seconds" in chosen:
             chosen["long_seconds"] = self.long_file.name

@@ -8,7 +8,7 @@ from typing import Any
 from scribewire.engine.bench.measuring import OURS, shown_seconds
 
 Row = tuple[str, str, str, str]
-"""What it is, its median, its spread, and what else is to be said."""
+"""Name, median, spread and remark."""
 Found = dict[str, Any]
 Rows = Callable[[Found], Iterator[Row]]
 
@@ -21,7 +21,7 @@ def table(document: Found) -> list[str]:
 
 
 def about(document: Found) -> Iterator[str]:
-    """What was measured, on which machine, with which versions."""
+    """Model, machine and versions of the measurement."""
     machine = document["machine"]
     yield document["subject"]["model"]
     engine = document.get("engine", {})

@@ -32,7 +32,7 @@ LONG_TIMEOUT_SECONDS = 6 * 3600.0
 
 
 class Results:
-    """What a plan's parts have found. document: as it is written and printed."""
+    """Results of a plan's parts. document: as it is written and printed."""
 
     def __init__(self, plan: Plan, command: str, out: Path | None) -> None:
         """Begin a document, or go on with the one in `out`; raises PlanInvalid when that is of something else."""
@@ -65,7 +65,7 @@ class Results:
         self.document |= {name: earlier[name] for name in ("peers", "engine") if name in earlier}
 
     def is_done(self, part: str) -> bool:
-        """A part counts as measured when it was with the plan's settings."""
+        """True when a part was measured with the plan's settings."""
         return self.was_finished(part) and self.parts[part].get("settings") == self._plan.settings(part)
 
     @contextmanager
@@ -93,7 +93,7 @@ class Results:
         return [part for part in self._plan.parts if "error" in self.parts.get(part, {})]
 
     def was_finished(self, part: str) -> bool:
-        """An earlier run finished the part, which is worth more than what a broken one found."""
+        """True when an earlier run finished the part, which is worth more than what a broken one found."""
         return "error" not in self.parts.get(part, {"error": ""})
 
     def write(self, document: Found) -> None:

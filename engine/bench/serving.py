@@ -27,7 +27,7 @@ _SETTINGS_PREFIX = "SCRIBEWIRE_"
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """Where a server listens and what a request must carry. fields: of the form, besides the file."""
+    """A server's address and the fields that a request must carry: of the form, besides the file."""
 
     name: str
     address: str
@@ -104,7 +104,7 @@ def scribewire_server(
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What some clients got in one go.
+    """Results of some clients in one round.
 
     latencies: of every request, in seconds. wall_seconds: from the first sent to the last got.
     """
@@ -119,7 +119,7 @@ class Load:
         return len(self.latencies) / self.wall_seconds
 
     def values(self) -> dict[str, Any]:
-        """For the report: seconds within which shares of the requests were answered, and more."""
+        """Summary for the report: seconds within which shares of the requests were answered, and more."""
         shares = {"p50_seconds": 0.5, "p95_seconds": 0.95, "max_seconds": 1.0}
         waits = {name: round(quantile(self.latencies, share), 5) for name, share in shares.items()}
         counts = {"clients": self.clients, "requests": len(self.latencies)}
@@ -132,7 +132,7 @@ class Load:
 
 
 def summary_of_loads(loads: Sequence[Load]) -> dict[str, Any]:
-    """What one number of clients got in all rounds."""
+    """Summary of all rounds of one number of clients."""
     return {
         "requests_per_second": summary([one.requests_per_second for one in loads], unit="requests/s"),
         "p50": summary([quantile(one.latencies, 0.5) for one in loads]),
@@ -152,7 +152,7 @@ def closed_loop(
 ) -> Load:
     """Keep `clients` requests under way until `requests` have been sent and `seconds` are over; wait for the last.
 
-    Recordings are taken in turn. seconds: a fast server's round would else be over before it is at its pace, and
+    Recordings are sent cyclically. seconds: a fast server's round would else be over before it is at its pace, and
     mostly consist of its end, when fewer and fewer clients are left. warm_up: let the clients send requests first,
     one each or as many as that time takes, which do not count.
     raises: RequestFailed when any request fails; the others are waited for

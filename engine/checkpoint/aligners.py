@@ -1,4 +1,4 @@
-"""Which forced aligner goes with a model, and where it lies; loads nothing."""
+"""The forced aligner that belongs to a model, and its folder; loads nothing."""
 
 from __future__ import annotations
 

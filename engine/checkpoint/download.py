@@ -33,7 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
     hf_raise_for_status,
 )
 from huggingface_hub.utils import (  # type: ignore[attr-defined]  # as above
-    # The client that the hub's session speaks with, whichever that is: what breaks off there raises its errors, which
+    # The client library that the hub's session uses: broken connections raise its errors, which
     # are not those of the httpx that our own code uses.
     httpx as hub_http,
 )
@@ -72,7 +72,7 @@ class _NoBar(tqdm):  # type: ignore[misc]  # tqdm carries no types
 
 
 class _LoggedProgress:
-    """For callers without a bar, such as the engine worker: a line in the log every few seconds."""
+    """Progress for callers without a bar, such as the engine worker: a line in the log every few seconds."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -162,7 +162,7 @@ def _remote_files(model: str, hub: HubAccess) -> list[_RemoteFile]:
 
 
 def _has_blob(blobs: Path, file: _RemoteFile) -> bool:
-    """Whether the file is here in full; what another tool left cut off under the final name is continued."""
+    """True when the file is complete; one that another tool left cut off under its final name is continued."""
     blob = blobs / file.etag
     if not blob.exists():
         return False
@@ -192,7 +192,7 @@ def _check_disk_space(model: str, needed_bytes: int, folder: Path) -> None:
 def _fetch_blob(
     file: _RemoteFile, blobs: Path, report: Callable[[int], None], hub: HubAccess, model: str
 ) -> None:
-    """Bring one file to its full length under its partial name, check its hash, and give it its final name."""
+    """Bring one file to its full length under its incomplete name, check its hash, and give it its final name."""
     blob = blobs / file.etag
     partial = blobs / (file.etag + PARTIAL_SUFFIX)
     with partial.open("ab") as sink:
@@ -287,7 +287,7 @@ def _is_hash_right(path: Path, file: _RemoteFile) -> bool:
 
 
 def _explained(error: Exception, model: str, hub: HubAccess) -> EngineError:
-    """One clear line for what the hub, the network or the disk said."""
+    """One clear line for a failure of the hub, the network or the disk."""
     page = f"{hub.address}/{model}"
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, GatedRepoError) or status == 403:

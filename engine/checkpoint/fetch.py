@@ -1,7 +1,7 @@
 """From what the user wrote after `--model` to a whole folder on disk: the demo, a folder, or a Hugging Face id.
 
-A model that is in the cache is used without a network call. Whether a model can be loaded is not decided here, only
-whether all of it is there.
+A model that is in the cache is used without a network call. It is not decided here whether a model can be loaded, only
+whether it is complete.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _cached_snapshot(model: str, hub: HubAccess) -> Path | None:
 
 
 def _what_is_missing(model: str, found: Path | None) -> EngineError | None:
-    """Why a cached snapshot cannot be used, None when it can."""
+    """The reason why a cached snapshot cannot be used, None when it can."""
     if found is None:
         return ModelNotFound(f"{model} is not on this disk")
     try:

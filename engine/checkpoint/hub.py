@@ -1,4 +1,4 @@
-"""How the hub and its cache are reached, and what one of its ids looks like. Asks nothing of anyone."""
+"""Access to the hub and its cache, and the form of its ids. Makes no network call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class HubAccess:
-    """How the hub and its cache are reached; None leaves the choice to huggingface_hub and its own settings.
+    """Access to the hub and its cache; None leaves the choice to huggingface_hub and its own settings.
 
     retry_waits_seconds: pauses before the hub is asked again when nothing came; the count restarts with every byte.
     timeout_seconds: longest silence on a connection.
@@ -48,12 +48,12 @@ class HubAccess:
         return (self.cache_folder or Path(hub_constants.HF_HUB_CACHE)).expanduser().absolute()
 
     def repository_folder(self, model_id: str) -> Path:
-        """Where the cache keeps one repository."""
+        """The cache's folder for one repository."""
         return self.cache / ("models--" + model_id.replace("/", "--"))
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether this reads as `owner/name`."""
+    """True when this reads as `owner/name`."""
     return _HUB_ID.fullmatch(model) is not None and ".." not in model
 
 

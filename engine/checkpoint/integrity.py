@@ -1,4 +1,4 @@
-"""Whether a folder holds a whole model: the files, every shard, every shard's full length.
+"""Check that a folder holds a whole model: the files, every shard, every shard's full length.
 
 Reads config.json and the headers of the weights, never the weights themselves. Refuses pickles. What the tensors
 are called and what shapes they have is the loader's to judge.

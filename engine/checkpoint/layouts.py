@@ -35,12 +35,12 @@ def canonical_name(name: str) -> str:
 
 
 def is_convolution_kernel(name: str) -> bool:
-    """Whether this canonical name is one of the three 3 x 3 kernels."""
+    """True when this canonical name is one of the three 3 x 3 kernels."""
     return name.startswith("audio_tower.conv2d") and name.endswith(".weight")
 
 
 def kernel_needs_transposing(shape: tuple[int, ...]) -> bool:
-    """Whether a kernel is stored (out, in, 3, 3), as PyTorch does, rather than (out, 3, 3, in).
+    """True when a kernel is stored (out, in, 3, 3), as PyTorch does, rather than (out, 3, 3, in).
 
     A kernel with three channels would fit both, but none exists.
     """
@@ -106,7 +106,7 @@ def _linear(shapes: dict[str, tuple[int, ...]], name: str, out_size: int, in_siz
 
 @dataclass(frozen=True, slots=True)
 class DeclaredQuantization:
-    """What config.json says of one module; None where it says nothing."""
+    """config.json's declaration for one module; None where it has none."""
 
     bits: int | None = None
     group_size: int | None = None
@@ -114,7 +114,7 @@ class DeclaredQuantization:
 
 
 def declared_quantization(config: Mapping[str, Any], module: str) -> DeclaredQuantization:
-    """config.json's word on a module: its own entry before the general one.
+    """config.json's declaration for a module: its own entry before the general one.
 
     `quantization` and its mirror `quantization_config` are read; module names are canonical.
     """

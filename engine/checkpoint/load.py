@@ -186,7 +186,7 @@ def _assembled(loaded: dict[str, mx.array], raw_config: dict[str, Any], config: 
 
 
 def _is_tied_copy(loaded: dict[str, mx.array]) -> bool:
-    """Whether the stored head is the embedding table once more; some published files hold such a copy."""
+    """True when the stored head is the embedding table once more; some published files hold such a copy."""
     for suffix in ("weight", "scales", "biases"):
         head, table = loaded.get(f"lm_head.{suffix}"), loaded.get(f"model.embed_tokens.{suffix}")
         if (head is None) != (table is None):

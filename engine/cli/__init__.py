@@ -1,7 +1,7 @@
 """The scribewire.engine's subcommands: transcribe, models, pull, languages, doctor, bench.
 
 Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`, and by the child processes
-of `bench`. The `scribewire` command itself is the server's (server/cli.py), which hands these subcommands over.
+of `bench`. The `scribewire` command itself is the server's (server/cli.py), which passes these subcommands on.
 Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted.
 """
 
@@ -55,7 +55,7 @@ _LONGEST_CHUNK_SECONDS = 180.0
 """Source: the official package cuts so long pieces where words are timed."""
 
 Load = Callable[[EngineConfig, Console, bool], AbstractContextManager[Engine]]
-"""What to load, a console for bars, and whether the aligner is to be fetched if need be."""
+"""What to load, a console for bars, and True when the aligner is to be fetched if need be."""
 
 Tell = Callable[[DiarizationConfig, SpeakerOptions], Diarizer]
 
@@ -73,8 +73,8 @@ def main(
 ) -> int:
     """Run one subcommand; returns the exit code.
 
-    load, tell, run_child, hub: how a model is loaded, speakers are told apart, child processes are run and the hub is
-    reached.
+    load, diarizer, run_child, hub: the ways to load a model, to tell speakers apart, to run child processes and to
+    reach the hub.
     data_folder, port: what `serve` would use, for the doctor.
     """
     console = console or Console.of_this_process()
@@ -98,7 +98,7 @@ def main(
         console.warn("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain again when it flushes stdout at its end.
+        # The reader closed the pipe (`| head`); Python would complain again when it flushes stdout at its end.
         if console.stdout is sys.stdout:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
@@ -118,7 +118,7 @@ class UsageError(Exception):
 
 @contextmanager
 def load_transcriber(config: EngineConfig, console: Console, fetches_aligner: bool) -> Iterator[Engine]:
-    """The model, and the aligner where words must be had, fetched first when they are not on disk, with a bar."""
+    """The model, and the aligner where words are required, fetched first when they are not on disk, with a bar."""
     model, aligner = config.model, config.aligner
     with console.bar(f"fetching {model}", of_bytes=True) as advance:
         resolved = resolve_model(model, download=True, progress=advance)
@@ -301,7 +301,7 @@ def _run(
 
 
 def _shipped_recording() -> SampleRecording | None:
-    """The first one; None when the installation lacks it, which is for the doctor to say."""
+    """The first one; None when the installation lacks it, which the doctor reports."""
     try:
         return sample_recordings()[0]
     except (OSError, IndexError):

@@ -29,7 +29,7 @@ _Plan = TypeVar("_Plan", bound=Plan)
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser, kind: type[Plan] = Plan) -> None:
-    """The flags of `bench`, named as the fields of the plan. kind: whose settings get flags."""
+    """The flags of `bench`, named as the fields of the plan. kind: the plan whose settings get flags."""
     what = parser.add_argument_group("what is measured")
     named = f"a folder, a Hugging Face id, or demo (default: {DEFAULT_MODEL})"
     what.add_argument("--model", metavar="MODEL", help=named)
@@ -94,7 +94,7 @@ def show(results: Results, lines: Sequence[str], arguments: argparse.Namespace, 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM both end the block in order, which ends the children; where they were ignored, too."""
+    """Let Ctrl-C and SIGTERM end the block in order, which ends the children, even where they were ignored."""
     # Only the main thread may set handlers; another thread's caller has its own.
     is_main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()

@@ -1,4 +1,4 @@
-"""What a command writes where: results on stdout, everything else on stderr, bars on a terminal only."""
+"""Output of a command: results on stdout, everything else on stderr, bars on a terminal only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 PROGRAM = "scribewire"
 
 Advance = Callable[[float, float], None]
-"""Called with how much is done and how much there is."""
+"""Called with the amount done and the total."""
 
 _NAME_COLUMNS = 32
 
@@ -39,12 +39,12 @@ class Console:
         print(text, file=self.stdout, flush=True)
 
     def warn(self, text: str) -> None:
-        """One line beside the result, whatever the text was."""
+        """One line beside the result, line breaks in the text removed."""
         print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
 
     @contextmanager
     def bar(self, name: str, *, of_bytes: bool = False) -> Iterator[Advance]:
-        """A progress bar that goes away when it is done; nothing at all when stderr is no terminal.
+        """A progress bar that disappears when it is done; nothing at all when stderr is no terminal.
 
         It counts seconds of audio, or bytes.
         """
@@ -92,7 +92,7 @@ def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> list[str]:
 
 
 def shown_bytes(count: int) -> str:
-    """A size as people read it, in decimal units, as disks and downloads are sold."""
+    """A size to be read, in decimal units, as for disks and downloads."""
     if count >= 999_500_000:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"

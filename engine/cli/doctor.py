@@ -1,4 +1,4 @@
-"""`scribewire doctor`: whether this machine can do the work, shown by doing some, and what to do where it cannot.
+"""`scribewire doctor`: test by doing some work that this machine can do it, and say what to do where it cannot.
 
 MLX and the model run in child processes, so that a crash in native code is a finding and not the end of the doctor.
 Nothing is downloaded and nothing is changed.
@@ -52,7 +52,7 @@ print(json.dumps({"version": mx.__version__, "device": str(mx.default_device().t
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw. remedy: what to do, where something is wrong."""
+    """Result of one check. remedy: what to do, where something is wrong."""
 
     check: str
     status: Literal["ok", "note", "failed"]
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ChildResult:
-    """How a child process ended and what it said."""
+    """A child process's exit code and output."""
 
     exit_code: int
     stdout: str
@@ -74,7 +74,7 @@ RunChild = Callable[[Sequence[str]], ChildResult]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is to be examined besides the engine itself; None leaves a check out.
+    """Things to examine besides the engine itself; None leaves a check out.
 
     data_folder, port: what `serve` would use. recording: the one to transcribe; None when none is shipped.
     """
@@ -151,7 +151,7 @@ def check_platform(system: str, machine: str) -> Finding:
 
 
 def check_libraries() -> Finding:
-    """That every library is installed, with its version."""
+    """Check that every library is installed, with its version."""
     versions = {}
     missing = []
     for name in ("scribewire", *LIBRARIES):
@@ -170,7 +170,7 @@ def check_libraries() -> Finding:
 
 
 def check_mlx(run_child: RunChild, system: str) -> Finding:
-    """That MLX computes, and on which device."""
+    """Check that MLX computes, and on which device."""
     result = run_child(["-c", _MLX_PROBE])
     try:
         said = json.loads(result.stdout)
@@ -197,7 +197,7 @@ def check_mlx(run_child: RunChild, system: str) -> Finding:
 
 
 def check_memory(total_bytes: int | None) -> Finding:
-    """Whether the default model fits comfortably."""
+    """Check that the default model fits comfortably."""
     if total_bytes is None:
         return Finding("memory", "note", "the system does not say how much there is")
     detail = f"{shown_bytes(total_bytes)} in all"
@@ -209,7 +209,7 @@ def check_memory(total_bytes: int | None) -> Finding:
 
 
 def check_demo_model() -> Finding:
-    """That the bundled model's files are there in full."""
+    """Check that the bundled model's files are complete."""
     try:
         folder = resolve_model(DEMO_MODEL).folder
     except EngineError as error:
@@ -220,7 +220,7 @@ def check_demo_model() -> Finding:
 
 
 def check_transcription(recording: SampleRecording | None, run_child: RunChild) -> Finding:
-    """That the demo model turns the shipped recording into its text, through the same command a user runs."""
+    """Check that the demo model transcribes the shipped recording, through the same command a user runs."""
     if recording is None or not recording.path.is_file():
         return Finding(
             "transcription",
@@ -255,7 +255,7 @@ def check_transcription(recording: SampleRecording | None, run_child: RunChild) 
 
 
 def check_default_model(hub: HubAccess) -> Finding:
-    """Whether the real model is on disk; its absence is no failure."""
+    """Check that the real model is on disk; its absence is no failure."""
     try:
         folder = resolve_model(DEFAULT_MODEL, offline=True, hub=hub).folder
     except EngineError:
@@ -270,7 +270,7 @@ def check_default_model(hub: HubAccess) -> Finding:
 
 
 def check_word_times(hub: HubAccess) -> Finding:
-    """Whether words can be timed with the real model, and in all of the aligner's languages; neither is a failure."""
+    """Check that words can be timed with the real model, in all of the aligner's languages; absence is no failure."""
     missing = [name for name in WORD_PACKAGES.values() if importlib.util.find_spec(name) is None]
     languages = " and ".join(language for language, name in WORD_PACKAGES.items() if name in missing)
     try:
@@ -300,7 +300,7 @@ def check_disk(folder: Path) -> Finding:
 
 
 def check_data_folder(folder: Path) -> Finding:
-    """That keys and uploads can be written; the folder is not made, only its place tried."""
+    """Check that keys and uploads can be written; the folder is not made, only its place tried."""
     place = _nearest_existing(folder)
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -314,7 +314,7 @@ def check_data_folder(folder: Path) -> Finding:
 
 
 def check_port(port: int) -> Finding:
-    """That `serve` could listen, or that a scribewire already does."""
+    """Check that `serve` could listen, or that a scribewire already does."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -329,7 +329,7 @@ def check_port(port: int) -> Finding:
     return Finding("port", "ok", f"127.0.0.1:{port} is free")
 
 
-# ---- how they look -------------------------------------------------------------------------------------------
+# ---- child processes -----------------------------------------------------------------------------------------
 
 
 def run_python(arguments: Sequence[str]) -> ChildResult:

@@ -141,7 +141,7 @@ def _partial_bytes(model_id: str, hub: HubAccess) -> int:
 
 
 def _is_of_this_kind(snapshot: Path) -> bool:
-    """Whether a snapshot's config.json is that of a speech recognizer of this family."""
+    """True when a snapshot's config.json is that of a speech recognizer of this family."""
     try:
         config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -175,7 +175,7 @@ def show_languages(
         ]
         console.say(json.dumps(rows, ensure_ascii=False, indent=2))
         return 0
-    # The native name stands last: its width on a terminal is not its number of characters.
+    # The native name comes last: its width on a terminal is not its number of characters.
     rows_of_text = [["CODE", "NAME", "REGION TAGS", "NATIVE NAME"]]
     rows_of_text += [
         [one.code, one.name, " ".join(one.region_tags), one.native_names[0]] for one in languages

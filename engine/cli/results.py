@@ -28,7 +28,7 @@ ALL_FORMATS = "all"
 
 
 def formats_of(choice: str) -> tuple[str, ...]:
-    """The formats that a choice stands for."""
+    """The formats of a choice."""
     return FORMATS if choice == ALL_FORMATS else (choice,)
 
 
@@ -46,7 +46,7 @@ def result_text(transcript: Transcript, form: str, info: ModelInfo, file: str, *
 
 
 def _text(transcript: Transcript) -> str:
-    """The text; where speakers are told apart a paragraph for each turn, its speaker before it."""
+    """The text; where speakers are known a paragraph for each turn, its speaker before it."""
     if not any(segment.speaker for segment in transcript.segments):
         return transcript.text
     turns = groupby(transcript.segments, key=lambda segment: segment.speaker)

@@ -29,11 +29,11 @@ STANDARD_INPUT = "-"
 
 
 class Engine(Protocol):
-    """What this command needs of a Transcriber."""
+    """The part of a Transcriber that this command needs."""
 
     @property
     def info(self) -> ModelInfo:
-        """What is loaded."""
+        """The loaded model."""
 
     def transcribe(
         self,
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for on the command line.
+    """The command line's recordings and options.
 
     files: paths as typed, `-` for standard input. format: one of scribewire.engine.cli.results, or all.
     folder: where results go, None for stdout.
@@ -77,7 +77,7 @@ def transcribe_files(
     """Transcribe every file; returns the exit code, 1 when any file failed.
 
     load: gives the engine; called once, and not at all when no file is there to be read.
-    speakers: tells the speakers apart, where that is wanted; entered before the engine is loaded.
+    speakers: the diarizer, where one is wanted; entered before the engine is loaded.
     raises: EngineError when a model cannot be loaded, OSError when stdout cannot be written
     """
     names = output_names(request.files)
@@ -90,7 +90,7 @@ def transcribe_files(
     failures = 0
     with contextlib.ExitStack() as held:
         if speakers is not None:
-            held.enter_context(speakers)  # what is missing is told before a large model is loaded
+            held.enter_context(speakers)  # what is missing is reported before a large model is loaded
         engine = held.enter_context(load())
         if engine.info.is_demo:
             console.warn(
@@ -105,7 +105,7 @@ def transcribe_files(
                     _beside(speakers, path) as with_speakers,
                     console.bar(shown) as advance,
                 ):
-                    advance(0.0, 0.0)  # how long it is, nobody knows yet
+                    advance(0.0, 0.0)  # its length is not known yet
                     transcript = engine.transcribe(
                         path,
                         language=request.options.language,
@@ -148,7 +148,7 @@ def shown_name(name: str) -> str:
 
 
 def output_names(files: Sequence[str]) -> list[str]:
-    """The name of each file's results, without their ending.
+    """The name of each file's results, without extension.
 
     It is the file's stem, its whole name where stems collide, numbered where those do too; compared without case, as
     macOS does.

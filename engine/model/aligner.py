@@ -1,6 +1,6 @@
 """The forced aligner: the recognizer's encoder and decoder, and a head that names a time in place of a token.
 
-One pass over audio, words and timestamp marks gives a class for every mark; nothing is generated.
+One pass over audio, words and timestamp tokens gives a class for every timestamp; nothing is generated.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class AlignerModel(AudioPromptedModel):
         self.class_count = config.class_count
 
     def mark_logits(self, prompts: list[list[int]], audio: list[mx.array], mark_id: int) -> list[mx.array]:
-        """Logits of every timestamp mark of several prompts, (marks, classes) each.
+        """Logits of every timestamp of several prompts, (timestamps, classes) each.
 
-        prompts: ids with one audio pad for each row of `audio`, (tokens, hidden). mark_id: of the timestamp mark.
+        prompts: ids with one audio pad for each row of `audio`, (tokens, hidden). timestamp_id: of its token.
         Rows are padded behind their end, where nothing that comes before can see it: a prompt's result does not
         depend on which others are in the call, and no mask is needed beyond the causal one.
         raises: ValueError as embed_prompt

@@ -1,4 +1,4 @@
-"""An encoder and a decoder as one network, how audio embeddings enter the prompt, and the speech recognizer made so."""
+"""An encoder and a decoder as one network, audio embeddings in its prompt, and the speech recognizer made so."""
 
 from __future__ import annotations
 

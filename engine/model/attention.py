@@ -1,4 +1,4 @@
-"""How attention over a running batch is asked of MLX, which has different fast ways on different devices.
+"""Attention over a running batch in the form that MLX computes fastest on each device.
 
 Rows of a batch start at different columns, so some keys must be hidden from some rows. Metal's fused kernel takes that
 as booleans. On CUDA a single query with any mask leaves the fused kernels altogether; two queries or more with a mask
@@ -31,7 +31,7 @@ _SCORES_AT_ONCE = 30_000
 
 @dataclass(frozen=True, slots=True)
 class AttentionForm:
-    """What suits a device. The plain form asks as the formula reads."""
+    """The form that suits a device. The plain form follows the formula."""
 
     adds_mask: bool = False
     groups_queries: bool = False
@@ -87,7 +87,7 @@ def host_attention(
     mask: npt.NDArray[np.bool_] | str | None,
     scale: float,
 ) -> npt.NDArray[np.float32]:
-    """As `AttentionForm.attend`, by numpy; a mask is booleans, (rows or 1, 1, width or 1, columns), or "causal"."""
+    """`AttentionForm.attend` by numpy; a mask is booleans, (rows or 1, 1, width or 1, columns), or "causal"."""
     rows, heads, width, head_dim = queries.shape
     columns = keys.shape[2]
     if isinstance(mask, str):

@@ -1,8 +1,8 @@
 """Keys and values of a running batch: slots x capacity, right-aligned, written in place.
 
-All rows end at the same column, so one slice assignment writes the whole batch's new keys, whatever each row's length
-is; MLX performs it in place because nothing else holds the buffer. A row's length is where the end is minus where the
-row starts; the columns before its start hold leftovers and are masked.
+All rows end at the same column, so one slice assignment writes the whole batch's new keys, for rows of any length;
+MLX performs it in place because nothing else holds the buffer. A row's length is where the end is minus where the row
+starts; the columns before its start hold leftovers and are masked.
 
 Rows live in slots. A row that leaves frees its slot and a row that joins fills one, without moving the others. Slots
 and capacity come in buckets, so that buffers have few sizes; they are moved only when a bucket is outgrown, or when
@@ -43,7 +43,7 @@ class KVCache:
         dtype: mx.Dtype,
         form: AttentionForm = PLAIN_ATTENTION,
     ) -> None:
-        """form: how attention is asked for; its column step must divide CAPACITY_STEP."""
+        """form: of attention; its column step must divide CAPACITY_STEP."""
         if CAPACITY_STEP % form.column_step:
             raise ValueError(f"columns in steps of {form.column_step} do not fill {CAPACITY_STEP}")
         self._shape = (kv_head_count, head_dim)
@@ -57,7 +57,7 @@ class KVCache:
         self.trailing = 0
         # (stop, columns to attend to) of the pass under way: every layer asks, and rows change only between passes.
         self._window_of_pass: tuple[int, tuple[int, int]] | None = None
-        # What a kernel that writes into the buffers itself computes beside that, until somebody else needs them.
+        # What a kernel that writes into the buffers itself computes beside that, until they are needed elsewhere.
         self._unsettled: mx.array | None = None
         # Columns of a prefill that `start_rows` has announced; and whether what holds them is views of it.
         self._announced = 0
@@ -85,7 +85,7 @@ class KVCache:
 
     @property
     def is_ragged(self) -> bool:
-        """Whether rows start at different columns (then a mask and a position for each row are needed)."""
+        """True when rows start at different columns (then a mask and a position for each row are needed)."""
         starts = self._used_starts()
         return bool(starts.size and (starts != starts[0]).any())
 
@@ -111,7 +111,7 @@ class KVCache:
         return max(1, -(-width // step)) * step
 
     def reserve(self, extra: int) -> None:
-        """A pass begins: make room for `extra` more columns.
+        """Begin a pass: make room for `extra` more columns.
 
         Leftovers in front of all rows are given up before buffers grow.
         """
@@ -131,16 +131,16 @@ class KVCache:
 
     @property
     def has_buffers(self) -> bool:
-        """Whether anything was written yet."""
+        """True when anything was written yet."""
         return all(buffer is not None for buffer in (*self._keys, *self._values))
 
     def buffers_to_write(self) -> tuple[mx.array, list[mx.array]]:
-        """For a kernel that writes one column into the buffers, which there must be, and attends to them.
+        """Buffers, which must exist, for a kernel that writes one column into them and attends to them.
 
-        Returns marks (2 + slots,) int32, the column, the capacity and each slot's start, and all keys, then all values.
+        Returns layout (2 + slots,) int32, the column, the capacity and each slot's start, all keys, then all values.
         `reserve` must have made room. MLX takes buffers for read where they are written so, and may run what comes
-        after at the same time; so whoever uses them next has that kernel handed over to the device first, behind which
-        everything else then stands in line. Tell `written_by` what it computes.
+        after at the same time; so their next user has that kernel handed over to the device first, behind which
+        everything else is queued. Pass its result to `written_by`.
         """
         self._settle()
         # A free slot sees what it is about to write and nothing else.
@@ -149,11 +149,11 @@ class KVCache:
         return mx.array(marks), self.state()
 
     def written_by(self, result: mx.array) -> None:
-        """result: depends on the kernels that write, in every layer, what `buffers_to_write` gave out."""
+        """Note a result of the kernels that write, in every layer, what `buffers_to_write` gave out."""
         self._unsettled = result
 
     def advance(self, width: int) -> None:
-        """All layers have written `width` columns."""
+        """End a pass: all layers have written `width` columns."""
         self.end += width
 
     def rewind(self, width: int) -> None:
@@ -312,7 +312,7 @@ class KVCache:
         return self._window_of_pass[1]
 
     def _needs_mask(self, width: int) -> bool:
-        """Whether some of `width` queries at the end must not see all columns in use that lie before them."""
+        """True when some of `width` queries at the end must not see all columns in use that lie before them."""
         if self.is_ragged:
             return True
         start = self._first()
@@ -323,21 +323,21 @@ class OnePass:
     """In place of a cache, for rows that are fed once and whole: they begin at position 0 and nothing is kept."""
 
     def reserve(self, extra: int) -> None:
-        """There is nothing to make room for."""
+        """Do nothing: nothing needs room."""
 
     def append(self, layer: int, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """These keys and values are all there are."""
+        """Return these keys and values: there are no others."""
         return keys, values
 
     def advance(self, width: int) -> None:
-        """Nothing follows."""
+        """Do nothing: nothing follows."""
 
     def rope_offsets(self) -> int:
-        """Every row begins at 0."""
+        """Position 0, where every row begins."""
         return 0
 
     def attention_mask(self, width: int) -> str:
-        """Rows that are padded behind their end need no mask but this."""
+        """Mask "causal": rows that are padded behind their end need no mask but this."""
         return "causal"
 
 

@@ -90,8 +90,8 @@ class ModelConfig:
     class_count: outputs of a forced aligner's head; None for a speech recognizer, whose head is the
     vocabulary.
     languages: English names from `support_languages`; empty when the file does not say.
-    timestamp_token_id: of the mark that a forced aligner puts a class to; None when the file does not say.
-    milliseconds_per_class: what one class of a forced aligner stands for.
+    timestamp_token_id: of the token for which a forced aligner gives a class; None when the file does not say.
+    milliseconds_per_class: what one class of a forced aligner means.
     """
 
     audio: AudioConfig

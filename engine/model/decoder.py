@@ -143,7 +143,7 @@ class Stretches:
 def whole_step(
     layers: list[DecoderLayer], norm: mx.array, attention: Callable[..., mx.array]
 ) -> Callable[..., mx.array]:
-    """A step with the kernel for its attention: (x (rows, hidden), marks, all keys, then all values) -> final states.
+    """A step with the kernel for its attention: (x (rows, hidden), layout, all keys, then all values) -> final states.
 
     Nothing in it is a number that changes from step to step, so it can be compiled as a whole.
     """

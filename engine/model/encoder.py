@@ -46,7 +46,7 @@ def sinusoids(length: int, channels: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class WindowLayout:
-    """How flat tokens become rows of attention windows and come back.
+    """Places of flat tokens in rows of attention windows.
 
     row_count, row_length: shape of the padded rows. gather: (rows * row_length,) token index of each slot.
     scatter: (tokens,) slot of each token. mask: (rows, 1, 1, row_length), hides the padding. The last three are

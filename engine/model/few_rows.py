@@ -56,14 +56,14 @@ class FewRowsProduct(Protocol[Matrix]):
 
 
 def suits_rows(x: mx.array, span: int = SPAN) -> bool:
-    """Whether the kernel takes it. span: what the sum's length must be a multiple of."""
+    """True when the kernel accepts it. span: what the sum's length must be a multiple of."""
     return (
         x.ndim == 2 and LEAST_ROWS <= x.shape[0] <= MOST_ROWS and x.shape[1] % span == 0 and x.dtype in _TYPES
     )
 
 
 def suits_quantized(scales: mx.array, biases: mx.array | None, bits: int, group_size: int, mode: str) -> bool:
-    """Whether the kernel knows this kind of quantized matrix."""
+    """True when the kernel accepts this kind of quantized matrix."""
     return (
         mode == "affine"
         and biases is not None
@@ -80,7 +80,7 @@ class FewRowsKernel:
         self._kernel = _Kernel(SOURCE, INPUTS)
 
     def __call__(self, matrix: mx.array, x: mx.array, residual: mx.array | None) -> mx.array:
-        """As `FewRowsProduct`; all in one type."""
+        """See `FewRowsProduct`; all in one type."""
         return self._kernel([matrix], matrix.shape[0], x, residual)
 
 
@@ -91,7 +91,7 @@ class FewRowsQuantizedKernel:
         self._kernel = _Kernel(QUANTIZED_SOURCE, QUANTIZED_INPUTS)
 
     def __call__(self, matrix: QuantizedMatrix, x: mx.array, residual: mx.array | None) -> mx.array:
-        """As `FewRowsProduct`; all but the codes in one type."""
+        """See `FewRowsProduct`; all but the codes in one type."""
         arrays = [matrix.codes, matrix.scales, matrix.biases]
         return self._kernel(arrays, matrix.codes.shape[0], x, residual, ("BITS", matrix.bits))
 
@@ -187,5 +187,5 @@ def _is_right(multiply: Callable[[], mx.array], matrix: mx.array, x: mx.array, r
 
 @lru_cache(maxsize=256)
 def sizes(rows: int, sum_length: int, columns: int, has_residual: bool) -> mx.array:
-    """(4,) int32: what the kernel must know of its operands."""
+    """(4,) int32: rows, length of the sums, columns, and 1 with a residual."""
     return mx.array([rows, sum_length, columns, int(has_residual)], dtype=mx.int32)

@@ -35,10 +35,10 @@ from scribewire.engine.model.step_attention import StepAttention
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How tensors are kept: compute type, quantized or not, products made by MLX or by numpy on the host.
+    """Storage of tensors: compute type, quantized or not, products made by MLX or by numpy on the host.
 
     compiles: whether stretches of single steps, and what is done element by element, are compiled.
-    attention: how attention is asked for.
+    attention: the form of attention.
     few_rows, few_rows_quantized: multiply a few rows with a plain and with a quantized matrix, where there are kernels
     of their own for that.
     step_attention: makes the one kernel of a step's attention for a shape of heads, where there is one.
@@ -58,7 +58,7 @@ class Placement:
 
     @classmethod
     def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
-        """What measures fastest on this kind of device (see the module's head)."""
+        """The placement that measures fastest on this kind of device (see the module's head)."""
         on_cpu = device.type == mx.DeviceType.cpu
         on_cuda = not on_cpu and mx.cuda.is_available()
         # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
@@ -99,13 +99,13 @@ class QuantizedTensor:
     mode: str
 
     def dequantized(self, dtype: mx.Dtype) -> mx.array:
-        """The matrix it stands for, (out, in)."""
+        """The dequantized matrix, (out, in)."""
         return mx.dequantize(
             self.packed, self.scales, self.biases, group_size=self.group_size, bits=self.bits, mode=self.mode
         ).astype(dtype)
 
     def is_like(self, other: QuantizedTensor) -> bool:
-        """Whether rows of both can stand in one quantized matrix."""
+        """True when rows of both can be in one quantized matrix."""
         return (self.bits, self.group_size, self.mode, self.biases is None) == (
             other.bits,
             other.group_size,
@@ -294,7 +294,7 @@ class Weights:
         return Weights(self._tensors, self.placement, f"{self._prefix}{name}.")
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint holds this tensor."""
+        """True when the checkpoint holds this tensor."""
         return f"{self._prefix}{name}" in self._tensors
 
     def tensor(self, name: str) -> mx.array:

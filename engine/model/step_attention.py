@@ -23,7 +23,7 @@ WARPS = 16
 
 
 def suits_heads(config: TextConfig) -> bool:
-    """Whether heads have a size that the kernel can share out among the lanes of a warp."""
+    """True when heads have a size that the kernel can share out among the lanes of a warp."""
     return config.head_dim in (64, 128) and config.head_count % config.kv_head_count == 0
 
 
@@ -55,7 +55,7 @@ class StepAttention:
     ) -> mx.array:
         """heads: (rows, all heads * head_dim), a product as it is; scales: (all heads, head_dim), what queries and
         keys are multiplied by behind their norm; keys, values: (rows, kv_heads, capacity, head_dim), written in place;
-        marks: (2 + rows,) int32, the column to write, the capacity and where each row starts.
+        layout: (2 + rows,) int32, the column to write, the capacity and where each row starts.
         Returns (rows, heads * head_dim), in the type of `heads`.
         """
         config = self._config

@@ -1,1 +1,1 @@
-"""How processes are started, and what a process knows of its memory; standard library only."""
+"""Starting processes, and a process's knowledge of its memory; standard library only."""

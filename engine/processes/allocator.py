@@ -1,8 +1,8 @@
-"""Whose memory allocator the engine's process runs with: jemalloc's beside a CUDA GPU, where it is installed.
+"""The engine process's memory allocator: jemalloc's beside a CUDA GPU, where it is installed.
 
 A step there is bound by the host, which makes and drops some hundreds of graph nodes. glibc's allocator takes a third
 of that time and more, by the process (docs/benchmarks.md). Another one can only be loaded before a process begins, so
-whoever starts the process asks for it.
+the process's parent requests it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def preloadable(device: str) -> str | None:
 
 @contextmanager
 def preloaded(library: str | None) -> Iterator[None]:
-    """Processes started inside the block have this library loaded first; whoever has asked for one already is obeyed.
+    """Have processes started inside the block load this library first; one that is set already is kept.
 
     Changes the environment of the whole process for that time: one at a time.
     """

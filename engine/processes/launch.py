@@ -1,4 +1,4 @@
-"""How the engine's processes are started: by module name, in a spawned child only.
+"""Starting the engine's processes: by module name, in a spawned child only.
 
 The front calls `start_worker`, `start_transcode_child` and `start_speaker_child` and never imports what runs in the
 child, which imports it by name. Nothing of the engine but `scribewire.engine.protocol` is loaded on this side.
@@ -27,7 +27,7 @@ TRANSCODE_CHILD_MODULE = "scribewire.engine.audio.transcode_child"
 SPEAKER_CHILD_MODULE = "scribewire.engine.speakers.child"
 
 Setup = EngineConfig | TranscodeLimits | DiarizationConfig
-"""What a child is told when it starts, and nothing else."""
+"""All that a child is given when it starts."""
 
 _starting = threading.Lock()
 
@@ -37,9 +37,9 @@ EXIT_ENGINE_FAULT = 75
 
 @dataclass(frozen=True, slots=True)
 class WorkerHandle:
-    """A started engine worker, decode child or speaker child: its process and the ends that the front holds.
+    """A started engine worker, transcode child or speaker child: its process and the ends that the front holds.
 
-    pipe: duplex, carries messages. liveness: never written to; its closing tells the child that the front is gone.
+    pipe: duplex, carries messages. liveness: never written to; its closing shows the child that the front is gone.
     stderr: read end of the child's standard error, raw bytes (read its `fileno()`); the front must keep it drained.
     """
 
@@ -64,7 +64,7 @@ def start_worker(config: EngineConfig, *, module: str = WORKER_MODULE) -> Worker
 
 
 def start_transcode_child(limits: TranscodeLimits, *, module: str = TRANSCODE_CHILD_MODULE) -> WorkerHandle:
-    """Spawn a decode child, which runs `module.main(limits, pipe, liveness)`.
+    """Spawn a transcode child, which runs `module.main(limits, pipe, liveness)`.
 
     The pipe carries lines of `scribewire.engine.protocol.transcoding`, of which the child's first is TranscoderReady.
     """
@@ -72,7 +72,7 @@ def start_transcode_child(limits: TranscodeLimits, *, module: str = TRANSCODE_CH
 
 
 def start_speaker_child(config: DiarizationConfig, *, module: str = SPEAKER_CHILD_MODULE) -> WorkerHandle:
-    """Spawn a child that tells speakers apart, which runs `module.main(config, pipe, liveness)`.
+    """Spawn a speaker child, which runs `module.main(config, pipe, liveness)`.
 
     The pipe carries messages of `scribewire.engine.protocol.speakers`; the first is DiarizerReady or
     DiarizerUnavailable.

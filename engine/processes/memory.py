@@ -1,4 +1,4 @@
-"""What this process holds in memory, as the system counts it, and what it gives back. Standard library only."""
+"""This process's memory, as the system counts it, and giving it back. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LARGE_BUFFER_BYTES = 1 << 20
 
 
 def resident_bytes() -> int | None:
-    """What this process holds now; None where the system does not say (macOS, without a library for it)."""
+    """Bytes that this process holds now; None where the system does not say (macOS, without a library for it)."""
     return _status_bytes("VmRSS") if _STATUS.exists() else None
 
 
 def peak_resident_bytes() -> int:
-    """The most that this process ever held.
+    """Peak bytes that this process ever held.
 
     On Linux from /proc: getrusage there also counts what the parent held when it made this process.
     """
@@ -37,7 +37,7 @@ def peak_resident_bytes() -> int:
 
 
 def give_large_buffers_back() -> bool:
-    """Have every freed buffer of a megabyte and more go back to the system; False where there is no glibc to tell.
+    """Have every freed buffer of a megabyte and more go back to the system; False without a glibc.
 
     By itself glibc raises the size from which it does so to that of the largest buffer it ever freed, up to 32 MB;
     those below come from heaps that small allocations keep from shrinking, and a process that computes on the CPU comes
@@ -47,16 +47,16 @@ def give_large_buffers_back() -> bool:
 
 
 def share_one_heap() -> bool:
-    """Have all threads allocate from one heap, before the first thread is started; False without a glibc to tell.
+    """Have all threads allocate from one heap, before the first thread is started; False without a glibc.
 
     By itself glibc gives each thread one of its own, up to eight for each processor, and what one frees the others
-    cannot use: a process of a dozen threads that take turns comes to hold a dozen heaps of holes.
+    cannot use: a process of a dozen threads that alternate comes to hold a dozen heaps of holes.
     """
     return _tell_malloc(_M_ARENA_MAX, 1)
 
 
 def leave_out_of_collections() -> None:
-    """Take whatever is there now for permanent: Python's collector does not look at it again.
+    """Take all present objects for permanent: Python's collector ignores them from now on.
 
     To be called once modules are loaded and before work begins. A full collection stops every thread; over the modules
     of a server alone it takes 22 ms, in the middle of an answer or a decode step. What is left out is still freed when

@@ -1,4 +1,4 @@
-"""A speaker child as its parent holds it: started, asked for one recording at a time, watched, and ended.
+"""A speaker child as its parent holds it: started, given one recording at a time, watched, and ended.
 
 Everything here blocks and belongs into a thread, but for `stop` and `kill`, which may be called from anywhere. A
 child that dies, says nothing for too long or takes longer than it may ends in SpeakersFailed, never in silence.
@@ -41,7 +41,7 @@ class SpeakerProcess:
     """One child. Use from one thread at a time."""
 
     def __init__(self, config: DiarizationConfig, *, module: str = SPEAKER_CHILD_MODULE) -> None:
-        """Start the child; raises OSError. `wait_ready` waits until it can be asked."""
+        """Start the child; raises OSError. `wait_ready` waits until it accepts recordings."""
         self._handle = start_speaker_child(config, module=module)
         self._last_words = bytearray()
         self._killed = False
@@ -69,7 +69,7 @@ class SpeakerProcess:
         timeout_seconds: float,
         on_progress: Callable[[DiarizeProgress], None] | None = None,
     ) -> Diarized:
-        """Ask for one recording and wait for it; task_id is set here.
+        """Diarize one recording and wait for it; task_id is set here.
 
         raises: SpeakersFailed (the child died, was too slow, or could not do it), RequestCancelled (it was stopped)
         """
@@ -78,7 +78,7 @@ class SpeakerProcess:
             self._task_id += 1
             task_id = self._task_id
             self._send(_numbered(task, task_id))
-            if self._stop_by is not None:  # told before it was begun
+            if self._stop_by is not None:  # stopped before it was begun
                 self._handle.pipe.send(StopDiarizing(task_id))
         try:
             return self._end_of(task_id, deadline, on_progress)
@@ -107,7 +107,7 @@ class SpeakerProcess:
                 raise SpeakersFailed("the process that tells speakers apart spoke out of turn")
 
     def stop(self) -> None:
-        """Have the recording in hand left soon, by a word or else by the child's death; `diarize` then ends."""
+        """Stop the recording in flight soon, by a message or else by the child's death; `diarize` then ends."""
         with self._sending:
             if self._stop_by is None:
                 self._stop_by = time.monotonic() + STOP_SECONDS
@@ -115,14 +115,14 @@ class SpeakerProcess:
                     self._handle.pipe.send(StopDiarizing(self._task_id))
 
     def kill(self) -> None:
-        """End the child at once; again is no error."""
+        """End the child at once; idempotent."""
         self._killed = True
         with contextlib.suppress(ValueError):
             self._handle.process.kill()
 
     @property
     def is_alive(self) -> bool:
-        """Whether it can still be asked."""
+        """True while it accepts recordings."""
         with contextlib.suppress(ValueError):
             return not self._killed and self._handle.process.is_alive()
         return False

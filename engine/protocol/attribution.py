@@ -1,7 +1,7 @@
-"""Who said what: a transcript and the turns of its speakers, joined by overlap in time.
+"""Speakers for a transcript's segments, joined with the speakers' turns by overlap in time.
 
-A word belongs to whoever speaks for most of it, a word in nobody's turn to the nearest turn. Segments are split where
-the speaker changes. A segment without word times belongs to whoever speaks for most of it. Words are neither changed
+A word belongs to the speaker of most of it, a word outside all turns to the nearest turn. Segments are split where
+the speaker changes. A segment without word times belongs to the speaker of most of it. Words are neither changed
 nor moved.
 """
 
@@ -58,19 +58,19 @@ def _parts(segment: Segment, voices: _Voices) -> Iterator[Segment]:
 
 
 class _Voices:
-    """Turns, to be asked who speaks when."""
+    """Speakers' turns, searchable by time."""
 
     def __init__(self, turns: Iterable[SpeakerTurn]) -> None:
         self._turns: Sequence[SpeakerTurn] = sorted(turns, key=lambda turn: turn.start_seconds)
         self._starts = [turn.start_seconds for turn in self._turns]
-        # Whose end is the latest of all turns up to each: none of them reaches further.
+        # The turn with the latest end of all turns up to each: none of them reaches further.
         self._reach: list[SpeakerTurn] = []
         for turn in self._turns:
             before = self._reach[-1] if self._reach else turn
             self._reach.append(turn if turn.end_seconds >= before.end_seconds else before)
 
     def speaker(self, start: float, end: float, before: str | None) -> str:
-        """Who speaks for most of this time, or else nearest to it; where two are even, the one before goes on."""
+        """Speaker of most of this time, or else the nearest; where two are even, the one before goes on."""
         last = bisect_left(self._starts, max(end, start + 1e-9))
         shares: dict[str, float] = {}
         nearest: tuple[float, str] | None = None

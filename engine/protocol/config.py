@@ -25,12 +25,12 @@ MIN_SAMPLES = 201
 
 
 MAX_VOICE_MILLISECONDS = 60_000
-"""Longest padding and silence that voice detection may be asked for."""
+"""Longest padding and silence that voice detection accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioLimits:
-    """Hard bounds on what a decoder may produce, whatever a file claims."""
+    """Hard bounds on what a decoder may produce, independent of what a file claims."""
 
     max_duration_seconds: float = 12 * 3600.0
     max_channels: int = 8
@@ -40,7 +40,7 @@ class AudioLimits:
 
 @dataclass(frozen=True, slots=True)
 class Chunking:
-    """How a recording is cut into the chunks that are decoded at once.
+    """Rules for cutting a recording into the chunks that are decoded at once.
 
     rule: `pauses` cuts at pauses that are found by loudness and leaves out long silence; `voice` does the same with a
     voice detector; `quietest` is the official rule, which cuts where it is quietest and leaves nothing out.
@@ -76,24 +76,24 @@ class Chunking:
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """What an engine worker is started with.
+    """Configuration of an engine worker.
 
     model: a folder, a Hugging Face id, or `demo`.
     dtype: `auto`, `float32`, `float16` or `bfloat16`; `auto` is float32 on the CPU and bfloat16 on a GPU.
     device: `auto`, `cpu` or `gpu`.
-    offline: never ask the hub, whatever is missing.
-    max_chunk_seconds: a chunk is never longer. min_chunk_seconds: no place for a cut is looked for before; 0 is two
+    offline: never ask the hub, even for a missing model.
+    max_chunk_seconds: a chunk is never longer. min_chunk_seconds: no place for a cut is searched before; 0 is two
     thirds of the longest.
     max_batch_rows: sequences decoded together at most; 0 chooses by the device.
     memory_limit_bytes: what weights, caches and buffers may take together; 0 chooses by the machine.
     idle_unload_seconds: give the model's memory back after so long without work, and load it again when work comes;
     0 keeps it resident.
-    draft_model: a smaller model that guesses ahead for a lone sequence (speculative decoding); None for none.
+    draft_model: a smaller model that drafts for a lone sequence (speculative decoding); None for none.
     aligner: the forced aligner that finds word times: a folder, a Hugging Face id, `auto` (the published one, for the
-    demo model its own) or `none`. It is loaded when words are first asked for.
+    demo model its own) or `none`. It is loaded when words are first requested.
     preload_aligner: load it with the model, fetching it first if it is not there.
     forced_tokens_per_second: for benchmarks on random weights, which never end by themselves: every chunk gets a token
-    count of about this rate, whatever its tokens are; 0 decodes truly.
+    count of about this rate, whatever the model says; 0 decodes normally.
     """
 
     model: str = DEFAULT_MODEL
@@ -114,7 +114,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True)
 class TranscribeOptions:
-    """What one recording asks for.
+    """Options of one recording.
 
     language: English name, ISO code or region tag; None detects it per chunk.
     prompt: context for the model (names, spellings, the subject); inserted as plain text, never as control tokens.
@@ -128,7 +128,7 @@ class TranscribeOptions:
     words: also find out when each word was said (Segment.words). Where that cannot be done, the transcript's warnings
     say so and the segments' times are all there is.
     words_optional: with `words`: an aligner that is not there costs the words and not the recording, as for subtitles.
-    speakers: also tell the speakers apart, which a process beside the engine does; the engine itself does not look.
+    speakers: also tell the speakers apart, which a process beside the engine does; the engine itself ignores it.
     chunking: how the recording is cut.
     """
 
@@ -168,7 +168,7 @@ class TranscribeOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the loaded model is, as the ready handshake tells it.
+    """Description of the loaded model, as the ready handshake gives it.
 
     languages: English names that this model speaks, in the checkpoint's order.
     language_codes: the ISO codes of `languages`, in the same order, for answers that name codes.

@@ -98,7 +98,7 @@ class OptionInvalid(EngineError):
 
 
 class LanguageUnknown(EngineError):
-    """A language name or code that stands in no table."""
+    """A language name or code that is in no table."""
 
     code = "language_unknown"
 
@@ -143,7 +143,7 @@ class CheckpointMismatch(ModelError):
 
 
 class AlignerMissing(ModelError):
-    """Word times were asked for, and the forced aligner for them is not on this disk."""
+    """Word times were requested, and the forced aligner for them is not on this disk."""
 
     code = "aligner_missing"
 
@@ -185,7 +185,7 @@ class RequestCancelled(EngineError):
 
 
 class EngineCrashed(EngineError):
-    """The worker died while this work was in its hands."""
+    """The worker died while this work was in flight."""
 
     code = "engine_crashed"
 

@@ -17,13 +17,13 @@ PROTOCOL_VERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class AudioSource:
-    """Where a recording lies.
+    """Location of a recording.
 
-    kind: `container` is a file as uploaded, decoded by the worker; `pcm_float32` is raw 16 kHz mono little-endian
+    kind: `container` is a file as uploaded, transcoded by the worker; `pcm_float32` is raw 16 kHz mono little-endian
     float32, which the worker maps.
-    is_growing: only with `pcm_float32`: something else still appends to the file, and an `AudioEnded` will say when
+    is_growing: only with `pcm_float32`: another process still appends to the file, and an `AudioEnded` will say when
     that is over. The worker reads what is there and waits for the rest.
-    expected_seconds: length that the recording claims to have, for progress only; None when nobody knows.
+    expected_seconds: length that the recording claims to have, for progress only; None when it is not known.
     """
 
     path: str
@@ -41,7 +41,7 @@ class Transcribe:
 
     owner and priority are for the scheduler: work of one owner shares that owner's part of the machine, and
     `interactive` work goes before `background` work.
-    wants_partials: send each finished segment as a `SegmentDone`. wants_deltas: send text as it is decoded as
+    wants_segments: send each finished segment as a `SegmentDone`. wants_deltas: send text as it is decoded as
     `TextDelta`.
     """
 
@@ -56,7 +56,7 @@ class Transcribe:
 
 @dataclass(frozen=True, slots=True)
 class AudioEnded:
-    """The growing audio of this request is complete, or what wrote it failed. Unknown ids are ignored.
+    """End of this request's growing audio: complete, or its writer failed. Unknown ids are ignored.
 
     sample_count: samples in the file; what lies beyond is not read.
     failure: None, or the (code, message, parameter) of an engine error, with which the request then fails.
@@ -76,7 +76,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """Finish what is in hand within the given time, refuse the rest, exit 0."""
+    """Finish what is in flight within the given time, refuse the rest, exit 0."""
 
     drain_seconds: float = 0.0
 
@@ -95,7 +95,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """The model could not be loaded; the worker exits. Starting it again will not help until the cause is mended."""
+    """The model could not be loaded; the worker exits. Starting it again will not help until the cause is fixed."""
 
     code: str
     message: str
@@ -131,14 +131,14 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The worker has taken up this request; it is no longer queued behind others."""
+    """The worker has started this request; it is no longer queued behind others."""
 
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a recording is, in seconds of audio; `audio_seconds_total` may be an estimate while it is read."""
+    """Progress of a recording, in seconds of audio; `audio_seconds_total` may be an estimate while it is read."""
 
     request_id: str
     audio_seconds_done: float
@@ -158,7 +158,7 @@ class TextDelta:
     """Text that follows everything sent before, sent while decoding goes on when `wants_deltas` was set.
 
     The deltas of a request, joined, are its transcript's text, always. logprobs: of the tokens whose text this is,
-    where the options asked for them.
+    where the options request them.
     """
 
     request_id: str

@@ -1,4 +1,4 @@
-"""Who spoke when: options, results, and the messages between a parent and the speaker child.
+"""Diarization: options, results, and the messages between a parent and the speaker child.
 
 Pickled by multiprocessing's Connection between two processes of the same installation; samples cross by path. Every
 `Diarize` is answered by any number of `DiarizeProgress` and exactly one `Diarized` or `DiarizeFailed`.
@@ -17,7 +17,7 @@ MAX_SPEAKERS = 100
 
 @dataclass(frozen=True, slots=True)
 class SpeakerOptions:
-    """What one recording asks for when its speakers are to be told apart.
+    """Options of one recording whose speakers are to be told apart.
 
     num_speakers: how many there are, where that is known. min_speakers, max_speakers: bounds, where it is not.
     known_names: names to be used for the voices of `references`, in the same order; further ones are not used.
@@ -55,7 +55,7 @@ class SpeakerTurn:
 
 @dataclass(frozen=True, slots=True)
 class DiarizationConfig:
-    """What a speaker child is started with.
+    """Configuration of a speaker child.
 
     model: a folder or a Hugging Face id of a pyannote.audio pipeline. device: auto, cpu, cuda or mps.
     offline: never ask the hub. memory_bytes: resident memory above which the child ends itself; 0 for any.
@@ -110,7 +110,7 @@ class DiarizerReady:
 
 @dataclass(frozen=True, slots=True)
 class DiarizerUnavailable:
-    """Sent once, first, when it cannot be: the extra, the token or the accepted terms are missing. The child leaves.
+    """Sent once, first, when it cannot be: the extra, the token or the accepted terms are missing. The child exits.
 
     message: one sentence that says what to install or accept.
     """
@@ -120,7 +120,7 @@ class DiarizerUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class DiarizeProgress:
-    """How far one step of the pipeline is, from 0 to 1; sent now and then, as a sign of life."""
+    """Progress of one step of the pipeline, from 0 to 1; sent now and then, as a sign of life."""
 
     task_id: int
     step: str
@@ -129,7 +129,7 @@ class DiarizeProgress:
 
 @dataclass(frozen=True, slots=True)
 class Diarized:
-    """A recording's one end, when it went well: turns in order of their start, and plain sentences."""
+    """A recording's one successful end: turns in order of their start, and plain sentences."""
 
     task_id: int
     turns: tuple[SpeakerTurn, ...]
@@ -138,7 +138,7 @@ class Diarized:
 
 @dataclass(frozen=True, slots=True)
 class DiarizeFailed:
-    """A recording's one end, when it did not. detail: for the log."""
+    """A recording's one failed end. detail: for the log."""
 
     task_id: int
     message: str

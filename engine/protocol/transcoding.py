@@ -1,6 +1,6 @@
-"""Messages between the front and a decode child: one line of JSON each, at most MAX_LINE_BYTES long.
+"""Messages between the front and a transcode child: one line of JSON each, at most MAX_LINE_BYTES long.
 
-The child reads files from strangers, so what it says is not trusted either: no pickle crosses this pipe, and
+The child reads untrusted files, so what it sends is not trusted either: no pickle crosses this pipe, and
 `parse_from_transcoder` refuses every line that is not exactly one of the messages below. Samples never cross it;
 they go to a file. Every `Transcode` is answered by `TranscodeTaken`, at most one `AudioBegun`, and exactly one
 `Transcoded` or `TranscodeFailed`.
@@ -24,16 +24,16 @@ DISK_FULL_CODE = "disk_full"
 
 
 class MessageInvalid(ValueError):
-    """The other side said something that is not in this module."""
+    """The other side sent something that is not in this module."""
 
 
 @dataclass(frozen=True, slots=True)
 class TranscodeLimits:
-    """What one decode child may use.
+    """Limits of one transcode child.
 
     cpu_seconds: of each recording, whole seconds. memory_bytes: of the process. file_bytes: of samples written.
-    recordings: served before it leaves; another takes its place. growth_bytes: resident memory above that at its
-    start with which it leaves.
+    recordings: served before it exits; another takes its place. growth_bytes: resident memory above that at its
+    start with which it exits.
     """
 
     cpu_seconds: int = 600
@@ -48,9 +48,9 @@ class TranscodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Transcode:
-    """Decode one recording into an existing, empty file: raw 16 kHz mono little-endian float32.
+    """Transcode one recording into an existing, empty file: raw 16 kHz mono little-endian float32.
 
-    begins_after_samples: when so many are in the file and decoding goes on, say AudioBegun.
+    begins_after_samples: when so many are in the file and transcoding goes on, send AudioBegun.
     """
 
     task_id: int
@@ -79,14 +79,14 @@ class TranscoderReady:
 
 @dataclass(frozen=True, slots=True)
 class TranscodeTaken:
-    """Sent before the recording is opened: whatever ends the child from now on may be the recording's doing."""
+    """Sent before the recording is opened: a death of the child from now on may be caused by the recording."""
 
     task_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class AudioBegun:
-    """The beginning of the recording can be read while the rest is decoded.
+    """The beginning of the recording can be read while the rest is transcoded.
 
     decode_seconds: time taken so far. expected_seconds: the length that the file claims, None when it claims none.
     """
@@ -98,7 +98,7 @@ class AudioBegun:
 
 @dataclass(frozen=True, slots=True)
 class Transcoded:
-    """A recording's one end, when it went well. decode_seconds: time taken. is_last: this child leaves now."""
+    """A recording's one successful end. decode_seconds: time taken. is_last: this child exits now."""
 
     task_id: int
     decode_seconds: float
@@ -109,7 +109,7 @@ class Transcoded:
 
 @dataclass(frozen=True, slots=True)
 class TranscodeFailed:
-    """A recording's one end, when it did not: an engine error's code, or DISK_FULL_CODE.
+    """A recording's one failed end: an engine error's code, or DISK_FULL_CODE.
 
     detail: for the log only, empty when the message says it all.
     """
@@ -135,7 +135,7 @@ def to_line(message: ToTranscoder | FromTranscoder) -> bytes:
 
 
 def parse_to_transcoder(line: bytes) -> ToTranscoder:
-    """What the front said; raises MessageInvalid."""
+    """Parse a message of the front; raises MessageInvalid."""
     kind, values = _fields_of(line)
     try:
         if kind == "Transcode":
@@ -148,7 +148,7 @@ def parse_to_transcoder(line: bytes) -> ToTranscoder:
 
 
 def parse_from_transcoder(line: bytes) -> FromTranscoder:
-    """What the child said, every field checked; raises MessageInvalid."""
+    """Parse a message of the child, every field checked; raises MessageInvalid."""
     kind, values = _fields_of(line)
     message_type = _FROM_DECODER.get(kind)
     if message_type is None or set(values) != {field.name for field in fields(message_type)}:

@@ -1,4 +1,4 @@
-"""What a transcription is: frozen values that cross the process boundary unchanged.
+"""Transcripts: frozen values that cross the process boundary unchanged.
 
 Times are seconds of the recording. Nothing here knows how a transcript is made or sent.
 """
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 class Word:
     """One word with the punctuation that belongs to it, and when it was said.
 
-    spacing: what stands between the word before and this one in the segment's text, a space or nothing. The spacings
-    and texts of a segment's words, joined in turn, are the segment's text (`words_text`).
+    spacing: the text between the word before and this one in the segment's text, a space or nothing. The spacings
+    and texts of a segment's words, joined in order, are the segment's text (`words_text`).
     """
 
     text: str
@@ -24,7 +24,7 @@ class Word:
 
 
 def words_text(words: Iterable[Word]) -> str:
-    """The text that these words were taken from, without what stands before the first."""
+    """The text that these words were taken from, without the spacing before the first."""
     return "".join(word.spacing + word.text if index else word.text for index, word in enumerate(words))
 
 
@@ -45,14 +45,14 @@ class Segment:
     """A stretch of transcript with start and end.
 
     language: English name as in the language table, or None where no speech was recognized.
-    tokens: the ids that were generated for `text` (the language head and end marks are left out).
-    avg_logprob: mean natural log-probability of the generated tokens, end mark included; None when not asked for.
+    tokens: the ids that were generated for `text` (the language head and end tokens are left out).
+    avg_logprob: mean natural log-probability of the generated tokens, end token included; None when not requested.
     compression_ratio: UTF-8 bytes of the text over its zlib-compressed bytes (high means repetitive).
-    no_speech_prob: probability of ` None` where the model names the language; None when not asked for.
+    no_speech_prob: probability of ` None` where the model names the language; None when not requested.
     notice: a plain sentence when something about this segment deserves one (budget exhausted, a loop cut).
-    words: when each word was said, when asked for and where the aligner knows the language.
-    token_logprobs: one entry for each of `tokens`, when asked for.
-    speaker: who said it, where speakers are told apart.
+    words: each word with its times, when requested and where the aligner knows the language.
+    token_logprobs: one entry for each of `tokens`, when requested.
+    speaker: the speaker's name, where speakers are told apart.
     """
 
     index: int
@@ -92,12 +92,12 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the engine's time went, in seconds, for logs and benchmarks.
+    """The engine's time by phase, in seconds, for logs and benchmarks.
 
     encode_seconds: of log-mel frames and encoder; on a GPU, until they are handed over, and what the device still takes
     counts as prefill. prefill_seconds: from there to the first token, of all batches. generate_seconds: the rest of
     decoding.
-    align_seconds: finding the times of words, where they were asked for.
+    align_seconds: finding the times of words, where they were requested.
     """
 
     decode_audio_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What a decoded sequence says: tokens to a segment of transcript, at the end and while it is being decoded."""
+"""A sequence's tokens to a segment of transcript, at its end and while it is being decoded."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_sequence(
     end_seconds: float,
     with_token_logprobs: bool = False,
 ) -> Segment:
-    """The segment that an ended sequence stands for; its text is empty where no speech was heard.
+    """The segment of an ended sequence; its text is empty where no speech was heard.
 
     Of a sequence that ended in a loop, the repeats are left out and the segment's notice says so.
     """
@@ -104,7 +104,7 @@ def head_length(tokens: list[int], tokenizer: Tokenizer, forced_language: str | 
 
 @dataclass(frozen=True, slots=True)
 class TextSoFar:
-    """What an unended sequence has said for certain: its text so far.
+    """The certain text of an unended sequence, so far.
 
     token_count: of all tokens that were read for it, the head included.
     """
@@ -115,7 +115,7 @@ class TextSoFar:
 
 
 def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: str | None) -> TextSoFar | None:
-    """The text of all tokens that no loop can take back; None while nobody can tell where the text begins."""
+    """The text of all tokens that no loop can take back; None while the start of the text is not certain."""
     held = 0 if sequence.guard is None else sequence.guard.held_count
     tokens = sequence.tokens[: len(sequence.tokens) - held]
     head = head_length(tokens, tokenizer, forced_language)
@@ -131,7 +131,7 @@ def read_so_far(sequence: Sequence, tokenizer: Tokenizer, *, forced_language: st
 
 
 def _may_be_a_head(text: str) -> bool:
-    """Whether a model whose language was forced may be about to write the head all the same."""
+    """True when a model whose language was forced may be about to write the head all the same."""
     begun = text.lstrip().lower()
     return _HEAD.startswith(begun) or (begun.startswith(_HEAD) and len(begun) <= _LONGEST_HEAD)
 

@@ -1,6 +1,6 @@
-"""Recordings read ahead in a few threads of their own, which touch no MLX: decoding a file holds up no turn.
+"""Recordings read ahead in a few threads of their own, which touch no MLX: transcoding a file delays no step.
 
-A look at a recording takes its next chunk, once. What it brought waits in a queue until the engine's thread takes it.
+A read takes a recording's next chunk, once. Its result waits in a queue until the engine's thread takes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What one look at a recording brought: a chunk, nothing yet, its end, or an error, which is its end too."""
+    """Result of one read of a recording: a chunk, nothing yet, its end, or an error, which is its end too."""
 
     work: RecordingWork
     chunk: Chunk | None = None
@@ -30,7 +30,7 @@ class ReadResult:
 
 
 class ReadAhead:
-    """The threads, and what they found and nobody has taken yet."""
+    """The threads, and their results that were not taken yet."""
 
     def __init__(self, config: EngineConfig, wake: Callable[[], None]) -> None:
         """wake: called from a reader's thread whenever there is something to take."""
@@ -40,11 +40,11 @@ class ReadAhead:
         self._found: queue.SimpleQueue[ReadResult] = queue.SimpleQueue()
 
     def start(self, work: RecordingWork) -> None:
-        """Look at a recording soon; only one look at it may be under way."""
+        """Read from a recording soon; only one read of it may be under way."""
         self._threads.submit(self._read_next, work)
 
     def take(self) -> Iterator[ReadResult]:
-        """What has been found since the last time, oldest first."""
+        """Results since the last call, oldest first."""
         while True:
             try:
                 yield self._found.get_nowait()
@@ -52,7 +52,7 @@ class ReadAhead:
                 return
 
     def close(self) -> None:
-        """Wait for the looks under way; what they bring is not taken any more."""
+        """Wait for the reads under way; their results are dropped."""
         self._threads.shutdown(wait=True)
 
     def _read_next(self, work: RecordingWork) -> None:

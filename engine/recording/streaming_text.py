@@ -1,7 +1,7 @@
 """Text sent while it is decoded: what goes out stays, and all of it together is the transcript.
 
-Chunks of a recording are decoded side by side, but only the earliest unfinished one speaks; the others wait for their
-turn. It knows neither tokens nor networks.
+Chunks of a recording are decoded side by side, but only the earliest unfinished one sends; the others wait until
+they are the earliest. It knows neither tokens nor networks.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ class StreamingText:
 
     @property
     def sent(self) -> str:
-        """What the chunk whose turn it is has sent."""
+        """Text that the current chunk has sent."""
         return self._sent
 
     def grow(self, text: str, language: str | None, logprobs: tuple[TokenLogprob, ...]) -> None:
-        """The chunk whose turn it is has said so much; logprobs: of its tokens behind the `logprobs_taken` first."""
+        """Send what is new in the current chunk's text; logprobs: of its tokens behind the `logprobs_taken` first."""
         self._waiting += logprobs
         self.logprobs_taken += len(logprobs)
         self._send(_certain(text), language)
 
     def finish(self, text: str, language: str | None, logprobs: tuple[TokenLogprob, ...]) -> str:
-        """The chunk is over and this is its text. Returns the text that it must have, now that some of it was sent.
+        """End the current chunk with its text. Returns the text that it must have, now that some of it was sent.
 
-        They differ only where a second attempt heard otherwise; what was sent stands. logprobs: of all its tokens.
+        They differ only where a second attempt heard otherwise; what was sent is kept. logprobs: of all its tokens.
         """
         self._waiting += logprobs[self.logprobs_taken :]
         text = continued(self._sent, text.strip())
@@ -64,7 +64,7 @@ class StreamingText:
 
 
 def _certain(text: str) -> str:
-    """Without what the next token may change: a character whose bytes are not all there, whitespace at the end."""
+    """Text without what the next token may change: a character whose bytes are not all there, whitespace at the end."""
     return text.rstrip("\ufffd").strip()
 
 

@@ -1,4 +1,4 @@
-"""One recording on its way: its options, the chunks in hand, the segments so far, and its one end.
+"""One recording on its way: its options, the chunks in flight, the segments so far, and its one end.
 
 Chunks are decoded side by side and end in any order; segments, deltas and the transcript keep the recording's order.
 It holds state and no engine: `scribewire.engine.pipeline` moves it along.
@@ -58,7 +58,7 @@ class TranscribeItem:
     chunking: Chunking = field(default_factory=Chunking)
 
     def options(self) -> TranscribeOptions:
-        """The same without the audio, checked; raises OptionInvalid."""
+        """The options without the audio, checked; raises OptionInvalid."""
         return TranscribeOptions(**{one.name: getattr(self, one.name) for one in fields(TranscribeOptions)})
 
     @classmethod
@@ -69,7 +69,7 @@ class TranscribeItem:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Whom a recording's progress is told, on the engine's thread; None for nobody. None of them may block."""
+    """Callbacks for a recording's progress, on the engine's thread; None for no call. None of them may block."""
 
     on_started: Callable[[], None] | None = None
     on_progress: ProgressCallback | None = None
@@ -82,8 +82,8 @@ class ChunkPart:
     """A chunk, or a part of one that is decoded again, with the sequence that decodes it.
 
     is_retry: part of a chunk that fell into a loop; it is not cut a second time.
-    segment: what it said, once it is decoded; None before. Only then may it be aligned.
-    alignment: what its text asks of the aligner, where words are wanted and once that is known.
+    segment: its text and times, once it is decoded; None before. Only then may it be aligned.
+    alignment: its question to the aligner, where words are wanted and once that is known.
     """
 
     work: RecordingWork
@@ -108,7 +108,7 @@ class ChunkParts:
 
     @property
     def is_over(self) -> bool:
-        """Whether all pieces are."""
+        """True when all pieces are over."""
         return all(piece.is_over for piece in self.pieces)
 
 
@@ -160,22 +160,22 @@ class RecordingWork:
         """Stop at the next decode step, or at once while it waits; `future` then ends in RequestCancelled."""
         self._was_cancelled.set()
         if not self._has_started:
-            # Nothing of it is in the batch; the engine forgets it when it next looks.
+            # Nothing of it is in the batch; the engine forgets it at its next step.
             self.fail_as_cancelled()
 
     # ---- on the engine's thread ------------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
-        """Whether it has its end."""
+        """True when it has its end."""
         return self.future.done()
 
     def wants_cancel(self) -> bool:
-        """Whether somebody asked for its end."""
+        """True when its owner has cancelled it."""
         return self._was_cancelled.is_set() or (self._is_cancelled is not None and self._is_cancelled())
 
     def begin(self) -> None:
-        """It is no longer queued behind others."""
+        """Mark it as no longer queued behind others."""
         if not self._has_started and not self.is_over:
             self._has_started = True
             if self.listener.on_started is not None:
@@ -183,7 +183,7 @@ class RecordingWork:
             self.report_progress()
 
     def add(self, chunk: Chunk) -> ChunkPart:
-        """The next chunk was read."""
+        """Add the next chunk, just read."""
         piece = ChunkPart(self, chunk, self._chunk_count)
         self._chunk_count += 1
         self._slots.append(ChunkParts(chunk, [piece]))
@@ -194,7 +194,7 @@ class RecordingWork:
         return next(slot for slot in self._slots if piece in slot.pieces)
 
     def cut_in_parts(self, piece: ChunkPart) -> list[ChunkPart]:
-        """A decoder that fell into a loop on a chunk rarely does on both halves: cut it where it is quietest."""
+        """Cut a looping chunk where it is quietest: a decoder rarely loops on both halves."""
         chunk, slot = piece.chunk, self.slot_of(piece)
         slot.retry_notice = (
             f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
@@ -204,7 +204,7 @@ class RecordingWork:
         return slot.pieces
 
     def open_sequences(self) -> list[Sequence]:
-        """Those that are waiting or being decoded."""
+        """Pieces that are waiting or being decoded."""
         return [
             piece.sequence
             for slot in self._slots
@@ -213,11 +213,11 @@ class RecordingWork:
         ]
 
     def lack_words(self, reason: str) -> None:
-        """A segment gets no words; the transcript's warnings say so once for all segments of this reason."""
+        """Leave a segment without words; the transcript's warnings say so once for all segments of this reason."""
         self._wordless[reason] += 1
 
     def count(self, piece: ChunkPart) -> None:
-        """Add what a piece took and gave to the usage."""
+        """Add a piece's tokens to the usage."""
         sequence = piece.sequence
         assert sequence is not None
         audio_tokens = 0 if sequence.audio is None else sequence.audio.shape[0]
@@ -235,7 +235,7 @@ class RecordingWork:
         return None if slot.retry_notice else slot.pieces[0]
 
     def settle(self) -> None:
-        """Pass on, in order, what is over: segments, text and progress."""
+        """Send, in order, what is done: segments, text and progress."""
         has_moved = False
         while self._slots and self._slots[0].is_over:
             slot = self._slots.popleft()
@@ -248,7 +248,7 @@ class RecordingWork:
             self.report_progress()
 
     def report_progress(self) -> None:
-        """Tell how far it is."""
+        """Report its progress."""
         if self.listener.on_progress is not None and self.recording is not None:
             expected = self.recording.seconds_expected
             self.listener.on_progress(min(expected, self._seconds_done), expected)
@@ -271,7 +271,7 @@ class RecordingWork:
                 self.future.set_exception(error)
 
     def fail_as_cancelled(self) -> None:
-        """Give it the end that was asked for."""
+        """End it as cancelled."""
         self.fail(RequestCancelled("the transcription was cancelled"))
 
     def close(self) -> None:
@@ -289,7 +289,7 @@ class RecordingWork:
         segments = [replace(one, notice=one.notice or slot.retry_notice) for one in segments]
         if self.live is None or not self.live.sent:
             return segments
-        # What was sent of the first attempt stands, and it may reach across both parts.
+        # What was sent of the first attempt is kept, and it may reach across both parts.
         whole = join_texts([(one.text, one.language) for one in segments])
         first = segments[0]
         return [
@@ -359,7 +359,7 @@ def _joined_words(segments: list[Segment]) -> tuple[Word, ...]:
 
 
 class PhaseClock:
-    """Seconds that one recording took part in each phase; phases of different chunks may overlap in time."""
+    """Seconds that one recording spent in each phase; phases of different chunks may overlap in time."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
@@ -370,7 +370,7 @@ class PhaseClock:
         self._spent[phase] = self._spent.get(phase, 0.0) + seconds
 
     def timings(self, decode_audio_seconds: float) -> Timings:
-        """What was counted so far."""
+        """Timings counted so far."""
         return Timings(
             decode_audio_seconds=decode_audio_seconds,
             encode_seconds=self._spent.get("encode", 0.0),
@@ -383,7 +383,7 @@ class PhaseClock:
 
 @contextlib.contextmanager
 def timed(phase: str, works: list[RecordingWork]) -> Iterator[None]:
-    """Count the block's time for every recording that takes part in it."""
+    """Count the block's time for every recording in it."""
     started = time.perf_counter()
     try:
         yield

@@ -1,1 +1,1 @@
-"""What stays in memory between recordings: the model, its device, its limits, its warm-up."""
+"""The model that stays in memory between recordings: its device, its limits, its warm-up."""

@@ -1,4 +1,4 @@
-"""How much may be in the running batch and in one pass, by the kind of device and the memory that is left."""
+"""Limits of the running batch and of one pass, by the kind of device and the memory that is left."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class WorkCounters:
-    """Grow with every chunk, token and word, so that a watcher can tell slow from stuck; the others say how it stands.
+    """Counters that grow with every chunk, token and word, to distinguish slow from stuck; the rest is current state.
 
     steps_done: of the running batch. row_slots_done: rows that those steps computed, free ones included.
     is_loading: a model is being read into memory.

@@ -1,4 +1,4 @@
-"""Which device MLX runs on and in which type: thin, because only this differs per machine."""
+"""MLX's device and compute type: thin, because only this differs per machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 from scribewire.engine.protocol.errors import OptionInvalid
 
 _CUDA_SETTINGS = {"MLX_CUDA_SDPA_CACHE_SIZE": "512"}
-"""What MLX reads from the environment when it first needs it; whoever sets one of them is obeyed. MLX keeps sixteen
+"""Variables that MLX reads from the environment when first needed; one that is already set is kept. MLX keeps sixteen
 plans of its attention kernels, which take 60 to 100 ms each to make, and a running batch has more shapes than that."""
 
 _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -70,7 +70,7 @@ class HostProducts:
         self._controller = ThreadpoolController() if is_used else None
 
     def on_one_thread(self) -> AbstractContextManager[object]:
-        """Within this context, products of this process use one thread; the old number returns with its end."""
+        """Context in which this process's products use one thread; the old number returns with its end."""
         if self._controller is None:
             return nullcontext()
         limited: AbstractContextManager[object] = self._controller.limit(limits=1, user_api="blas")

@@ -1,4 +1,4 @@
-"""How much memory the engine may take, and what of it is left for keys and values.
+"""The engine's memory limits, and the part of them that is left for keys and values.
 
 The choice is made of plain numbers (`Machine` -> `MemoryLimits` -> a budget of tokens); only `read_machine`,
 `apply_limits`, `memory_use` and `give_back_free_buffers` touch MLX and the operating system.
@@ -39,7 +39,7 @@ _COPIES_WHILE_GROWING = 2
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What limits are chosen from.
+    """The facts that limits are chosen from.
 
     physical_bytes: memory that this process may come to hold: the machine's, or its container's if that is less.
     working_set_bytes: what the GPU can use well: Metal's recommended working set, CUDA's memory of the whole GPU;
@@ -64,7 +64,7 @@ class MemoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What MLX holds: in arrays now, in arrays at most since the start, and in freed buffers."""
+    """Bytes that MLX holds: in arrays now, in arrays at most since the start, and in freed buffers."""
 
     active_bytes: int
     peak_bytes: int
@@ -84,7 +84,7 @@ def choose_limits(wanted_bytes: int, machine: Machine) -> MemoryLimits:
 
     By default:
     * Metal: 75 % of the recommended working set (itself about 2/3 to 3/4 of a Mac's memory), 60 % on a Mac of less
-      than 16 GiB: half of the memory or less, since people work at this machine. 8 GiB gives 3.2, 16 gives 8.
+      than 16 GiB: half of the memory or less, since its user works with it too. 8 GiB gives 3.2, 16 gives 8.
     * CUDA: 85 % of the GPU, but at most 95 % of what others left free; beyond it, managed memory moves to the host
       over the bus, which is slower than waiting.
     * CPU: half of the memory; the front, the decoders and the page cache live in the rest.
@@ -115,11 +115,11 @@ def choose_limits(wanted_bytes: int, machine: Machine) -> MemoryLimits:
 def kv_token_budget(
     limits: MemoryLimits, weights_bytes: int, bytes_per_token: int, least_tokens: int = _LEAST_TOKENS
 ) -> int:
-    """How many tokens the running batch may hold keys and values for (rows x columns of its buffers).
+    """Tokens that the running batch may hold keys and values for (rows x columns of its buffers).
 
     Taken off the total first: the weights, and as much working memory for the encoder and prefill as the cache holds
     (a buffer is either in use or in the cache). The rest counts half: while buffers grow or rows leave, the old ones
-    stand beside the new.
+    exist beside the new.
     least_tokens: one sequence of the longest chunk, prompt and answer.
 
     raises: OptionInvalid when the weights and one sequence do not fit, naming the limit that would do.
@@ -141,7 +141,7 @@ def kv_token_budget(
 
 
 def apply_limits(limits: MemoryLimits, allocator: Allocator = mx) -> None:
-    """Tell MLX. Before the weights are loaded, or the cache may have grown already."""
+    """Set MLX's limits, before the weights are loaded: the cache may have grown afterwards."""
     allocator.set_memory_limit(limits.total_bytes)
     allocator.set_cache_limit(limits.cache_bytes)
     if limits.wired_bytes:
@@ -149,7 +149,7 @@ def apply_limits(limits: MemoryLimits, allocator: Allocator = mx) -> None:
 
 
 def memory_use() -> MemoryUse:
-    """What MLX holds in this process."""
+    """Bytes that MLX holds in this process."""
     return MemoryUse(
         active_bytes=mx.get_active_memory(),
         peak_bytes=mx.get_peak_memory(),

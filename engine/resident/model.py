@@ -1,4 +1,4 @@
-"""The resident model: weights, tokenizer, device and type, and what one chunk's sequence looks like to it.
+"""The resident model: weights, tokenizer, device and type, and the sequence that it makes of one chunk.
 
 Everything here touches MLX and belongs to one thread. It decodes nothing by itself.
 """
@@ -58,7 +58,7 @@ _ROOM_TO_SEE_A_LOOP = 2 * LONGEST_LOOP_PERIOD
 
 @dataclass(frozen=True, slots=True)
 class DecodingOptions:
-    """What one recording asks of decoding, made ready for the model.
+    """One recording's options for decoding, made ready for the model.
 
     language: canonical English name when forced. context: the system turn's text. head_choices: see Sequence.
     """
@@ -71,7 +71,7 @@ class DecodingOptions:
 
 
 class ResidentModel:
-    """A loaded model, and the draft model that guesses ahead for it, if one was asked for.
+    """A loaded model, and its draft model for speculative decoding, if one is configured.
 
     raises: ModelError subtypes, each naming what is wrong and what to do; OptionInvalid for a draft that does not fit
     """
@@ -98,7 +98,7 @@ class ResidentModel:
         self.marks = asr_special_tokens(self.tokenizer)
         self.host_products = HostProducts(self.device)
         known = tuple(language.name for language in LANGUAGES)
-        # A name that the table lacks could be neither asked for nor answered with a code.
+        # A name that the table lacks could be neither requested nor answered with a code.
         self._languages = tuple(name for name in checkpoint.config.languages if name in known) or known
         self.info = ModelInfo(
             model_id=resolved.model_id,
@@ -120,14 +120,14 @@ class ResidentModel:
 
     @property
     def held_bytes(self) -> int:
-        """Weights, and for a draft keys and values of the one sequence that it guesses for."""
+        """Bytes of weights, and for a draft of keys and values of the one sequence that it drafts for."""
         if self.draft is None:
             return self.info.resident_bytes
         draft_weights = sum(array.nbytes for array in resident_arrays(self.draft))
         return self.info.resident_bytes + draft_weights + DRAFT_TOKENS * _token_bytes(self.draft)
 
     def speculator(self, calibrator: Calibrator) -> Speculator | None:
-        """The way to guess ahead with the draft; None without one, or where it does not gain: it is then let go."""
+        """Speculative decoding with the draft; None without one, or where it does not gain: it is then unloaded."""
         if self.draft is None:
             return None
         with self.host_products.on_one_thread():
@@ -149,7 +149,7 @@ class ResidentModel:
         return mels, embeddings
 
     def decoding(self, options: TranscribeOptions) -> DecodingOptions:
-        """Check what a recording asks for against this model; raises LanguageUnknown, LanguageUnsupported."""
+        """Check a recording's options against this model; raises LanguageUnknown, LanguageUnsupported."""
         language = self._spoken(options.language, "language")
         choices = dict.fromkeys(self._spoken(one, "languages") for one in options.languages)
         names = [name for name in choices if name is not None]
@@ -210,7 +210,7 @@ class ResidentModel:
         )
 
     def _prompt_after_prefix(self, decoding: DecodingOptions, prompt_ids: list[int]) -> int | None:
-        """Where in a prompt that names the language the model would have said that it hears none."""
+        """Place in a prompt that names the language where the model would have said that it hears none."""
         prefix = self.marks.none_prefix
         if decoding.language is None or not prefix or not decoding.options.logprobs:
             return None
@@ -241,7 +241,7 @@ class ResidentModel:
         return language.name
 
     def _head_choices(self, names: list[str]) -> tuple[int, ...]:
-        """The tokens that begin these names, and the one for no speech, behind `Marks.none_prefix`."""
+        """The tokens that begin these names, and the one for no speech, behind `SpecialTokens.none_prefix`."""
         place = len(self.marks.none_prefix)
         choices = [self.tokenizer.encode_text(f"language {name}")[place] for name in names]
         if self.marks.none_token is not None:

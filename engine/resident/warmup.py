@@ -1,8 +1,8 @@
-"""Prompts and steps of the usual shapes, computed once before the first request, where new shapes are dear.
+"""Prompts and steps of the usual shapes, computed once before the first request, where new shapes are expensive.
 
 On CUDA attention is planned anew for every number of prompts and every width, for 60 to 250 ms, and some kernels are
-compiled when they are first met, for seconds: those of quantized products by the number of rows, those that move rows
-when some come or leave. Without a rehearsal the first busy minute pays for all of it, one request after the other.
+compiled at their first use, for seconds: those of quantized products by the number of rows, those that move rows
+when some come or leave. Without a warm-up the first busy minute pays for all of it, one request after the other.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ LEFT_BEHIND = (40, 17, 8, 5, 4, 2, 1)
 
 _STEPS = 3
 _TOKENS = 64
-"""More than a row is asked for here, so that none ends by itself."""
+"""More than a row generates here, so that none ends by itself."""
 
 
 def warm_up_shapes(model: ResidentModel, limits: BatchLimits) -> int:
-    """Transcribe noise in groups of all those shapes that fit, and let rows come and go; returns how many groups."""
+    """Transcribe noise in groups of all those shapes that fit, rows joining and leaving; returns their number."""
     groups = [
         (size, seconds)
         for seconds in CLIP_SECONDS
@@ -68,13 +68,13 @@ def _come_and_go(model: ResidentModel, limits: BatchLimits) -> None:
 
 
 def _fits(model: ResidentModel, size: int, seconds: float, limits: BatchLimits) -> bool:
-    """Whether so many clips are no more than a prefill and the memory may hold."""
+    """True when a prefill and the memory can hold so many clips."""
     tokens = len(model.prompt_ids(model.decoding(TranscribeOptions()), int(seconds * SAMPLE_RATE_HZ)))
     return size * tokens <= limits.prefill_tokens and size * (tokens + _TOKENS) <= limits.token_budget
 
 
 def _noise(model: ResidentModel, size: int, seconds: float) -> list[Sequence]:
-    """Sequences of clips of quiet noise, which go on for `_TOKENS` tokens whatever the model makes of them."""
+    """Sequences of clips of quiet noise, which go on for `_TOKENS` tokens whatever the model says."""
     samples = np.random.default_rng(0).normal(0.0, 1e-3, int(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
     prompt_ids = model.prompt_ids(model.decoding(TranscribeOptions()), samples.size)
     _, embeddings = model.encode([samples] * size)

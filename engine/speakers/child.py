@@ -1,7 +1,7 @@
-"""The speaker child: loads a pipeline and tells the speakers of one recording after another apart.
+"""The speaker child: loads a pipeline and diarizes one recording after another.
 
 Started by `scribewire.engine.processes.launch`, beside the engine, which goes on meanwhile. It reads samples that the
-decoder wrote, never a stranger's file. What is missing to begin with is its first message, and its last.
+transcode child wrote, never an untrusted file. If something is missing at the start, its only message says so.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MEMORY_WATCH_SECONDS = 0.5
 _PROGRESS_SECONDS = 1.0
 
 OnStep = Callable[[str, float], None]
-"""Called with a step's name and how far it is; may raise to end the recording."""
+"""Called with a step's name and its progress; may raise to end the recording."""
 
 
 class PipelineUnavailable(Exception):
@@ -50,11 +50,11 @@ class PipelineUnavailable(Exception):
 
 
 class SpeakerPipeline(Protocol):
-    """What finds speakers in samples."""
+    """A finder of speakers in samples."""
 
     @property
     def device(self) -> str:
-        """Where it computes."""
+        """The device that it computes on."""
 
     def find(
         self,
@@ -91,7 +91,7 @@ def load_pyannote(config: DiarizationConfig) -> SpeakerPipeline:
 
 
 def serve(config: DiarizationConfig, pipe: Connection, liveness: Connection, *, load: Load) -> int:
-    """The same with any pipeline."""
+    """Serve the parent with any pipeline."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
     # A library that prints must not print among the results of a command.
     os.dup2(2, 1)
@@ -163,7 +163,7 @@ def _diarize(task: Diarize, pipeline: SpeakerPipeline, channel: _Channel) -> Dia
 
 
 class _Stopped(Exception):
-    """The parent wants no more of this recording."""
+    """The parent has stopped this recording."""
 
 
 class _Channel:
@@ -188,7 +188,7 @@ class _Channel:
         return message
 
     def stop_if_told(self, task_id: int) -> None:
-        """Raise _Stopped when the parent said so meanwhile, or is gone."""
+        """Raise _Stopped when the parent has stopped the recording, or is gone."""
         while self._pipe.poll():
             message = self.receive()
             if message is None or (isinstance(message, StopDiarizing) and message.task_id == task_id):

@@ -1,4 +1,4 @@
-"""What a pipeline found, as turns of speakers with names: known ones where a voice is known, else A, B, C and so on.
+"""Names for the speaker turns that a pipeline found: known ones where a voice is known, else A, B, C and so on.
 
 The annotations are those of pyannote.core; nothing else of pyannote is needed here.
 """
@@ -24,7 +24,7 @@ Embedding = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PipelineOutput:
-    """What a pipeline says of one recording.
+    """A pipeline's result for one recording.
 
     annotation: a pyannote.core.Annotation; its labels are the pipeline's own names.
     exclusive: the same without overlaps, where the pipeline makes one: a word has one speaker.

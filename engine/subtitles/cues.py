@@ -1,4 +1,4 @@
-"""What was said as cues: short enough to be read, long enough to be seen, one after the other.
+"""Segments as cues: short enough to be read, long enough to be seen, one after the other.
 
 At most two lines of 42 characters, or of 16 where the text is Chinese, Japanese or Korean; 1 to 7 seconds; time to read
 at 20 characters a second where the silence behind allows it. Cues end at the ends of sentences and clauses and at
@@ -28,7 +28,7 @@ FLICKER_MILLISECONDS = 80
 """A gap of two frames between cues is seen as a flicker: such cues meet. Source: as above."""
 
 BRIDGED_PAUSE_MILLISECONDS = 2000
-"""No cue stands through a longer silence between two of its words."""
+"""No cue is shown through a longer silence between two of its words."""
 
 JOINED_PAUSE_MILLISECONDS = 500
 """What is too short to be seen is not joined across a longer silence."""
@@ -61,15 +61,15 @@ class _Block:
 
 
 def cues_from_transcript(transcript: Transcript) -> list[Cue]:
-    """A transcript's cues; none ends behind the recording's end unless speech is said to."""
+    """A transcript's cues; none ends behind the recording's end unless a segment does."""
     return cues_from_segments(transcript.segments, duration_seconds=transcript.duration_seconds)
 
 
 def cues_from_segments(segments: Iterable[Segment], *, duration_seconds: float | None = None) -> list[Cue]:
     """The segments' texts in cues, in order and apart; segments without text give none.
 
-    duration_seconds: of the recording; a last cue that is too short to be read may stand until then, and longer where
-    nobody says how long that is.
+    duration_seconds: of the recording; a last cue that is too short to be read may stay until then, and longer where
+    the duration is not known.
     """
     blocks: list[_Block] = []
     for segment in segments:
@@ -104,7 +104,7 @@ def _best_end(pieces: TimedPieces, first: int) -> int:
     starts, stops = pieces.starts, pieces.stops
     is_short = stops[end] - starts[first] <= MAX_CUE_MILLISECONDS
     if is_short and not pieces.has_word_times and pieces.fits(first, end):
-        return end  # nobody knows of a pause inside
+        return end  # no pause inside is known
     best, best_cost = first, float("inf")
     longest_pause = 0
     for last in range(first, end + 1):
@@ -123,7 +123,7 @@ def _best_end(pieces: TimedPieces, first: int) -> int:
 
 
 def _cost(pieces: TimedPieces, first: int, last: int, end: int, longest_pause: int) -> float:
-    """What is wrong with a cue of these pieces: where it ends, what it leaves empty, what it leaves behind."""
+    """Cost of a cue of these pieces: of its end, of what it leaves empty, of what it leaves behind."""
     starts, stops = pieces.starts, pieces.stops
     room = 2 * pieces.limit(first, last)
     length = pieces.length(first, last)
@@ -164,7 +164,7 @@ def _cost_of_end(pieces: TimedPieces, last: int) -> float:
 
 
 def _in_order(blocks: list[_Block]) -> list[_Block]:
-    """Each begins after the one before it, whatever the segments say, and ends after its own beginning."""
+    """Blocks that begin after the one before and end after their own beginning, whatever the segments say."""
     ordered: list[_Block] = []
     for block in blocks:
         start = max(block.start, ordered[-1].start + 1) if ordered else block.start
@@ -173,7 +173,7 @@ def _in_order(blocks: list[_Block]) -> list[_Block]:
 
 
 def _merged(blocks: list[_Block], latest: int | None) -> list[_Block]:
-    """Blocks too short to be seen are joined with a neighbor of the same speaker, where both have room together."""
+    """Blocks, those too short to be seen joined to a neighbor of the same speaker where both have room together."""
     while True:
         merged: list[_Block] = []
         for index, block in enumerate(blocks):
@@ -195,7 +195,7 @@ def _joined(block: _Block, follower: _Block) -> _Block | None:
     stop = max(block.stop, follower.stop)
     if block.speaker != follower.speaker or stop - block.start > MAX_CUE_MILLISECONDS:
         return None
-    # Judged as the block will stand, so that blocks which already stand are judged alike.
+    # Judged as the block will be shown, so that blocks which are final already are judged alike.
     if (
         follower.start - _stop_of(block, len(_laid_out(block)), follower.start, None)
         > JOINED_PAUSE_MILLISECONDS
@@ -207,7 +207,7 @@ def _joined(block: _Block, follower: _Block) -> _Block | None:
 
 
 def _stop_of(block: _Block, characters: int, following: int | None, latest: int | None) -> int:
-    """Let it stand for as long as it takes to read it, where nobody speaks, and for no longer than is watched."""
+    """End of the block: after the time to read it, as far as the silence allows, and the longest time at most."""
     reading = -(-1000 * characters // READING_CHARACTERS_PER_SECOND)
     wanted = block.start + max(MIN_CUE_MILLISECONDS, reading)
     if following is None and latest is not None:

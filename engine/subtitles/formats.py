@@ -1,6 +1,6 @@
 """Cues as files: SubRip (srt), WebVTT (vtt), tab-separated values (tsv), LRC, and values for JSON.
 
-Rendered times never overlap and every cue ends after it starts, whatever the cues say; no text can end its block or
+Rendered times never overlap and every cue ends after it starts, whatever the cues' times; no text can end its block or
 forge another.
 """
 
@@ -19,9 +19,9 @@ CLEARED_AFTER_MILLISECONDS = 1000
 
 
 def render_srt(cues: Iterable[Cue]) -> str:
-    """A SubRip file: numbered blocks, times with a comma, blank lines between, a speaker before what was said.
+    """A SubRip file: numbered blocks, times with a comma, blank lines between, a speaker before the text.
 
-    An arrow in a text would read as a line of times; its point is replaced by another that looks the same.
+    An arrow in a text would read as a line of times; its point is replaced by a lookalike.
     """
     blocks = [
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_labelled(cue, text).replace('-->', '--›')}\n"
@@ -55,14 +55,14 @@ def render_tsv(cues: Iterable[Cue]) -> str:
 
 
 def render_lrc(cues: Iterable[Cue]) -> str:
-    """Timed lyrics: one line a cue, `[minutes:seconds]` before it, a speaker before what was said."""
+    """Timed lyrics: one line a cue, `[minutes:seconds]` before it, a speaker before the text."""
     lines = []
     cleared_at: int | None = None
     for start, end, text, cue in _timed(cues):
         if cleared_at is not None and start - cleared_at > CLEARED_AFTER_MILLISECONDS:
             lines.append(_lrc_clock(cleared_at))
         label = label_of(cue.speaker)
-        # A text that looks like a time would be read as a second one.
+        # A text in the form of a time would be read as a second one.
         said = re.sub(r"^\[(?=\s*[\d\w]+:)", "(", visible(text))
         lines.append(_lrc_clock(start) + (f"{label} {said}" if label else said))
         cleared_at = end

@@ -27,7 +27,7 @@ MAX_WIDE_LABEL_CHARACTERS = 12
 
 
 class Piece(NamedTuple):
-    """What stays together on a line: a word, or one character of a script that has no spaces."""
+    """A unit that stays together on a line: a word, or one character of a script that has no spaces."""
 
     text: str
     has_space_before: bool
@@ -43,14 +43,14 @@ def pieces_of(text: str) -> list[Piece]:
 
 
 def joined_pieces(pieces: list[Piece]) -> str:
-    """Their text, without a space before the first."""
+    """The pieces' text, without a space before the first."""
     return "".join(
         f" {one.text}" if one.has_space_before and index else one.text for index, one in enumerate(pieces)
     )
 
 
 def label_of(speaker: str | None) -> str:
-    """A speaker as a text file shows it before what was said, colon included; nothing for nobody."""
+    """A speaker as a text file shows it before the text, colon included; "" without a speaker."""
     name = " ".join(visible(speaker or "").split())
     if not name:
         return ""
@@ -62,7 +62,7 @@ def label_of(speaker: str | None) -> str:
 def lines_of(text: str, speaker: str | None = None) -> list[str] | None:
     """The text on at most two lines that leave room for the speaker's label before the first; None if it is too long.
 
-    What is said decides how long a line may be. An empty first line stands for a label that has a line to itself.
+    The text decides how long a line may be. An empty first line means a label that has a line to itself.
     """
     pieces = pieces_of(text)
     whole = joined_pieces(pieces)
@@ -103,7 +103,7 @@ def _cost_of_break(piece: Piece, follower: Piece) -> float:
 
 
 def hard_lines(text: str) -> list[str]:
-    """What no layout fits, cut where a line is full; for texts that are no writing at all."""
+    """A text that no layout fits, cut where a line is full; for texts that are no writing at all."""
     pieces = pieces_of(text)
     whole = joined_pieces(pieces)
     limit = line_limit(*count_letters(whole))

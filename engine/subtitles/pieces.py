@@ -35,7 +35,7 @@ class TimedPieces:
     _head: int = 0
 
     def __post_init__(self) -> None:
-        """Count what `fits` asks for over and over."""
+        """Count what `fits` needs again and again."""
         at = 0
         for index, piece in enumerate(self.pieces):
             at += piece.has_space_before and index > 0
@@ -63,7 +63,7 @@ class TimedPieces:
         return self.ends[last] - self.begins[first]
 
     def fits(self, first: int, last: int) -> bool:
-        """Whether these pieces have room in one cue; says the same as `lines_of` their text, and faster."""
+        """True when these pieces have room in one cue; equal to `lines_of` their text, and faster."""
         limit = self.limit(first, last)
         if self.length(first, last) <= limit:
             return True  # on a line below its label if need be
@@ -72,7 +72,7 @@ class TimedPieces:
         return first < full <= last and self.ends[last] - self.begins[full] <= limit
 
     def text(self, first: int, last: int) -> str:
-        """Their text on one line."""
+        """The pieces' text on one line."""
         return joined_pieces(self.pieces[first : last + 1])
 
 
@@ -90,7 +90,7 @@ def timed_pieces(segment: Segment) -> TimedPieces | None:
 
 
 class _Stretch(NamedTuple):
-    """So many characters, white space left out, and when they were said."""
+    """A number of characters, white space left out, with the time in which they were said."""
 
     size: int
     start: int
@@ -122,7 +122,7 @@ def _compact(text: str) -> str:
 
 
 def _times(pieces: list[Piece], stretches: list[_Stretch]) -> tuple[list[int], list[int], list[bool]]:
-    """When each piece starts and stops, and whether a stretch ends with it; both hold the same characters."""
+    """Start and stop of each piece, and True where a stretch ends with it; both hold the same characters."""
     starts: list[int] = []
     stops: list[int] = []
     ends: list[bool] = []

@@ -1,7 +1,7 @@
-"""What a character lets a line do: where writing may be broken, and what must stay together.
+"""Line breaking by script: the places where a text may be broken, and characters that must stay together.
 
-No dictionary is at hand, so scripts without spaces whose words cannot be seen are broken where a syllable surely
-begins, and else between whole characters as readers see them, never between a letter and its marks.
+There is no dictionary, so scripts without spaces whose words cannot be seen are broken where a syllable surely
+begins, and else between whole characters as readers see them, never between a letter and its combining marks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LINE_CHARACTERS = 42
 WIDE_LINE_CHARACTERS = 16
 """For scripts of wide characters. Source of both: Netflix's timed text style guides (English; Chinese, Korean)."""
 
-# What may not stand at the start of a line (closing marks, small kana, the long-vowel mark) or at its end.
+# Characters not allowed at the start of a line (closing marks, small kana, the long-vowel mark) or at its end.
 _NEVER_FIRST = frozenset(
     "、。，．,.!?！？:;：；)]}）］｝〉》」』】〕〗’”…‥ー々〜～・ぁぃぅぇぉっゃゅょァィゥェォッャュョ%％"
 )
@@ -34,13 +34,13 @@ _VIRAMA_CLASS = 9
 
 @lru_cache(maxsize=8192)
 def is_wide_character(character: str) -> bool:
-    """Whether it takes two columns, as ideographs, kana and Hangul do."""
+    """True when a character takes two columns, as ideographs, kana and Hangul do."""
     return unicodedata.east_asian_width(character) in "WF"
 
 
 @lru_cache(maxsize=8192)
 def breaks_anywhere(character: str) -> bool:
-    """Whether its script is broken between any two characters. Hangul is as wide, but is written with spaces."""
+    """True when its script is broken between any two characters. Hangul is as wide, but is written with spaces."""
     is_hangul = "\uac00" <= character <= "\ud7a3" or "\u1100" <= character <= "\u11ff"
     return is_wide_character(character) and not is_hangul
 
@@ -61,7 +61,7 @@ def _is_regional(character: str) -> bool:
 
 
 def must_stay_together(left: str, right: str) -> bool:
-    """Whether a reader sees these two neighbors as one character."""
+    """True when a reader sees these two neighbors as one character."""
     return (
         _joins_the_one_before(right)
         or left == _ZERO_WIDTH_JOINER
@@ -81,7 +81,7 @@ def _may_break(left: str, right: str) -> bool:
 
 
 def needs_no_space(left: str, right: str) -> bool:
-    """Whether these two, at the end of a line and at the start of the next, follow each other without a space."""
+    """True when these two, at the end of a line and at the start of the next, are joined without a space."""
     return (breaks_anywhere(left) and breaks_anywhere(right)) or (
         _is_thai_or_lao(left) and _is_thai_or_lao(right)
     )
@@ -105,7 +105,7 @@ def parts_of_word(word: str) -> list[str]:
 
 
 def _cut(part: str) -> Iterator[str]:
-    """What is longer than a line in pieces that are not, cut between characters as readers see them."""
+    """A text longer than a line in pieces that are not, cut between characters as readers see them."""
     has_letters = any(map(str.isalpha, part))
     # Digits say nothing about the script around them, so they must fit into the shorter line.
     limit = LINE_CHARACTERS if has_letters else WIDE_LINE_CHARACTERS
@@ -134,13 +134,13 @@ def line_limit(letters: int, wide_letters: int) -> int:
 
 @lru_cache(maxsize=65536)
 def ends_sentence(part: str) -> bool:
-    """Whether a sentence ends with this text, closing quotes and brackets aside."""
+    """True when a sentence ends with this text, closing quotes and brackets aside."""
     return part.rstrip(_CLOSING)[-1:] in _SENTENCE_ENDS
 
 
 @lru_cache(maxsize=65536)
 def ends_clause(part: str) -> bool:
-    """Whether a reader would take breath after this text, short of the end of a sentence."""
+    """True when a clause, but no sentence, ends with this text."""
     return part.rstrip(_CLOSING)[-1:] in _CLAUSE_ENDS
 
 

@@ -146,7 +146,7 @@ _LOCALE_SUFFIX = re.compile(r"[.@].*\Z")  # de_DE.UTF-8, sr@latin
 
 
 def resolve_language(text: str) -> Language | None:
-    """The language that a user named, or None when the model shall detect it.
+    """The language that a user named, or None when the model is to detect it.
 
     text: an English or native name, an ISO 639-1, -2 or -3 code, or a BCP 47 tag (also with underscores), in any case.
     None: empty, `auto`, and Taiwanese Mandarin (`zh-TW`, `zh-Hant`, `zh-Hant-TW`), whose published evaluation leaves
@@ -188,7 +188,7 @@ def iso_code(name: str) -> str:
 
 
 def joins_without_space(name: str) -> bool:
-    """Whether sentences of this English name follow one another without a space; False for an unknown name."""
+    """True when sentences of this language (English name) follow one another without a space; False if unknown."""
     row = _BY_ENGLISH_NAME.get(name.strip().lower())
     return row is not None and row.joins_without_space
 

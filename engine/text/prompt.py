@@ -1,4 +1,4 @@
-"""The prompt that Qwen3-ASR expects, and the meaning of what it answers."""
+"""The prompt that Qwen3-ASR expects, and the parser of its answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_PERIOD = 20
 
 @dataclass(frozen=True, slots=True)
 class ParsedOutput:
-    """What the model said: the language (English name, "" when it named none) and the text."""
+    """The model's answer: the language (English name, "" when it named none) and the text."""
 
     language: str
     text: str
@@ -83,7 +83,7 @@ def parse_output(
 
 
 def is_head(text: str) -> bool:
-    """Whether this is `language X<asr_text>`, which a model may write although it was written for it."""
+    """True when this is `language X<asr_text>`, which a model may write although it was written for it."""
     head, tag, rest = text.partition(ASR_TEXT)
     return bool(tag) and not rest and "\n" not in head.strip() and _language_of(head) is not None
 
@@ -101,7 +101,7 @@ def _language_of(head: str) -> str | None:
 def collapse_repeats(text: str) -> str:
     """Shorten degenerate repetition as the official package does.
 
-    A run of more than 20 equal characters becomes one; a pattern of up to 20 characters that stands at
+    A run of more than 20 equal characters becomes one; a pattern of up to 20 characters that occurs at
     least 20 times in a row becomes one copy.
     """
     return _collapse_patterns(_collapse_runs(text))

@@ -1,9 +1,9 @@
-"""Repetition while text is being generated: a model caught in a loop, told from people who repeat themselves.
+"""Repetition while text is being generated: a model caught in a loop, distinguished from a speaker's repetition.
 
-`LoopGuard` watches the tokens of one chunk. People do repeat themselves ("no no no no", a chorus), so repetition
+`LoopGuard` watches the tokens of one chunk. Speakers do repeat themselves ("no no no no", a chorus), so repetition
 alone proves nothing: a loop is ten times the same thing in a row and more tokens than the audio could hold. It
-shortens nothing itself, and it never looks back over the whole sequence: each token costs the few places where it
-last stood.
+shortens nothing itself, and it never goes back over the whole sequence: each token costs the few places where it
+last occurred.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def max_tokens_for_audio(seconds: float) -> int:
     Ordinary speech is about 3.5 tokens a second. Counted with Qwen's vocabulary, a syllable costs 0.5 tokens
     (Japanese) to 1.2 (English, Russian, Vietnamese), but 1.9 in Thai, 2.2 in Greek and 2.8 in Hindi, and a word of
     one syllable between commas 1.9 ("no, no") to 2.9 (Greek, Thai). Fast speech is about 7 syllables a second, as
-    fast as most people can say anything: 2.9 x 7 = 20. English at the record of 637 words a minute is 13.
+    fast as most speakers can say anything: 2.9 x 7 = 20. English at the record of 637 words a minute is 13.
     The 16 besides are for the language head and for what is clipped at the edges of a chunk.
     """
     return _TOKENS_BESIDES + int(_TOKENS_PER_SECOND * max(0.0, seconds))
@@ -70,7 +70,7 @@ class LoopGuard:
 
     @property
     def held_count(self) -> int:
-        """How many of the newest tokens a loop may yet drop; those before them stay, whatever follows.
+        """Number of the newest tokens that a loop may yet drop; those before them stay, whatever follows.
 
         Let m(p) be how many of the newest tokens equal the one p before them. A loop of period p drops the m(p)
         newest, so it drops nothing that came before this run of matches began, and at every earlier moment of the
@@ -94,7 +94,7 @@ def drop_repeats(tokens: Sequence[int], loop: Loop) -> list[int]:
 
 
 class _MatchRuns(Generic[Item]):
-    """For every period up to the longest: how many of the newest items equal the one a period before them.
+    """Count, for every period up to the longest, of the newest items that equal the one a period before them.
 
     items: all of them. lengths: period -> that number, smallest period first, without the zeros.
     """

@@ -1,7 +1,7 @@
 """Qwen's byte-level tokenizer, built by the `tokenizers` library from either published form.
 
 Text from users never becomes a control token: it is encoded by a vocabulary that has none. Control tokens are
-asked for by name.
+looked up by name.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _REQUIRED = (IM_START, IM_END, AUDIO_START, AUDIO_END, AUDIO_PAD, ASR_TEXT)
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in a byte-level vocabulary, the other way round.
+    """Character of a byte-level vocabulary -> the byte that it represents.
 
-    Source: GPT-2's encoder: printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on.
+    Source: GPT-2's encoder: printable Latin-1 represents itself, the other bytes for the characters from U+0100 on.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -67,7 +67,7 @@ class Tokenizer:
     def from_folder(cls, folder: Path, *, required: tuple[str, ...] = _REQUIRED) -> Tokenizer:
         """Read tokenizer.json, or vocab.json + merges.txt + tokenizer_config.json.
 
-        required: control tokens that it must know; those of a recognizer unless told otherwise.
+        required: control tokens that it must know; those of a recognizer by default.
         raises: ModelIncomplete naming the missing or damaged file.
         """
         try:

@@ -1,7 +1,7 @@
 """Splits a transcript into the words that a forced aligner times, and keeps every word's place in the text.
 
-The aligner reads letters, digits and apostrophes only; what people read has punctuation. So each word is a `Unit`: what
-the aligner reads, and where that stands in the text. `shown_words` gives the rest of the text to the words beside it:
+The aligner reads letters, digits and apostrophes only; what readers see has punctuation. So each word is a `Unit`: what
+the aligner reads, and its place in the text. `shown_words` gives the rest of the text to the words beside it:
 joined, they are the text again. Words are split as the official package does; Japanese and Korean need a package of
 the extra `cjk`, which is imported when one of these languages first comes up.
 """
@@ -38,11 +38,11 @@ _EXTRA = "install it with `pip install 'scribewire[cjk]'`"
 
 
 WORD_PACKAGES = {"Japanese": "nagisa", "Korean": "soynlp"}
-"""Languages whose words a package of the extra tells apart."""
+"""Languages whose words are split by a package of the extra."""
 
 
 class WordsUnavailable(Exception):
-    """This text's words cannot be told apart here; the message is a reason for the end of a sentence."""
+    """This text cannot be split into words here; the message is a reason for the end of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class ShownWord:
-    """One word as people read it. first, last: the units that it shows, usually one. spacing: see protocol's Word."""
+    """One word as readers see it. first, last: the units that it shows, usually one. spacing: see protocol's Word."""
 
     text: str
     spacing: str
@@ -74,7 +74,7 @@ class WordSplitter:
     """Splits by language. Any thread may use it; packages are imported once, when first needed."""
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
-        """folders: where a Korean dictionary may lie, looked at before installed packages."""
+        """folders: where a Korean dictionary may lie, searched before installed packages."""
         self._folders = tuple(folders)
         self._tokenizers: dict[str, _Tokenizer | WordsUnavailable] = {}
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ def units_of(text: str, words: Iterable[str]) -> list[Unit]:
 def shown_words(text: str, units: list[Unit]) -> list[ShownWord]:
     """The text's words with their punctuation; joined with their spacing they are `text`, stripped.
 
-    What stands between two words goes to the one before, up to the last white space, or up to a mark that opens.
+    Text between two words goes to the one before, up to the last white space, or up to a mark that opens.
     """
     merged = _apart(units)
     if not merged:
@@ -147,7 +147,7 @@ def shown_words(text: str, units: list[Unit]) -> list[ShownWord]:
 
 
 def _apart(units: list[Unit]) -> list[tuple[int, int, int, int]]:
-    """(first unit, last unit, start, end); units that share a character of the text become one."""
+    """Groups (first unit, last unit, start, end); units that share a character of the text become one."""
     merged: list[tuple[int, int, int, int]] = []
     for index, unit in enumerate(units):
         if merged and unit.start < merged[-1][3]:
@@ -159,14 +159,14 @@ def _apart(units: list[Unit]) -> list[tuple[int, int, int, int]]:
 
 
 def _cut(text: str, start: int, stop: int) -> tuple[int, int]:
-    """Where the word before ends and the next begins, in the stretch between two words."""
+    """End of the word before and start of the next, in the stretch between two words."""
     gap = text[start:stop]
     spaces = [place for place, one in enumerate(gap) if one.isspace()]
     opening = next((at for at, one in enumerate(gap) if _opens(one, text, start + at)), None)
     if not spaces:
         cut = start + (len(gap) if opening is None else opening)
         return cut, cut
-    # A mark that opens and stands apart from the next word, as in French, goes with it nevertheless.
+    # An opening mark that is separate from the next word, as in French, goes with it nevertheless.
     before = [place for place in spaces if opening is None or place < opening]
     last = (before or spaces)[-1]
     first = last
@@ -204,12 +204,12 @@ def _cleaned(word: str) -> str:
 
 
 def _is_read(character: str) -> bool:
-    """Whether the aligner reads it. Source: the official splitter, which drops combining marks too."""
+    """True when the aligner reads this character. Source: the official splitter, which drops combining marks too."""
     return character == "'" or unicodedata.category(character)[0] in "LN"
 
 
 def _letters_of(character: str) -> str:
-    """What is left of a character in compatibility form."""
+    """The letters left of a character in compatibility form."""
     return _cleaned(unicodedata.normalize("NFKC", character))
 
 

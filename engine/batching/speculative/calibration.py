@@ -1,7 +1,7 @@
-"""The start-up measurement of speculative decoding: what its parts take here, and whether wide steps are exact here.
+"""The start-up measurement of speculative decoding: times of its parts here, and the exactness of wide steps here.
 
-Both are asked of the loaded models on this machine, with synthetic input, before the first request. A draft that does
-not gain is not used, whatever it promises elsewhere.
+Both are measured on the loaded models on this machine, with synthetic input, before the first request. A draft that
+does not gain is not used, whatever it gains elsewhere.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Calibrator:
         return self._plan is not None or not self._is_known
 
     def plan(self, target: SpeechModel, draft: SpeechModel) -> SpeculationPlan | None:
-        """How to guess with this pair; None where plain steps are faster. The numbers go to the log, in one line."""
+        """The plan for this pair; None where plain steps are faster. The numbers go to the log, in one line."""
         if not self._is_known:
             measured = self._measure(target, draft)
             self._plan = choose_plan(measured, lambda guesses: self._drift(target, guesses))
@@ -77,7 +77,7 @@ class Calibrator:
 
 
 def measure_pair(target: SpeechModel, draft: SpeechModel, *, runs: int = _RUNS) -> Measured:
-    """Medians over runs in which plain steps, rounds of every width and the draft's preparation take turns."""
+    """Medians over runs in which plain steps, rounds of every width and the draft's preparation alternate."""
     mel = log_mel(0.01 * mx.random.normal((int(CALIBRATION_SECONDS * SAMPLE_RATE_HZ),), key=mx.random.key(0)))
     batch = RunningBatch(target, _NEVER)
     batch.join([_sequence(target, mel)])

@@ -1,4 +1,4 @@
-"""Speculative decoding of a lone greedy sequence: a draft guesses ahead, one wide step of the target checks.
+"""Speculative decoding of a lone greedy sequence: a draft model proposes tokens, one wide step of the target checks.
 
 A round feeds the newest accepted token and k guesses to the target at once. What the target itself would choose behind
 each of them is accepted up to and including the first place where the guess was another, so every token is the target's
@@ -7,7 +7,7 @@ own greedy choice. It stands on one assumption, which is tested when the model i
 Where the two were seen to differ, a choice between candidates that lie too near is not trusted: the answer is
 decoded again, plainly, from where the rounds began.
 
-Not for sampled rows, rows with a repetition penalty, or more than one row. It never waits for others: whoever joins
+Not for sampled rows, rows with a repetition penalty, or more than one row. It never waits for others: one that joins
 ends it, and it may begin again once they have left.
 """
 
@@ -62,7 +62,7 @@ class Acceptance:
         return right / guesses if guesses else 1.0
 
     def add(self, right: int, count: int) -> None:
-        """Of `count` guesses the first `right` were right."""
+        """Count `count` guesses, of which the first `right` were right."""
         self._seen.extend([True] * right)
         if right < count:
             self._seen.append(False)
@@ -75,7 +75,7 @@ class Acceptance:
 
 @dataclass(slots=True)
 class SpeculationCounters:
-    """What speculation did. rounds: of all sequences. tokens: accepted in them. replays: see the module's head."""
+    """Counters of speculation. rounds: of all sequences. tokens: accepted in them. replays: see the module's head."""
 
     starts: int = 0
     rounds: int = 0
@@ -84,7 +84,7 @@ class SpeculationCounters:
 
 
 class Speculator:
-    """Decides when a lone row is worth guessing for, and remembers how well it went."""
+    """Decides when drafting for a lone row is worth it, and keeps its acceptance."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Speculator:
     def with_draft(
         cls, target: SpeechModel, draft: SpeechModel, marks: SpecialTokens, plan: SpeculationPlan
     ) -> Speculator:
-        """One whose guesses are a draft model's."""
+        """A speculator whose guesses are a draft model's."""
         return cls(target, marks, plan, lambda sequence: ModelDrafter(draft, sequence))
 
     @property
@@ -113,7 +113,7 @@ class Speculator:
         return self._acceptance.rate
 
     def suits(self, sequence: Sequence) -> bool:
-        """Whether guessing for this lone sequence is possible, and expected to win back what its draft costs first."""
+        """True when drafting for this lone sequence is possible, and expected to win back the draft's preparation."""
         if sequence.mel is None or not _is_greedy(sequence, self._marks) or self._replays_too_often():
             return False
         seconds = sequence.mel.shape[0] * HOP_SAMPLES / SAMPLE_RATE_HZ
@@ -131,7 +131,7 @@ class Speculator:
         return False
 
     def start(self, sequence: Sequence, cache: KVCache) -> LoneRow:
-        """Begin to guess for the one row of this cache, which holds all but the sequence's newest token."""
+        """Begin drafting for the one row of this cache, which holds all but the sequence's newest token."""
         self.tally.starts += 1
         drafter = self._make_drafter(sequence)
         return LoneRow(
@@ -146,8 +146,8 @@ class Speculator:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round computes. guesses: (k,). choice: the target's k + 1 choices. margins: (k + 1,) float32 between
-    the best two logits of each, None where nobody asks."""
+    """Arrays of one round. guesses: (k,). choice: the target's k + 1 choices. margins: (k + 1,) float32 between
+    the best two logits of each, None where not needed."""
 
     guesses: mx.array
     choice: StepTokens
@@ -209,7 +209,7 @@ class LoneRow:
         self._drafter.settle(0)
 
     def round(self) -> int:
-        """Guess, check, and let the sequence accept what was right and one token more; returns how many it took.
+        """Draft, check, and let the sequence accept what was right and one token more; returns how many it took.
 
         It may end by that, and it takes none where the first is in doubt.
         """
@@ -269,7 +269,7 @@ class LoneRow:
 
 
 def _is_greedy(sequence: Sequence, marks: SpecialTokens) -> bool:
-    """Whether from here on the most likely token is always the one that is chosen."""
+    """True when from here on the most likely token is always the one that is chosen."""
     is_free = sequence.head_choices is None or len(sequence.tokens) > len(marks.none_prefix)
     return is_free and sequence.temperature == 0.0 and sequence.repetition_penalty == 1.0
 

@@ -1,7 +1,7 @@
-"""The draft's side of speculative decoding: which two models fit together, and how the smaller one guesses ahead.
+"""The draft's side of speculative decoding: models that fit together, and the smaller one's proposals.
 
 A draft hears the same log-mel frames through its own encoder, because hidden sizes differ, and holds its own keys and
-values. It guesses greedily and decides nothing: what is said is the target's choice alone.
+values. It drafts greedily and decides nothing: the text is the target's choice alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from scribewire.engine.protocol.errors import OptionInvalid
 from scribewire.engine.text.tokenizer import Tokenizer
 
 DRAFT_TOKENS = 1280
-"""What a draft may hold keys and values for: a 30 s chunk's prompt and answer (see
+"""Tokens that a draft may hold keys and values for: a 30 s chunk's prompt and answer (see
 scribewire.engine.resident.memory).
 """
 
 
 class Drafter(Protocol):
-    """Guesses what follows, for one sequence. After each `propose` comes one `settle`."""
+    """A drafter of the next tokens of one sequence. After each `propose` comes one `settle`."""
 
     def propose(self, last: mx.array, count: int) -> mx.array:
         """(count,) int32 tokens guessed to follow `last`, (1,) int32, the newest accepted one; not yet evaluated."""
@@ -60,7 +60,7 @@ class ModelDrafter:
         self._left_out: mx.array | None = None
 
     def wait(self) -> None:
-        """Until what was started is done."""
+        """Wait until what was started is done."""
         mx.eval(self._cache.state())
 
     def propose(self, last: mx.array, count: int) -> mx.array:

@@ -1,4 +1,4 @@
-"""Whether guessing ahead gains time: plain numbers, no arrays.
+"""The gain in time of speculative decoding: plain numbers, no arrays.
 
 With acceptance a (the chance that a guess is right, given that those before it were), a round of k guesses yields
 E(a, k) = 1 + a + ... + a^k tokens: the guesses up to the first wrong one, and the target's own choice behind them
@@ -18,7 +18,7 @@ GUESS_COUNTS = range(1, 7)
 """Guesses a round that are considered. On a Linux CPU, products of eight rows and more are made by another library."""
 
 PRIOR_ACCEPTANCE = 0.8
-"""What a draft of the same family is trusted to reach until it was seen at work."""
+"""Acceptance that a draft of the same family is trusted to reach until it was measured."""
 
 LEAST_GAIN = 1.1
 CALIBRATION_SECONDS = 10.0
@@ -78,7 +78,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class SpeculationPlan:
-    """How to guess. width: guesses a round. doubt: margins between the best two logits below this are not trusted;
+    """A plan of rounds. width: guesses a round. doubt: margins between the best two logits below this are in doubt;
     0 where wide steps were seen to give the very bits of narrow ones."""
 
     width: int
@@ -107,7 +107,7 @@ def choose_plan(measured: Measured, drift: Callable[[int], float]) -> Speculatio
     """The width that gains most, of those that gain enough; None where none does.
 
     drift: k -> the largest difference seen between a step of k + 1 tokens and k + 1 steps of one, 0 for equal bits;
-    asked only for widths that come into question. A width without drift is preferred to a faster one with it.
+    measured only for widths that come into question. A width without drift is preferred to a faster one with it.
     """
     gains = {guesses: measured.gain(PRIOR_ACCEPTANCE, guesses) for guesses in measured.round_seconds}
     drifting = None
