@@ -57,7 +57,7 @@ class Pipeline:
         self._model = load(config)
         self._speculator = self._model.speculator(calibrator or Calibrator())
         self._scheduler = Scheduler(self._batch_limits())
-        self._batch = RunningBatch(self._model.network, self._model.marks)
+        self._batch = RunningBatch(self._model.network, self._model.special_tokens)
         self._works: dict[str, RecordingWork] = {}
         self._pieces: dict[int, ChunkPart] = {}
         self._ticket_of: dict[int, int] = {}
@@ -106,7 +106,7 @@ class Pipeline:
         self._works[work.work_id] = work
         self._scheduler.open(work.work_id, owner=work.owner, is_interactive=work.is_interactive)
 
-    def turn(self) -> bool:
+    def advance(self) -> bool:
         """Do the next thing; False when there is nothing to do until something is read or submitted."""
         self._cancel_where_asked()
         self._take_read()
@@ -231,26 +231,26 @@ class Pipeline:
                 self._readers.start(self._works[work_id])
 
     def _take_read(self) -> None:
-        for look in self._readers.take():
-            self._take_result(look)
+        for result in self._readers.take():
+            self._take_result(result)
 
-    def _take_result(self, look: ReadResult) -> None:
-        work = look.work
+    def _take_result(self, result: ReadResult) -> None:
+        work = result.work
         if work.is_over:
             # Cancelled or failed while it was being read; nothing else closes it.
             work.close()
             return
-        if look.error is not None:
-            self._end(work, look.error)
-        elif look.is_last:
+        if result.error is not None:
+            self._end(work, result.error)
+        elif result.is_last:
             work.is_read = True
             self._scheduler.has_read(work.work_id, is_last=True)
             self._finish_if_done(work)
-        elif look.chunk is None:
+        elif result.chunk is None:
             self._waits_for_audio.append(work.work_id)
         else:
             self._scheduler.has_read(work.work_id, is_last=False)
-            self._offer(work.add(look.chunk))
+            self._offer(work.add(result.chunk))
 
     def _offer(self, piece: ChunkPart) -> None:
         """Queue a chunk for decoding; digital silence needs none."""
@@ -310,7 +310,7 @@ class Pipeline:
         self._scheduler.release(self._forget(piece))
         self._counters.chunks_done += 1
         work.count(piece)
-        if sequence.ending is FinishReason.LOOP and not piece.is_retry and can_be_halved(piece.chunk):
+        if sequence.finish_reason is FinishReason.LOOP and not piece.is_retry and can_be_halved(piece.chunk):
             for part in work.cut_in_parts(piece):
                 if not work.is_over:
                     self._offer(part)

@@ -332,7 +332,7 @@ class Transcriber:
         idle_since = time.monotonic()
         while True:
             resident = self._resident
-            is_busy = resident is not None and resident.turn()
+            is_busy = resident is not None and resident.advance()
             has_work = resident is not None and resident.has_work
             if has_work:
                 idle_since = time.monotonic()

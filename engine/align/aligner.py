@@ -67,7 +67,7 @@ class AlignmentPromptBuilder:
             )
         if config.class_count is None:
             raise CheckpointMismatch("this is no forced aligner; choose a Qwen3-ForcedAligner model")
-        self.mark_id = config.timestamp_token_id or self._tokenizer.token_id(TIMESTAMP)
+        self.time_id = config.timestamp_token_id or self._tokenizer.token_id(TIMESTAMP)
         self._audio_start, self._audio_end, self._pad = map(
             self._tokenizer.token_id, (AUDIO_START, AUDIO_END, AUDIO_PAD)
         )
@@ -93,7 +93,7 @@ class AlignmentPromptBuilder:
         audio_tokens = self._config.audio.token_count(samples // HOP_SAMPLES)
         ids = [self._audio_start, *[self._pad] * audio_tokens, self._audio_end]
         for unit in units:
-            ids += [*self._tokenizer.encode_text(unit.text), self.mark_id, self.mark_id]
+            ids += [*self._tokenizer.encode_text(unit.text), self.time_id, self.time_id]
         if len(ids) > self._config.text.max_positions:
             raise WordsUnavailable(
                 f"its text and audio take {len(ids)} of the aligner's {self._config.text.max_positions} positions"
@@ -127,7 +127,7 @@ class Aligner:
         """The words of each chunk with their times in the recording, all in one pass."""
         audio = self.network.encode(log_mel_batch([mx.array(task.samples) for task in tasks]))
         prompts = [task.plan.prompt_ids for task in tasks]
-        logits = self.network.mark_logits(prompts, audio, self._planner.mark_id)
+        logits = self.network.time_logits(prompts, audio, self._planner.time_id)
         classes = [mx.argmax(one, axis=-1) for one in logits]
         mx.eval(classes)
         return [self._words(task, np.array(found)) for task, found in zip(tasks, classes, strict=True)]

@@ -57,7 +57,7 @@ class Labels(Protocol):
         """Length of a frame."""
 
     @property
-    def tells_pauses(self) -> bool:
+    def finds_pauses(self) -> bool:
         """True when its silent frames are all pauses, so that cuts are searched there first."""
 
     def push(self, frames: Samples, levels: Levels) -> Flags:
@@ -71,7 +71,7 @@ class LoudnessLabels:
     """Silence by loudness: soft in itself and against the loudest frame so far; see the constants."""
 
     frame_samples = LOUDNESS_FRAME_SAMPLES
-    tells_pauses = False
+    finds_pauses = False
 
     def __init__(self) -> None:
         self._loudest = np.float32(0.0)
@@ -238,7 +238,7 @@ class PauseSplitter:
         levels = self._levels[0][: self._max_frames]
         window = slice(self._min_frames, self._max_frames)
         shortest, long_enough = self._frames_in(_PAUSE_SECONDS), self._frames_in(_LONG_ENOUGH_SECONDS)
-        if self._labels.tells_pauses:
+        if self._labels.finds_pauses:
             pause = _best_run(silent[window], shortest, long_enough)
             if pause is not None:
                 return self._min_frames + pause

@@ -92,7 +92,7 @@ def is_known_container(head: bytes) -> bool:
 def looks_cut_off(file: BinaryIO) -> bool:
     """True when the container's end is missing: a box reaches past the file, an Ogg stream lacks its last page.
 
-    file: seekable; its position is left anywhere. False where the format cannot tell.
+    file: seekable; its position is left anywhere. False where the format does not show it.
     """
     size = file.seek(0, 2)
     file.seek(0)

@@ -16,7 +16,7 @@ from scribewire.engine.audio.pcm import check_duration
 from scribewire.engine.protocol.config import AudioLimits
 
 SPARSE_BYTES_PER_SECOND = 100.0
-FIRST_LOOK_SECONDS = 60.0
+FIRST_CHECK_SECONDS = 60.0
 
 
 class SparseWatch:
@@ -24,21 +24,21 @@ class SparseWatch:
 
     def __init__(self) -> None:
         self._packet_bytes = 0
-        self._last_look = (0.0, 0)
-        self._next_look_seconds = FIRST_LOOK_SECONDS
+        self._last_check = (0.0, 0)
+        self._next_check_seconds = FIRST_CHECK_SECONDS
 
     def add_packet(self, size_bytes: int) -> None:
         """Count a packet that was decoded."""
         self._packet_bytes += size_bytes
 
-    def finds_sparse(self, decoded_seconds: float) -> bool:
+    def finds_sparse(self, position_seconds: float) -> bool:
         """True when the file should be counted to its end now; so once at most."""
-        if decoded_seconds <= self._next_look_seconds:
+        if position_seconds <= self._next_check_seconds:
             return False
-        seconds, size_bytes = decoded_seconds - self._last_look[0], self._packet_bytes - self._last_look[1]
+        seconds, size_bytes = position_seconds - self._last_check[0], self._packet_bytes - self._last_check[1]
         is_sparse = size_bytes < SPARSE_BYTES_PER_SECOND * seconds
-        self._last_look = (decoded_seconds, self._packet_bytes)
-        self._next_look_seconds = math.inf if is_sparse else 2.0 * decoded_seconds
+        self._last_check = (position_seconds, self._packet_bytes)
+        self._next_check_seconds = math.inf if is_sparse else 2.0 * position_seconds
         return is_sparse
 
 

@@ -113,7 +113,7 @@ class _Channel:
         line, _, self._received = self._received.partition(b"\n")
         return parse_to_transcoder(line)
 
-    def stop_if_told(self, task_id: int) -> None:
+    def raise_if_stopped(self, task_id: int) -> None:
         """Raise _Stopped when the front has stopped the recording, or is gone."""
         while b"\n" in self._received or select.select([self._descriptor], [], [], 0)[0]:
             message = self.receive()
@@ -149,7 +149,7 @@ class _Transcoder:
     def _answer(self, task: Transcode) -> tuple[Transcoded | TranscodeFailed, bool]:
         """The end of one recording, and True when this process is fit for another."""
         try:
-            return self._decode(task), True
+            return self._transcode(task), True
         except _Stopped:
             return _failure(task, RequestCancelled("the decoding was stopped")), True
         except EngineError as error:
@@ -172,7 +172,7 @@ class _Transcoder:
             detail = f"{type(error).__name__}: {error} in {where.name}, line {where.lineno}"
             return dataclasses.replace(_failure(task, refusal), detail=_cut(detail)), False
 
-    def _decode(self, task: Transcode) -> Transcoded:
+    def _transcode(self, task: Transcode) -> Transcoded:
         started = time.monotonic()
         # The file is opened here, so that no message can name its path.
         with (
@@ -192,7 +192,7 @@ class _Transcoder:
                     has_begun = True
                     self._channel.send(AudioBegun(task.task_id, time.monotonic() - started, expected_seconds))
                 samples.append(block)
-                self._channel.stop_if_told(task.task_id)
+                self._channel.raise_if_stopped(task.task_id)
             warnings = tuple(_cut(warning) for warning in stream.warnings[:MAX_WARNINGS])
             return Transcoded(task.task_id, time.monotonic() - started, samples.count, warnings)
 

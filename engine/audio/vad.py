@@ -48,7 +48,7 @@ class VoiceLabels:
     """Silence outside speech: speech begins at the threshold, and ends with enough frames well below it."""
 
     frame_samples = FRAME_SAMPLES
-    tells_pauses = True
+    finds_pauses = True
 
     def __init__(self, detector: Detector, chunking: Chunking) -> None:
         self._detector = detector
@@ -131,7 +131,7 @@ class DetectorProcess:
         self._numbers = itertools.count()
 
     def open(self) -> tuple[subprocess.Popen[bytes], int]:
-        """A place for one recording: it stays with the process that has heard its beginning."""
+        """A place for one recording: it stays with the process that received its beginning."""
         with self._lock:
             if self._child is None or self._child.poll() is not None:
                 self._child = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Chooses every row's next token: the most likely one, or a draw, with what the row's options forbid or discourage.
 
-Greedy rows without further options cost one argmax for all; any other row is chosen apart from its own logits, with its
+Greedy rows without further options cost one argmax for all; any other row is chosen from its own logits, with its
 own random stream, so that no row's choice depends on its neighbors. Nothing here waits for the device.
 """
 
@@ -30,8 +30,8 @@ class _State:
 class Sampler:
     """Holds the state of the rows that need one."""
 
-    def __init__(self, marks: SpecialTokens) -> None:
-        self._marks = marks
+    def __init__(self, special_tokens: SpecialTokens) -> None:
+        self._special_tokens = special_tokens
         self._states: dict[int, _State] = {}
 
     def choose(self, slots: Several[Sequence | None], logits: mx.array) -> mx.array:
@@ -70,7 +70,7 @@ class Sampler:
             # As CTRL defines it (Keskar et al. 2019): seen tokens move towards less likely, whatever their sign.
             penalty = sequence.repetition_penalty
             logits = mx.where(state.seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
-        prefix = self._marks.none_prefix
+        prefix = self._special_tokens.none_prefix
         if sequence.head_choices is not None and state.chosen == len(prefix):
             columns = mx.arange(logits.shape[0])[:, None]
             allowed = (columns == mx.array(sequence.head_choices)).any(axis=-1)

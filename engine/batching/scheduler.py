@@ -40,7 +40,7 @@ _MOST_STEPS_TO_FILL = 8
 
 LARGEST_OF_ANY_SIZE = 8
 """Urgent chunks come in groups of any number up to here even where shapes are to be few: none waits for a number,
-and so many shapes can be met before the first request."""
+and so many shapes can be warmed up before the first request."""
 
 _STEPS_TO_SPEAK = 16
 """A recording's first chunk has its first word within so many steps: up to ten tokens of language head in a small
@@ -411,15 +411,15 @@ class Scheduler:
             )
         for lane in lanes.values():
             heapify(lane)
-        turns = [(self._served[owner], owner) for owner in lanes]
-        heapify(turns)
-        while turns:
-            served, owner = turns[0]
+        owners = [(self._served[owner], owner) for owner in lanes]
+        heapify(owners)
+        while owners:
+            served, owner = owners[0]
             *_, ticket = heappop(lanes[owner])
             if lanes[owner]:
-                heapreplace(turns, (served + ticket.reserve_tokens, owner))
+                heapreplace(owners, (served + ticket.reserve_tokens, owner))
             else:
-                heappop(turns)
+                heappop(owners)
             yield ticket
 
 

@@ -83,32 +83,32 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     no_speech_prob: float | None = None
-    ending: FinishReason | None = None
+    finish_reason: FinishReason | None = None
 
     def accept(
-        self, token: int, logprob: float | None, none_prob: float | None, marks: SpecialTokens
+        self, token: int, logprob: float | None, none_prob: float | None, special_tokens: SpecialTokens
     ) -> None:
         """Take the next token; sets `finish_reason` when this was the last one."""
         if self.replay is not None and self._was_accepted(token, logprob):
             return
         if logprob is not None and self.wants_logprobs:
             self.logprobs.append(logprob)
-        if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == marks.none_prefix:
+        if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == special_tokens.none_prefix:
             self.no_speech_prob = none_prob
-        if token in marks.end_ids and self.forced_count is None:
-            self.ending = FinishReason.END_TOKEN
+        if token in special_tokens.end_ids and self.forced_count is None:
+            self.finish_reason = FinishReason.END_TOKEN
             return
         self.tokens.append(token)
         if self.forced_count is not None:
-            self.ending = FinishReason.END_TOKEN if len(self.tokens) >= self.forced_count else None
+            self.finish_reason = FinishReason.END_TOKEN if len(self.tokens) >= self.forced_count else None
             return
         if self.guard is not None:
             self.guard.push(token)
             if self.guard.loop is not None:
-                self.ending = FinishReason.LOOP
+                self.finish_reason = FinishReason.LOOP
                 return
         if len(self.tokens) >= self.token_budget:
-            self.ending = FinishReason.BUDGET
+            self.finish_reason = FinishReason.BUDGET
 
     def _was_accepted(self, token: int, logprob: float | None) -> bool:
         """True when a replayed token is the one that is here; all from the first that is not are dropped."""

@@ -64,7 +64,7 @@ class LoneRounds(Protocol):
         ...
 
 
-class GuessesAhead(Protocol):
+class Speculation(Protocol):
     """Decides when rounds are worth it, and starts them."""
 
     def suits(self, sequence: Sequence) -> bool:
@@ -124,13 +124,13 @@ class Prefill:
         else:
             mx.async_eval(self._hidden, *self._answers.values(), *self.cache.state())
 
-    def none_probs(self, marks: SpecialTokens) -> list[tuple[Sequence, mx.array]]:
+    def none_probs(self, special_tokens: SpecialTokens) -> list[tuple[Sequence, mx.array]]:
         """P(no speech) as scalars, of the sequences that want it and whose prompt contains the prefix."""
-        if marks.none_token is None or not self._answers:
+        if special_tokens.none_token is None or not self._answers:
             return []
         rows = list(self._answers)
         logits = self._model.decoder.head(mx.stack([self._answers[row] for row in rows])).astype(mx.float32)
-        probs = mx.exp(logits[:, marks.none_token] - mx.logsumexp(logits, axis=-1))
+        probs = mx.exp(logits[:, special_tokens.none_token] - mx.logsumexp(logits, axis=-1))
         return [(self.sequences[row], probs[place]) for place, row in enumerate(rows)]
 
     def logits(self) -> mx.array:
@@ -143,10 +143,10 @@ class Prefill:
 class RunningBatch:
     """The sequences being decoded. Every row is a sequence that has not ended, or a free slot."""
 
-    def __init__(self, model: SpeechModel, marks: SpecialTokens) -> None:
+    def __init__(self, model: SpeechModel, special_tokens: SpecialTokens) -> None:
         self._model = model
-        self._marks = marks
-        self._sampler = Sampler(marks)
+        self._special_tokens = special_tokens
+        self._sampler = Sampler(special_tokens)
         self._slots: list[Sequence | None] = []
         self._cache = model.decoder.new_cache()
         self._pending: StepTokens | None = None
@@ -181,7 +181,7 @@ class RunningBatch:
         """Let sequences whose prompts have been fed join; their first token is being chosen."""
         self._end_rounds()
         choice = self._choose(list(prefill.sequences), prefill.logits())
-        none_probs = prefill.none_probs(self._marks)
+        none_probs = prefill.none_probs(self._special_tokens)
         self._none_probs += none_probs
         mx.async_eval(choice.arrays(), [prob for _, prob in none_probs])
         slots = self._cache.adopt(prefill.cache)
@@ -200,7 +200,7 @@ class RunningBatch:
                 _merged(self._pending.none_probs, choice.none_probs, slots, size),
             )
 
-    def step(self, ahead: GuessesAhead | None = None) -> list[Sequence]:
+    def step(self, ahead: Speculation | None = None) -> list[Sequence]:
         """Decode one token of every sequence; returns those that have ended by it, which have left.
 
         ahead: given when no other sequence is about to join: a lone row that suits it goes on in rounds.
@@ -209,7 +209,7 @@ class RunningBatch:
         self.tokens_of_last_step = self.row_count
         if self._rounds is not None:
             self.tokens_of_last_step = self._rounds.round()
-            ended = [self._rounds.sequence] if self._rounds.sequence.ending else []
+            ended = [self._rounds.sequence] if self._rounds.sequence.finish_reason else []
         elif pending is None:
             return []
         elif ahead is not None and self.row_count == 1 and ahead.suits(self.sequences[0]):
@@ -220,7 +220,7 @@ class RunningBatch:
         else:
             self._pending = self._start(pending.tokens)
             ended = self._read(pending)
-        self._leave([slot for slot, one in enumerate(self._slots) if one is not None and one.ending])
+        self._leave([slot for slot, one in enumerate(self._slots) if one is not None and one.finish_reason])
         if self._rounds is not None and self._rounds.is_over:
             self._end_rounds()
         return ended
@@ -251,8 +251,8 @@ class RunningBatch:
         ended = []
         for slot, sequence in enumerate(self._slots):
             if sequence is not None:
-                sequence.accept(int(tokens[slot]), logprobs[slot], none_probs[slot], self._marks)
-                if sequence.ending is not None:
+                sequence.accept(int(tokens[slot]), logprobs[slot], none_probs[slot], self._special_tokens)
+                if sequence.finish_reason is not None:
                     ended.append(sequence)
         return ended
 
@@ -285,23 +285,25 @@ class RunningBatch:
     def _choose(self, slots: list[Sequence | None] | list[Sequence], logits: mx.array) -> StepTokens:
         wants_logprobs = any(sequence is not None and sequence.wants_logprobs for sequence in slots)
         return described(
-            self._sampler.choose(slots, logits), logits, self._marks, with_logprobs=wants_logprobs
+            self._sampler.choose(slots, logits), logits, self._special_tokens, with_logprobs=wants_logprobs
         )
 
 
-def described(tokens: mx.array, logits: mx.array, marks: SpecialTokens, *, with_logprobs: bool) -> StepTokens:
+def described(
+    tokens: mx.array, logits: mx.array, special_tokens: SpecialTokens, *, with_logprobs: bool
+) -> StepTokens:
     """Tokens (rows,) chosen from logits (rows, vocab), with their log-probabilities where wanted."""
     if not with_logprobs:
         return StepTokens(tokens, None, None)
     logits = logits.astype(mx.float32)
     normalizer = mx.logsumexp(logits, axis=-1)
     logprobs = mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - normalizer
-    none_probs = None if marks.none_token is None else mx.exp(logits[:, marks.none_token] - normalizer)
-    return StepTokens(tokens, logprobs, none_probs)
+    none = special_tokens.none_token
+    return StepTokens(tokens, logprobs, None if none is None else mx.exp(logits[:, none] - normalizer))
 
 
 def generate(
-    model: SpeechModel, sequences: Several[Sequence], marks: SpecialTokens
+    model: SpeechModel, sequences: Several[Sequence], special_tokens: SpecialTokens
 ) -> Iterator[list[Sequence]]:
     """Decode these sequences to their ends, in place, in a batch of their own.
 
@@ -309,7 +311,7 @@ def generate(
     """
     if not sequences:
         return
-    batch = RunningBatch(model, marks)
+    batch = RunningBatch(model, special_tokens)
     batch.join(sequences)
     while batch.row_count:
         yield batch.step()

@@ -62,12 +62,12 @@ class Networks:
         self.needs = StepNeeds.of_checkpoint(checkpoint, self.placement)
         self.model = build_model(checkpoint, dtype=self.dtype, device=self.device)
         self.host_products = HostProducts(self.device)
-        told = mx.device_info()
+        facts = mx.device_info()
         about = {
             "load_seconds": time.perf_counter() - started,
             "device": device_name(self.device),
             "dtype": dtype_name(self.dtype),
-            "device_description": {name: told[name] for name in _DESCRIBED if name in told},
+            "device_description": {name: facts[name] for name in _DESCRIBED if name in facts},
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "step_weight_bytes": self.needs.weight_bytes,
             "step_product_operations_per_row": self.needs.product_operations_per_row,
@@ -198,7 +198,7 @@ def measure_clip(given: Found, say: Say) -> None:
 def measure_long(given: Found, say: Say) -> None:
     """The long file, read from disk.
 
-    Its first run does not count, because kernels may be made for shapes that are new to a process; it has its own figure.
+    Its first run does not count, because kernels may be made for shapes that are new to a process; it is separate.
     """
     path = Path(given["long_file"])
     seconds = wav_seconds(path)

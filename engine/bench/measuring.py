@@ -82,8 +82,8 @@ def shown_seconds(seconds: float) -> str:
 def _cpu_model() -> str:
     if _IS_MAC:
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False)
-        return asked.stdout.strip() or platform.processor()
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        return result.stdout.strip() or platform.processor()
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     return models[0] if models else platform.machine()

@@ -16,7 +16,7 @@ _Value = TypeVar("_Value")
 
 
 class PlanInvalid(ValueError):
-    """Options that make no sense together; the message says which."""
+    """Options that contradict each other; the message names them."""
 
 
 def setting(default: _Value, quick: _Value, part: str, help_text: str = "") -> _Value:

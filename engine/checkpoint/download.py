@@ -45,7 +45,7 @@ from scribewire.engine.checkpoint.published import nearest_published_ids
 from scribewire.engine.protocol.errors import DownloadFailed, EngineError, ModelIncomplete, ModelNotFound
 
 _WANTED_SUFFIXES = (".safetensors", ".json", ".txt")
-PARTIAL_SUFFIX = ".incomplete"
+INCOMPLETE_SUFFIX = ".incomplete"
 _READ_BYTES = 1 << 20
 _SECONDS_BETWEEN_LOG_LINES = 5.0
 _ANSWERS_WORTH_A_RETRY = (408, 425, 429, 500, 502, 503, 504)
@@ -171,13 +171,13 @@ def _has_blob(blobs: Path, file: _RemoteFile) -> bool:
     if blob.is_symlink() or blob.stat().st_size > file.size_bytes:
         blob.unlink()
     else:
-        blob.replace(blobs / (file.etag + PARTIAL_SUFFIX))
+        blob.replace(blobs / (file.etag + INCOMPLETE_SUFFIX))
     return False
 
 
 def _bytes_on_disk(blobs: Path, file: _RemoteFile) -> int:
-    partial = blobs / (file.etag + PARTIAL_SUFFIX)
-    return min(partial.stat().st_size, file.size_bytes) if partial.exists() else 0
+    incomplete = blobs / (file.etag + INCOMPLETE_SUFFIX)
+    return min(incomplete.stat().st_size, file.size_bytes) if incomplete.exists() else 0
 
 
 def _check_disk_space(model: str, needed_bytes: int, folder: Path) -> None:
@@ -194,23 +194,23 @@ def _fetch_blob(
 ) -> None:
     """Bring one file to its full length under its incomplete name, check its hash, and give it its final name."""
     blob = blobs / file.etag
-    partial = blobs / (file.etag + PARTIAL_SUFFIX)
-    with partial.open("ab") as sink:
+    incomplete = blobs / (file.etag + INCOMPLETE_SUFFIX)
+    with incomplete.open("ab") as sink:
         try:
             fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DownloadFailed(f"another process is fetching {model} right now; wait for it") from None
         if blob.exists():  # the other process has just finished it
-            partial.unlink(missing_ok=True)
+            incomplete.unlink(missing_ok=True)
             report(file.size_bytes - sink.tell())
             return
         _continue_download(file, sink, report, hub, model)
         sink.flush()
-        if not _is_hash_right(partial, file):
-            partial.unlink()
+        if not _is_hash_right(incomplete, file):
+            incomplete.unlink()
             report(-file.size_bytes)
             raise DownloadFailed(f"{file.name} of {model} arrived damaged and was thrown away; pull again")
-        partial.rename(blob)
+        incomplete.rename(blob)
 
 
 def _continue_download(

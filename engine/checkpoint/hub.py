@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 class HubAccess:
     """Access to the hub and its cache; None leaves the choice to huggingface_hub and its own settings.
 
-    retry_waits_seconds: pauses before the hub is asked again when nothing came; the count restarts with every byte.
+    retry_waits_seconds: pauses before the hub is tried again when nothing came; the count restarts with every byte.
     timeout_seconds: longest silence on a connection.
     """
 

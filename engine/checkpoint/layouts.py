@@ -28,9 +28,9 @@ _RENAMED_PREFIXES = (
 
 def canonical_name(name: str) -> str:
     """The name a tensor of any published layout has here."""
-    for published, ours in _RENAMED_PREFIXES:
+    for published, canonical in _RENAMED_PREFIXES:
         if name.startswith(published):
-            return ours + name[len(published) :]
+            return canonical + name[len(published) :]
     return name
 
 

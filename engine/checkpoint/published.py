@@ -60,9 +60,9 @@ def _aligner(bits: int) -> PublishedModel:
     )
 
 
-def _aligner_of_qwen(ending: str, remark: str) -> PublishedModel:
+def _aligner_of_qwen(suffix: str, remark: str) -> PublishedModel:
     count = _ALIGNER_ENCODER_PARAMETERS + _ALIGNER_TEXT_PARAMETERS
-    name = f"Qwen/Qwen3-ForcedAligner-0.6B{ending}"
+    name = f"Qwen/Qwen3-ForcedAligner-0.6B{suffix}"
     return PublishedModel(name, 2 * count, f"aligner, for word times, {remark}")
 
 

@@ -57,7 +57,7 @@ _LONGEST_CHUNK_SECONDS = 180.0
 Load = Callable[[EngineConfig, Console, bool], AbstractContextManager[Engine]]
 """What to load, a console for bars, and True when the aligner is to be fetched if need be."""
 
-Tell = Callable[[DiarizationConfig, SpeakerOptions], Diarizer]
+MakeDiarizer = Callable[[DiarizationConfig, SpeakerOptions], Diarizer]
 
 
 def main(
@@ -65,7 +65,7 @@ def main(
     *,
     console: Console | None = None,
     load: Load | None = None,
-    tell: Tell = Diarizer,
+    diarizer: MakeDiarizer = Diarizer,
     run_child: RunChild = run_python,
     hub: HubAccess | None = None,
     data_folder: Path | None = None,
@@ -84,7 +84,7 @@ def main(
         arguments = parser.parse_args(words)
         if arguments.command == "bench":
             return run_bench(arguments, words, console)
-        return _run(arguments, console, load or load_transcriber, tell, run_child, hub, data_folder, port)
+        return _run(arguments, console, load or load_transcriber, diarizer, run_child, hub, data_folder, port)
     except UsageError as error:
         console.warn(f"{error} (see `{PROGRAM} {error.command} --help`)")
         return EXIT_USAGE
@@ -264,7 +264,7 @@ def _run(
     arguments: argparse.Namespace,
     console: Console,
     load: Load,
-    tell: Tell,
+    diarizer: MakeDiarizer,
     run_child: RunChild,
     hub: HubAccess | None,
     data_folder: Path | None,
@@ -279,7 +279,7 @@ def _run(
                 console,
                 speakers=None
                 if request.options.speakers is None
-                else tell(
+                else diarizer(
                     DiarizationConfig(arguments.diarization_model, arguments.diarization_device),
                     request.options.speakers,
                 ),

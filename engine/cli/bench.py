@@ -48,8 +48,8 @@ def add_bench_arguments(parser: argparse.ArgumentParser, kind: type[Plan] = Plan
             how.add_argument(flag, type=type(values[0]), metavar="N", help=shown, **several)
     how.add_argument("--long-file", type=Path, metavar="WAV", help="this file instead of one made up")
     out = parser.add_argument_group("what comes out")
-    told = "write JSON here after every part, and go on with one that is there"
-    out.add_argument("--out", type=Path, metavar="FILE", help=told)
+    out_help = "write JSON here after every part, and go on with one that is there"
+    out.add_argument("--out", type=Path, metavar="FILE", help=out_help)
     out.add_argument("--again", action="store_true", help="measure anew what --out holds already")
     out.add_argument("--json", action="store_true", help="print the JSON instead of a table")
 

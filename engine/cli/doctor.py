@@ -114,9 +114,9 @@ def show_findings(findings: Sequence[Finding], console: Console, *, as_json: boo
             json.dumps({"healthy": not has_failed, "checks": [asdict(one) for one in findings]}, indent=2)
         )
         return int(has_failed)
-    marks = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}
+    labels = {"ok": "ok    ", "note": "note  ", "failed": "FAILED"}
     for one in findings:
-        console.say(f"{marks[one.status]}  {one.check}: {one.detail}")
+        console.say(f"{labels[one.status]}  {one.check}: {one.detail}")
         if one.remedy is not None:
             console.say(f"          -> {one.remedy}")
     failed = [one.check for one in findings if one.status == "failed"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import huggingface_hub
 from huggingface_hub.errors import CacheNotFound
 
-from scribewire.engine.checkpoint.download import PARTIAL_SUFFIX
+from scribewire.engine.checkpoint.download import INCOMPLETE_SUFFIX
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.checkpoint.published import PUBLISHED_MODELS
 from scribewire.engine.cli.console import Console, shown_bytes, table
@@ -115,14 +115,14 @@ def _cached(hub: HubAccess) -> list[ListedModel]:
             found.append(_cached_model(repository.repo_id, repository.size_on_disk, hub))
     # A download that never finished has no snapshot yet, and scan_cache_dir passes over it.
     for model_id in sorted(published - scanned):
-        partial_bytes = _partial_bytes(model_id, hub)
-        if partial_bytes:
+        incomplete_bytes = _incomplete_bytes(model_id, hub)
+        if incomplete_bytes:
             found.append(_cached_model(model_id, 0, hub))
     return found
 
 
 def _cached_model(model_id: str, size_bytes: int, hub: HubAccess) -> ListedModel:
-    size_bytes += _partial_bytes(model_id, hub)
+    size_bytes += _incomplete_bytes(model_id, hub)
     try:
         resolve_model(model_id, offline=True, hub=hub)
     except EngineError:
@@ -135,9 +135,9 @@ def _cached_model(model_id: str, size_bytes: int, hub: HubAccess) -> ListedModel
     return ListedModel(model_id, "complete", size_bytes)
 
 
-def _partial_bytes(model_id: str, hub: HubAccess) -> int:
+def _incomplete_bytes(model_id: str, hub: HubAccess) -> int:
     blobs = hub.repository_folder(model_id) / "blobs"
-    return sum(file.stat().st_size for file in blobs.glob("*" + PARTIAL_SUFFIX))
+    return sum(file.stat().st_size for file in blobs.glob("*" + INCOMPLETE_SUFFIX))
 
 
 def _is_of_this_kind(snapshot: Path) -> bool:

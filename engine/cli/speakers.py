@@ -53,12 +53,12 @@ class Diarizer:
 
         The function waits, and raises SpeakersFailed. A block that raises stops the work.
         """
-        working: Future[Diarized] = self._thread.submit(self._tell_apart, path)
+        working: Future[Diarized] = self._thread.submit(self._diarize, path)
 
         def joined(transcript: Transcript) -> Transcript:
             found = working.result()
-            told = with_speakers(transcript, found.turns)
-            return replace(told, warnings=(*told.warnings, *found.notices))
+            attributed = with_speakers(transcript, found.turns)
+            return replace(attributed, warnings=(*attributed.warnings, *found.notices))
 
         try:
             yield joined
@@ -67,7 +67,7 @@ class Diarizer:
                 self._process.kill()
             raise
 
-    def _tell_apart(self, path: Path) -> Diarized:
+    def _diarize(self, path: Path) -> Diarized:
         # Only now: the help of the command has no need of a decoder.
         from scribewire.engine.audio.transcode import open_audio
 

@@ -28,10 +28,10 @@ class AlignerModel(AudioPromptedModel):
         self.plans_by_shape = weights.placement.plans_by_shape
         self.class_count = config.class_count
 
-    def mark_logits(self, prompts: list[list[int]], audio: list[mx.array], mark_id: int) -> list[mx.array]:
+    def time_logits(self, prompts: list[list[int]], audio: list[mx.array], time_id: int) -> list[mx.array]:
         """Logits of every timestamp of several prompts, (timestamps, classes) each.
 
-        prompts: ids with one audio pad for each row of `audio`, (tokens, hidden). timestamp_id: of its token.
+        prompts: ids with one audio pad for each row of `audio`, (tokens, hidden). time_id: of the timestamp token.
         Rows are padded behind their end, where nothing that comes before can see it: a prompt's result does not
         depend on which others are in the call, and no mask is needed beyond the causal one.
         raises: ValueError as embed_prompt
@@ -44,11 +44,11 @@ class AlignerModel(AudioPromptedModel):
         if self.plans_by_shape:
             rows = mx.pad(rows, [(0, slot_bucket(len(prompts)) - len(prompts)), (0, 0), (0, 0)])
         hidden = self.decoder(rows, OnePass())
-        places = [np.flatnonzero(np.asarray(ids) == mark_id) + row * width for row, ids in enumerate(prompts)]
+        places = [np.flatnonzero(np.asarray(ids) == time_id) + row * width for row, ids in enumerate(prompts)]
         flat = np.concatenate(places).astype(np.int32)
         count = self._in_steps(flat.size, _MARK_STEP)
-        marks = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.pad(flat, (0, count - flat.size)))]
-        logits = self.decoder.head(marks)
+        timestamps = hidden.reshape(-1, hidden.shape[-1])[mx.array(np.pad(flat, (0, count - flat.size)))]
+        logits = self.decoder.head(timestamps)
         ends = np.cumsum([len(one) for one in places]).tolist()
         return [logits[end - len(one) : end] for end, one in zip(ends, places, strict=True)]
 

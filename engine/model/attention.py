@@ -2,7 +2,7 @@
 
 Rows of a batch start at different columns, so some keys must be hidden from some rows. Metal's fused kernel takes that
 as booleans. On CUDA a single query with any mask leaves the fused kernels altogether; two queries or more with a mask
-of numbers do not. Query heads that share keys can stand as queries of one head, which is the same product, so a step
+of numbers do not. Query heads that share keys can be taken as queries of one head, which is the same product, so a step
 of a grouped-query model has two there (`groups_queries`).
 
 That kernel is planned once for each shape, for 60 to 100 ms, so numbers of columns and widths of prompts come in steps
@@ -116,7 +116,7 @@ def _attended(
     """(rows, heads, width, head_dim), all scores in memory."""
     rows, heads, width, head_dim = queries.shape
     kv_heads, columns = keys.shape[1:3]
-    # Queries that share keys stand below each other: one product for each head of keys.
+    # Queries that share keys are stacked: one product for each head of keys.
     grouped = (queries * np.float32(scale)).reshape(rows, kv_heads, -1, head_dim)
     scores: npt.NDArray[np.float32] = np.matmul(grouped, keys.swapaxes(-1, -2), dtype=np.float32)
     if mask is not None:

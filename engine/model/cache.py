@@ -55,7 +55,7 @@ class KVCache:
         self._starts = np.zeros(0, dtype=np.int64)
         self.end = 0
         self.trailing = 0
-        # (stop, columns to attend to) of the pass under way: every layer asks, and rows change only between passes.
+        # (stop, columns to attend to) of the pass under way: every layer needs it, and rows change only between passes.
         self._window_of_pass: tuple[int, tuple[int, int]] | None = None
         # What a kernel that writes into the buffers itself computes beside that, until they are needed elsewhere.
         self._unsettled: mx.array | None = None
@@ -145,8 +145,8 @@ class KVCache:
         self._settle()
         # A free slot sees what it is about to write and nothing else.
         starts = np.minimum(self._starts, self.end)
-        marks = np.concatenate([(self.end, self._capacity), starts]).astype(np.int32)
-        return mx.array(marks), self.state()
+        layout = np.concatenate([(self.end, self._capacity), starts]).astype(np.int32)
+        return mx.array(layout), self.state()
 
     def written_by(self, result: mx.array) -> None:
         """Note a result of the kernels that write, in every layer, what `buffers_to_write` gave out."""
@@ -203,7 +203,7 @@ class KVCache:
         return kept
 
     def adopt(self, other: KVCache) -> list[int]:
-        """Take over all rows of a cache that was prefilled apart; returns their slots here, in its order."""
+        """Take over all rows of a cache that was prefilled separately; returns their slots here, in its order."""
         self._settle()
         other._settle()
         if not self.row_count:

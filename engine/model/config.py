@@ -122,7 +122,7 @@ class ModelConfig:
                 f"the decoder's hidden_size {text.hidden_size}"
             )
         token = body.get("audio_token_id", config.get("audio_token_id"))
-        mark = (
+        timestamp_token = (
             None if class_count is None else config.get("timestamp_token_id", body.get("timestamp_token_id"))
         )
         step = config.get("timestamp_segment_time", body.get("timestamp_segment_time"))
@@ -132,7 +132,7 @@ class ModelConfig:
             audio_token_id=None if token is None else int(token),
             class_count=class_count,
             languages=tuple(config.get("support_languages") or body.get("support_languages") or ()),
-            timestamp_token_id=None if mark is None else int(mark),
+            timestamp_token_id=None if timestamp_token is None else int(timestamp_token),
             milliseconds_per_class=80.0 if step is None else float(step),
         )
 

@@ -148,9 +148,9 @@ def whole_step(
     Nothing in it is a number that changes from step to step, so it can be compiled as a whole.
     """
 
-    def run(x: mx.array, marks: mx.array, buffers: list[mx.array]) -> mx.array:
+    def run(x: mx.array, layout: mx.array, buffers: list[mx.array]) -> mx.array:
         for layer, keys, values in zip(layers, buffers[: len(layers)], buffers[len(layers) :], strict=True):
-            x = layer.after_attention(x, attention(layer.heads(x), layer.head_scales, keys, values, marks))
+            x = layer.after_attention(x, attention(layer.heads(x), layer.head_scales, keys, values, layout))
         return mx.fast.rms_norm(x, norm, layers[0].config.rms_norm_eps)
 
     return run

@@ -48,8 +48,8 @@ def sinusoids(length: int, channels: int) -> np.ndarray:
 class WindowLayout:
     """Places of flat tokens in rows of attention windows.
 
-    row_count, row_length: shape of the padded rows. gather: (rows * row_length,) token index of each slot.
-    scatter: (tokens,) slot of each token. mask: (rows, 1, 1, row_length), hides the padding. The last three are
+    row_count, row_length: shape of the padded rows. gather: (rows * row_length,) token index of each place.
+    scatter: (tokens,) place of each token. mask: (rows, 1, 1, row_length), hides the padding. The last three are
     None when every window is equally long, so that reshaping is enough.
     """
 
@@ -83,10 +83,10 @@ class WindowLayout:
             lengths += [0] * (slot_bucket(len(lengths)) - len(lengths))
         if all(length == longest for length in lengths):
             return cls(len(lengths), longest, None, None, None)
-        slots = np.arange(longest)[None, :]
+        places = np.arange(longest)[None, :]
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])[:, None]
-        valid = slots < np.asarray(lengths)[:, None]
-        gather = np.where(valid, starts + slots, 0)
+        valid = places < np.asarray(lengths)[:, None]
+        gather = np.where(valid, starts + places, 0)
         scatter = np.flatnonzero(valid.reshape(-1))
         return cls(
             len(lengths),
@@ -192,7 +192,7 @@ class AudioEncoder:
         self.conv_out = weights.projection("conv_out")
         self.positions = mx.array(sinusoids(config.tokens_per_chunk, config.d_model)).astype(self.dtype)
         self.layers = [EncoderLayer(config, weights.scope(f"layers.{i}")) for i in range(config.layer_count)]
-        # Of slots in rows that are as long as a window can be, so that few shapes are traced where that is compiled.
+        # Of places in rows that are as long as a window can be, so that few shapes are traced where that is compiled.
         is_compiled = self.plans_by_shape and weights.placement.compiles
         self._of_rows = mx.compile(self._transformed_rows) if is_compiled else self._transformed_rows
         self.ln_post = (weights.tensor("ln_post.weight"), weights.tensor("ln_post.bias"))
@@ -219,7 +219,7 @@ class AudioEncoder:
         if not self.plans_by_shape:
             x = self._transformed(x, plan)
         else:
-            # As many tokens as rows have slots make few shapes; the tokens as they are, a new one nearly every time.
+            # As many tokens as rows have places make few shapes; the tokens as they are, a new one nearly every time.
             x = plan.to_flat(self._of_rows(plan.to_rows(x), plan.mask))
         x = self.proj2(self.gelu(self.proj1(layer_norm(x, self.ln_post))))
         if len(counts) == 1:
@@ -228,7 +228,7 @@ class AudioEncoder:
         return [x[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _transformed_rows(self, rows: mx.array, mask: mx.array | None) -> mx.array:
-        """rows: (row_count, row_length, d) slots, mask: as a plan's -> the same shape."""
+        """rows: (row_count, row_length, d), mask: as a plan's -> the same shape."""
         count, length, width = rows.shape
         plan = WindowLayout(count, length, gather=None, scatter=None, mask=mask)
         return self._transformed(rows.reshape(count * length, width), plan).reshape(rows.shape)

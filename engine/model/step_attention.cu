@@ -32,9 +32,9 @@ const int lane = threadIdx.x & 31;
 const int warp = threadIdx.x >> 5;
 const int kv_head = blockIdx.x;
 const int row = blockIdx.y;
-const int end = marks[0];
-const int capacity = marks[1];
-const int start = marks[2 + row];
+const int end = layout[0];
+const int capacity = layout[1];
+const int start = layout[2 + row];
 const long buffer = ((long)row * KV_HEADS + kv_head) * capacity * HEAD_DIM;
 
 for (int one = warp; one < GROUP + 2; one += WARPS) {

@@ -2,7 +2,7 @@
 
 Where the host is slower at handing kernels over than the device at running them, a step's time is its number of
 launches. This is one launch where there were six, and it needs neither a mask nor a plan for each shape. It writes into
-the cache's buffers in place, which MLX does not see; `KVCache.buffers_to_write` says what that asks of others.
+the cache's buffers in place, which MLX does not see; `KVCache.buffers_to_write` says what that demands of others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scribewire.engine.model.config import TextConfig
 from scribewire.engine.model.cuda_kernel import cuda_kernel
 
 SOURCE = Path(__file__).with_suffix(".cu")
-INPUTS = ("heads", "scales", "keys", "values", "marks", "frequencies")
+INPUTS = ("heads", "scales", "keys", "values", "layout", "frequencies")
 WARPS = 16
 """Of a block. One number for any number of rows, because each would be a kernel to compile at its first use."""
 
@@ -51,7 +51,7 @@ class StepAttention:
         self._kernel = cuda_kernel(SOURCE, INPUTS, "mixed", macros=header(config), writes_inputs=True)
 
     def __call__(
-        self, heads: mx.array, scales: mx.array, keys: mx.array, values: mx.array, marks: mx.array
+        self, heads: mx.array, scales: mx.array, keys: mx.array, values: mx.array, layout: mx.array
     ) -> mx.array:
         """heads: (rows, all heads * head_dim), a product as it is; scales: (all heads, head_dim), what queries and
         keys are multiplied by behind their norm; keys, values: (rows, kv_heads, capacity, head_dim), written in place;
@@ -63,7 +63,7 @@ class StepAttention:
         # Scales of quantized matrices decide the type of their products, which need not be the cache's.
         heads = heads.astype(keys.dtype)
         found = self._kernel(
-            inputs=[heads, scales, keys, values, marks, self._frequencies],
+            inputs=[heads, scales, keys, values, layout, self._frequencies],
             template=[
                 ("T", heads.dtype),
                 ("HEADS", config.head_count),

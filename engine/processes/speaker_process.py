@@ -45,7 +45,7 @@ class SpeakerProcess:
         self._handle = start_speaker_child(config, module=module)
         self._last_words = bytearray()
         self._killed = False
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
         self._stop_by: float | None = None
         self._task_id = 0
         self.process_id = self._handle.process.pid
@@ -59,7 +59,7 @@ class SpeakerProcess:
         if isinstance(message, DiarizerUnavailable):
             raise SpeakersUnavailable(message.message)
         if not isinstance(message, DiarizerReady):
-            raise SpeakersFailed("the process that tells speakers apart spoke out of turn")
+            raise SpeakersFailed("the process that tells speakers apart sent an unexpected message")
         self.device = message.device
 
     def diarize(
@@ -74,7 +74,7 @@ class SpeakerProcess:
         raises: SpeakersFailed (the child died, was too slow, or could not do it), RequestCancelled (it was stopped)
         """
         deadline = time.monotonic() + timeout_seconds
-        with self._sending:
+        with self._send_lock:
             self._task_id += 1
             task_id = self._task_id
             self._send(_numbered(task, task_id))
@@ -83,7 +83,7 @@ class SpeakerProcess:
         try:
             return self._end_of(task_id, deadline, on_progress)
         finally:
-            with self._sending:
+            with self._send_lock:
                 self._stop_by = None
 
     def _end_of(
@@ -104,11 +104,11 @@ class SpeakerProcess:
                 raise SpeakersFailed(message.message)
             else:
                 self.kill()
-                raise SpeakersFailed("the process that tells speakers apart spoke out of turn")
+                raise SpeakersFailed("the process that tells speakers apart sent an unexpected message")
 
     def stop(self) -> None:
         """Stop the recording in flight soon, by a message or else by the child's death; `diarize` then ends."""
-        with self._sending:
+        with self._send_lock:
             if self._stop_by is None:
                 self._stop_by = time.monotonic() + STOP_SECONDS
                 with contextlib.suppress(OSError, ValueError):

@@ -15,7 +15,7 @@ from itertools import groupby
 from scribewire.engine.protocol.speakers import SpeakerTurn
 from scribewire.engine.protocol.transcript import Segment, Transcript, Word, words_text
 
-NOBODY = "unknown"
+UNKNOWN_SPEAKER = "unknown"
 """The speaker of what is said where no speaker was found."""
 
 
@@ -92,4 +92,4 @@ class _Voices:
             distance = ahead.start_seconds - end
             if nearest is None or distance < nearest[0]:
                 nearest = (distance, ahead.speaker)
-        return nearest[1] if nearest is not None else NOBODY
+        return nearest[1] if nearest is not None else UNKNOWN_SPEAKER

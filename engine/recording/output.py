@@ -49,7 +49,7 @@ def read_sequence(
     head = head_length(tokens, tokenizer, forced_language)
     text = parsed.text
     if (
-        sequence.ending is not FinishReason.END_TOKEN
+        sequence.finish_reason is not FinishReason.END_TOKEN
         and forced_language is None
         and not head
         and _may_be_a_head(text)
@@ -57,7 +57,7 @@ def read_sequence(
         text = ""  # stopped before its text began
     where = f"from {start_seconds:.1f} s to {end_seconds:.1f} s"
     notice = None
-    if sequence.ending is FinishReason.BUDGET:
+    if sequence.finish_reason is FinishReason.BUDGET:
         notice = f"the text {where} was stopped at its budget of {sequence.token_budget} tokens and may be incomplete"
     elif loop is not None:
         notice = (

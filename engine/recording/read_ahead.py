@@ -58,11 +58,11 @@ class ReadAhead:
     def _read_next(self, work: RecordingWork) -> None:
         started = time.perf_counter()
         try:
-            look = self._next_chunk(work)
+            result = self._next_chunk(work)
         except BaseException as error:
-            look = ReadResult(work, is_last=True, error=error)
+            result = ReadResult(work, is_last=True, error=error)
         work.decode_audio_seconds += time.perf_counter() - started
-        self._found.put(look)
+        self._found.put(result)
         self._wake()
 
     def _next_chunk(self, work: RecordingWork) -> ReadResult:

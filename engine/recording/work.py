@@ -100,7 +100,7 @@ class ChunkPart:
 
 @dataclass(slots=True, eq=False)
 class ChunkParts:
-    """The place of one chunk in its recording: one piece, or the parts that it was cut into."""
+    """One chunk of a recording: one piece, or the parts that it was cut into."""
 
     chunk: Chunk
     pieces: list[ChunkPart]
@@ -143,9 +143,9 @@ class RecordingWork:
         self._is_cancelled = is_cancelled
         self._was_cancelled = threading.Event()
         # Held while it gets its one end. The future's callbacks run meanwhile and must not end it again.
-        self._ending = threading.Lock()
+        self._end_lock = threading.Lock()
         self._has_started = False
-        self._slots: deque[ChunkParts] = deque()
+        self._chunk_parts: deque[ChunkParts] = deque()
         self._segments: list[Segment] = []
         self._notices: list[str] = []
         self._wordless: Counter[str] = Counter()
@@ -186,29 +186,29 @@ class RecordingWork:
         """Add the next chunk, just read."""
         piece = ChunkPart(self, chunk, self._chunk_count)
         self._chunk_count += 1
-        self._slots.append(ChunkParts(chunk, [piece]))
+        self._chunk_parts.append(ChunkParts(chunk, [piece]))
         return piece
 
-    def slot_of(self, piece: ChunkPart) -> ChunkParts:
-        """The place that this piece belongs to."""
-        return next(slot for slot in self._slots if piece in slot.pieces)
+    def parts_of(self, piece: ChunkPart) -> ChunkParts:
+        """The parts of the chunk that this piece belongs to."""
+        return next(parts for parts in self._chunk_parts if piece in parts.pieces)
 
     def cut_in_parts(self, piece: ChunkPart) -> list[ChunkPart]:
         """Cut a looping chunk where it is quietest: a decoder rarely loops on both halves."""
-        chunk, slot = piece.chunk, self.slot_of(piece)
-        slot.retry_notice = (
+        chunk, parts = piece.chunk, self.parts_of(piece)
+        parts.retry_notice = (
             f"decoding the text from {chunk.start_seconds:.1f} s to {chunk.end_seconds:.1f} s fell into a loop; "
             "the stretch was cut in two and decoded again"
         )
-        slot.pieces = [ChunkPart(self, part, piece.index, is_retry=True) for part in halved(chunk)]
-        return slot.pieces
+        parts.pieces = [ChunkPart(self, part, piece.index, is_retry=True) for part in halved(chunk)]
+        return parts.pieces
 
     def open_sequences(self) -> list[Sequence]:
         """Pieces that are waiting or being decoded."""
         return [
             piece.sequence
-            for slot in self._slots
-            for piece in slot.pieces
+            for parts in self._chunk_parts
+            for piece in parts.pieces
             if piece.sequence is not None and not piece.is_decoded
         ]
 
@@ -229,20 +229,20 @@ class RecordingWork:
 
     def speaking(self) -> ChunkPart | None:
         """The piece whose text may be sent while it is decoded: that of the earliest chunk that is not over."""
-        if self.live is None or not self._slots:
+        if self.live is None or not self._chunk_parts:
             return None
-        slot = self._slots[0]
-        return None if slot.retry_notice else slot.pieces[0]
+        parts = self._chunk_parts[0]
+        return None if parts.retry_notice else parts.pieces[0]
 
     def settle(self) -> None:
         """Send, in order, what is done: segments, text and progress."""
         has_moved = False
-        while self._slots and self._slots[0].is_over:
-            slot = self._slots.popleft()
-            for segment in self._segments_of(slot):
+        while self._chunk_parts and self._chunk_parts[0].is_over:
+            parts = self._chunk_parts.popleft()
+            for segment in self._segments_of(parts):
                 self._take(segment)
             # Silence that was left out before it is done as well.
-            self._seconds_done = slot.chunk.end_seconds
+            self._seconds_done = parts.chunk.end_seconds
             has_moved = True
         if has_moved:
             self.report_progress()
@@ -255,18 +255,18 @@ class RecordingWork:
 
     def finish_if_done(self, model_id: str) -> bool:
         """Give it its end when all of it is read and decoded; returns whether it has one."""
-        if not self.is_over and self.is_read and not self._slots:
+        if not self.is_over and self.is_read and not self._chunk_parts:
             self.begin()
             transcript = self._transcript(model_id)
             self.close()
-            with self._ending:
+            with self._end_lock:
                 if not self.is_over:
                     self.future.set_result(transcript)
         return self.is_over
 
     def fail(self, error: BaseException) -> None:
         """Give it its end, when it has none. Any thread may call this."""
-        with self._ending:
+        with self._end_lock:
             if not self.is_over:
                 self.future.set_exception(error)
 
@@ -281,12 +281,12 @@ class RecordingWork:
         if self.recording is not None:
             self.recording.close()
 
-    def _segments_of(self, slot: ChunkParts) -> list[Segment]:
-        segments = [piece.segment for piece in slot.pieces if piece.segment is not None]
-        if slot.retry_notice is None:
+    def _segments_of(self, parts: ChunkParts) -> list[Segment]:
+        segments = [piece.segment for piece in parts.pieces if piece.segment is not None]
+        if parts.retry_notice is None:
             return segments
         # Notices of the parts say more than that there were parts.
-        segments = [replace(one, notice=one.notice or slot.retry_notice) for one in segments]
+        segments = [replace(one, notice=one.notice or parts.retry_notice) for one in segments]
         if self.live is None or not self.live.sent:
             return segments
         # What was sent of the first attempt is kept, and it may reach across both parts.
@@ -296,7 +296,7 @@ class RecordingWork:
             replace(
                 first,
                 text=whole,
-                end_seconds=slot.chunk.end_seconds,
+                end_seconds=parts.chunk.end_seconds,
                 words=_joined_words(segments),
                 tokens=tuple(itertools.chain.from_iterable(one.tokens for one in segments)),
                 token_logprobs=tuple(itertools.chain.from_iterable(one.token_logprobs for one in segments)),
@@ -310,7 +310,7 @@ class RecordingWork:
             text = self.live.finish(segment.text, segment.language, segment.token_logprobs)
             if text != segment.text:
                 if segment.words:
-                    self.lack_words("the text was decoded twice, and what was sent of the first time stands")
+                    self.lack_words("the text was decoded twice, and what was sent of the first time is kept")
                 segment = replace(segment, text=text, words=(), compression_ratio=compression_ratio(text))
         if segment.text:
             segment = replace(segment, index=len(self._segments))

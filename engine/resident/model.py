@@ -95,7 +95,7 @@ class ResidentModel:
         self.network = build_model(checkpoint, dtype=dtype, device=self.device)
         if config.draft_model is not None:
             self.draft = self._load_draft(config.draft_model, dtype)
-        self.marks = asr_special_tokens(self.tokenizer)
+        self.special_tokens = asr_special_tokens(self.tokenizer)
         self.host_products = HostProducts(self.device)
         known = tuple(language.name for language in LANGUAGES)
         # A name that the table lacks could be neither requested nor answered with a code.
@@ -136,7 +136,7 @@ class ResidentModel:
             self.draft = None
             mx.clear_cache()
             return None
-        return Speculator.with_draft(self.network, self.draft, self.marks, plan)
+        return Speculator.with_draft(self.network, self.draft, self.special_tokens, plan)
 
     def encode(self, clips: Several[Samples]) -> tuple[list[mx.array], list[mx.array]]:
         """Log-mel frames (frames, mel_bins) and embeddings (tokens, hidden) of clips, (n,) float32 at 16 kHz each.
@@ -211,7 +211,7 @@ class ResidentModel:
 
     def _prompt_after_prefix(self, decoding: DecodingOptions, prompt_ids: list[int]) -> int | None:
         """Place in a prompt that names the language where the model would have said that it hears none."""
-        prefix = self.marks.none_prefix
+        prefix = self.special_tokens.none_prefix
         if decoding.language is None or not prefix or not decoding.options.logprobs:
             return None
         # What follows is the name and the tag.
@@ -242,10 +242,10 @@ class ResidentModel:
 
     def _head_choices(self, names: list[str]) -> tuple[int, ...]:
         """The tokens that begin these names, and the one for no speech, behind `SpecialTokens.none_prefix`."""
-        place = len(self.marks.none_prefix)
+        place = len(self.special_tokens.none_prefix)
         choices = [self.tokenizer.encode_text(f"language {name}")[place] for name in names]
-        if self.marks.none_token is not None:
-            choices.append(self.marks.none_token)
+        if self.special_tokens.none_token is not None:
+            choices.append(self.special_tokens.none_token)
         return tuple(dict.fromkeys(choices))
 
 

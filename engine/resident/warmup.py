@@ -45,7 +45,7 @@ def warm_up_shapes(model: ResidentModel, limits: BatchLimits) -> int:
     # A server shows this while it is not ready yet.
     logging.getLogger(__name__).info("the model is loaded; making kernels for the usual recordings")
     for size, seconds in groups:
-        for _ in islice(generate(model.network, _noise(model, size, seconds), model.marks), _STEPS):
+        for _ in islice(generate(model.network, _noise(model, size, seconds), model.special_tokens), _STEPS):
             pass
     _come_and_go(model, limits)
     mx.clear_cache()
@@ -53,7 +53,7 @@ def warm_up_shapes(model: ResidentModel, limits: BatchLimits) -> int:
 
 
 def _come_and_go(model: ResidentModel, limits: BatchLimits) -> None:
-    batch = RunningBatch(model.network, model.marks)
+    batch = RunningBatch(model.network, model.special_tokens)
     for size in ARRIVING:
         rows = batch.row_count + size
         if rows > limits.max_rows or not _fits(model, rows, CLIP_SECONDS[0], limits):

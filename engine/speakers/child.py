@@ -127,13 +127,13 @@ def _answer(task: Diarize, pipeline: SpeakerPipeline, channel: _Channel) -> Diar
 
 
 def _diarize(task: Diarize, pipeline: SpeakerPipeline, channel: _Channel) -> Diarized:
-    told = 0.0
+    reported_at = 0.0
 
     def on_step(step: str, fraction: float) -> None:
-        nonlocal told
-        channel.stop_if_told(task.task_id)
-        if time.monotonic() - told >= _PROGRESS_SECONDS:
-            told = time.monotonic()
+        nonlocal reported_at
+        channel.raise_if_stopped(task.task_id)
+        if time.monotonic() - reported_at >= _PROGRESS_SECONDS:
+            reported_at = time.monotonic()
             channel.send(DiarizeProgress(task.task_id, step, fraction))
 
     found = pipeline.find(
@@ -187,7 +187,7 @@ class _Channel:
             return None
         return message
 
-    def stop_if_told(self, task_id: int) -> None:
+    def raise_if_stopped(self, task_id: int) -> None:
         """Raise _Stopped when the parent has stopped the recording, or is gone."""
         while self._pipe.poll():
             message = self.receive()

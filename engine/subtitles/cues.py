@@ -66,7 +66,7 @@ def cues_from_transcript(transcript: Transcript) -> list[Cue]:
 
 
 def cues_from_segments(segments: Iterable[Segment], *, duration_seconds: float | None = None) -> list[Cue]:
-    """The segments' texts in cues, in order and apart; segments without text give none.
+    """The segments' texts in cues, in order, without overlap; segments without text give none.
 
     duration_seconds: of the recording; a last cue that is too short to be read may stay until then, and longer where
     the duration is not known.
@@ -160,7 +160,7 @@ def _cost_of_end(pieces: TimedPieces, last: int) -> float:
     return _INSIDE_WORD
 
 
-# ---- when they stand -----------------------------------------------------------------------------------------
+# ---- times ----------------------------------------------------------------------------------------------
 
 
 def _in_order(blocks: list[_Block]) -> list[_Block]:

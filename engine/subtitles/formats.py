@@ -81,7 +81,7 @@ def cue_values(cues: Iterable[Cue]) -> list[dict[str, Any]]:
 
 
 def _timed(cues: Iterable[Cue]) -> Iterator[tuple[int, int, str, Cue]]:
-    """Start and end in milliseconds, in order and apart; cues without text are left out."""
+    """Start and end in milliseconds, in order, without overlap; cues without text are left out."""
     earliest = 0
     for cue in cues:
         lines = [_one_line(line) for line in cue.text.splitlines()]

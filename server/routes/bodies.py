@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from scribewire.engine.protocol.attribution import NOBODY
+from scribewire.engine.protocol.attribution import UNKNOWN_SPEAKER
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from scribewire.engine.subtitles import cues_from_transcript, render_srt, render_vtt
@@ -138,7 +138,7 @@ def diarized_segment_body(segment: Segment) -> dict[str, Any]:
         "start": _number(segment.start_seconds),
         "end": _number(segment.end_seconds),
         "text": segment.text,
-        "speaker": segment.speaker or NOBODY,
+        "speaker": segment.speaker or UNKNOWN_SPEAKER,
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scribewire.engine import worker
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.batching.step import GuessesAhead, RunningBatch
+from scribewire.engine.batching.step import RunningBatch, Speculation
 from scribewire.engine.protocol.config import EngineConfig
 
 STEPS_BEFORE = 3
@@ -25,7 +25,7 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     step = RunningBatch.step
     steps_with_cue = 0
 
-    def faulty_step(self: RunningBatch, ahead: GuessesAhead | None = None) -> list[Sequence]:
+    def faulty_step(self: RunningBatch, ahead: Speculation | None = None) -> list[Sequence]:
         nonlocal steps_with_cue
         if cue.exists():
             steps_with_cue += 1

@@ -43,7 +43,7 @@ class ScriptedModel(ResidentModel):
         self.device = mx.Device(mx.cpu)
         mx.set_default_device(self.device)
         self.tokenizer = Tokenizer.from_folder(folder)
-        self.marks = asr_special_tokens(self.tokenizer)
+        self.special_tokens = asr_special_tokens(self.tokenizer)
         self.host_products = HostProducts(self.device)
         self.network: Any = _Network(self._answer_to(script), step_seconds)
         self.info = ModelInfo(

@@ -74,7 +74,7 @@ def ids_of(sizes: str, clip: str) -> list[int]:
 def aligned(model: AlignerModel, sizes: str, names: list[str]) -> list[Array]:
     """Logits of these clips' marks, all in one call."""
     audio = model.encode([mel_of(name) for name in names])
-    return [np.array(one) for one in model.mark_logits([ids_of(sizes, name) for name in names], audio, MARK)]
+    return [np.array(one) for one in model.time_logits([ids_of(sizes, name) for name in names], audio, MARK)]
 
 
 def logits_alone(

@@ -240,7 +240,7 @@ def scored() -> dict[tuple[str, str], Array]:
 def test_greedy_ids_of_a_clip_alone_are_identical(loaded: dict[str, Loaded], sizes: str, clip: str) -> None:
     [sequence] = loaded[sizes].generate([clip])
     expect_greedy(sequence.tokens, sizes, clip)
-    assert sequence.ending is FinishReason.BUDGET
+    assert sequence.finish_reason is FinishReason.BUDGET
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_greedy_ids_stay_identical_while_clips_leave_the_batch(loaded: dict[str,
     for name, sequence in zip(names, loaded[TRUE_WINDOWS.name].generate(names, ends), strict=True):
         stop = next((step for step, token in enumerate(paths[name]) if token in ends), 64)
         assert sequence.tokens == paths[name][:stop], name
-        assert sequence.ending is (FinishReason.BUDGET if stop == 64 else FinishReason.END_TOKEN)
+        assert sequence.finish_reason is (FinishReason.BUDGET if stop == 64 else FinishReason.END_TOKEN)
         lengths.add(stop)
     assert len(lengths) >= 3
 

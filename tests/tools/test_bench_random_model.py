@@ -56,7 +56,7 @@ def test_a_random_aligner_is_read_strictly_with_its_head(
     audio = aligner.encode([mx.zeros((100, 128))])
     pads = [aligner.audio_token_id] * audio[0].shape[0]
     # Ids of the published vocabulary lie beyond this one's rows, but the audio pad is never looked up.
-    [logits] = aligner.mark_logits([[*pads, 5, 7, 7]], audio, 7)
+    [logits] = aligner.time_logits([[*pads, 5, 7, 7]], audio, 7)
     assert logits.shape == (2, 100)
     assert np.isfinite(np.array(logits)).all()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.audio.sparse import FIRST_LOOK_SECONDS, SparseWatch
+from scribewire.engine.audio.sparse import FIRST_CHECK_SECONDS, SparseWatch
 from scribewire.engine.audio.transcode import open_audio, transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import AudioTooLong
@@ -61,7 +61,7 @@ def decoded_seconds_before_refusal(content: bytes, limit_seconds: float) -> floa
 @pytest.mark.parametrize("kind", ["flac", "opus", "lying-flac"])
 def test_file_of_next_to_no_bytes_is_counted_before_it_is_decoded(kind: str):
     seconds = decoded_seconds_before_refusal(bomb(kind).content, 3 * 3600)
-    assert seconds < 2 * FIRST_LOOK_SECONDS
+    assert seconds < 2 * FIRST_CHECK_SECONDS
 
 
 def test_file_of_next_to_no_bytes_within_the_limit_is_decoded_to_its_end():

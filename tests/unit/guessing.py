@@ -102,6 +102,6 @@ def run(batch: RunningBatch, ahead: Speculator | None = None) -> int:
 
 def assert_same(found: Sequence, expected: Sequence) -> None:
     assert found.tokens == expected.tokens
-    assert found.ending == expected.ending
+    assert found.finish_reason == expected.finish_reason
     assert found.no_speech_prob == pytest.approx(expected.no_speech_prob, abs=1e-5)
     np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)

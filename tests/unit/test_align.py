@@ -57,13 +57,13 @@ def test_prompts_are_those_of_the_official_package(
             wanted += tokenizer.encode_text(part)
     plan = planner.plan(case["text"], case["language"], 32_000)
     assert plan.prompt_ids == wanted
-    assert plan.prompt_ids.count(planner.mark_id) == 2 * len(plan.units)
+    assert plan.prompt_ids.count(planner.time_id) == 2 * len(plan.units)
 
 
 def test_control_tokens_spelled_out_in_a_text_are_words(planner: AlignmentPromptBuilder) -> None:
     plan = planner.plan("Say <timestamp> and <|audio_pad|>.", "English", 16_000)
     assert [unit.text for unit in plan.units] == ["Say", "timestamp", "and", "audiopad"]
-    assert plan.prompt_ids.count(planner.mark_id) == 2 * 4
+    assert plan.prompt_ids.count(planner.time_id) == 2 * 4
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_the_marks_id_may_come_from_the_tokenizer_alone(
     config = json.loads((tmp_path / "config.json").read_text())
     del config["timestamp_token_id"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert AlignmentPromptBuilder(tmp_path).mark_id == planner.mark_id
+    assert AlignmentPromptBuilder(tmp_path).time_id == planner.time_id
     assert np.asarray(AlignmentPromptBuilder(tmp_path).plan("one", "English", 16_000).prompt_ids).size > 13
 
 
@@ -129,8 +129,8 @@ def test_times_before_our_own_repair_are_those_of_the_official_package(
     """
     samples = clips.make_clip(CLIPS_BY_NAME[case["clip"]])
     plan = planner.plan(case["text"], case["language"], samples.size)
-    [logits] = aligner.network.mark_logits(
-        [plan.prompt_ids], aligner.network.encode([log_mel(mx.array(samples))]), planner.mark_id
+    [logits] = aligner.network.time_logits(
+        [plan.prompt_ids], aligner.network.encode([log_mel(mx.array(samples))]), planner.time_id
     )
     times = repaired([80.0 * float(one) for one in np.array(mx.argmax(logits, axis=-1))])
     ours = [

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from scribewire.engine.protocol.attribution import NOBODY, with_speakers
+from scribewire.engine.protocol.attribution import UNKNOWN_SPEAKER, with_speakers
 from scribewire.engine.protocol.speakers import SpeakerTurn
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word, words_text
 
@@ -93,7 +93,7 @@ def test_a_segment_without_words_belongs_to_whoever_speaks_most_and_stays_whole(
 
 
 def test_without_any_turn_nobody_is_named():
-    assert told([said(("Hello", 0, 1))]) == [(NOBODY, "Hello")]
+    assert told([said(("Hello", 0, 1))]) == [(UNKNOWN_SPEAKER, "Hello")]
     assert with_speakers(transcript(), turns((0.0, 1.0, "A"))).segments == ()
 
 

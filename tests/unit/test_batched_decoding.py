@@ -108,9 +108,9 @@ def test_end_mark_ends_a_row_and_is_not_part_of_it(model: SpeechModel, audio: li
     first = free.tokens.index(end)
     [ended] = run(model, [sequence(audio[4], wants_logprobs=True)], SpecialTokens(frozenset({end})))
     assert ended.tokens == free.tokens[:first]
-    assert ended.ending is FinishReason.END_TOKEN
+    assert ended.finish_reason is FinishReason.END_TOKEN
     assert len(ended.logprobs) == first + 1
-    assert free.ending is FinishReason.BUDGET
+    assert free.finish_reason is FinishReason.BUDGET
     assert len(free.tokens) == 24
 
 

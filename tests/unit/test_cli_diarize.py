@@ -67,7 +67,7 @@ class Run:
             ["transcribe", *map(str, arguments)],
             console=Console(io.BytesIO(), out, err),
             load=lambda *_: self.engine.load(),
-            tell=self.teller,
+            diarizer=self.teller,
         )
         self.stdout, self.stderr = out.getvalue(), err.getvalue()
 

@@ -29,7 +29,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 def read(tokenizer: Tokenizer, tokens: list[int], *, forced: str | None = None, **fields: object) -> Segment:
     sequence = Sequence(
-        prompt_ids=[], audio=None, token_budget=9, tokens=tokens, ending=FinishReason.END_TOKEN
+        prompt_ids=[], audio=None, token_budget=9, tokens=tokens, finish_reason=FinishReason.END_TOKEN
     )
     for name, value in fields.items():
         setattr(sequence, name, value)
@@ -63,7 +63,9 @@ def test_invented_language_is_not_passed_on(tokenizer: Tokenizer) -> None:
 
 
 def test_exhausted_budget_is_said_in_the_segment(tokenizer: Tokenizer) -> None:
-    segment = read(tokenizer, tokenizer.encode_text("Hi"), forced="English", ending=FinishReason.BUDGET)
+    segment = read(
+        tokenizer, tokenizer.encode_text("Hi"), forced="English", finish_reason=FinishReason.BUDGET
+    )
     assert segment.notice == (
         "the text from 1.0 s to 4.0 s was stopped at its budget of 9 tokens and may be incomplete"
     )

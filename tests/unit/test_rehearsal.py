@@ -95,7 +95,7 @@ def test_a_rehearsal_does_not_hold_up_a_request_that_has_come(
 ) -> None:
     as_on_cuda(monkeypatch)
     calls: list[object] = []
-    monkeypatch.setattr(pipeline, "rehearse", lambda *given: calls.append(given))
+    monkeypatch.setattr(pipeline, "warm_up_shapes", lambda *given: calls.append(given))
     config = EngineConfig(model=str(folder), device="cpu", forced_tokens_per_second=5.0)
     with Transcriber(config=config) as transcriber:
         transcriber.warm_up()
@@ -116,7 +116,7 @@ def test_a_rehearsal_leaves_no_trace_in_what_is_said(folder: Path, monkeypatch: 
         rehearsed_with.append(limits)
         return warmup.warm_up_shapes(model, limits)
 
-    monkeypatch.setattr(pipeline, "rehearse", noted)
+    monkeypatch.setattr(pipeline, "warm_up_shapes", noted)
     with Transcriber(config=config) as transcriber:
         transcriber.warm_up()
         plain = transcriber.transcribe(samples)
@@ -136,7 +136,7 @@ def test_a_device_that_fails_in_the_rehearsal_is_told_to_who_waits_for_it(
         raise MemoryError("no room")
 
     as_on_cuda(monkeypatch)
-    monkeypatch.setattr(pipeline, "rehearse", fail)
+    monkeypatch.setattr(pipeline, "warm_up_shapes", fail)
     faults: list[BaseException] = []
     transcriber = Transcriber(config=EngineConfig(model=str(folder), device="cpu"), on_fault=faults.append)
     with pytest.raises(MemoryError, match="no room"):

@@ -68,7 +68,7 @@ def test_sequences_that_join_at_different_steps_equal_those_decoded_alone(
     run(batch)
     for place, found in enumerate(joined):
         assert_same(found, alone(model, audio[place % len(audio)], budgets[place]))
-        assert found.ending is FinishReason.BUDGET
+        assert found.finish_reason is FinishReason.BUDGET
 
 
 def test_sampled_row_draws_the_same_wherever_it_joins(model: SpeechModel, audio: list[mx.array]) -> None:
@@ -133,7 +133,7 @@ def test_removed_sequence_stops_where_it_stands_and_disturbs_nobody(
     assert batch.row_count == 2
     run(batch)
     assert [len(one.tokens) for one in leaving] == lengths
-    assert [one.ending for one in leaving] == [None, None]
+    assert [one.finish_reason for one in leaving] == [None, None]
     assert_same(kept[0], alone(model, audio[0]))
     assert_same(kept[1], alone(model, audio[3]))
 
@@ -219,4 +219,4 @@ def test_forced_count_is_reached_whatever_the_tokens_are(model: SpeechModel, aud
     batch.join([forced])
     run(batch)
     assert forced.tokens == free.tokens
-    assert forced.ending is FinishReason.END_TOKEN
+    assert forced.finish_reason is FinishReason.END_TOKEN

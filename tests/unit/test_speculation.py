@@ -115,7 +115,7 @@ def test_budget_ends_an_answer_at_every_place_of_a_round(setting: Setting) -> No
         found = setting.sequence(budget)
         setting.ahead(setting.rigged(1.0, 6, known=longest), found)
         assert found.tokens == longest.tokens[:budget]
-        assert found.ending is FinishReason.BUDGET
+        assert found.finish_reason is FinishReason.BUDGET
 
 
 def test_end_mark_inside_a_round_ends_it_there(setting: Setting) -> None:
@@ -125,7 +125,7 @@ def test_end_mark_inside_a_round_ends_it_there(setting: Setting) -> None:
     for place in late:
         marks = SpecialTokens(frozenset({free.tokens[place]}))
         expected = setting.plain(40, marks)
-        assert expected.ending is FinishReason.END_TOKEN
+        assert expected.finish_reason is FinishReason.END_TOKEN
         assert len(expected.tokens) == place
         found = setting.sequence(40)
         setting.ahead(setting.rigged(1.0, 4, known=expected, marks=marks), found, marks)
@@ -139,7 +139,7 @@ def test_loop_inside_a_round_is_seen_where_plain_decoding_sees_it(
     looping.decoder.head = Insistent(looping.decoder.head, token=77)
     rigged = setting.with_target(looping)
     expected = rigged.plain(200, guard=LoopGuard(40))
-    assert expected.ending is FinishReason.LOOP
+    assert expected.finish_reason is FinishReason.LOOP
     for width in (3, 5):
         found = rigged.sequence(200, guard=LoopGuard(40))
         rigged.ahead(rigged.rigged(1.0, width, known=expected), found)
@@ -180,7 +180,7 @@ def test_others_join_between_rounds_and_leave_and_rounds_begin_again(setting: Se
     batch.join([guest])
     assert batch.row_count == 2
     # The scheduler gives no speculator while others wait; here it must not matter.
-    while guest.ending is None:
+    while guest.finish_reason is None:
         batch.step(speculator)
     assert speculator.tally.starts == 1
     run(batch, speculator)
@@ -199,7 +199,7 @@ def test_sequence_removed_between_rounds_leaves_an_empty_batch_that_works(settin
     for _ in range(3):
         batch.step(speculator)
     batch.remove([leaving])
-    assert (batch.row_count, batch.slot_count, leaving.ending) == (0, 0, None)
+    assert (batch.row_count, batch.slot_count, leaving.finish_reason) == (0, 0, None)
     again = setting.sequence(30)
     batch.join([again])
     run(batch)

@@ -155,9 +155,9 @@ def test_replayed_tokens_that_differ_take_back_all_behind_them() -> None:
     # The guard counts what is left: nine more make ten.
     for _ in range(8):
         one.accept(9, -1.0, None, NEVER)
-        assert one.ending is None
+        assert one.finish_reason is None
     one.accept(9, -1.0, None, NEVER)
-    assert one.ending is FinishReason.LOOP
+    assert one.finish_reason is FinishReason.LOOP
 
 
 def test_draft_whose_answers_come_in_doubt_too_often_is_not_asked_again(setting: Setting) -> None:

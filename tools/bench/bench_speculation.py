@@ -196,7 +196,7 @@ class _Bench:
             return RiggedDrafter(real, known[len(sequence.tokens) :], acceptance, seed)
 
         plan = SpeculationPlan(guesses, 0.0, replace(ALWAYS, round_seconds={guesses: 1e-9}))
-        speculator = Speculator(self._resident.network, self._resident.marks, plan, make)
+        speculator = Speculator(self._resident.network, self._resident.special_tokens, plan, make)
         return *self._decoded(speculator), speculator
 
     def _decoded(self, speculator: Speculator | None) -> tuple[list[int], float]:
@@ -208,7 +208,7 @@ class _Bench:
             forced_count=self.token_count,
             mel=self._mel,
         )
-        batch = RunningBatch(self._resident.network, self._resident.marks)
+        batch = RunningBatch(self._resident.network, self._resident.special_tokens)
         batch.join([sequence])
         mx.synchronize()
         started = time.perf_counter()

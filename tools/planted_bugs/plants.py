@@ -308,7 +308,7 @@ PLANTS = (
     ),
     # ---- aligner
     _one(
-        "aligner: marks read one position early, as a language model predicts",
+        "aligner: timestamps read one position early, as a language model predicts",
         "aligner_logits",
         ALIGNER,
         "+ row * width for row",
@@ -333,8 +333,8 @@ PLANTS = (
         "aligner: the head without the final norm",
         "aligner_logits",
         ALIGNER,
-        "logits = self.decoder.head(marks)",
-        "logits = self.decoder.head(marks / self.decoder.norm)",
+        "logits = self.decoder.head(timestamps)",
+        "logits = self.decoder.head(timestamps / self.decoder.norm)",
     ),
     _one(
         "aligner: one audio position for every clip",

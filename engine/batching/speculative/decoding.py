@@ -256,7 +256,7 @@ class LoneRow:
                 self._is_in_doubt = True
                 return place
             self.sequence.accept(tokens[place], logprobs[place], none_probs[place], self._marks)
-            if self.sequence.ending is not None:
+            if self.sequence.finish_reason is not None:
                 return place + 1
         return right + 1
 
