@@ -1,3 +1,1 @@
-"""HTTP, keys, jobs and supervision of the engine's process; of the engine it knows `scribewire.engine.protocol`
-only.
-"""
+"""HTTP, keys, jobs and supervision of the engine's process; it imports only `scribewire.engine.protocol` of it."""

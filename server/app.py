@@ -1,4 +1,4 @@
-"""The application: where the parts meet, and nothing else."""
+"""The application: its components built and connected, and nothing else."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def create_app(
     transcoder: Transcoder | None = None,
     speakers: Speakers | None = None,
 ) -> FastAPI:
-    """The application over parts that it starts and stops with its lifespan.
+    """The application over components that it starts and stops with its lifespan.
 
-    decoder: None for the pool. speakers: None for pyannote.audio, where it is installed.
+    transcoder: None for the pool. speakers: None for pyannote.audio, where it is installed.
     """
     limits = KeyLimits(
         requests_per_minute=settings.key_requests_per_minute,
@@ -67,7 +67,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # First, because it refuses a folder that another server works on.
+        # First, because it refuses a folder that another server uses.
         try:
             await store.open()
         except JobStoreError as error:
@@ -81,7 +81,7 @@ def create_app(
             dispatcher.start()
             yield
         finally:
-            # Connections had their part of the time already.
+            # Closing the connections has used part of this time already.
             await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
             await dispatcher.stop()
             await shared.stop()
@@ -94,10 +94,10 @@ def create_app(
     app = FastAPI(
         title="scribewire",
         lifespan=lifespan,
-        # The description is written by hand and has a route of its own.
+        # The OpenAPI document is written by hand and has its own route.
         openapi_url=None,
     )
-    app.state.parts = ServerContext(
+    app.state.context = ServerContext(
         settings,
         engine,
         uploads,
@@ -118,7 +118,7 @@ def create_app(
         app.include_router(router)
     if settings.docs:
         app.include_router(ops.docs_router)
-    # The last one added is the outermost.
+    # The last middleware added is the outermost.
     app.add_middleware(Gate, settings=settings, key_store=key_store)
     app.add_middleware(UnreadBody)
     app.add_middleware(RequestScope, metrics=metrics)

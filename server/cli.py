@@ -1,7 +1,7 @@
 """The `scribewire` command: `serve`, `keys` and `webhook-secret` here, the client's and engine's commands by name.
 
-`serve` must never load MLX or the decoders, and help must be quick; so nothing of the engine but its protocol is
-imported, and the module that a command needs is loaded when that command is given.
+`serve` must never load MLX or the decoders, and help must be fast; so only the engine's protocol is imported, and each
+command's module is loaded when that command is given.
 Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted; those of `submit` and `jobs`
 are in server/client/failures.py.
 """
@@ -39,10 +39,10 @@ OWN_COMMANDS = {
     "webhook-secret": "print the secret that this server signs its webhooks with",
 }
 CLIENT_COMMANDS = {
-    "submit": "hand recordings to a running server as jobs, and wait for them if asked to",
+    "submit": "submit recordings to a running server as jobs, and wait for them if asked to",
     "jobs": "list, show, cancel, retry and erase your jobs at a running server",
 }
-# The engine's own table, which a test compares with this one: loading it here would load the engine.
+# A copy of the engine's table, compared by a test: importing that table would load the engine.
 ENGINE_COMMANDS = {
     "transcribe": "turn recordings into text",
     "models": "list the models on this disk and the published ones",
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Texts as written here, and a column wide enough for the flags."""
+    """Help with texts as written here, and a column wide enough for the flags."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=34)
@@ -117,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=_Help,
     )
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = actions.add_parser("create", help="make a key; it is printed once, on stdout, and nowhere kept")
+    create = actions.add_parser("create", help="make a key; it is printed once, on stdout, and not stored")
     create.add_argument("name", nargs="?", default="", metavar="NAME", help="what the key is for")
     listing = actions.add_parser("list", help="list all keys ever made, without their secrets")
     listing.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
@@ -134,7 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=_WEBHOOK_HELP,
         formatter_class=_Help,
     )
-    webhook.add_argument("--renew", action="store_true", help="make another one; the old one counts no more")
+    webhook.add_argument(
+        "--renew", action="store_true", help="make a new secret; the old one is no longer valid"
+    )
     add_settings_arguments(webhook, only=["data"])
     add_config_argument(webhook)
     for name, text in {**CLIENT_COMMANDS, **ENGINE_COMMANDS}.items():
@@ -143,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def version() -> str:
-    """The installed version, or a word saying that there is none."""
+    """The installed version, or a note that the package is not installed."""
     try:
         return importlib.metadata.version(PROGRAM)
     except importlib.metadata.PackageNotFoundError:
@@ -151,7 +153,7 @@ def version() -> str:
 
 
 def command_as_called(program: str | None = None) -> str:
-    """What to type to call this program again: its plain name where the shell finds it, else its path."""
+    """The command that calls this program again: its plain name where the shell finds it, else its path."""
     called = Path(program or sys.argv[0])
     if called.name != PROGRAM or not called.is_file():
         return PROGRAM
@@ -165,7 +167,7 @@ def command_as_called(program: str | None = None) -> str:
 
 
 def sample_recording() -> str | None:
-    """A shipped English recording, relative to the working folder where it lies below it."""
+    """Path of a shipped English recording, relative to the working folder where it is below it."""
     first = Path(protocol_config.__file__).resolve().parents[1] / "demo" / "recordings" / "english.wav"
     if not first.is_file():
         return None
@@ -177,7 +179,7 @@ def _run_engine_command(arguments: list[str], environ: Mapping[str, str] | None)
     run = importlib.import_module(ENGINE_CLI_MODULE).main
     if arguments[0] != "doctor":
         return int(run(arguments))
-    # The doctor looks at what `serve` would use, which only the server's settings know.
+    # `doctor` checks what `serve` would use, which only the server's settings know.
     settings = Settings.from_sources(None, environ)
     return int(run(arguments, data_folder=settings.data, port=settings.port))
 
@@ -264,9 +266,9 @@ examples:
   scribewire transcribe -o texts *.m4a           one text file per recording
   scribewire submit --wait lecture.mp3           as a job at a running server, which outlives this command
   scribewire pull mlx-community/Qwen3-ASR-1.7B-8bit
-  scribewire doctor                              what works here, and what to do about what does not
+  scribewire doctor                              check the installation, with advice for each failure
 
-`scribewire COMMAND --help` says more about each."""
+`scribewire COMMAND --help` describes each command."""
 
 _SERVE_HELP = """\
 Serve the OpenAI-compatible API until Ctrl-C. Every setting can be given as a flag, as SCRIBEWIRE_NAME in the
@@ -280,9 +282,9 @@ examples:
   scribewire keys create phone && scribewire serve --host 0.0.0.0"""
 
 _WEBHOOK_HELP = """\
-Whoever is told of a job's end (callback_url) checks the signature with this secret; docs/webhooks.md shows how. It is
-made when it is first needed, and kept in a file under the data folder that only you can read. With --renew another one
-is made, which a running server uses from its next attempt on."""
+Receivers of webhooks (callback_url) check the signature with this secret; docs/webhooks.md shows how. It is made when
+it is first needed, and kept in a file under the data folder that only you can read. With --renew another one is made,
+which a running server uses from its next attempt on."""
 
 _KEYS_HELP = "API keys. Only their hashes are stored, under the data folder."
 

@@ -1,4 +1,4 @@
-"""What the routes share, handed to them by the application that holds it: nothing here is global."""
+"""Components that the routes share, kept by the application: nothing here is global."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scribewire.server.webhooks.targets import AllowedTargets
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """The parts of one application."""
+    """The components of one application."""
 
     settings: Settings
     engine: EngineClient
@@ -35,20 +35,20 @@ class ServerContext:
     metrics: Metrics
     collector: ServerCollector
     callback_targets: AllowedTargets
-    # Set when the server begins to end: what would go on for ever ends then.
+    # Set when the server begins to stop: streams without an end of their own stop then.
     stopping: asyncio.Event
-    # How long a stream's status may wait for the first text, and how long a stream may say nothing.
+    # Longest wait of a stream's status for the first text, and longest silence of a stream.
     stream_first_wait_seconds: float = 2.0
     stream_keep_alive_seconds: float = 10.0
 
 
 def context_of(request: Request) -> ServerContext:
-    """The parts of the application that received this request."""
-    parts = request.app.state.parts
-    assert isinstance(parts, ServerContext)
-    return parts
+    """The context of the application that received this request."""
+    context = request.app.state.context
+    assert isinstance(context, ServerContext)
+    return context
 
 
 def owner_of(request: Request) -> str:
-    """Whose request this is: a key id, or `local` where no key is asked for."""
+    """Owner of a request: a key id, or `local` where no key is required."""
     return str(request.state.owner)

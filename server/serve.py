@@ -1,7 +1,7 @@
-"""Running the server as a process: checks, socket, signals, what is printed, and a clean end.
+"""The server as a process: checks, socket, signals, printed lines, and a clean end.
 
-Everything process-wide is here. Whatever goes wrong before the model is ready is one line on standard error and exit
-code 1; Ctrl-C and SIGTERM are an ordinary end with exit code 0.
+Everything process-wide is here. A failure before the model is ready is one line on standard error and exit code 1;
+Ctrl-C and SIGTERM are an ordinary end with exit code 0.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def serve(
 ) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code (0 after a signal, 1 when it could not start).
 
-    engine_module, decoder: stand-ins of tests for the engine's worker and the pool of decode processes.
+    engine_module, transcoder: stand-ins of tests for the engine's worker and the pool of transcoding processes.
     sample_recording: path of a recording for the curl line that is printed once the model is ready.
     command: how the user calls this program, for the lines that say what to type.
     """
@@ -124,26 +124,26 @@ def _check_local_folders(settings: Settings) -> None:
 
 
 class _Listener(socket.socket):
-    """A listening socket with a long queue, whatever the event loop asks for.
+    """A listening socket with a long queue, whatever length the event loop requests.
 
-    asyncio has one number for the queue and for how many connections it takes out of it before it looks at any; so
-    many at once would use up the descriptors before the first one can be turned away.
+    asyncio uses one number for the queue's length and for the connections accepted in one turn of the event loop; so
+    many at once would use up the descriptors before the first one can be refused.
     """
 
     def listen(self, backlog: int = BACKLOG, /) -> None:
-        """Listen, or go on listening, with a queue of BACKLOG."""
+        """Listen, or continue to listen, with a queue of BACKLOG."""
         super().listen(BACKLOG)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening address of our own; raises StartFailed."""
+    """A socket that listens on this address; raises StartFailed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's delay off (40 ms an answer) only on sockets that say they are TCP.
+    # asyncio disables Nagle's delay (40 ms an answer) only on sockets that are declared as TCP.
     listener = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))
-        # Listening here, and not later, is what finds a second server that bound the port but does not listen yet.
+        # Listening now, not later, detects a second server that bound the port but does not listen yet.
         listener.listen()
     except OSError as error:
         listener.close()
@@ -160,7 +160,7 @@ def _bind_failure(host: str, port: int, error: OSError) -> str:
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
-    """How uvicorn runs the application; logs, address and signals are not its business."""
+    """uvicorn's configuration for the application; logs, address and signals are handled here."""
     limits = ConnectionLimits(
         max_connections=connection_cap(
             settings.max_connections, settings.max_concurrent_uploads, descriptor_limit()
@@ -184,9 +184,9 @@ def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which stops admitting work the moment it is told to end, and not when it gets round to it.
+    """uvicorn's server, but it stops admitting work as soon as a signal arrives.
 
-    Streams that only watch end then, so that they do not hold up those who wait for work.
+    Streams that only watch end at shutdown, so that they do not delay clients that wait for work.
     """
 
     def __init__(self, config: uvicorn.Config, engine: EngineClient, stopping: asyncio.Event) -> None:
@@ -195,12 +195,12 @@ class DrainingServer(uvicorn.Server):
         self._stopping = stopping
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """Handle a signal."""
         self._engine.close_admission()
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close what listens, let connections finish for a while, end the application."""
+        """Close the listening sockets, let connections finish for a while, end the application."""
         self._engine.close_admission()
         self._stopping.set()
         await super().shutdown(sockets)
@@ -232,14 +232,14 @@ class _Run:
         self.was_signalled = False
 
     def run(self) -> None:
-        """Serve to the end; raises StartFailed."""
+        """Serve until the end; raises StartFailed."""
 
         def on_signal(number: int, frame: object) -> None:
             self.was_signalled = True
             if self._server is not None:
                 self._server.should_exit = True
 
-        # uvicorn takes signals itself and raises them again when it is done; they end here, not in a traceback.
+        # uvicorn handles signals itself and raises them again at its end; they are caught here, without a traceback.
         before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             asyncio.run(self._serve())
@@ -250,7 +250,7 @@ class _Run:
     async def _serve(self) -> None:
         engine = EngineClient.from_settings(self._settings, module=self._engine_module)
         app = create_app(self._settings, engine, self._key_store, transcoder=self._transcoder)
-        server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.parts.stopping)
+        server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.context.stopping)
         self._server = server
         server.should_exit = self.was_signalled
         leave_out_of_collections()
@@ -258,7 +258,7 @@ class _Run:
         try:
             await server.serve(sockets=[self._listener])
         except SystemExit:
-            # uvicorn's way of saying that the lifespan failed, which has been logged.
+            # uvicorn raises this when the lifespan failed, which has been logged.
             raise StartFailed(
                 getattr(app.state, "start_failure", None)
                 or f"the server cannot start with the data folder {self._settings.data}; the log says why"
@@ -272,7 +272,7 @@ class _Run:
                 await announcing
 
     async def _announce(self, server: uvicorn.Server, engine: EngineClient) -> None:
-        """Say where things stand until the model is ready; end the server when it never will be."""
+        """Print the progress until the model is ready; end the server when it cannot be loaded."""
         self._say(f"scribewire: loading {self._settings.model}")
         started = time.monotonic()
         settled = asyncio.create_task(self._settled(server, engine))
@@ -280,7 +280,7 @@ class _Run:
             while not settled.done():
                 await asyncio.wait({settled}, timeout=_LOADING_NOTE_SECONDS)
                 if not settled.done():
-                    words = engine.last_words()[-1:] or ["no word from it yet"]
+                    words = engine.stderr_lines()[-1:] or ["no output from it yet"]
                     self._say(
                         f"scribewire: still loading ({time.monotonic() - started:.0f} s): {words[0][:160]}"
                     )
@@ -320,7 +320,7 @@ class _Run:
 
 
 def load_failure(model: str, message: str) -> str:
-    """One line for a model that cannot be loaded, with the ways out that the engine has not named already."""
+    """One line for a model that cannot be loaded, with the remedies that the engine has not named already."""
     line = " ".join(message.split()).rstrip(".")
     ways = []
     if model == DEMO_MODEL:

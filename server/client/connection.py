@@ -155,7 +155,7 @@ class ServerConnection:
             headers={"last-event-id": str(after_id), "accept": "text/event-stream"},
             timeout=httpx.Timeout(EVENT_SILENCE_SECONDS, connect=CONNECT_SECONDS),
         )
-        with self._failures_told():
+        with self._failures_mapped():
             answer = self._client.send(request, stream=True)
             try:
                 if answer.status_code != 200:
@@ -167,7 +167,7 @@ class ServerConnection:
 
     def _parsed(self, answer: httpx.Response) -> Iterator[tuple[int, str, dict[str, Any]]]:
         event_id, kind, data = 0, "", ""
-        with self._failures_told():
+        with self._failures_mapped():
             for line in answer.iter_lines():
                 name, _, value = line.partition(": ")
                 if not line and kind:
@@ -191,13 +191,13 @@ class ServerConnection:
     # ---- what goes wrong -------------------------------------------------------------------------------------
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
-        with self._failures_told():
+        with self._failures_mapped():
             answer = self._client.request(method, path, **content)
         self._check(answer)
         return answer
 
     @contextlib.contextmanager
-    def _failures_told(self) -> Iterator[None]:
+    def _failures_mapped(self) -> Iterator[None]:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:

@@ -220,32 +220,32 @@ class Purge:
 
 def purge_jobs(server: ServerConnection, console: Console, purge: Purge) -> int:
     """Erase finished jobs with their texts and recordings, after a question unless `is_confirmed`."""
-    doomed = _doomed(server, console, purge)
-    if not doomed:
+    selected = _selected(server, console, purge)
+    if not selected:
         _say_erased(console, purge, 0)
         return EXIT_FAILED if purge.job_ids else 0
-    counted = Counter(job["status"] for job in doomed)
+    counted = Counter(job["status"] for job in selected)
     what = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     if not purge.is_confirmed:
         if not console.asks:
             raise BadCommand(
-                f"{len(doomed)} jobs would be erased ({what}); say --yes where nobody can be asked"
+                f"{len(selected)} jobs would be erased ({what}); say --yes where nobody can be asked"
             )
-        if not console.confirm(f"Erase {len(doomed)} jobs ({what}) with their transcripts, for good?"):
+        if not console.confirm(f"Erase {len(selected)} jobs ({what}) with their transcripts, for good?"):
             console.warn("nothing was erased")
             return EXIT_FAILED
     erased = 0
     with console.bar("erasing", "jobs") as bar:
-        for number, job in enumerate(doomed, start=1):
+        for number, job in enumerate(selected, start=1):
             # Somebody else, or its time, may have been quicker.
             with contextlib.suppress(NoSuchJob):
                 erased += bool(server.delete(job["job_id"])["erased"])
-            bar.advance(number, len(doomed))
+            bar.advance(number, len(selected))
     _say_erased(console, purge, erased)
     return 0
 
 
-def _doomed(server: ServerConnection, console: Console, purge: Purge) -> list[dict[str, Any]]:
+def _selected(server: ServerConnection, console: Console, purge: Purge) -> list[dict[str, Any]]:
     if purge.job_ids:
         found = []
         for job_id in purge.job_ids:

@@ -68,7 +68,7 @@ class Submit:
 
 
 @dataclass(slots=True)
-class _Handed:
+class _Submitted:
     """A file and the job that it became."""
 
     shown: str
@@ -86,7 +86,7 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
         raise BadCommand("an idempotency key names one submission; give one FILE with it")
     if request.folder is not None:
         request.folder.mkdir(parents=True, exist_ok=True)
-    handed: list[_Handed] = []
+    submitted: list[_Submitted] = []
     failures = 0
     told_of_demo = False
     try:
@@ -95,18 +95,18 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
             shown = "standard input" if file == STANDARD_INPUT else file
             try:
                 with _opened(file, console) as recording:
-                    job = _hand_in(request, server, console, recording, shown)
+                    job = _submit(request, server, console, recording, shown)
             except (KeyRefused, NoServer):
-                _tell_what_goes_on(handed, console, because="stopped")
+                _report_unfinished(submitted, console, because="stopped")
                 raise
             except (ClientFailure, OSError) as error:
                 failures += 1
                 console.warn(f"{shown}: {_in_words(error)}")
                 continue
-            handed.append(_Handed(shown, output_name, job["job_id"]))
+            submitted.append(_Submitted(shown, output_name, job["job_id"]))
             if not request.waits:
-                _say_accepted(request, console, handed[-1], job)
-        for index, one in enumerate(handed if request.waits else ()):
+                _say_accepted(request, console, submitted[-1], job)
+        for index, one in enumerate(submitted if request.waits else ()):
             with console.bar(one.shown, "seconds") as bar:
                 job = wait_for_job(server, one.job_id, bar, console)
             one.is_over = True
@@ -119,12 +119,12 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
                 failures += 1
                 console.warn(f"{one.shown}: {_in_words(error)}; later: scribewire jobs show {one.job_id}")
     except KeyboardInterrupt:
-        _tell_what_goes_on(handed, console, because="interrupted")
+        _report_unfinished(submitted, console, because="interrupted")
         return EXIT_INTERRUPTED
     return EXIT_FAILED if failures else 0
 
 
-def output_names(files: Sequence[str], ending: str) -> list[str]:
+def output_names(files: Sequence[str], extension: str) -> list[str]:
     """The name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
 
     Compared without case, as macOS does.
@@ -140,7 +140,7 @@ def output_names(files: Sequence[str], ending: str) -> list[str]:
             number += 1
             candidate = f"{base}-{number}"
         taken.add(candidate.casefold())
-        names.append(f"{candidate}.{ending}")
+        names.append(f"{candidate}.{extension}")
     return names
 
 
@@ -161,7 +161,7 @@ def _opened(file: str, console: Console) -> Iterator[BinaryIO]:
         yield spooled
 
 
-def _hand_in(
+def _submit(
     request: Submit, server: ServerConnection, console: Console, recording: BinaryIO, shown: str
 ) -> dict[str, Any]:
     """Upload until the server has it; a server that is full or lost on the way is tried again."""
@@ -191,7 +191,7 @@ def _hand_in(
     raise AssertionError("the last try returns or raises")
 
 
-def _say_accepted(request: Submit, console: Console, one: _Handed, job: dict[str, Any]) -> None:
+def _say_accepted(request: Submit, console: Console, one: _Submitted, job: dict[str, Any]) -> None:
     if request.as_json:
         console.say(json.dumps({"file": one.shown, **job}, ensure_ascii=False))
     elif len(request.files) == 1:
@@ -200,8 +200,8 @@ def _say_accepted(request: Submit, console: Console, one: _Handed, job: dict[str
         console.say(f"{one.job_id}  {one.shown}")
 
 
-def _tell_what_goes_on(handed: Sequence[_Handed], console: Console, *, because: str) -> None:
-    left = [one for one in handed if not one.is_over]
+def _report_unfinished(submitted: Sequence[_Submitted], console: Console, *, because: str) -> None:
+    left = [one for one in submitted if not one.is_over]
     if not left:
         console.warn(f"{because}; no job was left behind")
         return
@@ -219,7 +219,7 @@ def _deliver(
     request: Submit,
     server: ServerConnection,
     console: Console,
-    one: _Handed,
+    one: _Submitted,
     job: dict[str, Any],
     *,
     is_first: bool,

@@ -33,10 +33,10 @@ def wait_for_job(
     tries = 0
     while True:
         try:
-            heard = False
+            has_events = False
             with server.events(job_id, after_id=last_id) as events:
                 for event_id, kind, data in events:
-                    last_id, heard, lost_at, tries = event_id, True, None, 0
+                    last_id, has_events, lost_at, tries = event_id, True, None, 0
                     _show(bar, kind, data)
                     if kind in LAST_EVENTS:
                         break
@@ -44,7 +44,7 @@ def wait_for_job(
             job = server.job(job_id)
             if job["status"] in ("completed", "failed", "cancelled"):
                 return job
-            if not heard:
+            if not has_events:
                 console.pause(_PAUSES_SECONDS[0])
         except NoSuchJob:
             raise NoSuchJob(

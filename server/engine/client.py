@@ -185,9 +185,9 @@ class EngineClient:
         """Recordings in the worker's hands."""
         return self._in_flight.held_count
 
-    def last_words(self) -> list[str]:
+    def stderr_lines(self) -> list[str]:
         """The newest lines of the living worker's standard error, such as a download's progress."""
-        return self._supervisor.last_words()
+        return self._supervisor.stderr_lines()
 
     def unavailable(self) -> EngineUnavailable:
         """Why nothing can be transcribed now, for an engine that is not ready, and when to ask again."""
@@ -293,9 +293,9 @@ class EngineClient:
         request_id = request.request_id
         self._pending[request_id] = request
         if request.audio_ended is not None:
-            request.audio_ended.add_done_callback(lambda _: self._tell_audio_end(request))
+            request.audio_ended.add_done_callback(lambda _: self._send_audio_end(request))
         self._in_flight.add(request)
-        self._hand_over()
+        self._send_next()
         try:
             return await request.future
         except asyncio.CancelledError:
@@ -305,15 +305,15 @@ class EngineClient:
         finally:
             del self._pending[request_id]
             self._in_flight.withdraw(request)
-            self._hand_over()
+            self._send_next()
 
-    def _hand_over(self) -> None:
+    def _send_next(self) -> None:
         """Give the worker what it may have now."""
         while self.state == "ready" and (request := self._in_flight.take_next()) is not None:
             self._supervisor.send(request.message)
-            self._tell_audio_end(request)
+            self._send_audio_end(request)
 
-    def _tell_audio_end(self, request: EngineRequest) -> None:
+    def _send_audio_end(self, request: EngineRequest) -> None:
         if (
             self._in_flight.held(request.request_id) is not None
             and (ended := request.audio_end()) is not None
@@ -344,7 +344,7 @@ class EngineClient:
     def on_message(self, message: FromWorker) -> None:
         """Route a worker's message to its request; those of requests given up meanwhile are dropped."""
         if isinstance(message, Heartbeat):
-            self.statistics.hear(message)
+            self.statistics.receive(message)
         request = self._in_flight.held(getattr(message, "request_id", ""))
         if request is None:
             return
@@ -352,9 +352,9 @@ class EngineClient:
         if is_end:
             self._in_flight.release(request.request_id)
         was_done = request.future.done()
-        request.hear(message)
+        request.receive(message)
         if is_end:
-            self._hand_over()
+            self._send_next()
         elif request.future.done() and not was_done:
             # It cannot go on from what it has said already.
             self._supervisor.send(Cancel(request.request_id))
@@ -368,7 +368,7 @@ class EngineClient:
         elif state in ("stopping", "stopped"):
             self._refuse_waiting(EngineUnavailable("The server is stopping."))
         elif state == "ready":
-            self._hand_over()
+            self._send_next()
         elif self._supervisor.resting_seconds:
             self._refuse_waiting(self.unavailable())
 

@@ -82,7 +82,7 @@ class WorkerProcess:
         await self.wait_gone(seconds)
         return self.stderr_lines(_DUMP_LINES)
 
-    async def put_down(self, seconds: float) -> None:
+    async def terminate(self, seconds: float) -> None:
         """SIGTERM now and SIGKILL after so many seconds, if it is still there; returns when it is gone."""
         process = self._handle.process
         process.terminate()
@@ -95,7 +95,7 @@ class WorkerProcess:
         process = self._handle.process
         # An ending worker closes its pipe a moment before it exits; terminating it then would hide why it ended.
         if not await self.wait_gone(_EXIT_GRACE_SECONDS):
-            await self.put_down(_TERMINATE_SECONDS)
+            await self.terminate(_TERMINATE_SECONDS)
         self._loop.remove_reader(process.sentinel)
         self._outbox.put(None)
         self._unblock()

@@ -66,7 +66,7 @@ class EngineRequest:
         self.message = message
         self.future: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         self.audio_ended = audio_ended
-        self.is_audio_end_told = False
+        self.is_audio_end_sent = False
         """Whether the worker that holds this knows of the end of its audio."""
         self.deaths = 0
         self._attempts = attempts
@@ -94,7 +94,7 @@ class EngineRequest:
         """Whether nothing else may be in a worker's hands with it."""
         return self._runs_alone or self.deaths >= SUSPECT_DEATHS
 
-    def hear(self, message: FromWorker) -> None:
+    def receive(self, message: FromWorker) -> None:
         """Take what a worker says of it; afterwards `future` may be done."""
         if self.future.done():
             return
@@ -117,7 +117,7 @@ class EngineRequest:
     def lose_worker(self, reason: str) -> None:
         """The worker that held it is gone; unless it has used up its attempts, it is to be handed to the next one."""
         self.deaths += 1
-        self.is_audio_end_told = False
+        self.is_audio_end_sent = False
         if self.deaths >= self._attempts:
             self.fail(
                 EngineCrashed(f"The engine stopped while it worked on this, because {reason}; try again.")
@@ -133,12 +133,12 @@ class EngineRequest:
     def audio_end(self) -> AudioEnded | None:
         """What the worker that holds it is to be told of the end of its audio; None when there is nothing to tell."""
         ended = self.audio_ended
-        if ended is None or not ended.done() or ended.cancelled() or self.is_audio_end_told:
+        if ended is None or not ended.done() or ended.cancelled() or self.is_audio_end_sent:
             return None
         outcome = ended.result()
         error = outcome.failure
         failure = None if error is None else (error.code, error.message, error.parameter)
-        self.is_audio_end_told = True
+        self.is_audio_end_sent = True
         return AudioEnded(self.request_id, outcome.sample_count, failure)
 
     # ---- what was told ---------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class EngineSupervisor:
         """Whether the worker stood still for too long and is being replaced."""
         return self._is_stalled
 
-    def last_words(self) -> list[str]:
+    def stderr_lines(self) -> list[str]:
         """The newest lines of the living worker's standard error."""
         return self._worker.stderr_lines() if self._worker is not None else []
 
@@ -165,9 +165,9 @@ class EngineSupervisor:
         if state != self.state:
             self.state = state
             log_event(logger, logging.DEBUG, "engine_state", state=state)
-            self._tell_state()
+            self._publish_state()
 
-    def _tell_state(self) -> None:
+    def _publish_state(self) -> None:
         if self._listener is not None:
             self._listener.on_state(self.state)
 
@@ -197,7 +197,7 @@ class EngineSupervisor:
                     deaths=self._restarts.recent_deaths,
                     seconds=round(self._restarts.resting_seconds, 3),
                 )
-                self._tell_state()
+                self._publish_state()
 
     async def _run_one_worker(self) -> float:
         """Start a worker and stay with it until it is gone; returns for how many seconds it was ready."""
@@ -250,8 +250,8 @@ class EngineSupervisor:
         try:
             self._become_ready(ready)
             while (message := await worker.next_message(None)) is not None:
-                watch.heard(message, time.monotonic())
-                self._tell(message)
+                watch.received(message, time.monotonic())
+                self._notify(message)
         finally:
             self._watch = None
             if not stuck.done():
@@ -288,14 +288,14 @@ class EngineSupervisor:
             reason=verdict,
             stacks=stacks,
         )
-        await worker.put_down(max(0.0, decided_at + self._limits.terminate_seconds - time.monotonic()))
+        await worker.terminate(max(0.0, decided_at + self._limits.terminate_seconds - time.monotonic()))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop_requested.wait()
 
-    def _tell(self, message: FromWorker) -> None:
+    def _notify(self, message: FromWorker) -> None:
         try:
             if self._listener is not None:
                 self._listener.on_message(message)

@@ -26,7 +26,7 @@ class EngineStatistics:
         """The living worker's newest heartbeat."""
         self.totals = EngineTotals()
 
-    def hear(self, beat: Heartbeat) -> None:
+    def receive(self, beat: Heartbeat) -> None:
         """Add what is new since the worker's heartbeat before."""
         last = self.now
         totals = self.totals

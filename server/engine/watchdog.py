@@ -62,13 +62,13 @@ class WorkerWatch:
         self._chunks_done = 0
         self._busy_seconds = 0.0
         """Spent with work in hand, up to the last progress: what is spent standing still teaches nothing."""
-        self._in_hand: dict[str, bool] = {}
+        self._in_flight: dict[str, bool] = {}
         """Requests by id, each with whether it could be worked on to its end."""
 
     @property
     def has_work(self) -> bool:
         """Whether anything in the worker's hands could be worked on."""
-        return any(self._in_hand.values())
+        return any(self._in_flight.values())
 
     @property
     def chunk_seconds(self) -> float | None:
@@ -84,13 +84,13 @@ class WorkerWatch:
         """The worker was told this."""
         had_work = self.has_work
         if isinstance(message, Transcribe):
-            self._in_hand[message.request_id] = not message.audio.is_growing
-        elif isinstance(message, AudioEnded | Cancel) and message.request_id in self._in_hand:
-            self._in_hand[message.request_id] = True
+            self._in_flight[message.request_id] = not message.audio.is_growing
+        elif isinstance(message, AudioEnded | Cancel) and message.request_id in self._in_flight:
+            self._in_flight[message.request_id] = True
         if self.has_work and not had_work:
             self._moved_at = now
 
-    def heard(self, message: FromWorker, now: float) -> None:
+    def received(self, message: FromWorker, now: float) -> None:
         """The worker said this."""
         self._heard_at = now
         if isinstance(message, Heartbeat):
@@ -107,7 +107,7 @@ class WorkerWatch:
         elif isinstance(message, _SIGNS_OF_PROGRESS):
             self._note_progress(now)
         if isinstance(message, Completed | Failed):
-            self._in_hand.pop(message.request_id, None)
+            self._in_flight.pop(message.request_id, None)
 
     def pardon(self, seconds: float) -> None:
         """Do not count so much of the past: the watcher itself stood still, and may not have heard what was said."""

@@ -30,13 +30,13 @@ from scribewire.server.intake.recording_file import RecordingFile
 
 AUDIO_FIELD = "input_audio"
 PATH_FIELD = "file_path"
-MAX_MARKS = 50_000
+MAX_DELIMITERS = 50_000
 """Brackets, commas, colons and quotes around the recording; each costs a step of Python."""
 MAX_DEPTH = 64
 _NULL_MEANS_SOMETHING = ("chunking_strategy",)
 _FIELD_DEPTH = 4
 
-_MARK = re.compile(rb'["{}\[\],:]')
+_DELIMITER = re.compile(rb'["{}\[\],:]')
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _HALF_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
@@ -54,7 +54,7 @@ class JsonBody:
         self._max_body_bytes = largest_body_bytes(max_upload_bytes, is_json=True)
         self._body_bytes = 0
         self._around = bytearray()
-        self._marks = 0
+        self._delimiter_count = 0
         self._rest = b""
         # Per open bracket: the key whose value is next in an object, None where a key is next and in arrays.
         self._keys: list[str | None] = []
@@ -72,7 +72,7 @@ class JsonBody:
         position = 0
         while position < len(data):
             if self._where == "outside":
-                position = self._take_mark(data, position)
+                position = self._take_delimiter(data, position)
             else:
                 position = self._take_text(data, position)
 
@@ -122,29 +122,29 @@ class JsonBody:
                 f"{AUDIO_FIELD}.data",
             )
 
-    def _take_mark(self, data: bytes, position: int) -> int:
-        found = _MARK.search(data, position)
+    def _take_delimiter(self, data: bytes, position: int) -> int:
+        found = _DELIMITER.search(data, position)
         if found is None:
             self._keep(data[position:])
             return len(data)
         self._keep(data[position : found.end()])
-        self._marks += 1
-        if self._marks > MAX_MARKS:
-            raise bad_request("json_too_complex", f"The JSON body has more than {MAX_MARKS} elements.")
-        mark = found.group()
-        if mark == b'"':
+        self._delimiter_count += 1
+        if self._delimiter_count > MAX_DELIMITERS:
+            raise bad_request("json_too_complex", f"The JSON body has more than {MAX_DELIMITERS} elements.")
+        delimiter = found.group()
+        if delimiter == b'"':
             self._begin_text()
-        elif mark in b"{[":
+        elif delimiter in b"{[":
             if len(self._opened) == MAX_DEPTH:
                 raise bad_request("json_too_complex", f"The JSON body is nested more than {MAX_DEPTH} deep.")
-            self._opened += mark
+            self._opened += delimiter
             self._keys.append(None)
-        elif mark in b"}]":
+        elif delimiter in b"}]":
             if not self._opened:
                 raise _not_json("a bracket is closed that was not opened")
             self._opened.pop()
             self._keys.pop()
-        elif mark == b"," and self._keys:
+        elif delimiter == b"," and self._keys:
             self._keys[-1] = None
         return found.end()
 

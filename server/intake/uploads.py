@@ -65,7 +65,7 @@ class Upload:
     size_bytes: int
     sha256: str
     fields: FormFields
-    place: Lease | None = field(default=None, repr=False, compare=False)
+    lease: Lease | None = field(default=None, repr=False, compare=False)
     executor: Executor | None = field(default=None, repr=False, compare=False)
 
     async def delete(self) -> None:
@@ -91,8 +91,8 @@ class Upload:
 
     def _remove(self, was_here: bool) -> None:
         shutil.rmtree(self.path.parent, ignore_errors=True)
-        if was_here and self.place is not None:
-            self.place.release()
+        if was_here and self.lease is not None:
+            self.lease.release()
 
     async def __aenter__(self) -> Upload:
         return self
@@ -237,25 +237,25 @@ class UploadStore:
             body = MultipartBody(request.headers.get("content-type", ""), file_fields, recording)
         # From the first check to the count nothing waits, so that racing requests cannot all be the last one.
         self._check_room(request, self._folder)
-        place = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
+        lease = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
         self._receiving += 1
         try:
             folder.mkdir(mode=0o700)
             fields = await self._read(request, body, recording)
             return Upload(
-                recording.path, recording.size_bytes, recording.sha256, fields, place, self._executor
+                recording.path, recording.size_bytes, recording.sha256, fields, lease, self._executor
             )
         except BaseException as error:
             recording.close()
             shutil.rmtree(folder, ignore_errors=True)
-            place.release()
+            lease.release()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 log_event(logger, logging.ERROR, "disk_full")
                 raise disk_full() from None
             raise
         finally:
             recording.close()
-            place.end_upload()
+            lease.end_upload()
             self._receiving -= 1
 
     @property

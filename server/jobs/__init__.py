@@ -1,1 +1,1 @@
-"""Asynchronous work: what a job is, where jobs are kept, and who works on them."""
+"""Asynchronous work: jobs, the stores that keep them, and the runner that works on them."""

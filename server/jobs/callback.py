@@ -1,7 +1,7 @@
-"""What somebody is told when a job is over, and how the telling goes.
+"""Webhooks of finished jobs: their body, and one attempt to deliver it.
 
-The text is made once, when the job ends, and kept with the job: every attempt says the same under the same id. It
-holds no transcript; whoever is told asks for that with a key.
+The body is made once, when the job ends, and kept with the job: every attempt sends the same body under the same id.
+It holds no transcript; the receiver requests that with a key.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from scribewire.server.jobs.job import Job, JobFailure, JobStatus
 
 LEASE_SECONDS = 60.0
-"""An attempt that is not heard of again, because the server was killed, is made again after so long."""
+"""An attempt without an outcome, because the server was killed, is repeated after this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One attempt to be made.
+    """One attempt to deliver a webhook.
 
-    delivery_id: the same for every attempt to tell of one end. attempt: 1 for the first. body: JSON.
+    delivery_id: the same for every attempt for one end of a job. attempt: 1 for the first. body: JSON.
     """
 
     job_id: str
@@ -33,12 +33,12 @@ class Delivery:
 
 
 def new_delivery_id() -> str:
-    """An id that receivers know repeated attempts by."""
+    """A new id, by which receivers recognize repeated attempts."""
     return "msg_" + secrets.token_hex(16)
 
 
 def callback_body(job: Job, status: JobStatus, finished_at: float, failure: JobFailure | None) -> str:
-    """What is told of a job's end, as JSON; times are the wall clock's."""
+    """A webhook's body as JSON; times are the wall clock's."""
     error = (
         None if failure is None else {"code": failure.code, "message": failure.message, "type": failure.type}
     )

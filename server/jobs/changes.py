@@ -1,4 +1,4 @@
-"""Every change of a job's state: counted, and one line in the log with ids and figures, never with what was said."""
+"""Every change of a job's state: counted, and one line in the log with ids and figures, never with its text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("scribewire.jobs")
 
 
 class JobChanges:
-    """Told of each change by whoever made it."""
+    """Counts and logs each change; called by the code that made it."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -27,7 +27,7 @@ class JobChanges:
         code: str | None = None,
         level: int = logging.INFO,
     ) -> None:
-        """A job's state changed; code: why, where that has a name. request_id: of the request that changed it."""
+        """Note a change of a job's state. code: its cause, if any. request_id: of the request that changed it."""
         self._metrics.note_job(change)
         if change == "processing" and job.attempts == 1 and job.started_at is not None:
             self._metrics.note_wait("job", job.started_at - job.created_at)

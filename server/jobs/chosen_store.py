@@ -1,4 +1,4 @@
-"""Which job store the settings ask for, and with which rules."""
+"""The job store that the settings choose, with its rules."""
 
 from __future__ import annotations
 

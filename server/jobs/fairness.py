@@ -1,7 +1,7 @@
-"""Whose turn it is: owners take turns, and within each owner the oldest job comes first.
+"""Fair order of jobs: round-robin over owners, and within each owner the oldest job first.
 
-So whoever submits thousands of jobs holds up only their own. Turns are counted in this process alone: after a restart
-everybody begins anew, oldest job first.
+So an owner with thousands of jobs delays only its own. The order is kept in this process alone: after a restart all
+owners start equal, oldest job first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class OwnerQueue:
-    """One owner's queued jobs: how many there are, and the number of the oldest."""
+    """One owner's queued jobs: their count, and the number of the oldest."""
 
     owner: str
     count: int
@@ -20,7 +20,7 @@ class OwnerQueue:
 
 
 class Fairness:
-    """Remembers when each owner was served last."""
+    """The order in which owners were last served."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
@@ -31,14 +31,14 @@ class Fairness:
         return min(queues, key=self._key, default=None)
 
     def note_served(self, owner: str) -> None:
-        """A job of this owner was handed out."""
+        """Note that a job of this owner was claimed."""
         self._count += 1
         self._served[owner] = self._count
 
     def position(self, mine: OwnerQueue, rank: int, queues: Iterable[OwnerQueue]) -> int:
-        """When the owner's rank-th oldest job is taken, 1 for next, if nothing new comes.
+        """Queue position of the owner's rank-th oldest job, 1 for next, if nothing new is submitted.
 
-        queues: of all owners; the owner's own among them changes nothing.
+        queues: of all owners; the owner's own may be among them and is ignored.
         """
         my_key = self._key(mine)
         others = (one for one in queues if one.owner != mine.owner)

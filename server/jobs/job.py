@@ -1,7 +1,6 @@
-"""What a job is: frozen values; a store replaces them when their state changes.
+"""Jobs as frozen values, which a store replaces when their state changes.
 
-Times are Unix seconds of the wall clock and are there to be shown: nothing is decided by them. Progress is seconds of
-audio.
+Times are Unix seconds of the wall clock and for display only: nothing is decided by them. Progress is seconds of audio.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ FINISHED: tuple[JobStatus, ...] = ("completed", "failed", "cancelled")
 
 EventKind = Literal["queued", "progress", "partial", "done", "failed", "cancelled"]
 LAST_EVENTS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
-"""One of these is the last event of a job that is over; only a job that is retried goes on after it."""
+"""One of these is the last event of a finished job; only a retried job has events after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """Why a job failed, in the fields of OpenAI's error object."""
+    """Cause of a job's failure, in the fields of OpenAI's error object."""
 
     code: str
     message: str
@@ -32,7 +31,7 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDeath:
-    """One worker that died, or was never heard of again, with this job in its hands."""
+    """One worker that died, or let its lease run out, while it held this job."""
 
     attempt: int
     worker: str
@@ -42,7 +41,7 @@ class WorkerDeath:
 
 @dataclass(frozen=True, slots=True)
 class StoredAudio:
-    """A recording in the hands of a store.
+    """A recording kept by a store.
 
     sha256: hex digest of its bytes, as uploaded.
     """
@@ -54,11 +53,11 @@ class StoredAudio:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is asked of a store: one recording and what to do with it.
+    """One recording to be kept as a job, with its options.
 
-    owner: the id of the key that asks. result_format: how the result is given when nobody says otherwise.
-    idempotency_key: the caller's name for this submission, unique for its owner.
-    callback_url: whom to tell when the job is over; the store keeps it, and says when that is due.
+    owner: the id of the key that submits. result_format: default format of the result.
+    idempotency_key: the client's name for this submission, unique for its owner.
+    callback_url: receiver of the webhook at the job's end, for which the store keeps the deliveries that are due.
     """
 
     owner: str
@@ -74,9 +73,9 @@ CallbackStatus = Literal["due", "delivered", "given_up"]
 
 @dataclass(frozen=True, slots=True)
 class CallbackState:
-    """How it goes to tell of a job's end.
+    """Progress of a job's webhook.
 
-    last_error: why the last attempt did not arrive, None when it did or none was made.
+    last_error: why the last attempt failed, None when it succeeded or none was made.
     """
 
     status: CallbackStatus = "due"
@@ -87,14 +86,14 @@ class CallbackState:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One recording submitted for later.
+    """One recording submitted for asynchronous transcription.
 
-    attempts: workers that took it up; one that was drained, or belonged to a server that was stopped, is not counted.
-    deaths: the workers that died of it or with it, since it was submitted or last retried.
+    attempts: workers that started it; one that was drained, or belonged to a server that was stopped, is not counted.
+    deaths: the workers that died while they held it, since it was submitted or last retried.
     queue_position: 1 for the job that is taken next; None unless it is queued, and in lists.
     partial_text, transcript: left out in lists.
-    has_audio: whether the recording is still there.
-    callback: how it goes to tell of the end, None before there is one to tell, and in lists.
+    has_audio: True while the recording is kept.
+    callback: progress of its webhook, None before the job has ended, and in lists.
     """
 
     job_id: str
@@ -120,15 +119,15 @@ class Job:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing about it will change any more, unless it is retried."""
+        """True when it will not change any more, unless it is retried."""
         return self.status in FINISHED
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job in the hands of one worker, until it is given back, ended, or taken away.
+    """One worker's lease of a job, until it is released, ended, or revoked.
 
-    claim_number: grows with every claim of the job; what an earlier claim has to say is not heard any more.
+    claim_number: grows with every claim of the job; reports under an earlier claim are ignored.
     """
 
     job: Job
@@ -137,7 +136,7 @@ class Claim:
 
     @property
     def must_run_alone(self) -> bool:
-        """Whether two workers died with it, so that a third must have nothing else at hand."""
+        """True when two workers died with it, so that a third must hold nothing else."""
         return len(self.job.deaths) >= 2
 
 
@@ -145,8 +144,8 @@ class Claim:
 class JobEvent:
     """One entry of a job's log; ids count from 1, without gaps, per job.
 
-    text: of `partial`: text that follows that of the `partial` events before it, since the last `queued`.
-    failure: of `failed`. attempt: how many workers had taken the job up by then.
+    text: of `partial`: continues the text of the `partial` events before it, since the last `queued`.
+    failure: of `failed`. attempt: workers that had started the job by then.
     """
 
     event_id: int
@@ -160,13 +159,13 @@ class JobEvent:
 
     @property
     def is_last(self) -> bool:
-        """Whether the job was over with it."""
+        """True when it ended the job."""
         return self.kind in LAST_EVENTS
 
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """Some of an owner's jobs, newest first; `cursor` asks for those that follow, None when there are none."""
+    """One page of an owner's jobs, newest first; `cursor` names the next page, None when there is none."""
 
     jobs: tuple[Job, ...]
     cursor: str | None = None
@@ -174,9 +173,9 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class StoreStats:
-    """How many jobs of each status there are, and the recordings kept for them.
+    """Counts of jobs by status, and of the recordings kept for them.
 
-    callbacks_due: ends of jobs that somebody is still to be told of.
+    callbacks_due: webhooks that are still to be delivered.
     """
 
     jobs: dict[JobStatus, int]
@@ -187,7 +186,7 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did away with, or gave back to the queue."""
+    """Counts of what one sweep removed, or returned to the queue."""
 
     results: int = 0
     recordings: int = 0

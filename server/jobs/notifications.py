@@ -1,6 +1,6 @@
-"""Who waits for what to change: bells that are rung by name, on one event loop.
+"""Publish and subscribe by topic, on one event loop.
 
-A bell that nobody listens to costs nothing, and a ring while its listener is busy is not missed.
+A topic without subscribers costs nothing, and a notification while its subscriber is busy is not missed.
 """
 
 from __future__ import annotations
@@ -11,47 +11,47 @@ from collections.abc import Iterator
 
 
 class Notifications:
-    """Listeners by the name of what they wait for."""
+    """Subscribers by topic."""
 
     def __init__(self) -> None:
-        self._listeners: dict[str, set[asyncio.Event]] = {}
+        self._subscribers: dict[str, set[asyncio.Event]] = {}
 
-    def notify(self, name: str) -> None:
-        """Wake all who listen for this."""
-        for event in self._listeners.get(name, ()):
+    def notify(self, topic: str) -> None:
+        """Wake the subscribers of a topic."""
+        for event in self._subscribers.get(topic, ()):
             event.set()
 
     def notify_all(self) -> None:
-        """Wake everybody."""
-        for name in self._listeners:
-            self.notify(name)
+        """Wake the subscribers of every topic."""
+        for topic in self._subscribers:
+            self.notify(topic)
 
     @contextlib.contextmanager
-    def subscribed(self, name: str) -> Iterator[asyncio.Event]:
-        """An event that every ring sets; its listener clears it before looking at what may have changed."""
+    def subscribed(self, topic: str) -> Iterator[asyncio.Event]:
+        """An event that every notification sets; its subscriber clears it before it reads what may have changed."""
         event = asyncio.Event()
-        self._listeners.setdefault(name, set()).add(event)
+        self._subscribers.setdefault(topic, set()).add(event)
         try:
             yield event
         finally:
-            listeners = self._listeners[name]
-            listeners.discard(event)
-            if not listeners:
-                del self._listeners[name]
+            subscribers = self._subscribers[topic]
+            subscribers.discard(event)
+            if not subscribers:
+                del self._subscribers[topic]
 
 
 WORK = "work"
-"""Rung when a job is queued, and when nothing more is handed out."""
+"""Notified when a job is queued, and when no more jobs can be claimed."""
 
 CALLBACKS = "callbacks"
-"""Rung when somebody is to be told of a job's end."""
+"""Notified when a webhook becomes due."""
 
 
 def log_topic(job_id: str) -> str:
-    """The bell of a job's log."""
+    """Topic of a job's log."""
     return f"log {job_id}"
 
 
 def claim_topic(job_id: str) -> str:
-    """The bell of a job's claim, rung when the claim is over."""
+    """Topic of a job's claim, notified when the claim is over."""
     return f"claim {job_id}"

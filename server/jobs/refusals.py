@@ -1,4 +1,4 @@
-"""What a job store refuses, as HTTP answers: one status for each code."""
+"""Errors of a job store as HTTP answers: one status for each code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STATUS = {
 }
 _RETRY_AFTER_SECONDS = {"too_many_jobs": 10, "job_store_unavailable": 5}
 _PARAM = {"cursor_invalid": "cursor", "job_not_retryable": "job_id"}
-# SDKs retry 409 and 507 by themselves, each time with the whole recording, and would be refused again.
+# SDKs retry 409 and 507 automatically, each time with the whole recording, and would be refused again.
 _NOT_TO_BE_RETRIED = {"disk_full", "idempotency_conflict", "job_not_retryable"}
 
 

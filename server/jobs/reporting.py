@@ -1,4 +1,4 @@
-"""What a running job has to say, told to its store: at once when it is new, now and then when it is not."""
+"""Reports of a running job to its store: at once when there is news, and at intervals when there is none."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
 
 PAUSE_SECONDS = 0.25
-"""News of one job are collected for so long, so that a fast engine does not become a slow disk."""
+"""News of one job are collected for this time, so that a fast engine does not overload the disk."""
 
 SILENCE_SECONDS = 5.0
-"""Without news the lease is renewed so often."""
+"""Interval at which the lease is renewed without news."""
 
 logger = logging.getLogger("scribewire.jobs")
 
 
 class JobReport:
-    """One job's progress and text on the way to the store. Its callbacks are the engine's, and never block."""
+    """One job's progress and text on their way to the store. Its callbacks are for the engine, and never block."""
 
     def __init__(self, store: JobStore, claim: Claim) -> None:
         self._store = store
@@ -31,23 +31,23 @@ class JobReport:
         self._news = asyncio.Event()
 
     def on_progress(self, progress: Progress) -> None:
-        """Take the engine's word for how far it is."""
+        """Take the engine's newest progress."""
         self._progress = progress
         self._news.set()
 
     def on_delta(self, delta: TextDelta) -> None:
-        """Take more of the text."""
+        """Take the next piece of text."""
         self._text.append(delta.delta)
         self._news.set()
 
-    async def keep_telling(self) -> None:
-        """Tell the store until cancelled, or until the claim is lost; a store that fails for a while is tried again."""
+    async def keep_sending(self) -> None:
+        """Send reports until cancelled, or until the claim is lost; a report that failed is sent again."""
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await self._news.wait()
             try:
-                if not await self.tell():
+                if not await self.send():
                     return
             except JobStoreError as error:
                 log_event(
@@ -59,8 +59,8 @@ class JobReport:
                 )
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def tell(self) -> bool:
-        """Tell what is new; False when the claim is lost. raises: JobStoreError, and nothing told is lost with it"""
+    async def send(self) -> bool:
+        """Send what is new; False when the claim is lost. raises: JobStoreError, and keeps what was not sent"""
         self._news.clear()
         progress, self._progress = self._progress, None
         text, self._text = self._text, []
@@ -76,6 +76,6 @@ class JobReport:
             raise
 
     def _take_back(self, progress: Progress | None, text: list[str]) -> None:
-        # What came in the meantime is newer.
+        # A progress that arrived in the meantime is newer.
         self._progress = self._progress or progress
         self._text = [*text, *self._text]

@@ -1,7 +1,7 @@
-"""Ages of what is kept for days: a clock that only runs forward, and that no setting of the wall clock moves.
+"""A clock for the ages of what is kept for days: it only runs forward, even when the wall clock is set.
 
-While the server runs it follows the monotonic clock. What passed between two runs is known from the wall clock alone;
-it counts as what the wall clock says, and as nothing when it went backwards.
+While the server runs it follows the monotonic clock. The time between two runs is known from the wall clock alone; it
+counts as nothing when the wall clock went backwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RetentionClock:
         monotonic: Callable[[], float] = time.monotonic,
         saved: tuple[float, float] | None = None,
     ) -> None:
-        """saved: what `reading` gave last, in this run or an earlier one."""
+        """saved: the last result of `reading`, in this run or an earlier one."""
         self._wall = wall
         self._monotonic = monotonic
         self._start = 0.0
@@ -34,5 +34,5 @@ class RetentionClock:
         return self._start + self._monotonic() - self._started
 
     def reading(self) -> tuple[float, float]:
-        """What must be saved from time to time for the next run: this clock and the wall clock."""
+        """This clock and the wall clock, to be saved from time to time for the next run."""
         return self.now(), self._wall()

@@ -1,8 +1,8 @@
-"""Works on jobs: claims them from the store, has each recording decoded and transcribed, and writes down how it ended.
+"""Runs jobs: claims them from the store, has each recording transcribed, and stores how it ended.
 
-A few jobs are with the engine at a time; the others wait in the store. A job whose worker died is queued again by the
-store until its record is full, and one that two workers died with runs alone. A server that stops gives its jobs
-back, so that the next one goes on. Whatever happens to the engine or the disk, a job that was accepted is not lost.
+A few jobs are in flight at a time; the others wait in the store. A job whose worker died is queued again by the store
+until it reaches the limit of deaths; one that two workers died with runs alone. A server that stops releases its jobs
+for the next one. Whatever happens to the engine or the disk, an accepted job is not lost.
 """
 
 from __future__ import annotations
@@ -74,23 +74,23 @@ class JobRunner:
         self._changes = JobChanges(metrics)
         self._concurrent_jobs = concurrent_jobs
         self._sweep_seconds = sweep_seconds
-        self._slots = asyncio.Semaphore(concurrent_jobs)
+        self._capacity = asyncio.Semaphore(concurrent_jobs)
         self._loops: set[asyncio.Task[None]] = set()
         self._working: set[asyncio.Task[None]] = set()
-        self._places: dict[str, Lease] = {}
-        """Of the unfinished jobs, their places among their keys' recordings."""
+        self._leases: dict[str, Lease] = {}
+        """Unfinished jobs' leases in their keys' limits, by job id."""
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- lifecycle -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to work on what the store has, which takes its owners' places; the store is open."""
+        """Begin to work on the store's jobs, which count in their owners' limits; the store is open."""
         for job_id, owner in await self._store.unfinished():
-            self._places[job_id] = self._limits.occupy(owner, is_checked=False)
-        self._spawn(self._hand_out(), self._loops, name="jobs")
+            self._leases[job_id] = self._limits.occupy(owner, is_checked=False)
+        self._spawn(self._keep_claiming(), self._loops, name="jobs")
         self._spawn(self._keep_sweeping(), self._loops, name="job-sweeps")
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
-        """Claim nothing more, let what runs finish for a while, and give the rest back, charged no attempt."""
+        """Claim nothing more, let running jobs finish for a while, and release the rest, charged no attempt."""
         await _cancelled(self._loops)
         if self._working:
             await asyncio.wait(self._working, timeout=drain_seconds)
@@ -118,9 +118,9 @@ class JobRunner:
         callback_url: str | None = None,
         request_id: str | None = None,
     ) -> Submitted:
-        """Keep the recording and queue its job; when this returns, both are on disk and the upload is gone.
+        """Store the recording and queue its job; when this returns, both are on disk and the upload is removed.
 
-        raises: ApiError 409 (the key was used for something else), 429, 503, 507, and leaves the upload to the caller
+        raises: ApiError 409 (the key was used for another submission), 429, 503, 507; the caller keeps the upload then
         """
         try:
             audio = await self._store.put_audio(upload.path, sha256=upload.sha256)
@@ -131,85 +131,85 @@ class JobRunner:
             raise as_refusal(error) from None
         if submitted.is_new:
             self._changes.note("submitted", submitted.job, request_id=request_id)
-            if upload.place is not None:
-                self._places[submitted.job.job_id] = upload.place
-                upload = dataclasses.replace(upload, place=None)
-        # Its recording was moved away; what is left is an empty folder, and no moment to be cancelled in.
+            if upload.lease is not None:
+                self._leases[submitted.job.job_id] = upload.lease
+                upload = dataclasses.replace(upload, lease=None)
+        # The recording was moved away; only an empty folder is left, removed without a point of cancellation.
         dataclasses.replace(upload, executor=None).begin_delete()
         return submitted
 
     async def cancel(self, job_id: str, owner: str, *, request_id: str | None = None) -> Job | None:
         """End an unfinished job now; a finished one stays as it is. None when there is none."""
-        job = await self._ended(job_id, owner, lambda: self._store.cancel(job_id, owner), _is_finished)
+        job = await self._write_end(job_id, owner, lambda: self._store.cancel(job_id, owner), _is_finished)
         if job is not None and job.status == "cancelled":
             self._changes.note("cancelled", job, request_id=request_id)
         return job
 
     async def retry(self, job_id: str, owner: str, *, request_id: str | None = None) -> Job | None:
         """Queue a failed job again; None when there is none. raises: ApiError 429, JobStoreError"""
-        if job_id in self._places:
+        if job_id in self._leases:
             return await self._store.retry(job_id, owner)
-        # Before it is queued, because it may be over before this hears of it.
-        self._places[job_id] = self._limits.occupy(owner, is_checked=True)
+        # Before it is queued, because it may have ended before this call returns.
+        self._leases[job_id] = self._limits.occupy(owner, is_checked=True)
         try:
             job = await self._store.retry(job_id, owner)
         except BaseException:
-            self._is_over(job_id)
+            self._release_lease(job_id)
             raise
         if job is None:
-            self._is_over(job_id)
+            self._release_lease(job_id)
         else:
             self._changes.note("retried", job, request_id=request_id)
         return job
 
     async def erase(self, job: Job, *, request_id: str | None = None) -> None:
-        """Remove a job with all that is known of it."""
+        """Remove a job with all its data."""
         if await self._store.erase(job.job_id, job.owner):
             self._changes.note("erased", job, request_id=request_id)
 
-    def _is_over(self, job_id: str) -> None:
-        if (place := self._places.pop(job_id, None)) is not None:
-            place.release()
+    def _release_lease(self, job_id: str) -> None:
+        if (lease := self._leases.pop(job_id, None)) is not None:
+            lease.release()
 
-    async def _ended(
+    async def _write_end(
         self,
         job_id: str,
         owner: str,
         write: Callable[[], Awaitable[_Value]],
         is_over: Callable[[_Value], bool],
     ) -> _Value:
-        """Write a job's end. Whoever sees it finds the job's place free, so it is given back before that.
+        """Write a job's end. Its lease is released before, so that a client that sees the end finds the capacity free.
 
-        is_over: of what was written, whether it was the end; if not, the job takes its place again.
+        is_over: True for a written value that was the end; if it was not, the job takes a lease again.
         """
-        place = self._places.get(job_id)
-        if place is None or place.owner != owner:
+        lease = self._leases.get(job_id)
+        if lease is None or lease.owner != owner:
             return await write()
-        self._is_over(job_id)
+        self._release_lease(job_id)
         has_ended = False
         try:
             written = await write()
             has_ended = is_over(written)
             return written
         finally:
-            if not has_ended and job_id not in self._places:
-                self._places[job_id] = self._limits.occupy(owner, is_checked=False)
+            if not has_ended and job_id not in self._leases:
+                self._leases[job_id] = self._limits.occupy(owner, is_checked=False)
 
     # ---- working ---------------------------------------------------------------------------------------------
 
-    async def _hand_out(self) -> None:
+    async def _keep_claiming(self) -> None:
         while True:
-            await self._slots.acquire()
+            await self._capacity.acquire()
             claims: tuple[Claim, ...] = ()
             try:
-                # Jobs wait in the store for as long as the engine has no room for them.
+                # Jobs wait in the store while the engine has no capacity for them.
                 await self._until_engine_takes_more()
                 claims = await self._store.claim(WORKER, wait_seconds=CLAIM_WAIT_SECONDS)
             except JobStoreError as error:
                 log_event(logger, logging.ERROR, "jobs_not_claimed", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
             if not claims:
-                self._slots.release()
+                self._capacity.release()
                 continue
             (claim,) = claims
             self._changes.note("processing", claim.job)
@@ -228,9 +228,9 @@ class JobRunner:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _work(self, claim: Claim, *, after: tuple[asyncio.Task[None], ...]) -> None:
-        """Hold a claim until it ends, and give the slot back."""
+        """Hold a claim until it ends, and release the capacity."""
         report = JobReport(self._store, claim)
-        telling = asyncio.create_task(report.keep_telling())
+        sending = asyncio.create_task(report.keep_sending())
         lost = asyncio.create_task(self._store.wait_until_lost(claim))
         try:
             if claim.must_run_alone and after:
@@ -241,31 +241,31 @@ class JobRunner:
             finally:
                 await _cancelled({working})
             if working.cancelled() or working.exception() is not None or not working.result():
-                await self._look_whether_over(claim)
+                await self._release_if_over(claim)
         finally:
-            self._slots.release()
-            await _cancelled({telling, lost})
+            self._capacity.release()
+            await _cancelled({sending, lost})
 
-    async def _look_whether_over(self, claim: Claim) -> None:
+    async def _release_if_over(self, claim: Claim) -> None:
         with contextlib.suppress(JobStoreError):
             job = await self._store.get(claim.job.job_id, claim.job.owner)
             if job is None or job.is_finished:
-                self._is_over(claim.job.job_id)
+                self._release_lease(claim.job.job_id)
 
     async def _end(self, claim: Claim, report: JobReport) -> bool:
-        """Transcribe, and write down what came of it; whether that was the job's end."""
+        """Transcribe and store the outcome; True when that was the job's end."""
         job = claim.job
         try:
             transcript = await self._transcribe(claim, report)
         except (EngineCrashed, EngineFault) as error:
             return await self._record_death(claim, error)
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
-            # Nobody's fault and nobody's death: the job goes back to its place.
+            # No failure of the job and no worker's death: the job returns to its place in the queue.
             await self._release(claim, _PAUSE_SECONDS)
         except (EngineError, ApiError) as error:
             refusal = error if isinstance(error, ApiError) else as_api_error(error)
             if refusal.rule.status == 507:
-                # The recording is there; only its samples found no room, and a disk may have room again.
+                # The recording is stored; only its samples found no room, and the disk may have room again.
                 await self._release(claim, _DISK_PAUSE_SECONDS)
             else:
                 return await self._fail(claim, _failure(refusal))
@@ -275,13 +275,13 @@ class JobRunner:
                 claim, JobFailure("internal_error", "The server failed; its log has more.", error_type(500))
             )
         else:
-            await self._insist(report.tell)
+            await self._until_written(report.send)
             info = self._engine.info
             is_demo = info is not None and info.is_demo
-            is_completed = await self._ended(
+            is_completed = await self._write_end(
                 job.job_id,
                 job.owner,
-                lambda: self._insist(lambda: self._store.complete(claim, transcript, is_demo=is_demo)),
+                lambda: self._until_written(lambda: self._store.complete(claim, transcript, is_demo=is_demo)),
                 bool,
             )
             if is_completed:
@@ -307,16 +307,16 @@ class JobRunner:
         return await self._fail(claim, _failure(as_api_error(error)), retryable=True)
 
     async def _release(self, claim: Claim, pause_seconds: float) -> None:
-        if await self._insist(lambda: self._store.release(claim)):
+        if await self._until_written(lambda: self._store.release(claim)):
             self._changes.note("requeued", claim.job, code="engine_not_available")
         await asyncio.sleep(pause_seconds)
 
     async def _fail(self, claim: Claim, failure: JobFailure, *, retryable: bool = False) -> bool:
-        """Write down that it went wrong; whether that was the job's end, or else it is queued again."""
-        status = await self._ended(
+        """Store a failure; True when that was the job's end, False when it is queued again."""
+        status = await self._write_end(
             claim.job.job_id,
             claim.job.owner,
-            lambda: self._insist(lambda: self._store.fail(claim, failure, retryable=retryable)),
+            lambda: self._until_written(lambda: self._store.fail(claim, failure, retryable=retryable)),
             lambda status: status == "failed",
         )
         if status is not None:
@@ -324,7 +324,7 @@ class JobRunner:
             self._changes.note(change, claim.job, code=failure.code, level=logging.WARNING)
         return status == "failed"
 
-    async def _insist(self, write: Callable[[], Awaitable[_Value]]) -> _Value:
+    async def _until_written(self, write: Callable[[], Awaitable[_Value]]) -> _Value:
         """Write to the store until it succeeds: a disk may have room again, and the work would be lost."""
         while True:
             try:
@@ -333,7 +333,7 @@ class JobRunner:
                 log_event(logger, logging.ERROR, "job_not_written", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    # ---- keeping ---------------------------------------------------------------------------------------------
+    # ---- retention -------------------------------------------------------------------------------------------
 
     async def _keep_sweeping(self) -> None:
         while True:

@@ -1,6 +1,6 @@
 """Jobs' values as JSON texts, for stores that keep them outside this process.
 
-What a later version adds has a default, so that older texts can still be read; fields nobody knows are left out.
+A field that a later version adds has a default, so that older texts can still be read; unknown fields are left out.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _Value = TypeVar("_Value")
 
 
 def fingerprint(submission: Submission) -> str:
-    """The same for the same recording with the same options and callback, whoever sends it; hex."""
-    asked = [submission.audio.sha256, submission.result_format, options_to_json(submission.options)]
+    """Hex digest of recording, format, options and callback URL; the same for every owner."""
+    content = [submission.audio.sha256, submission.result_format, options_to_json(submission.options)]
     if submission.callback_url is not None:
-        asked.append(submission.callback_url)
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        content.append(submission.callback_url)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def options_to_json(options: TranscribeOptions) -> str:

@@ -1,10 +1,10 @@
-"""The interface of job stores, its rules and its refusals: what a store promises, whatever keeps it.
+"""The interface of job stores: guarantees, rules and errors that hold for every implementation.
 
-A job that was accepted is on disk, with its recording, before the caller hears of it, and reaches exactly one of
-completed, failed and cancelled. Whoever works on a job holds a claim; a claim that was taken away (cancelled, lease
-over, server restarted) can neither report nor end the job any more. Nobody sees the job of another owner.
+An accepted job is on disk, with its recording, before the caller gets an answer, and reaches exactly one of completed,
+failed and cancelled. A worker holds a claim on its job; a claim that was revoked (cancelled, lease expired, server
+restarted) can neither report nor end the job any more. No owner sees the job of another.
 
-Nothing here knows of tables, files or connections, so that a broker on another machine can be a store as well.
+Nothing here depends on tables, files or connections, so that a broker on another machine can be a store as well.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from scribewire.server.jobs.job import (
 )
 
 CURSOR_PATTERN = "^[0-9a-f]{1,15}$"
-"""What cursors look like. Any that does is taken: it names a place in a list, whether or not a job stands there."""
+"""Format of cursors. Any text of it is accepted: it names a position in a list, with or without a job there."""
 
 MAX_PAGE = 100
 LEASE_OVER = "lease_over"
-"""The code of a death that was seen only by its silence."""
+"""The code of a worker's death that was inferred from an expired lease."""
 
 DAY_SECONDS = 86_400.0
 
 
 class JobStoreError(Exception):
-    """Base of what a store refuses or cannot do; the message is one line."""
+    """Base of a store's refusals and failures; the message is one line."""
 
     code = "job_store_error"
 
 
 class JobStoreFull(JobStoreError):
-    """As many unfinished jobs as the store takes."""
+    """The store has as many unfinished jobs as it accepts."""
 
     code = "too_many_jobs"
 
 
 class JobStoreDiskFull(JobStoreError):
-    """No room on the disk; nothing of what was asked for is left behind."""
+    """No room on the disk; nothing of the failed operation is left behind."""
 
     code = "disk_full"
 
@@ -64,13 +64,13 @@ class JobStoreUnavailable(JobStoreError):
 
 
 class DataFolderInUse(JobStoreError):
-    """Another server works on this data folder."""
+    """Another server uses this data folder."""
 
     code = "data_folder_in_use"
 
 
 class IdempotencyConflict(JobStoreError):
-    """The idempotency key belongs to a submission of another recording, or with other options."""
+    """The idempotency key belongs to a submission with another recording or other options."""
 
     code = "idempotency_conflict"
 
@@ -88,7 +88,7 @@ class JobNotRetryable(JobStoreError):
 
 
 def not_heard_of_again() -> JobFailure:
-    """Why a job fails when the last worker of its record fell silent."""
+    """Failure of a job whose last allowed worker let its lease expire."""
     return JobFailure(
         "engine_crashed", "The workers that took this job up were not heard of again.", "server_error"
     )
@@ -96,12 +96,12 @@ def not_heard_of_again() -> JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class StoreRules:
-    """How much a store takes, and for how long it keeps what.
+    """Limits and retention of a store.
 
-    lease_seconds: a claim that is not heard of for so long is taken away, and counts as a worker's death.
-    max_worker_deaths: with so many on its record a job fails.
+    lease_seconds: a claim without a heartbeat for this time is revoked, and counts as a worker's death.
+    max_worker_deaths: a job fails at this number of deaths.
     keep_audio: keep the recordings of completed jobs as long as their results.
-    keep_failed_audio_seconds: so long a failed job can be retried.
+    keep_failed_audio_seconds: time in which a failed job can be retried.
     """
 
     max_unfinished: int = 10_000
@@ -114,7 +114,7 @@ class StoreRules:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A job that is kept; `is_new` is false when its idempotency key had been seen before."""
+    """A stored job; `is_new` is False when its idempotency key was used before."""
 
     job: Job
     is_new: bool
@@ -124,41 +124,41 @@ class JobStore(Protocol):
     """Keeps jobs. Every method may raise JobStoreUnavailable, and those that write JobStoreDiskFull."""
 
     async def open(self) -> Swept:
-        """Begin to work, on the running event loop.
+        """Open the store, on the running event loop.
 
-        Jobs that another start of the server was working on are queued again, and charged no attempt; recordings that
-        no job knows are removed. raises: DataFolderInUse
+        Jobs that an earlier start of the server was working on are queued again, and charged no attempt; recordings
+        that belong to no job are removed. raises: DataFolderInUse
         """
 
     async def close(self) -> None:
-        """Give everything back that is held; again is no error."""
+        """Release everything; closing again is no error."""
 
     # ---- submitting ------------------------------------------------------------------------------------------
 
     async def put_audio(self, source: Path, *, sha256: str) -> StoredAudio:
-        """Take a recording over: the file at `source` is gone afterwards, and still there when this raises."""
+        """Move a recording in: the file at `source` no longer exists afterwards, but is kept when this raises."""
 
     async def discard_audio(self, audio: StoredAudio) -> None:
         """Remove a recording that no job was submitted for."""
 
     async def submit(self, submission: Submission) -> Submitted:
-        """Keep a new job, or return the one that has its idempotency key, owner, recording and options.
+        """Store a new job, or return the one with the same idempotency key, owner, recording and options.
 
-        The recording belongs to the job, or is removed: also when this raises.
+        The recording then belongs to the job; if not, also when this raises, it is removed.
         raises: JobStoreFull, IdempotencyConflict
         """
 
     # ---- working ---------------------------------------------------------------------------------------------
 
     async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
-        """Take up to `limit` jobs; waits for the first, and returns nothing when the wait is over.
+        """Claim up to `limit` jobs; waits for the first, and returns none when the wait is over.
 
-        Owners who have jobs queued take turns, and of each the oldest job comes first; who was never served comes
-        before those who were.
+        Owners with queued jobs are served in rotation, each with its oldest job first; owners that were never served
+        come first.
         """
 
     async def claimed_audio(self, claim: Claim) -> Path:
-        """The recording as a local file, there as long as the claim is held."""
+        """The recording as a local file, which exists as long as the claim is held."""
 
     async def heartbeat(
         self,
@@ -168,51 +168,51 @@ class JobStore(Protocol):
         audio_seconds_total: float | None = None,
         new_text: str = "",
     ) -> bool:
-        """Renew the lease, and report what is new; False when the claim is lost.
+        """Renew the lease and report progress; False when the claim is lost.
 
-        new_text: what follows the text reported before.
+        new_text: continues the text reported before.
         """
 
     async def wait_until_lost(self, claim: Claim) -> None:
-        """Return when the claim was taken away, or has ended."""
+        """Return when the claim was revoked or has ended."""
 
     async def complete(self, claim: Claim, transcript: Transcript, *, is_demo: bool) -> bool:
-        """The job's end, when it went well; False, and nothing changed, when the claim is lost."""
+        """End the job with its transcript; False, and nothing changed, when the claim is lost."""
 
     async def fail(self, claim: Claim, failure: JobFailure, *, retryable: bool) -> JobStatus | None:
-        """The job's end when it did not, or a worker's death, which is `retryable`.
+        """End the job with a failure, or record a worker's death, which is `retryable`.
 
-        A death goes on the job's record, and the job back to its place in the queue unless the record is full.
-        returns: what the job is now, `queued` or `failed`; None, and nothing changed, when the claim is lost.
+        A death is added to the job, which returns to its place in the queue unless it has reached the limit of deaths.
+        returns: the job's status now, `queued` or `failed`; None, and nothing changed, when the claim is lost.
         """
 
     async def release(self, claim: Claim) -> bool:
-        """Give the job back to its place in the queue and charge no attempt; False when the claim is lost."""
+        """Return the job to its place in the queue and charge no attempt; False when the claim is lost."""
 
     async def drain(self) -> int:
-        """Hand out nothing more and give back all that is claimed, charged no attempt; returns how many."""
+        """Allow no more claims and release all jobs that are claimed, charged no attempt; returns their count."""
 
-    # ---- asking ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str) -> Job | None:
-        """The job with all that is known of it; None when this owner has none of this id."""
+        """The job with all its data; None when this owner has none with this id."""
 
     async def list(
         self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
     ) -> JobPage:
         """An owner's jobs, newest first, at most MAX_PAGE.
 
-        A walk by cursors shows every job once that was there from its beginning to its end. raises: CursorInvalid
+        Following the cursors shows every job once that existed the whole time. raises: CursorInvalid
         """
 
     def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
-        """The job's log behind `after_id`, then what comes, until the job is over or gone; nothing if unknown."""
+        """The job's events after `after_id`, then live, until it is finished or erased; none for an unknown job."""
 
     async def audio(self, job_id: str, owner: str) -> Path | None:
-        """The recording as a local file, for playback; None when there is none any more."""
+        """The recording as a local file, for playback; None when it is not kept any more."""
 
     async def stats(self) -> StoreStats:
-        """How much there is, of all owners together."""
+        """Counts over all owners."""
 
     async def check(self) -> None:
         """Return when the store can be written to now."""
@@ -220,37 +220,36 @@ class JobStore(Protocol):
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """Ids and owners of all jobs that are queued or processing, of all owners."""
 
-    # ---- telling ---------------------------------------------------------------------------------------------
+    # ---- webhooks --------------------------------------------------------------------------------------------
 
     async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
-        """Ends of jobs that somebody is to be told of now; waits for the first, and returns nothing when that is over.
+        """Take the deliveries that are due now; waits for the first, and returns none when the wait is over.
 
-        What was taken is due again after a while (LEASE_SECONDS) unless `note_callback` says how it went: telling
-        happens at least once. An end is due as soon as it is on disk, and with it.
+        A taken delivery is due again after LEASE_SECONDS unless `note_callback` records its outcome: delivery happens
+        at least once. It is due as soon as the job's end is on disk, in the same transaction.
         """
 
     async def note_callback(
         self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
     ) -> None:
-        """How an attempt went: it arrived (no error), is made again after so long, or never again (None)."""
+        """Record an attempt: delivered (no error), to be repeated after retry_seconds, or never again (None)."""
 
     # ---- ending ----------------------------------------------------------------------------------------------
 
     async def cancel(self, job_id: str, owner: str) -> Job | None:
-        """End an unfinished job, whoever works on it; a finished one stays as it is. None when there is none."""
+        """End an unfinished job, claimed or not; a finished one stays as it is. None when there is none."""
 
     async def erase(self, job_id: str, owner: str) -> bool:
         """Remove a job with its recording, its text and its log, finished or not; False when there is none."""
 
     async def retry(self, job_id: str, owner: str) -> Job | None:
-        """Queue a failed job again, with a clean record; None when there is none. raises: JobNotRetryable, JobStoreFull
+        """Queue a failed job again, without its deaths; None when there is none. raises: JobNotRetryable, JobStoreFull
 
-        It keeps its place in lists, and among its owner's jobs is taken as early as its age says.
+        It keeps its place in lists, and its place by age in its owner's queue.
         """
 
     async def sweep(self) -> Swept:
-        """Remove what was kept long enough, and take claims away whose lease is over; to be called twice a minute.
+        """Remove what is past its retention, and revoke claims whose lease expired; to be called twice a minute.
 
-        Ages are counted by a clock that stands still or runs, and never jumps: a wall clock that is set forward or back
-        while the server runs changes nothing.
+        Ages are counted by a clock that never jumps: setting the wall clock while the server runs changes nothing.
         """

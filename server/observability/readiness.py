@@ -46,7 +46,7 @@ def _engine_not_ready(engine: EngineClient) -> ApiError:
     elif engine.is_stalled:
         code = "engine_stalled"
     elif engine.state == "starting":
-        newest = " ".join(engine.last_words()[-1:])
+        newest = " ".join(engine.stderr_lines()[-1:])
         is_downloading = _DOWNLOADING.search(newest) is not None
         code = "model_downloading" if is_downloading else "model_loading"
         message = "The model is being downloaded." if is_downloading else "The model is loading."

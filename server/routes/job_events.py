@@ -54,42 +54,42 @@ class JobEventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the log; a client that leaves ends it."""
         try:
-            await while_connected(self._request, self._tell(send), timeout_seconds=None)
+            await while_connected(self._request, self._send_log(send), timeout_seconds=None)
         except ClientDisconnect:
             self._request.state.client_gone = True
 
-    async def _tell(self, send: Send) -> None:
+    async def _send_log(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         # A task of its own: what waits inside an iterator must not be cancelled for a comment.
-        heard: asyncio.Queue[JobEvent | None] = asyncio.Queue()
-        listening = asyncio.create_task(self._listen(heard))
+        queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
+        reading = asyncio.create_task(self._enqueue(queue))
         stopping = asyncio.create_task(self._stopping.wait())
-        for end in (listening, stopping):
-            end.add_done_callback(lambda _: heard.put_nowait(None))
+        for end in (reading, stopping):
+            end.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while True:
                 try:
                     async with asyncio.timeout(self._keep_alive_seconds):
-                        event = await heard.get()
+                        event = await queue.get()
                 except TimeoutError:
                     await self._send(send, KEEP_ALIVE)
                     continue
                 if event is None:
                     break
                 await self._send(send, as_lines(event))
-            if listening.done():
-                listening.result()
+            if reading.done():
+                reading.result()
             else:
                 await self._send(send, COME_BACK)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            listening.cancel()
+            reading.cancel()
             stopping.cancel()
-            await asyncio.gather(listening, stopping, return_exceptions=True)
+            await asyncio.gather(reading, stopping, return_exceptions=True)
 
-    async def _listen(self, heard: asyncio.Queue[JobEvent | None]) -> None:
+    async def _enqueue(self, queue: asyncio.Queue[JobEvent | None]) -> None:
         async for event in self._events:
-            heard.put_nowait(event)
+            queue.put_nowait(event)
 
     async def _send(self, send: Send, data: bytes) -> None:
         try:

@@ -47,24 +47,24 @@ async def create_transcription_job(request: Request) -> Response:
 
 
 async def _submit(request: Request) -> Response:
-    parts = context_of(request)
-    parts.engine.check_usable()
+    context = context_of(request)
+    context.engine.check_usable()
     idempotency_key = _idempotency_key(request)
-    upload = await parts.uploads.receive(request, file_fields=("audio", "file"))
+    upload = await context.uploads.receive(request, file_fields=("audio", "file"))
     try:
         form = read_job_form(upload.fields)
         if form.model:
             # Known since the model was first loaded; a job need not wait for an engine that is restarting.
-            check_model(form.model, parts.engine.info or await parts.engine.wait_ready())
+            check_model(form.model, context.engine.info or await context.engine.wait_ready())
         if form.options.speakers is not None:
-            await parts.speakers.check()
-        submitted = await parts.runner.submit(
+            await context.speakers.check()
+        submitted = await context.runner.submit(
             upload,
             form.options,
             owner=owner_of(request),
             result_format=form.response_format,
             idempotency_key=idempotency_key,
-            callback_url=read_callback_url(upload.fields, parts.callback_targets),
+            callback_url=read_callback_url(upload.fields, context.callback_targets),
             request_id=request.state.request_id,
         )
     except BaseException:
@@ -91,9 +91,9 @@ def _idempotency_key(request: Request) -> str | None:
 @router.get("/jobs")
 async def list_jobs(request: Request) -> Response:
     """One's own jobs, newest first."""
-    parts = context_of(request)
+    context = context_of(request)
     try:
-        page = await parts.jobs.list(
+        page = await context.jobs.list(
             owner_of(request),
             status=_status(request),
             cursor=_given(request, "cursor"),
@@ -163,21 +163,21 @@ async def follow_job(request: Request, job_id: str) -> Response:
     """The job's events from its beginning, or behind Last-Event-ID, until it is over."""
     after_id = _last_event_id(request)
     job = await _job(request, job_id)
-    parts = context_of(request)
-    events = parts.jobs.events(job.job_id, job.owner, after_id=after_id)
+    context = context_of(request)
+    events = context.jobs.events(job.job_id, job.owner, after_id=after_id)
     return JobEventStream(
-        request, events, stopping=parts.stopping, keep_alive_seconds=parts.stream_keep_alive_seconds
+        request, events, stopping=context.stopping, keep_alive_seconds=context.stream_keep_alive_seconds
     )
 
 
 async def _delete_job(request: Request, job_id: str) -> Response:
     """Cancel an unfinished job; erase a finished one with all that is known of it."""
-    parts = context_of(request)
+    context = context_of(request)
     job = await _job(request, job_id)
     if job.is_finished:
-        await parts.runner.erase(job, request_id=request.state.request_id)
+        await context.runner.erase(job, request_id=request.state.request_id)
         return JSONResponse({"job_id": job.job_id, "status": job.status, "erased": True})
-    ended = await parts.runner.cancel(job.job_id, job.owner, request_id=request.state.request_id)
+    ended = await context.runner.cancel(job.job_id, job.owner, request_id=request.state.request_id)
     status = ended.status if ended is not None else "cancelled"
     return JSONResponse({"job_id": job.job_id, "status": status, "erased": False})
 

@@ -31,14 +31,14 @@ _STARTED_AT = int(time.time())
 @router.post("/v1/audio/transcriptions")
 async def create_transcription(request: Request) -> Response:
     """Transcribe one recording: wait for all of it, or with `stream` send its text as events while it is decoded."""
-    parts = context_of(request)
-    parts.engine.check_admission()
-    timeout_seconds = parts.settings.request_timeout_seconds
-    upload = await parts.uploads.receive(request, file_fields=("file",))
+    context = context_of(request)
+    context.engine.check_admission()
+    timeout_seconds = context.settings.request_timeout_seconds
+    upload = await context.uploads.receive(request, file_fields=("file",))
     async with AsyncExitStack() as held:
         await held.enter_async_context(upload)
         form = read_transcription_form(upload.fields)
-        info = await while_connected(request, parts.engine.wait_ready(), timeout_seconds=timeout_seconds)
+        info = await while_connected(request, context.engine.wait_ready(), timeout_seconds=timeout_seconds)
         check_model(form.model, info)
         headers: dict[str, str] = {}
         if form.stream:
@@ -51,8 +51,8 @@ async def create_transcription(request: Request) -> Response:
                 wants_logprobs=form.wants_logprobs,
                 wants_segments=form.response_format == "diarized_json",
                 timeout_seconds=timeout_seconds,
-                first_wait_seconds=parts.stream_first_wait_seconds,
-                keep_alive_seconds=parts.stream_keep_alive_seconds,
+                first_wait_seconds=context.stream_first_wait_seconds,
+                keep_alive_seconds=context.stream_keep_alive_seconds,
             )
         transcript = await while_connected(
             request,
@@ -73,17 +73,17 @@ async def _transcribe(
     on_delta: Callable[[TextDelta], None] | None = None,
 ) -> Transcript:
     """The one place where a transcript is obtained; `headers` takes what the answer shall say of how it came about."""
-    parts = context_of(request)
-    transcript = await parts.shared.transcribe(
+    context = context_of(request)
+    transcript = await context.shared.transcribe(
         upload,
         options,
         owner=owner_of(request),
         on_retry=lambda retry: headers.__setitem__(RETRY_HEADER, retry),
         on_delta=on_delta,
     )
-    info = parts.engine.info
+    info = context.engine.info
     is_demo = info is not None and info.is_demo
-    parts.metrics.note_transcript("request", transcript)
+    context.metrics.note_transcript("request", transcript)
     log_transcript(transcript, is_demo=is_demo, request_id=request.state.request_id)
     return transcript
 

@@ -33,12 +33,12 @@ async def live() -> Response:
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
     """200 with the model, or 503 with the reason."""
-    parts = context_of(request)
-    if (reason := await why_not_ready(parts.engine, parts.uploads, parts.jobs)) is not None:
+    context = context_of(request)
+    if (reason := await why_not_ready(context.engine, context.uploads, context.jobs)) is not None:
         raise reason
-    info = parts.engine.info
+    info = context.engine.info
     if info is None:
-        raise as_api_error(parts.engine.unavailable())
+        raise as_api_error(context.engine.unavailable())
     body = {"status": "ready", "model": info.model_id, "demo": info.is_demo, "device": info.device}
     return JSONResponse(body, headers=answer_headers(info))
 
@@ -46,28 +46,28 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus, in its text format or in OpenMetrics where that is asked for."""
-    parts = context_of(request)
+    context = context_of(request)
     # The rest is told all the same when the store cannot tell.
-    parts.collector.store_stats = None
+    context.collector.store_stats = None
     with contextlib.suppress(JobStoreError, TimeoutError):
         async with asyncio.timeout(STORE_PATIENCE_SECONDS):
-            parts.collector.store_stats = await parts.jobs.stats()
+            context.collector.store_stats = await context.jobs.stats()
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(parts.metrics.registry), media_type=content_type)
+    return Response(encode(context.metrics.registry), media_type=content_type)
 
 
 @router.get("/openapi.json")
 async def describe(request: Request) -> Response:
     """The description of every address here."""
-    parts = context_of(request)
+    context = context_of(request)
     # The gate notes a key only where it asked for one.
     needs_key = hasattr(request.state, "key_id")
     return JSONResponse(
         openapi_document(
-            parts.engine.info,
+            context.engine.info,
             needs_key=needs_key,
-            has_docs=parts.settings.docs,
-            has_callbacks=not parts.callback_targets.is_empty,
+            has_docs=context.settings.docs,
+            has_callbacks=not context.callback_targets.is_empty,
         )
     )
 

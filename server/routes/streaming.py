@@ -48,7 +48,7 @@ UNSETTLED_WARNING = (
 )
 
 OnDelta = Callable[[TextDelta], None]
-_Heard = TextDelta | Literal["silence", "end"]
+_Item = TextDelta | Literal["silence", "end"]
 
 logger = logging.getLogger("scribewire.streams")
 
@@ -101,19 +101,19 @@ class TranscriptStream(Response):
         """Send the stream; raises what goes wrong before its first byte, for the ordinary error answers."""
         async with self._held:
             try:
-                await while_connected(self._request, self._told(send), timeout_seconds=None)
+                await while_connected(self._request, self._run(send), timeout_seconds=None)
             except ClientDisconnect:
                 if not self._is_begun:
                     raise
                 self._request.state.client_gone = True
 
-    async def _told(self, send: Send) -> None:
-        heard: asyncio.Queue[_Heard] = asyncio.Queue()
-        work = asyncio.ensure_future(self._work(heard.put_nowait))
-        work.add_done_callback(lambda _: heard.put_nowait("end"))
+    async def _run(self, send: Send) -> None:
+        items: asyncio.Queue[_Item] = asyncio.Queue()
+        work = asyncio.ensure_future(self._work(items.put_nowait))
+        work.add_done_callback(lambda _: items.put_nowait("end"))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._tell(work, heard, send)
+                await self._send_events(work, items, send)
         except ClientDisconnect:
             raise
         except asyncio.CancelledError:
@@ -139,8 +139,10 @@ class TranscriptStream(Response):
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _tell(self, work: asyncio.Future[Transcript], heard: asyncio.Queue[_Heard], send: Send) -> None:
-        item = await _next(heard, self._first_wait_seconds)
+    async def _send_events(
+        self, work: asyncio.Future[Transcript], items: asyncio.Queue[_Item], send: Send
+    ) -> None:
+        item = await _next(items, self._first_wait_seconds)
         if item == "end":
             work.result()  # what failed by now is raised while its status can still be sent
         self.headers.update(self._more_headers)
@@ -155,7 +157,7 @@ class TranscriptStream(Response):
                 sent += item.delta
                 sent_logprobs += item.logprobs
                 await self._send_delta(send, item.delta, item.logprobs)
-            item = await _next(heard, self._keep_alive_seconds)
+            item = await _next(items, self._keep_alive_seconds)
         transcript = work.result()
         if transcript.text.startswith(sent):
             # Work whose text was ready at once sends all of it here.
@@ -203,10 +205,10 @@ class TranscriptStream(Response):
             raise ClientDisconnect() from None
 
 
-async def _next(heard: asyncio.Queue[_Heard], seconds: float) -> _Heard:
+async def _next(items: asyncio.Queue[_Item], seconds: float) -> _Item:
     try:
         async with asyncio.timeout(seconds):
-            return await heard.get()
+            return await items.get()
     except TimeoutError:
         return "silence"
 

@@ -93,7 +93,7 @@ class Speakers:
         except SpeakersUnavailable as error:
             raise SpeakersUnavailable(error.message, parameter="response_format") from None
 
-    async def tell_apart(
+    async def diarize(
         self, samples_path: str, options: SpeakerOptions, references: Sequence[VoiceReference] = ()
     ) -> Diarized:
         """Whose turn it was when, in raw 16 kHz mono float32; cancelling the awaiting task stops the work.

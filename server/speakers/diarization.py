@@ -36,7 +36,7 @@ class Diarization:
         """See Speakers.check."""
         await self._speakers.check()
 
-    async def tell_apart(
+    async def diarize(
         self, recording: TranscodedRecording, folder: Path, options: SpeakerOptions, *, is_interactive: bool
     ) -> Diarized | None:
         """The turns of the recording's speakers, once all of it is decoded; None when it never was.
@@ -54,7 +54,7 @@ class Diarization:
                 await asyncio.wait({recording.ended})
                 if recording.ended.result().failure is not None:
                     return None
-            return await self._speakers.tell_apart(recording.source.path, options, voices)
+            return await self._speakers.diarize(recording.source.path, options, voices)
 
     @contextlib.asynccontextmanager
     async def _voice(

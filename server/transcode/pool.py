@@ -194,7 +194,7 @@ class TranscodePool:
         self._failed_starts = 0
         if process.task is None:
             self._background.discard(process)
-        self._hand_out()
+        self._assign()
 
     def _on_gone(self, process: TranscodeProcess, lost: TranscodeTask | None) -> None:
         if lost is not None:
@@ -209,7 +209,7 @@ class TranscodePool:
             self._count_failed_start()
         if self._is_running:
             self._start_another(0.0 if process.was_ready else _RESTART_PAUSE_SECONDS)
-            self._hand_out()
+            self._assign()
 
     # ---- work ------------------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class TranscodePool:
         )
         try:
             self._waiting[is_interactive].append(task)
-            self._hand_out()
+            self._assign()
             # Not the future itself, which a cancelled caller would take along.
             await asyncio.wait({task.enough})
             if task.failure is not None:
@@ -270,7 +270,7 @@ class TranscodePool:
             process.stop(task)
         task.output_path.unlink(missing_ok=True)
 
-    def _hand_out(self) -> None:
+    def _assign(self) -> None:
         for process in [one for one in self._processes if one.is_free]:
             jobs_may = len(self._background) < max(1, self._process_count - 1)
             is_interactive = bool(self._waiting[True])

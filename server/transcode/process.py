@@ -226,7 +226,7 @@ class TranscodeProcess:
                 while (end := self._received.find(b"\n")) >= 0:
                     line = bytes(self._received[:end])
                     del self._received[: end + 1]
-                    self._obey(parse_from_transcoder(line))
+                    self._on_message(parse_from_transcoder(line))
                 if len(self._received) > MAX_LINE_BYTES:
                     raise MessageInvalid("a line has no end")
         except BlockingIOError:
@@ -239,7 +239,7 @@ class TranscodeProcess:
         # The end of the pipe: its death is told by the sentinel.
         self._loop.remove_reader(self._pipe_descriptor)
 
-    def _obey(self, message: FromTranscoder) -> None:
+    def _on_message(self, message: FromTranscoder) -> None:
         task = self.task
         if isinstance(message, TranscoderReady):
             self._release()

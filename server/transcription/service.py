@@ -70,10 +70,10 @@ class TranscriptionService:
             recording = await self._transcoder.transcode(
                 upload_path, is_interactive=priority == "interactive"
             )
-            speaking = None
+            diarization = None
             if options.speakers is not None:
-                telling = self._tell_apart(recording, upload_path, options.speakers, priority)
-                speaking = asyncio.create_task(telling, name="speakers")
+                diarizing = self._diarize(recording, upload_path, options.speakers, priority)
+                diarization = asyncio.create_task(diarizing, name="speakers")
             try:
                 work = self._engine.transcribe(
                     recording.source,
@@ -89,7 +89,7 @@ class TranscriptionService:
                     is_admitted=True,
                     runs_alone=runs_alone,
                 )
-                transcript = await (work if speaking is None else _both(work, speaking))
+                transcript = await (work if diarization is None else _both(work, diarization))
             except Exception:
                 if recording.failure is not None:
                     # The engine only passes on that the samples ended early; this says why.
@@ -102,14 +102,14 @@ class TranscriptionService:
     def _noting_wait(self, on_started: Callable[[], None] | None) -> Callable[[], None]:
         began = time.monotonic()
 
-        def note_and_tell() -> None:
+        def note_and_report() -> None:
             self._metrics.note_wait("request", time.monotonic() - began)
             if on_started is not None:
                 on_started()
 
-        return note_and_tell
+        return note_and_report
 
-    async def _tell_apart(
+    async def _diarize(
         self,
         recording: TranscodedRecording,
         upload_path: Path,
@@ -118,7 +118,7 @@ class TranscriptionService:
     ) -> Diarized | None:
         is_interactive = priority == "interactive"
         try:
-            return await self._diarization.tell_apart(
+            return await self._diarization.diarize(
                 recording, upload_path.parent, options, is_interactive=is_interactive
             )
         except SpeakersError as error:
@@ -128,16 +128,18 @@ class TranscriptionService:
             return Diarized(0, (), (f"the speakers are not told apart: {error.message}",))
 
 
-async def _both(work: Coroutine[Any, Any, Transcript], speaking: asyncio.Task[Diarized | None]) -> Transcript:
+async def _both(
+    work: Coroutine[Any, Any, Transcript], diarization: asyncio.Task[Diarized | None]
+) -> Transcript:
     """The transcript with its speakers; whichever of the two fails first ends the other."""
     transcribing = asyncio.create_task(work, name="transcribing")
-    tasks: set[asyncio.Task[Any]] = {transcribing, speaking}
+    tasks: set[asyncio.Task[Any]] = {transcribing, diarization}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in (transcribing, speaking):
+        for task in (transcribing, diarization):
             if task in done:
                 task.result()
-        speakers = speaking.result()
+        speakers = diarization.result()
     finally:
         for task in tasks:
             task.cancel()
@@ -145,8 +147,8 @@ async def _both(work: Coroutine[Any, Any, Transcript], speaking: asyncio.Task[Di
     transcript = transcribing.result()
     if speakers is None:
         return transcript
-    told = with_speakers(transcript, speakers.turns)
-    return dataclasses.replace(told, warnings=(*told.warnings, *speakers.notices))
+    attributed = with_speakers(transcript, speakers.turns)
+    return dataclasses.replace(attributed, warnings=(*attributed.warnings, *speakers.notices))
 
 
 def _with_transcoding(transcript: Transcript, recording: TranscodedRecording) -> Transcript:

@@ -48,13 +48,13 @@ class WebhookDispatcher:
         self._sender = sender
         self._metrics = metrics
         self._retry_seconds = retry_seconds
-        self._slots = asyncio.Semaphore(concurrent_attempts)
+        self._capacity = asyncio.Semaphore(concurrent_attempts)
         self._uniform = uniform
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to tell what the store has; the store is open."""
-        self._spawn(self._keep_telling())
+        self._spawn(self._keep_dispatching())
 
     async def stop(self) -> None:
         """End everything at once; what was not told stays due."""
@@ -69,9 +69,9 @@ class WebhookDispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep_telling(self) -> None:
+    async def _keep_dispatching(self) -> None:
         while True:
-            await self._slots.acquire()
+            await self._capacity.acquire()
             taken: tuple[Delivery, ...] = ()
             try:
                 taken = await self._store.take_callbacks(wait_seconds=_WAIT_SECONDS)
@@ -79,11 +79,11 @@ class WebhookDispatcher:
                 log_event(logger, logging.ERROR, "webhooks_not_taken", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
             if not taken:
-                self._slots.release()
+                self._capacity.release()
             for delivery in taken:
-                self._spawn(self._tell(delivery))
+                self._spawn(self._attempt(delivery))
 
-    async def _tell(self, delivery: Delivery) -> None:
+    async def _attempt(self, delivery: Delivery) -> None:
         try:
             began = time.monotonic()
             result = await self._sender.attempt(delivery)
@@ -95,7 +95,7 @@ class WebhookDispatcher:
         except Exception:
             logger.exception("webhook_failed_unexpectedly")
         finally:
-            self._slots.release()
+            self._capacity.release()
 
     def _pause(self, delivery: Delivery, result: AttemptResult) -> float | None:
         if result.error is None or result.is_final or delivery.attempt > len(self._retry_seconds):
@@ -106,15 +106,15 @@ class WebhookDispatcher:
     def _note(
         self, delivery: Delivery, result: AttemptResult, retry_seconds: float | None, seconds: float
     ) -> None:
-        is_told = result.error is None
-        is_over = not is_told and retry_seconds is None
-        self._metrics.note_webhook("delivered" if is_told else "given_up" if is_over else "tried")
+        is_delivered = result.error is None
+        is_over = not is_delivered and retry_seconds is None
+        self._metrics.note_webhook("delivered" if is_delivered else "given_up" if is_over else "tried")
         # Neither the URL, which may hold a secret, nor anything of the answer but its status.
         log_event(
             logger,
-            logging.INFO if is_told else logging.WARNING,
+            logging.INFO if is_delivered else logging.WARNING,
             "webhook",
-            outcome="delivered" if is_told else "given_up" if is_over else "tried",
+            outcome="delivered" if is_delivered else "given_up" if is_over else "tried",
             job_id=delivery.job_id,
             delivery_id=delivery.delivery_id,
             attempt=delivery.attempt,

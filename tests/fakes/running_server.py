@@ -62,9 +62,9 @@ class RunningServer:
         app = create_app(
             self.settings, self.engine, self.key_store, transcoder=transcoder, speakers=self.speakers
         )
-        self.parts: ServerContext = app.state.parts
+        self.context: ServerContext = app.state.context
         config = uvicorn_config(app, self.settings)
-        self._server = DrainingServer(config, self.engine, app.state.parts.stopping)
+        self._server = DrainingServer(config, self.engine, app.state.context.stopping)
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._server.serve(sockets=[self._listener])), daemon=True
         )

@@ -20,7 +20,7 @@ import pytest
 
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form_fields import MAX_FIELDS, FormFields
-from scribewire.server.intake.json_body import MAX_MARKS, JsonBody
+from scribewire.server.intake.json_body import MAX_DELIMITERS, JsonBody
 from scribewire.server.intake.local_files import open_without_links
 from scribewire.server.intake.recording_file import RecordingFile
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
@@ -170,7 +170,7 @@ def test_unknown_keys_are_ignored(server: RunningServer):
         (b'{"input_audio": {"data": "QUJD"}, "prompt": "\xff"}', "json_invalid", None),
         (b'{"bad\\x": 1, "input_audio": {"data": "QUJD"}}', "json_invalid", None),
         (b"[" * 65, "json_too_complex", None),
-        (b"{" + b"," * MAX_MARKS, "json_too_complex", None),
+        (b"{" + b"," * MAX_DELIMITERS, "json_too_complex", None),
         (b"{}", "file_missing", "input_audio"),
         (b'{"model": "whisper-1"}', "file_missing", "input_audio"),
         (b'{"input_audio": "QUJD"}', "invalid_parameter", "input_audio"),

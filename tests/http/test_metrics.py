@@ -144,7 +144,7 @@ def test_store_that_cannot_be_asked_takes_no_other_figure_along(
         raise JobStoreUnavailable("gone")
 
     with RunningServer(tmp_path) as running:
-        monkeypatch.setattr(running.parts.jobs, "stats", broken)
+        monkeypatch.setattr(running.context.jobs, "stats", broken)
         figures = scrape(running)
         assert value(figures, "job_store_up") == 0
         assert value(figures, "engine_state", state="ready") == 1

@@ -24,7 +24,7 @@ def reason(server: RunningServer) -> tuple[str, str]:
 def test_model_that_loads_or_is_downloaded_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with RunningServer(tmp_path, model="fake:load_seconds=600", wait_ready=False, drain_seconds=0) as running:
         assert reason(running) == ("model_loading", "The model is loading.")
-        monkeypatch.setattr(running.engine, "last_words", lambda: ["downloading model.safetensors: 3 %"])
+        monkeypatch.setattr(running.engine, "stderr_lines", lambda: ["downloading model.safetensors: 3 %"])
         assert reason(running)[0] == "model_downloading"
         assert "safetensors" not in reason(running)[1]
 
@@ -63,7 +63,7 @@ def test_server_that_stops_says_so_while_it_still_answers(tmp_path: Path):
 def test_full_disk_is_a_reason_until_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with RunningServer(tmp_path) as running:
         with monkeypatch.context() as full:
-            full.setattr(running.parts.uploads, "_free_bytes", lambda folder: 1000)
+            full.setattr(running.context.uploads, "_free_bytes", lambda folder: 1000)
             assert reason(running)[0] == "disk_full"
         assert reason(running)[0] == "ready"
 
@@ -76,5 +76,5 @@ def test_store_that_cannot_be_written_is_a_reason(
         raise error
 
     with RunningServer(tmp_path) as running:
-        monkeypatch.setattr(running.parts.jobs, "check", refuse)
+        monkeypatch.setattr(running.context.jobs, "check", refuse)
         assert reason(running) == (error.code, str(error))

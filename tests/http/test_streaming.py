@@ -63,7 +63,7 @@ def next_event(lines: Iterator[str]) -> dict[str, Any]:
 def pace(running: RunningServer, **seconds: float) -> None:
     """Give a server other waits for its streams."""
     state = running._server.config.app.state
-    state.parts = dataclasses.replace(state.parts, **seconds)
+    state.context = dataclasses.replace(state.context, **seconds)
 
 
 def test_text_comes_in_deltas_and_is_whole_at_the_end(server: RunningServer):

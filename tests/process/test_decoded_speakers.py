@@ -57,7 +57,7 @@ def test_the_pipeline_gets_every_sample_also_of_a_recording_that_is_still_decode
         try:
             recording = await pool.transcode(tmp_path / "upload", is_interactive=True)
             try:
-                return await Diarization(pool, voices).tell_apart(
+                return await Diarization(pool, voices).diarize(
                     recording, tmp_path, SpeakerOptions(), is_interactive=True
                 )
             finally:

@@ -154,7 +154,7 @@ def test_worker_that_floods_its_standard_error_is_not_blocked(tmp_path: Path):
         async with engine() as client:
             source = recording(tmp_path, stderr="flood " * 100_000, text="done")
             assert (await transcribe(client, source)).text == "done"
-            assert len("".join(client.last_words())) < 2 * STDERR_BYTES
+            assert len("".join(client.stderr_lines())) < 2 * STDERR_BYTES
 
     run(story())
 

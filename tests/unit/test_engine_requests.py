@@ -68,10 +68,10 @@ class Ear:
     def say(self, *texts: str) -> None:
         for text in texts:
             logprobs = (TokenLogprob(text, text.encode(), -1.0),) if self._with_logprobs else ()
-            self.request.hear(TextDelta("a", text, logprobs))
+            self.request.receive(TextDelta("a", text, logprobs))
 
     def end(self, text: str) -> str:
-        self.request.hear(Completed("a", transcript(text)))
+        self.request.receive(Completed("a", transcript(text)))
         return self.request.future.result().text
 
     @property
@@ -145,7 +145,7 @@ async def test_third_worker_is_compared_with_all_that_was_sent() -> None:
 async def test_what_nobody_heard_may_change_between_two_workers() -> None:
     one = request()
     one.lose_worker("x")
-    one.hear(Completed("a", transcript("another text")))
+    one.receive(Completed("a", transcript("another text")))
     assert one.future.result().text == "another text"
 
 

@@ -36,7 +36,7 @@ class RealServer(RunningServer):
         self.engine = engine
         app = create_app(self.settings, self.engine, self.key_store)
         config = uvicorn_config(app, self.settings)
-        self._server = DrainingServer(config, engine, app.state.parts.stopping)
+        self._server = DrainingServer(config, engine, app.state.context.stopping)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Changes of the table `callbacks`, as operations of the writer. `now` is on the clock that ages are counted by."""
+"""Changes of the table `callbacks`, as operations of the writer. `now` is on the retention clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add(
     now: float,
     finished_at: float,
 ) -> None:
-    """A job has ended that somebody wants to be told of; what was to be told of an earlier end gives way."""
+    """Add the webhook of a job that has ended; it replaces that of an earlier end."""
     body = callback_body(job_of(row), status, finished_at, failure)
     connection.execute(
         "INSERT OR REPLACE INTO callbacks (seq, delivery_id, body, due_on_clock) VALUES (?, ?, ?, ?)",
@@ -33,7 +33,7 @@ def add(
 
 
 def take(connection: sqlite3.Connection, now: float, limit: int) -> tuple[Delivery, ...]:
-    """Hand out what is due; unless it is heard of, it is due again when its lease is over."""
+    """Take the deliveries that are due; without a recorded outcome they are due again when their lease is over."""
     rows = connection.execute(_TAKE, {"now": now, "until": now + LEASE_SECONDS, "limit": limit}).fetchall()
     taken = []
     for row in rows:
@@ -61,7 +61,7 @@ def note(
     due_on_clock: float | None,
     at: float,
 ) -> None:
-    """How an attempt went; due_on_clock: when to try again, None for never."""
+    """Record an attempt's outcome; due_on_clock: time of the next attempt, None for never."""
     status = "delivered" if error is None else "given_up" if due_on_clock is None else "due"
     connection.execute(
         "UPDATE callbacks SET status = ?, last_error = ?, last_at = ?, due_on_clock = coalesce(?, due_on_clock) "
@@ -71,6 +71,6 @@ def note(
 
 
 def next_due(connection: sqlite3.Connection) -> float | None:
-    """When the next one is due."""
+    """Time at which the next delivery is due, None without one."""
     (due,) = connection.execute("SELECT min(due_on_clock) FROM callbacks WHERE status = 'due'").fetchone()
     return None if due is None else float(due)

@@ -1,7 +1,7 @@
-"""Where the tables of `migrations/` are kept, in a file or in memory: connections, transactions, and nothing of jobs.
+"""SQLite databases with the tables of `migrations/`, in a file or in memory: connections and transactions only.
 
-Both forms promise the same: one transaction writes at a time, and a reader sees what was committed before it began,
-never what is being written or was undone.
+Both forms guarantee the same: one transaction writes at a time, and a reader sees what was committed before it began,
+never what is uncommitted or was rolled back.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ PAGE_CACHE_KIB = 512
 
 
 class Database(Protocol):
-    """Its methods block, raise sqlite3.Error, and may be called from any thread."""
+    """A database whose methods block, raise sqlite3.Error, and may be called from any thread."""
 
     def open(self) -> None:
-        """Make the database if there is none, and bring its layout up to date. raises: DatabaseTooNew, OSError"""
+        """Make the database if there is none, and migrate it to the newest schema. raises: DatabaseTooNew, OSError"""
 
     def writing(self) -> AbstractContextManager[sqlite3.Connection]:
-        """A transaction that is committed at the end, and undone when that raises; one at a time."""
+        """A transaction that is committed at the end, and rolled back on an error; one at a time."""
 
     def reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """One moment of what was committed."""
+        """A consistent snapshot of what was committed."""
 
     def close(self) -> None:
-        """Close every connection; no thread uses one any more."""
+        """Close every connection, once no thread uses one any more."""
 
 
 class FileDatabase:
     """A file in WAL mode, synchronous=FULL: what was committed survives a power failure.
 
-    The writer has a connection of its own, and each thread that reads another, so that they never wait for each other.
+    The writer and each reading thread have their own connections, so that they never wait for each other.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +50,7 @@ class FileDatabase:
 
     def open(self) -> None:
         """See Database."""
-        # Made here with its mode; the log and the shared memory beside it take that mode from it.
+        # Made here with its mode, which SQLite copies to the log and the shared memory.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._writer = self._connect(is_reader=False)
         migrate(self._writer)
@@ -71,37 +71,37 @@ class FileDatabase:
             yield connection
 
     def close(self) -> None:
-        """See Database; the last connection to be closed writes the log back into the database."""
+        """See Database; closing the last connection writes the log back into the database."""
         while self._connections:
             self._connections.pop().close()
 
     def _connect(self, *, is_reader: bool) -> sqlite3.Connection:
         connection = _connected(str(self._path))
         self._connections.append(connection)
-        # KiB, negative by SQLite's rule. The system caches the file too; SQLite's own 2 MB for each connection fills up
-        # over hours, and looks like a leak while it does.
+        # KiB, negative by SQLite's rule. The system caches the file too; SQLite's default of 2 MB for each connection
+        # fills up over hours, which looks like a leak.
         connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE_KIB}")
         if is_reader:
             connection.execute("PRAGMA query_only = 1")
             return connection
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        # macOS: a plain fsync leaves the bytes in the drive's cache. No other system heeds these.
+        # macOS: a plain fsync leaves the bytes in the drive's cache. Other systems ignore these.
         connection.execute("PRAGMA fullfsync = 1")
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
         connection.execute("PRAGMA foreign_keys = 1")
-        # What was erased is overwritten, not only forgotten.
+        # Erased content is overwritten, not only unlinked.
         connection.execute("PRAGMA secure_delete = 1")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         return connection
 
 
 class MemoryDatabase:
-    """Memory of this process, and nothing of it on disk.
+    """A database in this process's memory, with nothing on disk.
 
-    One connection behind one lock, which each transaction and each reader holds to its end: SQLite keeps connections
-    apart, and never the users of one. Two connections on a shared cache would not do: a reader either fails while the
-    writer writes or, with read_uncommitted, sees rows that are rolled back.
+    One connection behind one lock, which each transaction and each reader holds to its end: SQLite isolates
+    connections, but not the users of one. Two connections on a shared cache would not work: a reader either fails
+    while the writer writes or, with read_uncommitted, sees rows that are rolled back.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class MemoryDatabase:
     def open(self) -> None:
         """See Database."""
         self._connection = _connected(":memory:")
-        # Sorts and journals that outgrow SQLite's cache would go to files of their own.
+        # Sorts and journals that outgrow SQLite's cache would be written to files.
         self._connection.execute("PRAGMA temp_store = MEMORY")
         self._connection.execute("PRAGMA foreign_keys = 1")
         migrate(self._connection)
@@ -129,7 +129,7 @@ class MemoryDatabase:
             yield connection
 
     def close(self) -> None:
-        """See Database; everything is gone."""
+        """See Database; the content is lost."""
         if self._connection is not None:
             self._connection.close()
 
@@ -139,7 +139,7 @@ class MemoryDatabase:
 
 
 def _connected(path: str) -> sqlite3.Connection:
-    # Closed by another thread than the one that used it, once that has ended.
+    # A reader's connection is closed by another thread than its own, once that has ended.
     connection = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
     connection.row_factory = sqlite3.Row
     return connection
@@ -152,7 +152,7 @@ def _committed(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield connection
         connection.execute("COMMIT")
     except BaseException:
-        # SQLite may have rolled all of it back by itself: no room, or no disk.
+        # SQLite may have rolled everything back itself: no room, or no disk.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

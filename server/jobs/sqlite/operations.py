@@ -1,7 +1,7 @@
 """Everything that changes the tables of `migrations/`, each as one operation inside a transaction of the writer.
 
-An operation refuses before it changes anything. What must follow outside the database (bells, files) is only noted in
-its Effects. Whatever a worker has to say is fenced: it counts only while the row still holds the worker's own claim.
+An operation refuses before it changes anything. Effects outside the database (notifications, files) are only noted in
+its Effects. Every report of a worker is fenced: it counts only while the row still holds the worker's own claim.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class JobOperations:
         self.is_draining = False
 
     def begin(self, connection: sqlite3.Connection, effects: Effects) -> int:
-        """Go on from what an earlier start left; returns how many jobs were queued again."""
+        """Resume after an earlier start; returns how many jobs were queued again."""
         saved = connection.execute("SELECT seconds, wall FROM clock").fetchone()
         if saved is not None:
             self._clock = RetentionClock(wall=self._wall, monotonic=self._monotonic, saved=tuple(saved))
@@ -78,14 +78,14 @@ class JobOperations:
 
     def insert(self, connection: sqlite3.Connection, effects: Effects, submission: Submission) -> Submitted:
         """See JobStore.submit."""
-        marks = fingerprint(submission)
+        digest = fingerprint(submission)
         if submission.idempotency_key is not None:
             known = connection.execute(
                 f"SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE owner = ? AND idempotency_key = ?",
                 (submission.owner, submission.idempotency_key),
             ).fetchone()
             if known is not None:
-                if known["fingerprint"] != marks:
+                if known["fingerprint"] != digest:
                     raise IdempotencyConflict(
                         "This idempotency key was used for another recording, or with other options."
                     )
@@ -101,7 +101,7 @@ class JobOperations:
                 submission.result_format,
                 submission.callback_url,
                 submission.idempotency_key,
-                marks,
+                digest,
                 self._wall(),
                 submission.audio.audio_id,
                 submission.audio.size_bytes,
@@ -144,7 +144,7 @@ class JobOperations:
         return tuple(claims)
 
     def is_held(self, connection: sqlite3.Connection, claim: Claim) -> bool:
-        """Whether the claim holds."""
+        """True while the claim is held."""
         return self._held(connection, claim) is not None
 
     def heartbeat(
@@ -220,7 +220,7 @@ class JobOperations:
         return self._requeue_all(connection, effects)
 
     def take_back_silent(self, connection: sqlite3.Connection, effects: Effects) -> int:
-        """Take away the claims whose lease is over; returns how many."""
+        """Revoke the claims whose lease expired; returns how many."""
         rows = connection.execute(
             f"SELECT {JOB_COLUMNS}, worker FROM jobs WHERE status = 'processing' AND lease_until < ? ORDER BY seq",
             (self._monotonic(),),
@@ -272,7 +272,7 @@ class JobOperations:
     # ---- ending ----------------------------------------------------------------------------------------------
 
     def cancel(self, connection: sqlite3.Connection, effects: Effects, job_id: str, owner: str) -> bool:
-        """See JobStore.cancel; returns whether there is such a job."""
+        """See JobStore.cancel; True when there is such a job."""
         row = find(connection, job_id, owner)
         if row is not None and row["status"] not in FINISHED:
             self._end(connection, effects, row, "cancelled", "cancelled", keeps_audio=False)
@@ -286,7 +286,7 @@ class JobOperations:
         return row is not None
 
     def retry(self, connection: sqlite3.Connection, effects: Effects, job_id: str, owner: str) -> bool:
-        """See JobStore.retry; returns whether there is such a job."""
+        """See JobStore.retry; True when there is such a job."""
         row = find(connection, job_id, owner)
         if row is None:
             return False
@@ -322,7 +322,7 @@ class JobOperations:
         return Swept(results=len(old), recordings=len(unneeded), requeued=requeued)
 
     def save_clock(self, connection: sqlite3.Connection, effects: Effects) -> None:
-        """Note how far the clock of ages is, for the next start."""
+        """Save the retention clock for the next start."""
         connection.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?)", self._clock.reading())
 
     def _remove(self, connection: sqlite3.Connection, effects: Effects, row: sqlite3.Row) -> None:
@@ -365,12 +365,12 @@ class JobOperations:
             )
             effects.notified.add(CALLBACKS)
 
-    # ---- telling ---------------------------------------------------------------------------------------------
+    # ---- webhooks --------------------------------------------------------------------------------------------
 
     def take_callbacks(
         self, connection: sqlite3.Connection, effects: Effects, limit: int
     ) -> tuple[tuple[Delivery, ...], float | None]:
-        """See JobStore.take_callbacks; further returns in how many seconds the next one is due."""
+        """See JobStore.take_callbacks; also returns the seconds until the next one is due."""
         now = self._clock.now()
         taken = sqlite_callbacks.take(connection, now, limit)
         due = sqlite_callbacks.next_due(connection)

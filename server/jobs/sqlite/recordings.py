@@ -1,6 +1,6 @@
-"""Recordings of jobs as files: private, on disk for good before anybody is told, and gone when nobody needs them.
+"""Recordings of jobs as files: private, durable before a job is answered, and removed when no job needs them.
 
-One server at a time uses a folder of jobs; `FolderLock` holds that.
+One server at a time uses a folder of jobs; `FolderLock` ensures that.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def store_error(error: OSError) -> JobStoreError:
-    """What a failed file operation means for a store."""
+    """The store's error for a failed file operation."""
     if error.errno in _FULL:
         return JobStoreDiskFull("The server has no room on its disk for this job.")
     return JobStoreUnavailable(f"The job store's files cannot be used: {error.strerror or error}.")
 
 
 def flush_to_disk(descriptor: int) -> None:
-    """Return when what was written is on the disk, not only in its cache.
+    """Return when the written bytes are on the disk, not only in its cache.
 
     Source: macOS's fsync(2), which recommends F_FULLFSYNC for that; not every file system has it.
     """
@@ -45,14 +45,14 @@ def flush_to_disk(descriptor: int) -> None:
 
 
 class FolderLock:
-    """Held by the one server that works on a folder, and let go by the system when that server dies."""
+    """Lock held by the one server that uses a folder, and released by the system when that server dies."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
 
     def take(self) -> None:
-        """Raises DataFolderInUse, OSError."""
+        """Take the lock; raises DataFolderInUse, OSError."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,17 +68,17 @@ class FolderLock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let the next server have the folder; again is no error."""
+        """Release the lock; releasing it again is no error."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 class AudioFolder:
-    """One file per recording, named by a random id. Its methods block; each may be used from any thread."""
+    """One file per recording, named by a random id. Its methods block, and may be called from any thread."""
 
     def __init__(self, folder: Path, *, is_durable: bool = True) -> None:
-        """is_durable: wait until recordings are on the disk; otherwise they get there when the system likes."""
+        """is_durable: wait until recordings are on the disk; otherwise the system decides when to write them."""
         self.folder = folder
         self._is_durable = is_durable
 
@@ -87,9 +87,9 @@ class AudioFolder:
         make_private_folder(self.folder)
 
     def take(self, source: Path, sha256: str) -> StoredAudio:
-        """Move a file in here and see its bytes onto the disk; raises JobStoreError and leaves `source` as it was.
+        """Move a file in and flush its bytes to the disk; raises JobStoreError and leaves `source` as it was.
 
-        The folder's own entry is on the disk only after `flush`.
+        The folder's entry is on the disk only after `flush`.
         """
         audio_id = secrets.token_hex(16)
         target = self.folder / audio_id
@@ -122,7 +122,7 @@ class AudioFolder:
             raise
 
     def flush(self) -> None:
-        """See the folder's entries onto the disk; raises OSError."""
+        """Flush the folder's entries to the disk; raises OSError."""
         if not self._is_durable:
             return
         descriptor = os.open(self.folder, os.O_RDONLY)
@@ -132,16 +132,16 @@ class AudioFolder:
             os.close(descriptor)
 
     def path(self, audio_id: str) -> Path:
-        """Where a recording lies."""
+        """Path of a recording."""
         return self.folder / audio_id
 
     def remove(self, audio_ids: Collection[str]) -> None:
-        """Remove recordings; those not there are no error."""
+        """Remove recordings; missing ones are no error."""
         for audio_id in audio_ids:
             self.path(audio_id).unlink(missing_ok=True)
 
     def remove_all_but(self, known: Collection[str]) -> int:
-        """Remove everything that no job knows, samples of a decoder that was killed too; returns how much."""
+        """Remove files that belong to no job, also samples of a killed transcoding child; returns their count."""
         removed = 0
         for entry in os.scandir(self.folder):
             if entry.name not in known and not entry.is_dir(follow_symlinks=False):
@@ -150,6 +150,6 @@ class AudioFolder:
         return removed
 
     def erase(self) -> None:
-        """Remove the folder with all in it; raises OSError. One not there is no error."""
+        """Remove the folder with its content; raises OSError. A missing one is no error."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.folder)

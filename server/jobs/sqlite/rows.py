@@ -49,7 +49,7 @@ def job_of(row: sqlite3.Row, *, queue_position: int | None = None) -> Job:
 
 
 def find(connection: sqlite3.Connection, job_id: str, owner: str) -> sqlite3.Row | None:
-    """The row of an owner's job."""
+    """The row of an owner's job, None without one."""
     return _one(
         connection,
         f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ? AND owner = ?",
@@ -58,7 +58,7 @@ def find(connection: sqlite3.Connection, job_id: str, owner: str) -> sqlite3.Row
 
 
 def owners_queues(connection: sqlite3.Connection) -> list[OwnerQueue]:
-    """The queued jobs of every owner who has any; as much work as there are such owners, however many jobs."""
+    """The queued jobs of every owner that has any; its cost grows with such owners, not with their jobs."""
     rows = connection.execute(
         "SELECT owner, jobs, (SELECT min(seq) FROM jobs WHERE status = 'queued' AND jobs.owner = queues.owner) "
         "AS oldest FROM queues"
@@ -67,7 +67,7 @@ def owners_queues(connection: sqlite3.Connection) -> list[OwnerQueue]:
 
 
 def queue_position(connection: sqlite3.Connection, fairness: Fairness, row: sqlite3.Row) -> int:
-    """When the queued job of a row is taken, 1 for next."""
+    """Position of a row's queued job, 1 for next."""
     queues = owners_queues(connection)
     (mine,) = [one for one in queues if one.owner == row["owner"]]
     (newer,) = connection.execute(
@@ -78,7 +78,7 @@ def queue_position(connection: sqlite3.Connection, fairness: Fairness, row: sqli
 
 
 def unfinished(connection: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
-    """Ids and owners of all jobs that are not over."""
+    """Ids and owners of all unfinished jobs."""
     one = "SELECT job_id, owner FROM jobs WHERE status = "
     rows = connection.execute(f"{one} 'queued' UNION ALL {one} 'processing'").fetchall()
     return tuple((row["job_id"], row["owner"]) for row in rows)
@@ -111,7 +111,7 @@ def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, fairness:
 def page(
     connection: sqlite3.Connection, owner: str, status: JobStatus | None, cursor: str | None, limit: int
 ) -> JobPage:
-    """Newest first, from the cursor on. Raises CursorInvalid."""
+    """A page of jobs, newest first, from the cursor on; raises CursorInvalid."""
     limit = max(1, min(limit, MAX_PAGE))
     before = _LARGEST_SEQ if cursor is None else _seq_of(cursor)
     wanted = "" if status is None else "AND status = :status "
@@ -133,9 +133,9 @@ def _seq_of(cursor: str) -> int:
 def log(
     connection: sqlite3.Connection, job_id: str, owner: str, after_id: int
 ) -> tuple[JobStatus, list[JobEvent]] | None:
-    """A job's status, and its events behind an id, in order; None when this owner has no such job.
+    """A job's status, and its events after an id, in order; None when this owner has no such job.
 
-    The status is read first, so that the last event of a job that is over is always among the events.
+    The status is read first, so that the last event of a finished job is always among the events.
     """
     row = find(connection, job_id, owner)
     if row is None:
@@ -159,13 +159,13 @@ def log(
 
 
 def audio_ids(connection: sqlite3.Connection) -> set[str]:
-    """The recordings that jobs know."""
+    """Ids of all recordings that belong to jobs."""
     rows = connection.execute("SELECT audio_id FROM jobs WHERE audio_id IS NOT NULL").fetchall()
     return {row["audio_id"] for row in rows}
 
 
 def stats(connection: sqlite3.Connection) -> StoreStats:
-    """Jobs by status, and the recordings."""
+    """Counts of jobs by status, of recordings and of due webhooks."""
     counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
     audio = connection.execute(
         "SELECT count(*), coalesce(sum(audio_bytes), 0) FROM jobs WHERE audio_id IS NOT NULL"

@@ -1,4 +1,4 @@
-"""The longer statements that change jobs, their texts and their events; used by sqlite_operations.py alone."""
+"""The longer statements that change jobs, their texts and their events; used by operations.py alone."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
     jobs/lock            held by the one server that uses this folder
     jobs/jobs.db         every job, its text and its log
-    jobs/audio/          the recordings, one file each, on disk before their job is
-    jobs/passing-audio/  instead of the last two where the database is in memory (`--no-store`); it goes when the store
-                         is closed, and what a killed server left of it when the next one opens this folder
+    jobs/audio/          the recordings, one file each, on disk before their jobs
+    jobs/passing-audio/  instead of the last two where the database is in memory (`--no-store`); removed when the store
+                         is closed, and after a killed server when the next one opens this folder
 
-One thread writes, in groups, and others read, so that the event loop never waits. Everything is 0600.
+One thread writes, in groups, and others read, so that the event loop never blocks. Everything is 0600.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ class SqliteJobStore:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """in_memory: keep nothing after `close`. wall, monotonic: clocks, for tests."""
+        """in_memory: keep nothing after `close`. wall, monotonic: clocks, replaced by tests."""
         self._rules = rules or StoreRules()
         self._folder = data_folder / JOBS_FOLDER
         self._lock = FolderLock(self._folder / "lock")
-        # Not where recordings are kept: those are still needed when the database on disk is used again.
+        # Separate from the kept recordings, which are needed when the database on disk is used again.
         self._passing_audio = AudioFolder(self._folder / "passing-audio", is_durable=False)
         self._audio = self._passing_audio if in_memory else AudioFolder(self._folder / "audio")
         self._database: Database = MemoryDatabase() if in_memory else FileDatabase(self._folder / "jobs.db")
@@ -83,16 +83,16 @@ class SqliteJobStore:
             self._database.writing,
             before_commit=lambda effects: self._audio.flush(),
             after_commit=lambda effects: self._audio.remove(effects.removed_audio),
-            on_loop=self._ring,
+            on_loop=self._notify,
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="job-reader")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="job-files")
         self._is_open = False
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- lifecycle -------------------------------------------------------------------------------------------
 
     async def open(self) -> Swept:
-        """See JobStore; raises further JobStoreUnavailable (a damaged or newer database)."""
+        """See JobStore; also raises JobStoreUnavailable (a damaged or newer database)."""
         await asyncio.to_thread(self._prepare)
         try:
             self._writer.start()
@@ -149,9 +149,9 @@ class SqliteJobStore:
                 raise JobStoreUnavailable(str(error)) from None
             raise
 
-    def _ring(self, effects: Effects) -> None:
-        for name in effects.notified:
-            self._notifications.notify(name)
+    def _notify(self, effects: Effects) -> None:
+        for topic in effects.notified:
+            self._notifications.notify(topic)
 
     # ---- submitting ------------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class SqliteJobStore:
             partial(self._operations.insert, submission=submission),
             if_failed=partial(self._audio.remove, [submission.audio.audio_id]),
         )
-        # Whoever stops waiting does not take a job back that may be on disk already.
+        # A cancelled caller does not revoke a job that may be on disk already.
         return await asyncio.shield(answer)
 
     # ---- working ---------------------------------------------------------------------------------------------
@@ -186,17 +186,17 @@ class SqliteJobStore:
     async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
         """See JobStore."""
         deadline = time.monotonic() + wait_seconds
-        with self._notifications.subscribed(WORK) as arrived:
+        with self._notifications.subscribed(WORK) as notified:
             while True:
-                arrived.clear()
+                notified.clear()
                 claims = await self._claim_now(worker, limit)
                 remaining = deadline - time.monotonic()
                 if claims or remaining <= 0 or self._operations.is_draining:
                     return claims
-                # Looked at in between, because a lease that ends rings no bell.
+                # Checked in between, because an expiring lease sends no notification.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(remaining, self._rules.lease_seconds / 2)):
-                        await arrived.wait()
+                        await notified.wait()
 
     async def _claim_now(self, worker: str, limit: int) -> tuple[Claim, ...]:
         answer = self._writer.call(partial(self._operations.claim, worker=worker, limit=limit))
@@ -235,12 +235,12 @@ class SqliteJobStore:
 
     async def wait_until_lost(self, claim: Claim) -> None:
         """See JobStore."""
-        with self._notifications.subscribed(claim_topic(claim.job.job_id)) as rung:
+        with self._notifications.subscribed(claim_topic(claim.job.job_id)) as notified:
             while self._is_open:
-                rung.clear()
+                notified.clear()
                 if not await self._read(partial(self._operations.is_held, claim=claim)):
                     return
-                await rung.wait()
+                await notified.wait()
 
     async def complete(self, claim: Claim, transcript: Transcript, *, is_demo: bool) -> bool:
         """See JobStore."""
@@ -263,7 +263,7 @@ class SqliteJobStore:
         self._operations.is_draining = True
         return await self._writer.call(self._operations.drain)
 
-    # ---- asking ----------------------------------------------------------------------------------------------
+    # ---- reading ---------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
@@ -281,9 +281,9 @@ class SqliteJobStore:
 
     async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
         """See JobStore."""
-        with self._notifications.subscribed(log_topic(job_id)) as rung:
+        with self._notifications.subscribed(log_topic(job_id)) as notified:
             while self._is_open:
-                rung.clear()
+                notified.clear()
                 found = await self._read(
                     partial(sqlite_rows.log, job_id=job_id, owner=owner, after_id=after_id)
                 )
@@ -295,7 +295,7 @@ class SqliteJobStore:
                     after_id = event.event_id
                 if status in FINISHED:
                     return
-                await rung.wait()
+                await notified.wait()
 
     async def audio(self, job_id: str, owner: str) -> Path | None:
         """See JobStore."""
@@ -314,14 +314,14 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._read(sqlite_rows.unfinished)
 
-    # ---- telling ---------------------------------------------------------------------------------------------
+    # ---- webhooks --------------------------------------------------------------------------------------------
 
     async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
         """See JobStore."""
         deadline = time.monotonic() + wait_seconds
-        with self._notifications.subscribed(CALLBACKS) as rung:
+        with self._notifications.subscribed(CALLBACKS) as notified:
             while True:
-                rung.clear()
+                notified.clear()
                 taken, next_seconds = await asyncio.shield(
                     self._writer.call(partial(self._operations.take_callbacks, limit=limit))
                 )
@@ -330,7 +330,7 @@ class SqliteJobStore:
                     return taken
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(remaining, next_seconds or remaining)):
-                        await rung.wait()
+                        await notified.wait()
 
     async def note_callback(
         self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
@@ -369,12 +369,12 @@ class SqliteJobStore:
             raise JobStoreUnavailable("The job store is not open.")
         return executor.submit(work)
 
-    async def _read(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
-        return await asyncio.wrap_future(self._in(self._readers, partial(self._ask, question)))
+    async def _read(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
+        return await asyncio.wrap_future(self._in(self._readers, partial(self._query, query)))
 
-    def _ask(self, question: Callable[[sqlite3.Connection], _Value]) -> _Value:
+    def _query(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
         try:
             with self._database.reading() as connection:
-                return question(connection)
+                return query(connection)
         except sqlite3.Error as error:
             raise database_error(error) from None

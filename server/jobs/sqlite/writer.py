@@ -1,6 +1,6 @@
-"""One thread that writes to an SQLite database, in groups: what waits is written in one transaction, with one fsync.
+"""Group commit: one thread writes to an SQLite database, all waiting operations in one transaction with one fsync.
 
-An operation that refuses (raises a JobStoreError) or fails is undone by itself; when the transaction cannot be
+An operation that refuses (raises a JobStoreError) or fails is rolled back alone; when the transaction cannot be
 committed, all of its operations fail. Effects outside the database happen only after the commit. The thread blocks, so
 that the event loop never does.
 """
@@ -21,7 +21,7 @@ from scribewire.server.jobs.sqlite.recordings import store_error
 from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreError, JobStoreUnavailable
 
 MAX_GROUP = 1024
-# What SQLite says when there is no room, for the database, its log, or the log's shared memory.
+# SQLite's errors for a full disk, of the database, its log, or the log's shared memory.
 _FULL = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
@@ -34,10 +34,10 @@ _Value = TypeVar("_Value")
 
 @dataclass(slots=True)
 class Effects:
-    """What follows from an operation once it is committed.
+    """Effects of an operation outside the database, once it is committed.
 
-    rings: bells to ring. removed_audio: recordings that no job knows any more. new_audio: whether one must be found
-    after a power failure.
+    notified: topics to notify. removed_audio: recordings that belong to no job any more. new_audio: True when a new
+    one must survive a power failure.
     """
 
     notified: set[str] = field(default_factory=set)
@@ -45,7 +45,7 @@ class Effects:
     new_audio: bool = False
 
     def add(self, other: Effects) -> None:
-        """Take over another operation's."""
+        """Merge another operation's effects."""
         self.notified |= other.notified
         self.removed_audio |= other.removed_audio
         self.new_audio |= other.new_audio
@@ -64,7 +64,7 @@ class _Call(Generic[_Value]):
 
 
 def database_error(error: sqlite3.Error) -> JobStoreError:
-    """What a failed statement means for a store."""
+    """The store's error for a failed statement."""
     code = getattr(error, "sqlite_errorcode", None)
     if code in _FULL:
         return JobStoreDiskFull("The server has no room on its disk for this job.")
@@ -98,7 +98,7 @@ class GroupCommitWriter:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Finish what waits and end the thread."""
+        """Finish the waiting operations and end the thread."""
         self._is_stopping = True
         if self._thread.is_alive():
             self._calls.put(None)
@@ -107,9 +107,9 @@ class GroupCommitWriter:
     def call(
         self, operation: Operation[_Value], *, if_failed: Callable[[], None] | None = None
     ) -> asyncio.Future[_Value]:
-        """Run an operation in the next group; what it returns or raises is known after the commit.
+        """Run an operation in the next group; its result or error arrives after the commit.
 
-        It runs whether or not anybody still waits for it. if_failed: clears up, in the thread, before that is told.
+        It runs even when its caller is cancelled. if_failed: cleans up, in the thread, before the error arrives.
         raises: JobStoreError
         """
         if self._loop is None or self._is_stopping:
@@ -145,7 +145,7 @@ class GroupCommitWriter:
                     self._before_commit(effects)
         except BaseException as error:
             for call in group:
-                # A refusal was decided on what is not there now, but says so all the same.
+                # A refusal stands, even though the data it was decided on was rolled back.
                 call.error = call.error if isinstance(call.error, JobStoreError) else _known(error)
             effects = Effects()
         if effects.removed_audio:
@@ -154,7 +154,7 @@ class GroupCommitWriter:
             if call.error is not None and call.if_failed is not None:
                 call.if_failed()
         assert self._loop is not None
-        # A loop that was closed without stop() has nobody left to hear the answers.
+        # A loop that was closed without stop() takes no answers any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._answer, group, effects)
 
@@ -165,7 +165,7 @@ class GroupCommitWriter:
             call.value = call.operation(connection, own)
         except Exception as error:
             if not connection.in_transaction:
-                raise  # SQLite rolled all of it back: no room, or no disk
+                raise  # SQLite rolled everything back: no room, or no disk
             connection.execute("ROLLBACK TO one_call")
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -178,7 +178,7 @@ class GroupCommitWriter:
         self._on_loop(effects)
         for call in group:
             if call.answer.done():
-                continue  # cancelled: nobody waits any more
+                continue  # cancelled by its caller
             if call.error is not None:
                 call.answer.set_exception(call.error)
             else:

@@ -218,7 +218,7 @@ def _whole_json(fields: dict[str, Schema], *, is_job: bool = False) -> Schema:
         "anyOf": [{"enum": ["auto", *_UNSET]}, _vad()],
         "description": _STRATEGY_MEANS,
     }
-    schema["allOf"].append(_which_go_together(list_mark="", is_job=is_job))
+    schema["allOf"].append(_which_go_together(list_suffix="", is_job=is_job))
     return schema
 
 
@@ -332,13 +332,13 @@ def _typed(schema: Schema) -> Schema:
     return or_null(schema)
 
 
-def _which_go_together(*, list_mark: str = "[]", is_job: bool = False) -> Schema:
+def _which_go_together(*, list_suffix: str = "[]", is_job: bool = False) -> Schema:
     """Which answers go with which format; null, where it may be sent, is as if left out.
 
     is_job: its words may be asked for with any format, because its result may be fetched in any.
     """
-    no_logprobs = {f"include{list_mark}": {"maxItems": 0}}
-    words = f"timestamp_granularities{list_mark}"
+    no_logprobs = {f"include{list_suffix}": {"maxItems": 0}}
+    words = f"timestamp_granularities{list_suffix}"
     no_words: dict[str, Schema] = {} if is_job else {words: {"items": {"enum": ["segment", ""]}}}
     not_streamed = {"stream": {"enum": list(_NOT_STREAMED)}}
     together: list[dict[str, Schema]] = [
