@@ -1,1 +1,1 @@
-"""Who may ask, and for how much: the gate, keys, limits of a key."""
+"""Access to the server: the gate, keys, limits of a key."""

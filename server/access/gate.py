@@ -1,8 +1,8 @@
-"""Who may talk to the server: keys, Host and Origin, decided before a body byte is read.
+"""Access control by keys, Host and Origin, decided before a body byte is read.
 
 Pure ASGI, because a framework's dependencies run only after the form was read. Where a key is required, it alone
-decides. Where none is (loopback, no key ever made), a page in a browser is the danger: only exact Host names are
-answered, which defeats DNS rebinding, and a foreign Origin is refused.
+decides. Where none is (loopback, no key ever made), web pages in a browser are the threat: only exact Host names are
+answered, which prevents DNS rebinding, and a foreign Origin is refused.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from scribewire.server.settings.fields import Settings
 
 OPEN_PATHS = frozenset({"/health/live"})
 LOCAL_OWNER = "local"
-"""The owner of everything submitted while no key is asked for."""
+"""The owner of everything submitted while no key is required."""
 
 FORM_ALLOWANCE_BYTES = 4 << 20
-"""What a form or a JSON body may hold beside its recording; a declared size above both is refused unread."""
+"""Size allowed in a form or a JSON body besides its recording; a larger declared size is refused unread."""
 
 
 class Gate:
-    """ASGI middleware answering 401, 403, 413, 431 and 503 by the headers alone.
+    """ASGI middleware that answers 401, 403, 413, 431 and 503 by the headers alone.
 
     Sets `state.owner` and `state.key_id`.
     """
@@ -38,7 +38,7 @@ class Gate:
         self._is_loopback = is_loopback(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through or refuse it."""
+        """Pass the request on or refuse it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -54,11 +54,11 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        # What came in one piece was never incomplete, so that the protocol did not measure it.
+        # Headers that came in one piece were never incomplete, so the protocol did not measure them.
         if _header_bytes(scope) > MAX_HEADER_BYTES:
             raise headers_too_large()
         if "content-length" in headers and "transfer-encoding" in headers:
-            # Two lengths for one body: a proxy in front might go by the other one (request smuggling).
+            # Two lengths for one body: a proxy in front might use the other one (request smuggling).
             raise bad_request("bad_request", "Content-Length and Transfer-Encoding exclude each other.")
         if scope["path"] not in OPEN_PATHS:
             if scope["state"].get(OVER_CAPACITY):
@@ -127,7 +127,7 @@ class Gate:
         allowed: set[str] = set()
         for name in names + [name.lower() for name in self._settings.allow_host]:
             allowed.add(f"{name}:{port}")
-            # A port of its own, or the scheme's default port, which clients leave out.
+            # The port given, or the scheme's default port, which clients leave out.
             if name not in names or port == 80:
                 allowed.add(name)
         return allowed
@@ -140,12 +140,12 @@ class Gate:
 
 
 def declares_json(headers: Headers) -> bool:
-    """Whether the body says of itself that it is JSON."""
+    """True when the Content-Type is JSON."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
 
 def largest_body_bytes(max_upload_bytes: int, *, is_json: bool) -> int:
-    """How long a body may be that holds a recording of the largest size; in JSON it is base64, a third longer."""
+    """Size limit of a body with a recording of the largest size; in JSON it is base64, a third longer."""
     return (
         (max_upload_bytes + 2) // 3 * 4 + FORM_ALLOWANCE_BYTES
         if is_json

@@ -1,10 +1,10 @@
 """API keys: made, listed, revoked and checked against a file under the data folder.
 
-A key is 256 random bits and is shown once; the file holds its SHA-256 only. A slow hash would buy nothing against
-guessing 256 bits. The file is replaced whole under a lock, so that the CLI and a running server never see half of
-it, and a server looks at it again within `RECHECK_SECONDS`.
-Once a key has ever been made a key is required, even when all are revoked: revoking the last one locks the server
-instead of opening it. A file that cannot be read locks as well.
+A key is 256 random bits and is shown once; the file holds its SHA-256 only. A slow hash would not help, because 256
+bits cannot be found by trial. The file is replaced whole under a lock, so that the CLI and a running server never see
+half of it, and a server reads a changed file within `RECHECK_SECONDS`.
+Once a key was ever made a key is required, even when all are revoked: revoking the last one locks the server instead of
+opening it. A file that cannot be read locks it as well.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class UnsafeBind(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key as stored; times are Unix seconds. The secret itself is nowhere."""
+    """One key as stored; times are Unix seconds. The secret itself is not stored."""
 
     key_id: str
     name: str
@@ -57,13 +57,13 @@ class ApiKey:
 
     @property
     def is_active(self) -> bool:
-        """Whether requests may use it."""
+        """True when requests may use it."""
         return self.revoked_at is None
 
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """What the file held when it was last read; `is_locked` when a key is required though none may be readable."""
+    """Content of the file at the last read; `is_locked` when a key is required even if none could be read."""
 
     keys: tuple[ApiKey, ...] = ()
     is_locked: bool = False
@@ -80,10 +80,10 @@ class KeyStore:
         self._signature: tuple[int, int, int] | None = None
         self._snapshot = _Snapshot()
 
-    # ---- what the CLI does -----------------------------------------------------------------------------------
+    # ---- for the CLI -----------------------------------------------------------------------------------------
 
     def create(self, name: str) -> tuple[str, str]:
-        """Make a key; returns (key id, secret), and the secret cannot be had again. Raises KeysUnreadable, OSError."""
+        """Make a key; returns (key id, secret); the secret is not stored. Raises KeysUnreadable, OSError."""
         secret = SECRET_PREFIX + secrets.token_urlsafe(32)
         key = ApiKey(
             key_id="key_" + secrets.token_hex(6),
@@ -110,19 +110,19 @@ class KeyStore:
                 self._write(tuple(keys.values()))
             return keys[key_id]
 
-    # ---- what the server does --------------------------------------------------------------------------------
+    # ---- for the server --------------------------------------------------------------------------------------
 
     def is_key_required(self) -> bool:
-        """Whether a key was ever made here (or the file cannot be read)."""
+        """True when a key was ever made (or the file cannot be read)."""
         snapshot = self._current()
         return snapshot.is_locked or bool(snapshot.keys)
 
     def has_active_key(self) -> bool:
-        """Whether at least one key can be used."""
+        """True when at least one key is active."""
         return any(key.is_active for key in self._current().keys)
 
     def authenticate(self, secret: str) -> ApiKey | None:
-        """The active key with this secret, or None. Every key is compared, in constant time, found or not."""
+        """The active key with this secret, or None. Every key is compared, in constant time, matching or not."""
         digest = _digest(secret)
         found: ApiKey | None = None
         for key in self._current().keys:
@@ -139,12 +139,12 @@ class KeyStore:
         try:
             status = self._path.stat()
         except FileNotFoundError:
-            # A file that vanishes under a running server must not open it.
+            # A file that is removed while the server runs must not open it.
             self._snapshot = _Snapshot(is_locked=self._snapshot.is_locked or bool(self._snapshot.keys))
             self._signature = None
             return self._snapshot
         except OSError as error:
-            logger.error("keys file cannot be looked at, every key is refused: %s", error.strerror)
+            logger.error("keys file cannot be read, every key is refused: %s", error.strerror)
             self._snapshot = _Snapshot(is_locked=True)
             self._signature = None
             return self._snapshot
@@ -199,7 +199,7 @@ class KeyStore:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder that only its owner can enter; one that already exists keeps its mode (it may be anyone's)."""
+    """Make a folder with mode 0700; one that already exists keeps its mode (it may serve other purposes)."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
@@ -223,7 +223,7 @@ def _key_from_json(entry: dict[str, object]) -> ApiKey:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only; names other than localhost count as reachable."""
+    """True when an address can be reached from this machine only; False for names other than localhost."""
     if host == "localhost":
         return True
     try:

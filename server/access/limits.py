@@ -1,7 +1,7 @@
-"""What one key may do at once and in a minute: decided and counted in one step, before a body byte is read.
+"""Limits of one key, at once and per minute: checked and counted in one step, before a body byte is read.
 
-Counts submissions of recordings and nothing else: reading results and asking for states is free. Where no key is
-asked for, all callers together are one. Every refusal says when to come back.
+Only submissions of recordings count: reading results and states is free. Where no key is required, all clients
+together count as one. Every refusal carries the time until a retry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Usage:
 
 
 class KeyLimits:
-    """The limits of every key; 0 is no limit. May be used from any thread."""
+    """Limits that hold for every key; 0 is no limit. May be used from any thread."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class KeyLimits:
         return Lease(self, owner)
 
     def occupy(self, owner: str, *, is_checked: bool) -> Lease:
-        """Count an unfinished recording that is here already, such as one of a job of an earlier start.
+        """Count an unfinished recording that is stored already, such as a job's of an earlier start.
 
-        is_checked: raises ApiError 429 when the owner has as many as it may, and then counts nothing.
+        is_checked: raises ApiError 429 when the owner is at its limit, and then counts nothing.
         """
         with self._lock:
             usage = self._usage.setdefault(owner, _Usage())
@@ -116,7 +116,7 @@ class KeyLimits:
 
 
 class Lease:
-    """One recording's place among its owner's; given back in two steps, each of which may be repeated."""
+    """One recording's claim on its owner's limits; released in two steps, each of which may be repeated."""
 
     def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool = True) -> None:
         self.owner = owner
@@ -125,11 +125,11 @@ class Lease:
         self._is_unfinished = True
 
     def end_upload(self) -> None:
-        """The recording has arrived, or never will."""
+        """Release the upload's share: the recording has arrived, or its upload failed."""
         self._leave(is_finished=False)
 
     def release(self) -> None:
-        """The recording is done with, however it ended."""
+        """Release the recording's share: it is finished, however it ended."""
         self._leave(is_finished=True)
 
     def _leave(self, *, is_finished: bool) -> None:
@@ -143,7 +143,7 @@ class Lease:
 
 
 def over_limit(code: str, message: str, pause_seconds: float) -> ApiError:
-    """A 429 with the pause in both headers that clients know, whole seconds and milliseconds."""
+    """A 429 with the pause in both headers that clients read, in whole seconds and in milliseconds."""
     return ApiError(
         429,
         code,

@@ -1,4 +1,4 @@
-"""The command lines of `scribewire submit` and `scribewire jobs`: what they take, and what they are turned into."""
+"""The command lines of `scribewire submit` and `scribewire jobs`: parsers, and dispatch to their functions."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(
 ) -> int:
     """Run `submit ...` or `jobs ...`; returns the exit code.
 
-    default_server: where `serve` listens by this machine's settings. server, key: of the environment, if given there.
+    default_server: address of `serve` by this machine's settings. server, key: from the environment, None if not set.
     """
     parsed = build_parser(default_server).parse_args(arguments)
     console = console or Console.of_this_process()
@@ -51,7 +51,7 @@ def main(
         console.warn(str(error))
         return error.exit_code
     except BrokenPipeError:
-        # The reader went away (`| head`); Python would complain again when it flushes stdout at its end.
+        # The reader closed the pipe (`| head`); Python would report it again when it flushes stdout at its exit.
         if console.stdout is sys.stdout:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
@@ -114,7 +114,7 @@ def _submit_of(parsed: argparse.Namespace) -> Submit:
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Texts as written here, and a column wide enough for the flags."""
+    """Help with texts as written here, and a column wide enough for the flags."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32)
@@ -150,10 +150,10 @@ def _add_submit(commands: argparse._SubParsersAction[argparse.ArgumentParser], d
         "files", nargs="+", metavar="FILE", help="a recording; - reads one from standard input"
     )
     submit.add_argument(
-        "-w", "--wait", action="store_true", help="stay until the jobs are over and print the texts"
+        "-w", "--wait", action="store_true", help="wait until the jobs are finished and print the texts"
     )
     submit.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write one file per recording here; waits, too"
+        "-o", "--output", type=Path, metavar="DIR", help="write one file per recording here; also waits"
     )
     submit.add_argument(
         "-f",
@@ -166,10 +166,12 @@ def _add_submit(commands: argparse._SubParsersAction[argparse.ArgumentParser], d
     submit.add_argument("--language", metavar="NAME", help="name or code; by default it is recognized")
     submit.add_argument("--prompt", metavar="TEXT", help="names, terms and spellings to expect")
     submit.add_argument(
-        "--temperature", metavar="N", help="0 to 1; 0, the default, always chooses the likeliest"
+        "--temperature", metavar="N", help="0 to 1; 0, the default, always chooses the likeliest token"
     )
     submit.add_argument(
-        "--words", action="store_true", help="time every word: in the result's JSON, and for subtitles"
+        "--words",
+        action="store_true",
+        help="add times of words to the result's JSON and use them for subtitles",
     )
     submit.add_argument("--model", metavar="NAME", help="refuse unless the server has this model loaded")
     submit.add_argument(
@@ -190,7 +192,7 @@ def _add_list(action: argparse.ArgumentParser) -> None:
         type=_count,
         default=SHOWN_JOBS,
         metavar="N",
-        help=f"at most so many (default: {SHOWN_JOBS})",
+        help=f"at most N (default: {SHOWN_JOBS})",
     )
     action.add_argument("--all", action="store_true", help="every one that the server keeps")
     _add_json(action, "print a JSON array instead of a table")
@@ -199,7 +201,10 @@ def _add_list(action: argparse.ArgumentParser) -> None:
 def _add_show(action: argparse.ArgumentParser) -> None:
     action.add_argument("job_id", metavar="JOB", help="as `submit` printed it and `jobs list` shows it")
     action.add_argument(
-        "-w", "--wait", action="store_true", help="stay until it is over; 1 when it has no text then"
+        "-w",
+        "--wait",
+        action="store_true",
+        help="wait until it is finished; exit code 1 when it has no text then",
     )
     chosen = action.add_mutually_exclusive_group()
     chosen.add_argument(
@@ -224,11 +229,11 @@ def _add_retry(action: argparse.ArgumentParser) -> None:
 
 def _add_purge(action: argparse.ArgumentParser) -> None:
     action.add_argument(
-        "job_ids", nargs="*", metavar="JOB", help="only these; without any, all that are finished"
+        "job_ids", nargs="*", metavar="JOB", help="only these; without any, all finished jobs"
     )
     action.add_argument("--status", action="append", choices=FINISHED, help="only these; may be repeated")
     action.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="only those that ended so long ago: 90m, 12h, 7d, 2w"
+        "--older-than", type=_age, metavar="AGE", help="only those that ended at least AGE ago: 90m, 12h, 7d, 2w"
     )
     action.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _add_json(action, 'print {"erased": N} instead of a sentence')
@@ -245,7 +250,7 @@ def _add_server(action: argparse.ArgumentParser, default_server: str) -> None:
     action.add_argument(
         "--key",
         metavar="KEY",
-        help="its API key, where it asks for one; other users may see it here, in SCRIBEWIRE_KEY they do not",
+        help="its API key, where it requires one; other users may see it here, but not in SCRIBEWIRE_KEY",
     )
 
 
@@ -265,9 +270,9 @@ def _age(text: str) -> float:
 _ACTIONS = {
     "list": "list your jobs, newest first",
     "show": "show one job: how far it is, and its text",
-    "cancel": "end jobs that are not over yet",
+    "cancel": "end jobs that are not finished yet",
     "retry": "queue failed jobs again, with the recordings that the server kept",
-    "purge": "erase finished jobs, with their transcripts and what is left of their recordings",
+    "purge": "erase finished jobs, with their transcripts and any recordings still kept",
 }
 
 _EXIT_CODES = f"""\
@@ -275,14 +280,14 @@ exit codes: 0 done, {EXIT_FAILED} a job failed or was refused, {EXIT_USAGE} the 
 answers, 4 the key is missing or refused, 5 there is no such job, {EXIT_INTERRUPTED} interrupted"""
 
 _SUBMIT_HELP = """\
-Hand recordings to a running server as jobs. A job is safe as soon as its id is printed: it outlives this command, the
-connection and a restart of the server. With --wait the texts are printed when they are there; Ctrl-C then leaves the
-jobs running and says how to get at them."""
+Submit recordings to a running server as jobs. A job is safe as soon as its id is printed: it outlives this command,
+the connection and a restart of the server. With --wait the texts are printed when they are complete; Ctrl-C then leaves
+the jobs running and prints the commands that get their texts later."""
 
 _SUBMIT_EPILOG = f"""\
 examples:
-  scribewire submit talk.mp3                        print the job's id and go
-  scribewire submit --wait talk.mp3                 and its text, in the end
+  scribewire submit talk.mp3                        print the job's id and exit
+  scribewire submit --wait talk.mp3                 and its text at the end
   scribewire submit -o texts -f srt *.m4a           one subtitle file per recording
   id=$(scribewire submit talk.mp3) && scribewire jobs show "$id" --wait -f text
   scribewire submit --server http://mini.local:8765 talk.mp3

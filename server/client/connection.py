@@ -1,4 +1,4 @@
-"""One server over HTTP: requests, and what goes wrong with them as a line that says what to do."""
+"""One server over HTTP: requests, and their failures as one line with a remedy."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from scribewire.server.http.certificates import machine_certificates
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 EVENT_SILENCE_SECONDS = 60.0
-"""The server breaks every silence on a stream of events well before that."""
+"""The server sends a keep-alive on a stream of events well before that."""
 
 _JOB_ID = r"job_[0-9a-f]{32}"
 
 
 class Counted(Protocol):
-    """Told how many bytes of how many are on their way."""
+    """Callback for the number of bytes sent, and of all bytes."""
 
     def __call__(self, done: float, total: float, /) -> None: ...
 
 
 def server_url(given: str) -> str:
-    """`host`, `host:port` or a whole address as an address without a slash at its end; raises BadCommand."""
+    """URL without a trailing slash, from `host`, `host:port` or a URL; raises BadCommand."""
     text = given.strip()
     parts = urlsplit(text if "://" in text else f"http://{text}")
     try:
@@ -56,7 +56,7 @@ def server_url(given: str) -> str:
 
 
 class ServerConnection:
-    """Use as a context manager. Every method may raise a ClientFailure."""
+    """Connection to a server, used as a context manager. Every method may raise a ClientFailure."""
 
     def __init__(self, url: str, key: str | None) -> None:
         """url: as `server_url` gives it. key: an API key, or None."""
@@ -95,12 +95,12 @@ class ServerConnection:
         idempotency_key: str,
         counted: Counted,
     ) -> dict[str, Any]:
-        """Upload a recording from its beginning; returns the server's word for the new job."""
+        """Upload a recording from its beginning; returns the server's answer with the new job."""
         recording.seek(0)
         answer = self._send(
             "POST",
             "/transcribe",
-            # The name says nothing to the server; a plain one cannot upset the form.
+            # The server ignores the name; a plain one cannot break the form.
             files={
                 "audio": (re.sub(r"[^\w.-]", "_", name)[-80:] or "audio", _CountedFile(recording, counted))
             },
@@ -110,11 +110,11 @@ class ServerConnection:
         return _object(answer)
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """All that the server knows of a job."""
+        """A job with all its data."""
         return _object(self._send("GET", _job_path(job_id)))
 
     def result(self, job_id: str, result_format: str) -> str:
-        """A completed job's transcript as the server writes it in this format."""
+        """A completed job's transcript in this format."""
         answer = self._send("GET", f"{_job_path(job_id)}/result", params={"format": result_format})
         return answer.text
 
@@ -131,7 +131,7 @@ class ServerConnection:
         return _object(self._send("POST", f"{_job_path(job_id)}/retry"))
 
     def jobs(self, *, status: str | None = None, limit: int | None = None) -> Iterator[dict[str, Any]]:
-        """One's own jobs, newest first, `limit` of them or all."""
+        """The key's jobs, newest first, at most `limit` or all."""
         left, cursor = limit, None
         while left is None or left > 0:
             asked: dict[str, str] = {"limit": str(100 if left is None else min(left, 100))}
@@ -148,7 +148,7 @@ class ServerConnection:
     def events(
         self, job_id: str, *, after_id: int = 0
     ) -> Iterator[Iterator[tuple[int, str, dict[str, Any]]]]:
-        """The job's events behind an id, as (id, kind, data), while they come."""
+        """The job's events after an id, as (id, kind, data), live."""
         request = self._client.build_request(
             "GET",
             f"{_job_path(job_id)}/events",
@@ -181,14 +181,14 @@ class ServerConnection:
                     data = value
 
     def now(self) -> float:
-        """The server's own time, in Unix seconds, for ages of what it keeps."""
+        """The server's clock in Unix seconds, for the ages of its jobs."""
         answer = self._send("GET", "/health/live")
         try:
             return parsedate_to_datetime(answer.headers["date"]).timestamp()
         except (KeyError, ValueError):
             return time.time()
 
-    # ---- what goes wrong -------------------------------------------------------------------------------------
+    # ---- failures --------------------------------------------------------------------------------------------
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
         with self._failures_mapped():
@@ -228,7 +228,7 @@ class ServerConnection:
 
 
 class _CountedFile:
-    """A file that tells how much of it was read."""
+    """A file that reports how much of it was read."""
 
     def __init__(self, file: BinaryIO, counted: Counted) -> None:
         self._file = file
@@ -250,7 +250,7 @@ class _CountedFile:
 
 
 def checked_job_id(text: str) -> str:
-    """A job's id as typed; raises BadCommand."""
+    """The id as typed, if it has the form of one; raises BadCommand."""
     if not re.fullmatch(_JOB_ID, text):
         shown = Path(text).name[:40]
         raise BadCommand(

@@ -1,6 +1,6 @@
-"""What the client's commands write where: results on stdout, everything else on stderr, bars on a terminal only.
+"""Output of the client's commands: results on stdout, everything else on stderr, bars on a terminal only.
 
-As the engine's commands do it, which this side knows nothing of.
+The same as the engine's commands, which this package may not import.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 PROGRAM = "scribewire"
 DRAWN_EVERY_SECONDS = 0.1
-"""An upload advances thousands of times a second, and no eye follows."""
+"""An upload advances thousands of times a second, more than is visible."""
 
 _NAME_COLUMNS = 32
 _BAR = "{desc} {percentage:3.0f}%|{bar}| "
@@ -39,7 +39,7 @@ class Bar:
         self._drawn_at = 0.0
 
     def advance(self, done: float, total: float, *, note: str = "") -> None:
-        """So much is done of so much."""
+        """Show `done` of `total`."""
         now = time.monotonic()
         is_over = 0 < total <= done
         if not self._stream.isatty() or (
@@ -64,11 +64,11 @@ class Bar:
         self._shown.refresh()
 
     def say(self, text: str) -> None:
-        """What is waited for, beside the name, until there is progress again."""
+        """Show what is waited for, beside the name, until there is progress again."""
         self.advance(0.0, 0.0, note=f" ({text})")
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the bar."""
         if self._shown is not None:
             self._shown.close()
             self._shown = None
@@ -76,7 +76,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """The streams of one run, and its pauses. asks: whether somebody is there to answer a question."""
+    """The streams of one run, and its pauses. asks: True when a user can answer questions."""
 
     stdin: BinaryIO
     stdout: TextIO
@@ -86,7 +86,7 @@ class Console:
 
     @classmethod
     def of_this_process(cls) -> Console:
-        """The process's own; a character that the terminal cannot show is written as an escape."""
+        """The console of this process; a character that the terminal cannot show is written as an escape."""
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         return cls(
@@ -97,21 +97,21 @@ class Console:
         )
 
     def say(self, text: str) -> None:
-        """A line of the result."""
+        """Write a line of the result."""
         print(text, file=self.stdout, flush=True)
 
     def write(self, text: str) -> None:
-        """Some of the result, as it is."""
+        """Write a part of the result, unchanged."""
         self.stdout.write(text)
         self.stdout.flush()
 
     def warn(self, text: str) -> None:
-        """One line beside the result, whatever the text was."""
+        """Write one line to stderr, without the text's line breaks."""
         print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
 
     @contextmanager
     def bar(self, name: str, counts: str) -> Iterator[Bar]:
-        """A bar that goes away when it is done. counts: `bytes`, `seconds` (of audio) or `jobs`."""
+        """A bar that is removed at its end. counts: `bytes`, `seconds` (of audio) or `jobs`."""
         bar = Bar(self.stderr, name, counts)
         try:
             yield bar
@@ -119,14 +119,14 @@ class Console:
             bar.close()
 
     def confirm(self, question: str) -> bool:
-        """Ask; only a plain yes is one."""
+        """Ask a question; True only for an explicit yes."""
         print(f"{question} [y/N] ", end="", file=self.stderr, flush=True)
         answer = self.stdin.readline().decode("utf-8", "replace").strip().lower()
         return answer in ("y", "yes")
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with aligned columns; the last column is left as long as it is."""
+    """Rows as lines with aligned columns; the last column is not padded."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()

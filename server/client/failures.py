@@ -1,4 +1,4 @@
-"""Why a client's command ends, each with its exit code, so that scripts can tell one end from another.
+"""Failures of a client's command, each with its exit code, so that scripts can distinguish them.
 
 0 done · 1 a job failed or a file was refused · 2 the command line makes no sense · 3 no server · 4 key refused
 5 no such job · 130 interrupted
@@ -10,15 +10,15 @@ EXIT_FAILED, EXIT_USAGE, EXIT_NO_SERVER, EXIT_KEY, EXIT_NO_JOB, EXIT_INTERRUPTED
 
 
 class ClientFailure(Exception):
-    """Base; the message is one line and says what to do."""
+    """Base of all failures; the message is one line with a remedy."""
 
     exit_code = EXIT_FAILED
 
 
 class Refused(ClientFailure):
-    """The server understood and said no.
+    """The server refused the request.
 
-    status: of HTTP. code: of the error object. retry_after_seconds: when to ask again, None when that is of no use.
+    status: of HTTP. code: of the error object. retry_after_seconds: pause before a retry, None when it is useless.
     """
 
     def __init__(self, message: str, *, status: int, code: str, retry_after_seconds: float | None) -> None:
@@ -29,28 +29,28 @@ class Refused(ClientFailure):
 
 
 class BadCommand(ClientFailure):
-    """What was asked for makes no sense."""
+    """The command line is invalid."""
 
     exit_code = EXIT_USAGE
 
 
 class NoServer(ClientFailure):
-    """Nothing answers, or what answers is no scribewire."""
+    """Nothing answers, or the answer is not from scribewire."""
 
     exit_code = EXIT_NO_SERVER
 
 
 class ConnectionLost(NoServer):
-    """The server was there and went away in the middle of an answer."""
+    """The connection was lost in the middle of an answer."""
 
 
 class KeyRefused(ClientFailure):
-    """The server asks for a key, or does not know this one."""
+    """The server requires a key, or does not accept this one."""
 
     exit_code = EXIT_KEY
 
 
 class NoSuchJob(ClientFailure):
-    """The server knows no such job of this key."""
+    """The server has no such job of this key."""
 
     exit_code = EXIT_NO_JOB

@@ -1,4 +1,4 @@
-"""`scribewire jobs`: one's own jobs at a server, listed, shown, cancelled, erased and retried."""
+"""`scribewire jobs`: the key's jobs at a server, listed, shown, cancelled, erased and retried."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def age_in_seconds(text: str) -> float:
 def list_jobs(
     server: ServerConnection, console: Console, *, status: str | None, limit: int | None, as_json: bool
 ) -> int:
-    """Newest first: a table, or a JSON array. limit: None for all."""
+    """List jobs, newest first, as a table or a JSON array. limit: None for all."""
     jobs = list(server.jobs(status=status, limit=None if limit is None else limit + 1))
     has_more = limit is not None and len(jobs) > limit
     jobs = jobs[:limit]
@@ -112,7 +112,7 @@ def show_job(
     result_format: str | None,
     as_json: bool,
 ) -> int:
-    """What is known of a job; with a format, its transcript alone. 1 when it has none."""
+    """Show a job; with a format, its transcript alone. Returns 1 when it has none."""
     job = server.job(job_id)
     if waits and job["status"] not in FINISHED:
         with console.bar(job_id, "seconds") as bar:
@@ -121,7 +121,7 @@ def show_job(
         console.say(json.dumps(job, ensure_ascii=False, indent=2))
     elif result_format is not None:
         if job["status"] != "completed":
-            # A job that failed says why; one that is not there yet says how to wait for it.
+            # The reason of a failed job; how to wait for an unfinished one.
             is_over = job["status"] in FINISHED
             way = end_in_words(job) if is_over else f"it is {job['status']}; --wait waits for it"
             console.warn(f"there is no transcript of {job_id}: {way}")
@@ -169,7 +169,7 @@ def _details(job: dict[str, Any]) -> list[str]:
 
 
 def cancel_jobs(server: ServerConnection, console: Console, job_ids: Sequence[str]) -> int:
-    """End each unfinished job; one that is finished is left as it is, and said so."""
+    """End each unfinished job; a finished one is left as it is, with a message."""
 
     def cancel(job_id: str) -> str:
         status = str(server.cancel(job_id)["status"])
@@ -186,7 +186,7 @@ def retry_jobs(server: ServerConnection, console: Console, job_ids: Sequence[str
 
 
 def _each(console: Console, job_ids: Sequence[str], act: Callable[[str], str]) -> int:
-    """Do the same to every job; one that cannot does not stop the others. The exit code is the last failure's."""
+    """Apply `act` to every job; a failure does not stop the others. Returns the last failure's exit code."""
     code = 0
     for job_id in job_ids:
         try:
@@ -209,7 +209,7 @@ def _each(console: Console, job_ids: Sequence[str], act: Callable[[str], str]) -
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Which jobs are to go: these ids, or all finished ones of these statuses that ended so long ago."""
+    """Jobs to erase: these ids, or all finished ones with these statuses and at least this age."""
 
     job_ids: tuple[str, ...] = ()
     statuses: tuple[str, ...] = FINISHED
@@ -228,16 +228,14 @@ def purge_jobs(server: ServerConnection, console: Console, purge: Purge) -> int:
     what = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
     if not purge.is_confirmed:
         if not console.asks:
-            raise BadCommand(
-                f"{len(selected)} jobs would be erased ({what}); say --yes where nobody can be asked"
-            )
+            raise BadCommand(f"{len(selected)} jobs would be erased ({what}); use --yes without a terminal")
         if not console.confirm(f"Erase {len(selected)} jobs ({what}) with their transcripts, for good?"):
             console.warn("nothing was erased")
             return EXIT_FAILED
     erased = 0
     with console.bar("erasing", "jobs") as bar:
         for number, job in enumerate(selected, start=1):
-            # Somebody else, or its time, may have been quicker.
+            # Another client, or its retention, may have removed it already.
             with contextlib.suppress(NoSuchJob):
                 erased += bool(server.delete(job["job_id"])["erased"])
             bar.advance(number, len(selected))

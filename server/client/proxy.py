@@ -1,6 +1,6 @@
-"""The proxy on the way to a server, as the environment or macOS's own settings have it.
+"""The proxy for a server, from the environment or macOS's settings.
 
-httpx's own reading of NO_PROXY knows no networks, such as 192.168.0.0/16, and fails on addresses in brackets.
+httpx's own parser of NO_PROXY does not support networks, such as 192.168.0.0/16, and fails on addresses in brackets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _is_covered(server: SplitResult, entry: str) -> bool:
-    """Whether one entry of NO_PROXY covers a server.
+    """True when an entry of NO_PROXY covers a server.
 
     entry: `*`, an address, a network, or a name (`x.org` covers `a.x.org` too, `.x.org` and `*.x.org` only that); with
         a scheme before or a port behind it, or neither.
@@ -40,7 +40,7 @@ def _is_covered(server: SplitResult, entry: str) -> bool:
     try:
         covered = urlsplit(entry if "://" in entry else f"all://{entry}")
         name, port = covered.hostname or "", covered.port
-    except ValueError:  # neither name nor address: as curl has it, it covers nothing
+    except ValueError:  # neither name nor address: covers nothing, as in curl
         return False
     if covered.scheme not in ("all", server.scheme) or port not in (None, server.port) or covered.path:
         return False

@@ -1,8 +1,8 @@
 """`scribewire submit`: recordings in, jobs out; with --wait their transcripts too.
 
-All files are handed in before the first is waited for, so that the server works on them together. A file that is
-refused costs one line on stderr and exit code 1, and the others are still handed in. An upload that breaks off is sent
-again under the same idempotency key, so it is never two jobs. Ctrl-C leaves every accepted job running.
+All files are submitted before the first is waited for, so that the server works on them together. A refused file
+causes one line on stderr and exit code 1, and the others are still submitted. An interrupted upload is sent again under
+the same idempotency key, so it is never two jobs. Ctrl-C leaves every accepted job running.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ FORMATS = {
     "verbose_json": "json",
     "diarized_json": "json",
 }
-"""The formats of a transcript and the endings of their files."""
+"""The formats of a transcript and their file extensions."""
 
 TRIES = 6
 BUSY_PAUSE_SECONDS = 5.0
-"""Between two tries of a submission, where the server names no time."""
+"""Pause between two attempts of a submission, where the server names none."""
 
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """What was asked for on the command line.
+    """Arguments of the command line.
 
-    files: paths as typed, `-` for standard input. folder: where results go, None for stdout. fields: of the form.
+    files: paths as typed, `-` for standard input. folder: for the results, None for stdout. fields: of the form.
     """
 
     files: tuple[str, ...]
@@ -69,7 +69,7 @@ class Submit:
 
 @dataclass(slots=True)
 class _Submitted:
-    """A file and the job that it became."""
+    """A submitted file and its job."""
 
     shown: str
     output_name: str
@@ -78,7 +78,7 @@ class _Submitted:
 
 
 def submit_files(request: Submit, server: ServerConnection, console: Console) -> int:
-    """Hand in every file, wait if asked to; returns the exit code.
+    """Submit every file, wait if requested; returns the exit code.
 
     raises: ClientFailure that concerns every file: no server, a refused key
     """
@@ -125,9 +125,9 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
 
 
 def output_names(files: Sequence[str], extension: str) -> list[str]:
-    """The name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
+    """Name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
 
-    Compared without case, as macOS does.
+    Names are compared without case, as on macOS.
     """
     paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
     stems = Counter(path.stem.casefold() for path in paths)
@@ -144,12 +144,12 @@ def output_names(files: Sequence[str], extension: str) -> list[str]:
     return names
 
 
-# ---- handing in --------------------------------------------------------------------------------------------------
+# ---- submitting --------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _opened(file: str, console: Console) -> Iterator[BinaryIO]:
-    """The recording, which can be read again from its beginning."""
+    """The recording as a stream that can be read again from its beginning."""
     if file != STANDARD_INPUT:
         with open(file, "rb") as recording:
             yield recording
@@ -164,7 +164,7 @@ def _opened(file: str, console: Console) -> Iterator[BinaryIO]:
 def _submit(
     request: Submit, server: ServerConnection, console: Console, recording: BinaryIO, shown: str
 ) -> dict[str, Any]:
-    """Upload until the server has it; a server that is full or lost on the way is tried again."""
+    """Upload until the server has it; a full server or a lost connection is tried again."""
     key = request.idempotency_key or secrets.token_hex(16)
     fields = {"response_format": request.format, **request.fields}
     for tried in range(1, TRIES + 1):
@@ -177,7 +177,7 @@ def _submit(
             pause_seconds = float(2 ** (tried - 1))
             console.warn(f"{shown}: {error}; sending it again in {pause_seconds:.0f} s")
         except NoServer as error:
-            # One that was never there is not waited for.
+            # A server that never answered is not waited for.
             if tried == 1 or tried == TRIES:
                 raise
             pause_seconds = float(2 ** (tried - 1))
@@ -212,7 +212,7 @@ def _report_unfinished(submitted: Sequence[_Submitted], console: Console, *, bec
     console.warn(f"to stop instead: scribewire jobs cancel {' '.join(one.job_id for one in left)}")
 
 
-# ---- delivering --------------------------------------------------------------------------------------------------
+# ---- results -----------------------------------------------------------------------------------------------------
 
 
 def _deliver(
@@ -224,7 +224,7 @@ def _deliver(
     *,
     is_first: bool,
 ) -> bool:
-    """Write what came of a job; False when it has no transcript."""
+    """Write a job's result; False when it has no transcript."""
     if request.as_json:
         console.say(json.dumps({"file": one.shown, **job}, ensure_ascii=False))
     if job["status"] != "completed":
@@ -251,7 +251,7 @@ def _deliver(
 
 
 def end_in_words(job: dict[str, Any]) -> str:
-    """How a job ended without a transcript, and what can be done."""
+    """Reason why a job has no transcript, with a remedy."""
     if job["status"] == "cancelled":
         return f"{job['job_id']} was cancelled"
     error = job["error"] or {"message": "no reason was given", "code": "unknown"}
@@ -260,7 +260,7 @@ def end_in_words(job: dict[str, Any]) -> str:
 
 
 def is_worth_retrying(job: dict[str, Any]) -> bool:
-    """Whether a job failed by no fault of its recording, which the server still has."""
+    """True when the cause of a failure is not the recording, and the server still has the recording."""
     return bool(job["status"] == "failed" and job["has_audio"] and job["error"]["type"] == "server_error")
 
 

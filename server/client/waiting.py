@@ -1,4 +1,4 @@
-"""Staying with a job until it is over, whatever happens to the connection or to the server meanwhile."""
+"""Waiting for the end of a job, over lost connections and restarts of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from scribewire.server.client.console import Bar, Console
 from scribewire.server.client.failures import NoServer, NoSuchJob, Refused
 
 PATIENCE_SECONDS = 600.0
-"""For so long a server that went away is tried again: it may be restarting, and loading a model takes minutes."""
+"""A lost server is tried again for this time: it may be restarting, and loading a model takes minutes."""
 
 LAST_EVENTS = ("done", "failed", "cancelled")
 _PAUSES_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -24,9 +24,9 @@ def wait_for_job(
     *,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> dict[str, Any]:
-    """Follow the job's events to its end, from where they were lost each time; returns the job as it is then.
+    """Follow the job's events to its end, resuming after each lost connection; returns the job as it is then.
 
-    raises: NoSuchJob (the server forgot it, or it was erased), NoServer when it stays away for too long
+    raises: NoSuchJob (the server lost it, or it was erased), NoServer when the server is away for too long
     """
     last_id = 0
     lost_at: float | None = None
@@ -40,7 +40,7 @@ def wait_for_job(
                     _show(bar, kind, data)
                     if kind in LAST_EVENTS:
                         break
-            # The log ended with the job, or the server with its answer; the job itself says which.
+            # The log ended because the job is finished or because the server stopped; the job's status decides.
             job = server.job(job_id)
             if job["status"] in ("completed", "failed", "cancelled"):
                 return job

@@ -1,1 +1,1 @@
-"""The engine worker as the front sees it: started, watched, restarted, and asked."""
+"""The engine's worker from the front's side: started, watched, restarted, and sent requests."""

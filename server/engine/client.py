@@ -1,8 +1,8 @@
 """The server's one way to the engine: `await client.transcribe(...)`.
 
-Every request gets exactly one end: a transcript, an engine error, or the cancellation of whoever awaits it. The
-client bounds how many are in hand and waits a while for an engine that is starting. What a dead worker held is handed
-to the next one, as often as each request's attempts allow; it keeps no jobs and counts nothing beyond this process.
+Every request gets exactly one end: a transcript, an engine error, or the cancellation of its awaiting task. The client
+bounds how many are admitted and waits a while for an engine that is starting. Requests that a dead worker held are
+sent to the next one, as often as their attempts allow; it keeps no jobs and counts nothing beyond this process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["AudioOutcome", "EngineClient"]
 
 ATTEMPTS_WHILE_SOMEBODY_WAITS = 2
 ATTEMPTS_IN_THE_BACKGROUND = 1
-"""A job's store counts its worker deaths and hands it out again, which outlives this process."""
+"""A job's store counts its worker deaths and queues it again, which outlives this process."""
 
 
 class EngineClient:
@@ -62,7 +62,7 @@ class EngineClient:
         self._wait_seconds = wait_seconds
         self._in_flight = in_flight or InFlight()
         self._pending: dict[str, EngineRequest] = {}
-        """Requests that somebody awaits."""
+        """Requests that a caller awaits, by id."""
         self._admitted = 0
         self._is_closed = False
         self._closed_at = 0.0
@@ -92,14 +92,14 @@ class EngineClient:
             wait_seconds=settings.restart_wait_seconds,
         )
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- lifecycle -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the worker; returns at once."""
         self._supervisor.start(self)
 
     def close_admission(self) -> None:
-        """Admit nothing more from now on, while what was admitted goes on: the first step of a stop.
+        """Admit nothing more, while admitted requests continue: the first step of a stop.
 
         Safe to call from a signal handler.
         """
@@ -108,7 +108,7 @@ class EngineClient:
             self._closed_at = time.monotonic()
 
     def drain_seconds_left(self, drain_seconds: float) -> float:
-        """What is left of the time for finishing, counted from when admission was closed."""
+        """Seconds left for finishing, counted from when admission was closed."""
         return (
             max(0.0, drain_seconds - (time.monotonic() - self._closed_at))
             if self._is_closed
@@ -116,13 +116,13 @@ class EngineClient:
         )
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
-        """Stop the worker; requests without an end after the time fail with EngineUnavailable."""
+        """Stop the worker; requests unfinished after the drain time fail with EngineUnavailable."""
         self.close_admission()
         await self._supervisor.stop(drain_seconds)
 
     @property
     def state(self) -> EngineState:
-        """What the engine is doing."""
+        """The engine's state."""
         return self._supervisor.state
 
     @property
@@ -132,72 +132,72 @@ class EngineClient:
 
     @property
     def failure(self) -> EngineError | None:
-        """Why no model can be loaded, if that is so."""
+        """The reason why no model can be loaded, None without one."""
         return self._supervisor.failure
 
     @property
     def worker_process_id(self) -> int | None:
-        """The living worker's process id."""
+        """The running worker's process id."""
         return self._supervisor.process_id
 
     @property
     def worker_deaths(self) -> int:
-        """How many workers have died since the start."""
+        """Number of workers that have died since the start."""
         return self._supervisor.died_workers
 
     @property
     def worker_starts(self) -> int:
-        """How many workers were started."""
+        """Number of workers started."""
         return self._supervisor.started_workers
 
     @property
     def worker_stalls(self) -> int:
-        """How many workers were ended because they stood still."""
+        """Number of workers ended because they stalled."""
         return self._supervisor.stalled_workers
 
     @property
     def breaker(self) -> BreakerState:
-        """Whether too many deaths keep the engine at rest."""
+        """State of the circuit breaker, which too many deaths open."""
         return self._supervisor.breaker
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the worker stood still for too long and is being replaced."""
+        """True while a worker that stalled is being replaced."""
         return self._supervisor.is_stalled
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more is admitted because the server ends."""
+        """True when nothing more is admitted because the server is stopping."""
         return self._is_closed
 
     @property
     def admitted(self) -> int:
-        """Recordings that hold a place: being decoded, waiting, or in the worker's hands."""
+        """Number of recordings admitted: being transcoded, waiting, or in flight."""
         return self._admitted
 
     @property
     def waiting_count(self) -> int:
-        """Recordings that no worker holds yet."""
+        """Number of recordings that no worker holds yet."""
         return max(0, self._admitted - self._in_flight.held_count)
 
     @property
     def held_count(self) -> int:
-        """Recordings in the worker's hands."""
+        """Number of recordings in flight."""
         return self._in_flight.held_count
 
     def stderr_lines(self) -> list[str]:
-        """The newest lines of the living worker's standard error, such as a download's progress."""
+        """The newest lines of the running worker's standard error, such as a download's progress."""
         return self._supervisor.stderr_lines()
 
     def unavailable(self) -> EngineUnavailable:
-        """Why nothing can be transcribed now, for an engine that is not ready, and when to ask again."""
+        """The error of an engine that is not ready, with the reason and the time until a retry makes sense."""
         if seconds := self._supervisor.resting_seconds:
             seconds += self.info.load_seconds if self.info is not None else 0.0
             return EngineResting(self._supervisor.why_not_ready(), retry_after_seconds=math.ceil(seconds))
         return EngineUnavailable(self._supervisor.why_not_ready())
 
     async def wait_settled(self) -> EngineState:
-        """Wait until the engine is ready, or never will be (`failed`, `stopping`, `stopped`)."""
+        """Wait until the engine is ready, or cannot become ready (`failed`, `stopping`, `stopped`)."""
         while self.state in ("starting", "restarting"):
             await self._next_change()
         return self.state
@@ -219,10 +219,10 @@ class EngineClient:
             raise EngineUnavailable("The model is not loaded.")
         return self.info
 
-    # ---- work ------------------------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------------------
 
     def check_admission(self) -> None:
-        """Refuse early what would be refused anyway; raises EngineBusy, EngineUnavailable, a model error."""
+        """Refuse early what `transcribe` would refuse; raises EngineBusy, EngineUnavailable, a model error."""
         self.check_usable()
         self._check_not_resting()
         if self._admitted >= self._max_queued_requests:
@@ -230,7 +230,7 @@ class EngineClient:
 
     @contextlib.contextmanager
     def admission(self) -> Iterator[None]:
-        """Hold a place among the recordings that wait, while this one is made ready; raises as check_admission."""
+        """Count a recording as admitted while it is transcoded; raises as check_admission."""
         self.check_admission()
         self._admitted += 1
         try:
@@ -256,12 +256,12 @@ class EngineClient:
     ) -> Transcript:
         """Transcribe one recording; cancelling the awaiting task cancels the work at its next step.
 
-        audio_ended: of a growing source, what becomes of it; it must not end in an exception.
+        audio_ended: of a growing source, its outcome; it must not end in an exception.
         is_admitted: the caller holds an `admission` already.
-        attempts: workers that may die with it before it fails: 2 for interactive work, unless said otherwise, and 1
-        for background work, whose deaths are counted by those who keep it. From the third attempt on it runs alone.
-        runs_alone: nothing else is in the worker's hands while this is, from the first attempt on.
-        Callbacks run on the event loop and must not block. They tell one story, also when two workers take part.
+        attempts: workers that may die with it before it fails: by default 2 for interactive work, and 1 for
+        background work, whose deaths the job store counts. From the third attempt on it runs alone.
+        runs_alone: nothing else is in flight with it, from the first attempt on.
+        Callbacks run on the event loop and must not block. They stay consistent when two workers take part.
         raises: EngineBusy, EngineUnavailable, EngineCrashed, and whatever the engine answers.
         """
         if attempts is None:
@@ -308,7 +308,7 @@ class EngineClient:
             self._send_next()
 
     def _send_next(self) -> None:
-        """Give the worker what it may have now."""
+        """Send the worker the requests that it may hold now."""
         while self.state == "ready" and (request := self._in_flight.take_next()) is not None:
             self._supervisor.send(request.message)
             self._send_audio_end(request)
@@ -321,7 +321,7 @@ class EngineClient:
             self._supervisor.send(ended)
 
     def check_usable(self) -> None:
-        """Refuse what could never be answered; raises EngineUnavailable, a model error."""
+        """Refuse when no request can ever be answered; raises EngineUnavailable, a model error."""
         self._check_not_over()
         if self._is_closed:
             raise EngineUnavailable("The server is stopping.")
@@ -339,10 +339,10 @@ class EngineClient:
     async def _next_change(self) -> None:
         await self._state_changed.wait()
 
-    # ---- what the supervisor tells ---------------------------------------------------------------------------
+    # ---- the supervisor's events -----------------------------------------------------------------------------
 
     def on_message(self, message: FromWorker) -> None:
-        """Route a worker's message to its request; those of requests given up meanwhile are dropped."""
+        """Route a worker's message to its request; messages of abandoned requests are dropped."""
         if isinstance(message, Heartbeat):
             self.statistics.receive(message)
         request = self._in_flight.held(getattr(message, "request_id", ""))
@@ -356,11 +356,11 @@ class EngineClient:
         if is_end:
             self._send_next()
         elif request.future.done() and not was_done:
-            # It cannot go on from what it has said already.
+            # It cannot continue the text that was sent already.
             self._supervisor.send(Cancel(request.request_id))
 
     def on_state(self, state: EngineState) -> None:
-        """Wake whoever waits for the engine, and hand over or refuse what waits for a worker."""
+        """Wake callers that wait for the engine, and send or refuse the requests that wait for a worker."""
         self._state_changed.set()
         self._state_changed = asyncio.Event()
         if state == "failed":
@@ -373,7 +373,7 @@ class EngineClient:
             self._refuse_waiting(self.unavailable())
 
     def on_death(self, reason: str) -> None:
-        """Let what the dead worker held wait for the next one, or fail it."""
+        """Let the requests that the dead worker held wait for the next one, or fail them."""
         self.statistics.forget_worker()
         held = [request for request in self._in_flight.drop_all() if not request.future.done()]
         if self.state in ("stopping", "stopped"):

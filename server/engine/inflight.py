@@ -1,9 +1,9 @@
-"""Which requests wait for the engine's worker, which ones it holds, and which may be handed to it next.
+"""The requests that wait for the engine's worker, those in flight, and the choice of the next one to send.
 
-The worker schedules what it holds by itself, so everything is handed over as soon as there is a worker, but for work
-that must run alone: it waits until the worker's hands are empty, and while it runs nothing else is handed over.
-Whoever waits for an answer goes before work that has to be alone, so that a suspect does not hold up those who wait;
-but only for so long, so that they cannot keep it waiting for ever. It sends nothing.
+The worker schedules what it holds itself, so everything is sent as soon as there is a worker, except work that must
+run alone: it waits until nothing is in flight, and while it runs nothing else is sent. Interactive requests go before
+work that must run alone, so that a suspect does not delay them; but only for a bounded time, so that they cannot starve
+it. It sends nothing itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONE_WORK_PATIENCE_SECONDS = 60.0
 
 
 class InFlight:
-    """Requests on this side and on the other side of the pipe; a request is on one of them at most."""
+    """Requests that wait and requests that the worker holds; a request is one or the other at most."""
 
     def __init__(
         self,
@@ -25,52 +25,52 @@ class InFlight:
         lone_work_patience_seconds: float = LONE_WORK_PATIENCE_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """lone_work_patience_seconds: how long work that must run alone lets others pass, after each turn anew."""
+        """lone_work_patience_seconds: how long work that must run alone lets others pass, each time it waits."""
         self._patience_seconds = lone_work_patience_seconds
         self._monotonic = monotonic
         self._waiting: list[EngineRequest] = []
         self._held: dict[str, EngineRequest] = {}
         self._lone_work_since: float | None = None
-        """Since when some lone work waits for its turn."""
+        """Time since which lone work waits, None without any."""
 
     @property
     def waiting(self) -> tuple[EngineRequest, ...]:
-        """Those on this side, in the order in which they came."""
+        """Requests that wait, in order of arrival."""
         return tuple(self._waiting)
 
     @property
     def held_count(self) -> int:
-        """How many the worker has not answered yet, cancelled ones included."""
+        """Number of requests that the worker has not answered yet, cancelled ones included."""
         return len(self._held)
 
     def held(self, request_id: str) -> EngineRequest | None:
-        """The request of this id, if the worker holds it."""
+        """The request with this id, None unless the worker holds it."""
         return self._held.get(request_id)
 
     def add(self, request: EngineRequest) -> None:
-        """Let a request wait."""
+        """Add a request to those that wait."""
         self._waiting.append(request)
 
     def withdraw(self, request: EngineRequest) -> None:
-        """Forget a request that still waits; one that the worker holds stays until it is answered."""
+        """Remove a request that still waits; one that the worker holds stays until it is answered."""
         if request in self._waiting:
             self._waiting.remove(request)
 
     def release(self, request_id: str) -> None:
-        """The worker has answered this one."""
+        """Remove a request that the worker has answered."""
         self._held.pop(request_id, None)
 
     def drop_all(self) -> tuple[EngineRequest, ...]:
-        """The worker is gone: what it held, in the order in which it got it."""
+        """Remove and return all that a dead worker held, in the order in which it was sent."""
         held, self._held = tuple(self._held.values()), {}
         return held
 
     def take_back(self, requests: tuple[EngineRequest, ...]) -> None:
-        """Let requests wait again, before those that never had their turn."""
+        """Let requests wait again, before those that were never sent."""
         self._waiting[:0] = requests
 
     def take_next(self) -> EngineRequest | None:
-        """The next one to hand over, which is then held; None when nothing may be handed over now."""
+        """The next request to send, which counts as held from now on; None when none may be sent now."""
         request = self._next()
         if request is not None:
             self._waiting.remove(request)

@@ -1,7 +1,7 @@
-"""One engine worker process with its pipe and its standard error, as seen from the event loop.
+"""One engine worker process with its pipe and its standard error, for use on the event loop.
 
-Two threads do the blocking pipe work and a third drains standard error, so that neither a hung worker nor one killed
-in the middle of a message can stop the event loop. It knows nothing of requests and starts nothing anew.
+Two threads do the blocking pipe I/O and a third drains standard error, so that neither a hung worker nor one killed in
+the middle of a message can block the event loop. It handles no requests and restarts nothing.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ class WorkerProcess:
         self._loop.add_reader(handle.process.sentinel, self._on_exit)
 
     def send(self, message: ToWorker) -> None:
-        """Hand a message over without waiting."""
+        """Queue a message for the worker without waiting."""
         self._outbox.put(message)
 
     def hang_up(self) -> None:
-        """Expect nothing more: `next_message` returns None once what came before is read."""
+        """Expect no more messages: `next_message` returns None after those that arrived before."""
         self._inbox.put_nowait(None)
 
     async def next_message(self, timeout_seconds: float | None) -> FromWorker | None:
-        """The next message, or None when there will be no other; raises TimeoutError."""
+        """The next message, or None at the end; raises TimeoutError."""
         async with asyncio.timeout(timeout_seconds):
             return await self._inbox.get()
 
     async def wait_gone(self, timeout_seconds: float) -> bool:
-        """Whether the process ended within the time."""
+        """Wait for the process to end; False when it did not within the time."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._gone.wait()
@@ -73,9 +73,9 @@ class WorkerProcess:
         return True
 
     async def dump_stacks(self, seconds: float) -> list[str]:
-        """Have it write the stacks of its threads; the newest lines of its standard error, at most so much later.
+        """Make it write the stacks of its threads; returns the newest lines of its standard error within `seconds`.
 
-        A process that is stopped writes none.
+        A process that is stopped (SIGSTOP) writes none.
         """
         if self.process_id is not None and self._handle.process.is_alive():
             os.kill(self.process_id, signal.SIGUSR1)
@@ -83,7 +83,7 @@ class WorkerProcess:
         return self.stderr_lines(_DUMP_LINES)
 
     async def terminate(self, seconds: float) -> None:
-        """SIGTERM now and SIGKILL after so many seconds, if it is still there; returns when it is gone."""
+        """Send SIGTERM, and SIGKILL after `seconds` if it still runs; returns when it has ended."""
         process = self._handle.process
         process.terminate()
         if not await self.wait_gone(seconds):
@@ -91,9 +91,9 @@ class WorkerProcess:
             await self.wait_gone(_TERMINATE_SECONDS)
 
     async def end(self) -> int | None:
-        """Make sure that the process is gone and let go of everything; returns its exit code."""
+        """Ensure that the process has ended and release its resources; returns its exit code."""
         process = self._handle.process
-        # An ending worker closes its pipe a moment before it exits; terminating it then would hide why it ended.
+        # A worker closes its pipe a moment before it exits; terminating it then would hide its exit code.
         if not await self.wait_gone(_EXIT_GRACE_SECONDS):
             await self.terminate(_TERMINATE_SECONDS)
         self._loop.remove_reader(process.sentinel)
@@ -103,7 +103,7 @@ class WorkerProcess:
         exit_code = process.exitcode
         for thread in self._threads:
             await asyncio.to_thread(thread.join, 0.5)
-        # Closing a descriptor under a thread that still uses it would hand it to someone else's file.
+        # A descriptor closed under a thread that still uses it could be reused for another file.
         if not any(thread.is_alive() for thread in self._threads):
             self._handle.close()
             if exit_code is not None:
@@ -118,8 +118,8 @@ class WorkerProcess:
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._handle.process.sentinel)
         self._gone.set()
-        # What the worker said before it died still counts. The reader ends by itself at the end of the pipe; should
-        # some grandchild hold the other end open, it is cut off.
+        # Messages sent before the worker's death still count. The reader stops at the end of the pipe; if a grandchild
+        # holds the other end open, it is cut off.
         self._loop.call_later(_LAST_WORDS_SECONDS, self._unblock)
 
     def _unblock(self) -> None:
@@ -129,7 +129,7 @@ class WorkerProcess:
                 duplicate.shutdown(socket.SHUT_RDWR)
 
     def _post(self, message: FromWorker | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed; nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._inbox.put_nowait, message)
 
     def _read(self) -> None:
@@ -137,7 +137,7 @@ class WorkerProcess:
             while True:
                 self._post(self._handle.pipe.recv())
         except (EOFError, OSError):
-            pass  # the worker is gone, whole or in the middle of a message
+            pass  # the worker ended, between two messages or in the middle of one
         except Exception:
             logger.exception("engine_message_unreadable")
         finally:

@@ -1,8 +1,8 @@
 """One recording's way through the engine, over as many workers as its attempts allow, to exactly one end.
 
-Whoever waits hears one story, however many workers tell it: it has started once, its progress never goes back, no
-segment and no text comes twice. Text that was passed on stands: a second worker's text must begin with it, and only
-what follows is passed on. Where it begins otherwise, the request fails; there is no honest way to go on.
+Its callbacks stay consistent over several workers: it starts once, its progress never goes back, no segment and no
+text comes twice. Text that was sent is final: a second worker's text must begin with it, and only what follows is
+sent. Where it begins otherwise, the request fails, because the sent text cannot be taken back.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from scribewire.engine.protocol.messages import (
 from scribewire.engine.protocol.transcript import Segment, Transcript
 
 SUSPECT_DEATHS = 2
-"""Work that so many workers died with may be what killed them; from then on it runs alone."""
+"""Work that was in flight at this number of deaths may have caused them; from then on it runs alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioOutcome:
-    """What became of audio that was still being written when the engine got it: its samples, or why it ended."""
+    """Outcome of audio that was still being written when the engine got it: its samples, or why it ended."""
 
     sample_count: int
     failure: EngineError | None = None
@@ -40,7 +40,7 @@ class AudioOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """Whom a request's progress is told, on the event loop; None for nobody. None of them may block."""
+    """Callbacks for a request's progress, on the event loop; None for no callback. None of them may block."""
 
     on_started: Callable[[], None] | None = None
     on_progress: Callable[[Progress], None] | None = None
@@ -49,7 +49,7 @@ class Callbacks:
 
 
 class EngineRequest:
-    """A request, what was told of it so far, and its future."""
+    """A request, what was reported of it so far, and its future."""
 
     def __init__(
         self,
@@ -60,14 +60,14 @@ class EngineRequest:
         runs_alone: bool,
         audio_ended: asyncio.Future[AudioOutcome] | None,
     ) -> None:
-        """attempts: workers that may die with it before it fails. audio_ended: of a growing source, its end."""
+        """attempts: workers that may die with it before it fails. audio_ended: of a growing source, its outcome."""
         if callbacks.on_delta is not None and attempts > 1:
             message = _repeatable(message)
         self.message = message
         self.future: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
         self.audio_ended = audio_ended
         self.is_audio_end_sent = False
-        """Whether the worker that holds this knows of the end of its audio."""
+        """True when the worker that holds this was sent the end of its audio."""
         self.deaths = 0
         self._attempts = attempts
         self._runs_alone = runs_alone
@@ -81,21 +81,21 @@ class EngineRequest:
 
     @property
     def request_id(self) -> str:
-        """Its id, the same with every worker."""
+        """The id, the same with every worker."""
         return self.message.request_id
 
     @property
     def is_interactive(self) -> bool:
-        """Whether somebody waits for it."""
+        """True when a client waits for it."""
         return self.message.priority == "interactive"
 
     @property
     def runs_alone(self) -> bool:
-        """Whether nothing else may be in a worker's hands with it."""
+        """True when nothing else may be in flight with it."""
         return self._runs_alone or self.deaths >= SUSPECT_DEATHS
 
     def receive(self, message: FromWorker) -> None:
-        """Take what a worker says of it; afterwards `future` may be done."""
+        """Handle a worker's message; afterwards `future` may be done."""
         if self.future.done():
             return
         match message:
@@ -115,7 +115,7 @@ class EngineRequest:
                 pass
 
     def lose_worker(self, reason: str) -> None:
-        """The worker that held it is gone; unless it has used up its attempts, it is to be handed to the next one."""
+        """Note the death of the worker that held it; unless its attempts are used up, it can be sent to the next."""
         self.deaths += 1
         self.is_audio_end_sent = False
         if self.deaths >= self._attempts:
@@ -126,12 +126,12 @@ class EngineRequest:
         self._repetition = _Repetition("".join(self._texts), self._logprob_count) if self._texts else None
 
     def fail(self, error: EngineError) -> None:
-        """Give it its end, when it has none."""
+        """End it with an error, unless it has ended."""
         if not self.future.done():
             self.future.set_exception(error)
 
     def audio_end(self) -> AudioEnded | None:
-        """What the worker that holds it is to be told of the end of its audio; None when there is nothing to tell."""
+        """The message for its worker about the end of its audio; None when there is nothing to send."""
         ended = self.audio_ended
         if ended is None or not ended.done() or ended.cancelled() or self.is_audio_end_sent:
             return None
@@ -141,7 +141,7 @@ class EngineRequest:
         self.is_audio_end_sent = True
         return AudioEnded(self.request_id, outcome.sample_count, failure)
 
-    # ---- what was told ---------------------------------------------------------------------------------------
+    # ---- what was reported -----------------------------------------------------------------------------------
 
     def _start(self) -> None:
         if not self._has_started:
@@ -192,7 +192,7 @@ class EngineRequest:
 
 
 class _Repetition:
-    """Text that one worker said and its successor says again."""
+    """Text of one worker that its successor repeats."""
 
     def __init__(self, text: str, logprob_count: int) -> None:
         self._text = text
@@ -201,7 +201,7 @@ class _Repetition:
         self.differs = False
 
     def news_in(self, delta: TextDelta) -> TextDelta | None:
-        """What of a delta goes beyond the text; None when nothing does."""
+        """The part of a delta that goes beyond the text; None when nothing does."""
         expected = self._text[self._position : self._position + len(delta.delta)]
         if not delta.delta.startswith(expected):
             self.differs = True
@@ -214,7 +214,7 @@ class _Repetition:
 
 
 def _repeatable(message: Transcribe) -> Transcribe:
-    """With a seed where chance has a part in the text, so that a second worker says the same."""
+    """The message with a seed where its text is sampled, so that a second worker produces the same text."""
     options = message.options
     if options.seed is not None or not options.temperature:
         return message

@@ -1,9 +1,9 @@
-"""When the next engine worker is started after one has died: at once, after a while, or not for a longer while.
+"""Backoff and circuit breaker for restarts of the engine's worker.
 
-Each death in a row makes the pause longer, with a little chance in it. Too many deaths in a stretch of time open the
-breaker: nothing is started until its pause is over; then one worker is tried. Should that one die before it has
-stayed up for a while, the breaker is open again; when it has stayed up, the old deaths are forgotten.
-It starts nothing itself and never sleeps; times are of a monotonic clock, so a clock that is set changes nothing.
+Each death in a row makes the pause longer, with jitter. Too many deaths within a window open the breaker: nothing is
+started until its pause is over; then one worker is tried. If that one dies before it has been ready for a while, the
+breaker opens again; otherwise the old deaths are forgotten.
+It starts nothing itself and never sleeps; times are of a monotonic clock, so setting the wall clock changes nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 15.0, 30.0)
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How patient to be with workers that die.
+    """Backoff and breaker settings.
 
-    backoff_seconds: pause after the first, second, ... death in a row; the last one stands for all further ones.
+    backoff_seconds: pause after the first, second, ... death in a row; the last one holds for all further ones.
     jitter: share by which a pause may be longer or shorter. breaker_deaths: within breaker_window_seconds, they open
-    the breaker for breaker_pause_seconds. steady_seconds: a worker that was ready for so long has proven itself.
+    the breaker for breaker_pause_seconds. steady_seconds: a worker that was ready for this time counts as healthy.
     """
 
     backoff_seconds: tuple[float, ...] = BACKOFF_SECONDS
@@ -35,7 +35,7 @@ class RestartPolicy:
 
 
 class Restarts:
-    """The deaths of one engine's workers, and what follows from them."""
+    """The deaths of one engine's workers, and the pauses that follow from them."""
 
     def __init__(
         self,
@@ -54,22 +54,22 @@ class Restarts:
 
     @property
     def recent_deaths(self) -> int:
-        """Deaths within the breaker's window, none from before it closed."""
+        """Number of deaths within the breaker's window, none from before it closed."""
         self._forget_old(self._monotonic())
         return len(self._died_at)
 
     @property
     def resting_seconds(self) -> float:
-        """How much longer the breaker lets no worker be started; 0 when it does."""
+        """Seconds until the breaker lets a worker be started; 0 when it does now."""
         return 0.0 if self._rests_until is None else max(0.0, self._rests_until - self._monotonic())
 
     @property
     def is_trial(self) -> bool:
-        """Whether the worker that is started now, or lives now, is the one tried after the breaker's pause."""
+        """True when the worker that starts or runs now is the one tried after the breaker's pause."""
         return self._rests_until is not None and not self.resting_seconds
 
     def note_death(self, ready_seconds: float) -> None:
-        """A worker is gone, or could not be started; ready_seconds: for how long it had been ready."""
+        """Note that a worker died, or could not be started; ready_seconds: how long it had been ready."""
         now = self._monotonic()
         was_trial = self.is_trial
         if ready_seconds >= self._policy.steady_seconds:
@@ -84,7 +84,7 @@ class Restarts:
             self._rests_until = now + self._policy.breaker_pause_seconds
 
     def pause_seconds(self) -> float:
-        """How long to wait from now before the next worker is started."""
+        """Seconds to wait from now before the next worker is started."""
         if not self._in_a_row:
             return 0.0
         if resting_seconds := self.resting_seconds:

@@ -1,9 +1,8 @@
-"""Keeps one engine worker alive: starts it, listens to it, notices its death at once, starts the next.
+"""Supervision of one engine worker: start it, read its messages, notice its death at once, start the next.
 
-A worker that stands still is ended as if it had died (`scribewire.server.engine.watchdog` judges), and how soon the
-next one is started follows from `scribewire.server.engine.restarts`. A model that cannot be loaded is not tried
-again: starting anew would not mend it. Handing a dead worker's requests out again is the listener's part
-(`scribewire.server.engine.client`).
+A worker that stalls is ended as if it had died (`scribewire.server.engine.watchdog` decides), and the pause before the
+next one follows from `scribewire.server.engine.restarts`. A model that cannot be loaded is not tried again, because a
+restart would not help. The listener (`scribewire.server.engine.client`) sends a dead worker's requests again.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ EngineState = Literal["stopped", "starting", "ready", "restarting", "failed", "s
 BreakerState = Literal["closed", "open", "trial"]
 
 MAX_DEATHS_BEFORE_FIRST_READY = 3
-"""A worker that never once became ready and dies so often is given up on, as a model that fails to load is."""
+"""After this number of deaths without ever being ready, no worker is started any more, as after a failed load."""
 
 _SHUTDOWN_SECONDS = 2.0
 _DUMP_SECONDS = 0.5
@@ -43,16 +42,16 @@ logger = logging.getLogger("scribewire.engine")
 
 
 class EngineListener(Protocol):
-    """Who is told, on the event loop, what a worker says and does."""
+    """Callbacks for a worker's messages and changes, on the event loop."""
 
     def on_message(self, message: FromWorker) -> None:
-        """The worker sent something other than its handshake."""
+        """Handle a message of the worker, other than its handshake."""
 
     def on_state(self, state: EngineState) -> None:
-        """The state changed, or the breaker opened."""
+        """Handle a change of the state, or the opening of the breaker."""
 
     def on_death(self, reason: str) -> None:
-        """The worker is gone; whatever it had in hand has no other answer."""
+        """Handle the worker's death; what was in flight gets no other answer."""
 
 
 class EngineSupervisor:
@@ -81,43 +80,43 @@ class EngineSupervisor:
         self._is_stalled = False
         self._stop_requested = asyncio.Event()
         self._trouble: str | None = None
-        """What became of the last worker, until the next one is ready."""
+        """Reason of the last worker's end, until the next one is ready."""
         self.state: EngineState = "stopped"
         self.info: ModelInfo | None = None
         self.failure: EngineError | None = None
-        """Why the state is `failed`."""
+        """Reason of the state `failed`."""
         self.started_workers = 0
         self.died_workers = 0
-        """Workers that ended without having been told to, once they had been started."""
+        """Number of started workers that ended without a request to stop."""
         self.stalled_workers = 0
-        """Workers that were ended because they stood still."""
+        """Number of workers ended because they stalled."""
 
     @property
     def process_id(self) -> int | None:
-        """The living worker's process id."""
+        """The running worker's process id."""
         return self._worker.process_id if self._worker is not None else None
 
     @property
     def resting_seconds(self) -> float:
-        """How much longer the breaker is open and no worker is started; 0 when it is not."""
+        """Seconds for which the breaker stays open and no worker is started; 0 when it is closed."""
         return self._restarts.resting_seconds
 
     @property
     def breaker(self) -> BreakerState:
-        """Open while no worker is started after too many deaths; `trial` until the one tried then has proven itself."""
+        """`open` while no worker is started after too many deaths; `trial` until the next one counts as healthy."""
         return "open" if self.resting_seconds else "trial" if self._restarts.is_trial else "closed"
 
     @property
     def is_stalled(self) -> bool:
-        """Whether the worker stood still for too long and is being replaced."""
+        """True while a worker that stalled is being replaced."""
         return self._is_stalled
 
     def stderr_lines(self) -> list[str]:
-        """The newest lines of the living worker's standard error."""
+        """The newest lines of the running worker's standard error."""
         return self._worker.stderr_lines() if self._worker is not None else []
 
     def why_not_ready(self) -> str:
-        """One sentence for those who wait; of no meaning while the state is `ready`."""
+        """One sentence for clients that wait; meaningless while the state is `ready`."""
         if self._trouble is None or self.state not in ("starting", "restarting"):
             return f"The engine is {self.state}."
         if self.resting_seconds:
@@ -129,7 +128,7 @@ class EngineSupervisor:
         return f"The engine is being replaced, because {self._trouble}."
 
     def start(self, listener: EngineListener) -> None:
-        """Begin to keep a worker alive, on the running event loop."""
+        """Begin to keep a worker running, on the running event loop."""
         if self._task is not None:
             raise RuntimeError("the supervisor was started already")
         self._listener = listener
@@ -137,7 +136,7 @@ class EngineSupervisor:
         self._task = asyncio.create_task(self._keep_alive(), name="engine-supervisor")
 
     def send(self, message: ToWorker) -> bool:
-        """Hand a message to the worker without waiting; False when there is none to take it."""
+        """Send a message to the worker without waiting; False when there is none."""
         if self._worker is None:
             return False
         self._worker.send(message)
@@ -146,7 +145,7 @@ class EngineSupervisor:
         return True
 
     async def stop(self, drain_seconds: float) -> None:
-        """Ask the worker to finish within the time, then terminate it, then kill it. Again is no error."""
+        """Ask the worker to finish within the time, then terminate it, then kill it. Stopping again is no error."""
         if self._task is None or self.state == "stopped":
             return
         can_drain = self.state == "ready"
@@ -155,7 +154,7 @@ class EngineSupervisor:
         worker = self._worker
         if worker is not None:
             worker.send(Shutdown(drain_seconds=drain_seconds))
-            # A worker that still loads its model does not listen, and has nothing to finish.
+            # A worker that still loads its model reads no messages, and has nothing to finish.
             if not can_drain or not await worker.wait_gone(drain_seconds + _SHUTDOWN_SECONDS):
                 worker.hang_up()
         await self._task
@@ -200,11 +199,11 @@ class EngineSupervisor:
                 self._publish_state()
 
     async def _run_one_worker(self) -> float:
-        """Start a worker and stay with it until it is gone; returns for how many seconds it was ready."""
+        """Start a worker and follow it to its end; returns the seconds for which it was ready."""
         self._set_state("restarting" if self._was_ready else "starting")
         try:
             worker = WorkerProcess(await asyncio.to_thread(start_worker, self._config, module=self._module))
-        except OSError as error:  # out of processes, descriptors or memory, which may pass
+        except OSError as error:  # out of processes, descriptors or memory, which may be temporary
             self._trouble = f"no process could be started ({error.strerror or error})"
             log_event(logger, logging.ERROR, "engine_not_started", error=str(error))
             return 0.0
@@ -236,14 +235,14 @@ class EngineSupervisor:
         finally:
             self._worker = None
             if self.state == "ready":
-                # At once, so that what arrives from now on waits for the next worker.
+                # At once, so that requests from now on wait for the next worker.
                 self._set_state("restarting")
             exit_code = await worker.end()
             self._report_death(worker, exit_code, reason)
         return time.monotonic() - ready_at if ready_at is not None else 0.0
 
     async def _stay_with(self, worker: WorkerProcess, ready: Ready) -> str | None:
-        """Listen to a worker that is ready until it has said all; returns why it was ended, if it was."""
+        """Read a ready worker's messages to their end; returns the reason if it was terminated."""
         watch = self._watch = WorkerWatch(self._limits, time.monotonic())
         stuck: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         watching = asyncio.create_task(self._keep_watch(worker, watch, stuck), name="engine-watchdog")
@@ -263,14 +262,14 @@ class EngineSupervisor:
     async def _keep_watch(
         self, worker: WorkerProcess, watch: WorkerWatch, stuck: asyncio.Future[str]
     ) -> None:
-        """Wait until the worker stands still for too long, and end it then."""
+        """Wait until the worker stalls, and end it then."""
         while (verdict := watch.verdict(time.monotonic())) is None:
             begun = time.monotonic()
             seconds = min(self._limits.tick_seconds, max(watch.deadline() - begun, 0.001))
             await asyncio.sleep(seconds)
             late_seconds = time.monotonic() - begun - seconds
             if late_seconds > self._limits.tick_seconds:
-                # This process was stopped or starved, and what the worker said meanwhile is still unread.
+                # This process was stopped or starved, and the worker's messages of that time are still unread.
                 watch.pardon(late_seconds)
         decided_at = time.monotonic()
         self.stalled_workers += 1
@@ -300,7 +299,7 @@ class EngineSupervisor:
             if self._listener is not None:
                 self._listener.on_message(message)
         except Exception:
-            # One request's callback must not end the watch over all of them.
+            # An error in one request's callback must not end the supervision.
             logger.exception("engine_message_not_handled")
 
     def _become_ready(self, ready: Ready) -> None:
@@ -325,7 +324,7 @@ class EngineSupervisor:
         self._set_state("ready")
 
     def _note_load_failure(self, failure: EngineError) -> None:
-        """A broken model stays broken; a fault while a model is loaded again, such as too little memory, may pass."""
+        """Give up on a broken model; try again after a fault at a later load, such as too little memory."""
         if self._was_ready and not isinstance(failure, ModelError):
             log_event(
                 logger, logging.ERROR, "engine_not_reloaded", code=failure.code, message=failure.message

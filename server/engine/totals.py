@@ -1,4 +1,4 @@
-"""The engine's own figures, as its heartbeats tell them: how it stands, and counters that outlive its workers."""
+"""The engine's figures from its heartbeats: its current state, and counters that outlive its workers."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class EngineTotals:
 
 
 class EngineStatistics:
-    """What the workers of one engine have said."""
+    """Figures from the heartbeats of one engine's workers."""
 
     def __init__(self) -> None:
         self.now: Heartbeat | None = None
-        """The living worker's newest heartbeat."""
+        """The running worker's newest heartbeat."""
         self.totals = EngineTotals()
 
     def receive(self, beat: Heartbeat) -> None:
-        """Add what is new since the worker's heartbeat before."""
+        """Add the increments since the worker's last heartbeat."""
         last = self.now
         totals = self.totals
         totals.chunks += beat.chunks_done - (last.chunks_done if last else 0)
@@ -38,5 +38,5 @@ class EngineStatistics:
         self.now = beat
 
     def forget_worker(self) -> None:
-        """The worker is gone; the next one counts from nothing."""
+        """Forget a worker that ended; the next one counts from zero."""
         self.now = None

@@ -1,1 +1,1 @@
-"""What HTTP itself asks for: connections, bodies, request ids, errors."""
+"""The HTTP layer: connections, bodies, request ids, errors."""

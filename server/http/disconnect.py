@@ -1,4 +1,4 @@
-"""Work that ends when its client leaves or its time is over."""
+"""Work that ends when its client disconnects or its time is over."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Result = TypeVar("Result")
 async def while_connected(
     request: Request, work: Coroutine[Any, Any, Result], *, timeout_seconds: float | None
 ) -> Result:
-    """The work's result; the work is cancelled when the client disconnects or the time is over.
+    """Result of the work, which is cancelled when the client disconnects or the time is over.
 
-    The request's body must have been read to its end. timeout_seconds None leaves the time to the work.
-    raises: ClientDisconnect, ApiError 504, and whatever the work raises.
+    The request's body must have been read to its end. timeout_seconds: None for no limit.
+    raises: ClientDisconnect, ApiError 504, and the work's errors.
     """
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(request))

@@ -1,9 +1,9 @@
 """Every failure as HTTP: one status per engine error code, one JSON shape for all of them.
 
 The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`, with `x-request-id`. SDKs retry 408, 409,
-429 and every 5xx, each time with the whole upload, so what a retry cannot mend is a 4xx or carries
-`x-should-retry: false`. Every 429 and 503 says when to come back: `Retry-After` for everybody, `retry-after-ms`, which
-the SDKs read first.
+429 and every 5xx, each time with the whole upload, so an error that a retry cannot fix is a 4xx or carries
+`x-should-retry: false`. Every 429 and 503 carries the time until a retry: `Retry-After` for all clients, and
+`retry-after-ms`, which the SDKs read first.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from scribewire.server.observability.logs import log_event
 REQUEST_ID_HEADER = "x-request-id"
 DEFAULT_RETRY_AFTER_SECONDS = 5
 MAX_RETRY_AFTER_SECONDS = 120
-"""Told to wait longer, the SDKs do not wait at all."""
+"""The SDKs ignore a longer pause and do not wait at all."""
 
 logger = logging.getLogger("scribewire.errors")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one error code is answered. should_retry None leaves the decision to the status."""
+    """Status and retry advice for one error code. should_retry None leaves the decision to the status."""
 
     status: int
     retry_after_seconds: int | None = None
@@ -39,11 +39,11 @@ class Rule:
 
 
 _BAD_REQUEST = Rule(400)
-# For proxies and scripts that know Retry-After only; the SDKs heed x-should-retry.
+# For proxies and scripts that support Retry-After only; the SDKs use x-should-retry.
 _MODEL_BROKEN = Rule(503, retry_after_seconds=60, should_retry=False)
 
 ENGINE_ERROR_RULES: Mapping[str, Rule] = {
-    # Not foreseen, so nothing says that it would pass.
+    # Unexpected errors, which are not known to be temporary.
     "engine_error": Rule(500, should_retry=False),
     # The recording: the same bytes fail again.
     "audio_invalid": _BAD_REQUEST,
@@ -61,30 +61,30 @@ ENGINE_ERROR_RULES: Mapping[str, Rule] = {
     "language_unknown": _BAD_REQUEST,
     "language_unsupported": _BAD_REQUEST,
     "prompt_too_long": _BAD_REQUEST,
-    # The model: only the operator can mend it.
+    # The model: only the operator can fix it.
     "model_invalid": _MODEL_BROKEN,
     "model_missing": _MODEL_BROKEN,
     "model_incomplete": _MODEL_BROKEN,
     "aligner_missing": _MODEL_BROKEN,
     "checkpoint_mismatch": _MODEL_BROKEN,
     "download_failed": _MODEL_BROKEN,
-    # The speakers: what is missing is said; a child that died is replaced.
+    # The speakers: the message names what is missing; a child that died is replaced.
     "speakers_error": Rule(503, retry_after_seconds=5, should_retry=False),
     "speakers_unavailable": _BAD_REQUEST,
     "speakers_failed": Rule(503, retry_after_seconds=5, should_retry=False),
-    # The process. Work is cancelled under a client that still listens only while the server stops.
+    # The process. Work of a connected client is cancelled only while the server stops.
     "cancelled": Rule(503, retry_after_seconds=5),
     "engine_crashed": Rule(503, retry_after_seconds=1),
     "engine_unavailable": Rule(503, retry_after_seconds=5),
     "engine_busy": Rule(429, retry_after_seconds=5),
-    # The worker is replaced, and most such faults are of the moment (another program's GPU fault).
+    # The worker is replaced, and most such faults are temporary (another program's GPU fault).
     "engine_fault": Rule(500, retry_after_seconds=1),
 }
-"""Status and retry advice per engine error code; a test holds that every code has one."""
+"""Status and retry advice per engine error code; a test checks that every code has one."""
 
 
 class EngineResting(EngineUnavailable):
-    """No worker is started before the breaker's pause is over; retry_after_seconds: when to ask again, None unknown."""
+    """No worker is started before the breaker's pause is over; retry_after_seconds: None when unknown."""
 
     def __init__(
         self, message: str, *, parameter: str | None = None, retry_after_seconds: int | None = None
@@ -94,7 +94,7 @@ class EngineResting(EngineUnavailable):
 
 
 class ApiError(Exception):
-    """A refusal decided on this side of the pipe; `kind` is OpenAI's `type`, guessed from the status if None."""
+    """A refusal by the front; `kind` is OpenAI's `type`, derived from the status if None."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ def bad_request(code: str, message: str, param: str | None = None) -> ApiError:
 
 
 def disk_full() -> ApiError:
-    """The 507 for a recording, or its samples, that no room was left for."""
+    """The 507 for a recording, or its samples, without room on the disk."""
     return ApiError(
         507, "disk_full", "The server has no room on its disk for this recording.", should_retry=False
     )
@@ -130,7 +130,7 @@ def disk_full() -> ApiError:
 def as_api_error(error: EngineError, *, recording_param: str | None = None) -> ApiError:
     """An engine error with the status of its code.
 
-    recording_param: the field that held the recording, for what is wrong with the recording itself.
+    recording_param: the field that held the recording, for errors of the recording itself.
     """
     rule = ENGINE_ERROR_RULES.get(error.code, ENGINE_ERROR_RULES["engine_error"])
     param = error.parameter or (recording_param if isinstance(error, AudioError) else None)
@@ -197,7 +197,7 @@ _HTTP_CODES = {
 
 
 def from_http_exception(error: HTTPException) -> ApiError:
-    """The framework's own refusals (unknown path, wrong method) in our shape, headers kept."""
+    """The framework's refusals (unknown path, wrong method) in the same shape, headers kept."""
     message = str(error.detail)
     if error.status_code == 404 and message == "Not Found":
         message = "No such address here. See /v1/models and /v1/audio/transcriptions."
@@ -215,7 +215,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_engine_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, EngineError)
-        # Jobs fail later and elsewhere: what ends here was sent as `file`.
+        # Jobs fail later and elsewhere: recordings of these requests were sent as `file`.
         refusal = as_api_error(error, recording_param="file")
         if refusal.rule.status >= 500:
             log_event(logger, logging.WARNING, "engine_error", code=error.code, message=error.message)

@@ -1,7 +1,7 @@
-"""File descriptors: as many as the connections need if the system gives them, and no more connections than it gives.
+"""File descriptors: the limit raised as far as connections need it, and connections capped by the limit.
 
-Every connection takes one and every upload under way another; the worker, the decoding children, the job store and
-the log take the rest. Out of descriptors, a server could accept nobody, not even for its health page.
+Every connection takes one and every running upload another; the worker, the transcoding children, the job store and
+the log take the rest. Without free descriptors a server could accept no connection, not even for its health page.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import resource
 from scribewire.server.observability.logs import log_event
 
 ACCEPTED_AT_ONCE = 8
-"""Connections taken from the queue in one turn of the event loop; about four turns pass until one is turned away."""
+"""Connections accepted in one iteration of the event loop; refusing one takes about four iterations."""
 
 RESERVED_DESCRIPTORS = 64 + 4 * ACCEPTED_AT_ONCE
 SPARE_CONNECTIONS = 16
-"""Connections over the cap, for the health page."""
+"""Additional connections over the cap, for the health page."""
 
 LEAST_WANTED = 4096
 FEWEST_CONNECTIONS = 8
@@ -25,7 +25,7 @@ logger = logging.getLogger("scribewire.descriptors")
 
 
 def raise_descriptor_limit(max_connections: int, max_concurrent_uploads: int) -> int:
-    """Raise this process's soft limit as far as needed and allowed; returns the limit that holds now."""
+    """Raise this process's soft limit as far as needed and allowed; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(
         LEAST_WANTED, max_connections + max_concurrent_uploads + RESERVED_DESCRIPTORS + SPARE_CONNECTIONS
@@ -50,7 +50,7 @@ def descriptor_limit() -> int:
 
 
 def connection_cap(max_connections: int, max_concurrent_uploads: int, descriptors: int) -> int:
-    """How many connections the descriptors allow beside uploads and the rest; never fewer than a handful."""
+    """Number of connections that the descriptors allow besides uploads and the rest; never below a small minimum."""
     allowed = descriptors - max_concurrent_uploads - RESERVED_DESCRIPTORS - SPARE_CONNECTIONS
     cap = max(FEWEST_CONNECTIONS, min(max_connections, allowed))
     if cap < max_connections:

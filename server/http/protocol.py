@@ -1,11 +1,11 @@
-"""uvicorn's HTTP/1.1 with limits of our own: on connections, on headers, and on patience.
+"""uvicorn's HTTP/1.1 with additional limits: on connections, on headers, and on waiting times.
 
 uvicorn keeps a connection that never finishes its headers for ever, lets `limit_concurrency` hide the health page,
-and answers malformed requests in plain text. Here headers have a time and a size, a client that does not read its
-answer is left, a vanished one is noticed, and every refusal has the one error shape.
+and answers malformed requests in plain text. Here headers have a time and a size limit, a client that does not read its
+answer is disconnected, a vanished one is noticed, and every refusal has the one error shape.
 
-Connections over the cap are not all turned away: a few more get in, must be quick, and may ask for the health page
-only (`OVER_CAPACITY` in the request's state tells the gate). So an operator can look even while the house is full.
+A few connections over the cap are still accepted: they have a short time limit and may request only the health page
+(`OVER_CAPACITY` in the request's state informs the gate). So an operator can check the server even at full capacity.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from scribewire.server.observability.logs import log_event
 MAX_HEADER_BYTES: Final = 64 << 10
 OVER_CAPACITY: Final = "is_over_capacity"
 OVER_CAPACITY_SECONDS: Final = 1.0
-"""How long a connection over the cap may take for its headers."""
+"""Time limit of a connection over the cap for its headers."""
 
 LINGER_SECONDS: Final = 1.0
 LINGER_BYTES: Final = 4 << 20
-"""After a refusal: what a client that is still sending may send before it is cut off and may miss the answer."""
+"""After a refusal: bytes that a client may still send before it is cut off and may miss the answer."""
 
 KEEP_ALIVE_PROBES: Final = (
     ("TCP_KEEPIDLE", 60),
@@ -50,7 +50,7 @@ logger = logging.getLogger("scribewire.connections")
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections, how many more for the health page, and how patient to be.
+    """Limits on connections, on those for the health page, and on waiting times.
 
     stall_seconds: how long a client may leave its answer unread once the system's buffers are full
     """
@@ -91,7 +91,7 @@ class GuardedProtocol(H11Protocol):
         self._discarded_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Take the connection in if there is room."""
+        """Accept the connection if there is capacity."""
         super().connection_made(transport)
         _probe_when_idle(transport.get_extra_info("socket"))
         over = len(self.connections) - self._limits.max_connections
@@ -140,13 +140,13 @@ class GuardedProtocol(H11Protocol):
             super().shutdown()
 
     def pause_writing(self) -> None:
-        """The client does not read: wait for it, but not for ever."""
+        """Start the time limit of a client that does not read."""
         super().pause_writing()
         if self._stall_timer is None:
             self._stall_timer = self.loop.call_later(self._limits.stall_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Cancel the time limit of a client that reads again."""
         super().resume_writing()
         if self._stall_timer is not None:
             self._stall_timer.cancel()
@@ -158,7 +158,7 @@ class GuardedProtocol(H11Protocol):
         return self.cycle
 
     def _watch_headers(self) -> None:
-        """Headers are awaited from the connection's start, and from the first byte of every later request."""
+        """Start the time limit for headers, at the connection's start and at the first byte of every later request."""
         is_awaited = (
             not self._is_refused
             and self.conn.their_state is h11.IDLE
@@ -174,7 +174,7 @@ class GuardedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         if not self.conn.trailing_data[0]:
-            self.transport.close()  # it never said anything
+            self.transport.close()  # it never sent a byte
             return
         self._refuse(
             ApiError(
@@ -210,7 +210,7 @@ class GuardedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         is_answered = False
         if self._request is not None and not self._request.response_complete:
-            # The request's body went wrong: its work ends as if the client had left.
+            # The request's body is invalid: its work ends as if the client had disconnected.
             is_answered = self._request.response_started
             self._request.disconnected = True
             self._request.message_event.set()
@@ -221,10 +221,10 @@ class GuardedProtocol(H11Protocol):
         if not self.transport.can_write_eof():
             self.transport.close()
             return
-        # Closed with bytes unread, the connection would be reset, and the answer with it.
+        # Closing with unread bytes would reset the connection, and the answer would be lost.
         try:
             self.transport.write_eof()
-        except OSError:  # the client is gone already
+        except OSError:  # the client has disconnected already
             self.transport.abort()
             return
         self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
@@ -251,7 +251,7 @@ def _whole_answer(refusal: ApiError, request_id: str) -> bytes:
 
 
 def _probe_when_idle(connection: socket.socket | None) -> None:
-    """Ask the system to notice clients whose machine or network vanished without a word."""
+    """Enable TCP keep-alive, which detects clients whose machine or network vanished."""
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

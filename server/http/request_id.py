@@ -1,7 +1,7 @@
-"""The outermost middleware: a request id on every answer, one log line per request, and the last resort.
+"""The outermost middleware: a request id on every answer, one log line per request, and a catch-all for exceptions.
 
-Refuses to let an exception through: whatever escapes the application is logged once and answered 500 in the OpenAI
-shape, and a request that is cut off because the server stops is answered 503.
+Every exception that escapes the application is logged once and answered 500 in the OpenAI shape, and a request that is
+cut off because the server stops is answered 503.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.metrics import UNMATCHED_ROUTE, Metrics
 
 CLIENT_GONE_STATUS = 499
-"""Written to the log when the client left before its answer; never sent."""
+"""Written to the log when the client disconnected before its answer; never sent."""
 
 logger = logging.getLogger("scribewire.requests")
 
@@ -27,17 +27,17 @@ _JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 
 
 def new_request_id() -> str:
-    """A fresh id for one request, or for a connection that never came to one."""
+    """A new id for one request, or for a connection that ended before its first request."""
     return "req_" + secrets.token_hex(12)
 
 
 def route_of(scope: Scope) -> str:
-    """The route that took a request, as it was registered."""
+    """The route of a request, as it was registered."""
     return getattr(scope.get("route"), "path_format", UNMATCHED_ROUTE)
 
 
 def _job_of(scope: Scope) -> str | None:
-    """The job that a request was about: in its path, or made by it."""
+    """The job of a request: in its path, or made by it."""
     named = scope["state"].get("job_id") or scope.get("path_params", {}).get("job_id", "")
     return named if _JOB_ID.fullmatch(named) else None
 
@@ -72,7 +72,7 @@ class RequestScope:
         try:
             await self._app(scope, receive, send_with_id)
         except asyncio.CancelledError:
-            # The server is stopping and its patience is over; this task is uvicorn's own, so nobody waits for it.
+            # The server is stopping and its drain time is over; this task is uvicorn's own and has no waiter.
             state["error_code"] = "server_stopping"
             if status is None:
                 stopping = ApiError(503, "server_stopping", "The server is stopping.", retry_after_seconds=5)
@@ -81,7 +81,7 @@ class RequestScope:
             state["error_code"] = "internal_error"
             logger.exception("internal_error")
             if status is not None:
-                raise  # half an answer is out; breaking the connection is the only honest end
+                raise  # half an answer was sent; only a broken connection shows that it is incomplete
             failure = ApiError(
                 500,
                 "internal_error",

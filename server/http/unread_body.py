@@ -1,8 +1,8 @@
-"""What becomes of a body that nobody read: the connection is closed after the answer, gently and within bounds.
+"""Handling of an unread body: a bounded part of it is discarded after the answer, and the connection is closed.
 
-A refusal comes before the body is read (401, 413) or in the middle of it. Left open, the connection would swallow
-whatever the client still sends; closed at once, it would be reset, and many clients, which read the answer only
-when they have sent everything, would report the reset instead. So the answer goes out whole, a bounded part of what
+A refusal comes before the body is read (401, 413) or in the middle of it. Left open, the connection would read
+everything that the client still sends; closed at once, it would be reset, and many clients, which read the answer only
+when they have sent everything, would report the reset instead. So the answer is sent whole, a bounded part of what
 follows is discarded, and then the connection is closed.
 """
 
@@ -51,7 +51,7 @@ class UnreadBody:
                 await send(message)
                 return
             await send({**message, "more_body": True})
-            # A client that waited for leave to send sends nothing more; and a full house has no place to linger.
+            # A client that waited for 100 Continue sends nothing more; and at full capacity no connection may linger.
             if "expect" not in headers and not scope.get("state", {}).get(OVER_CAPACITY):
                 await _discard(receive)
             await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,7 +1,7 @@
-"""Form fields as options: parsed, bounded, and refused with the field's name when they make no sense.
+"""Form fields as options: parsed, bounded, and refused with the field's name when they are invalid.
 
-Fields that nobody here knows are ignored, as OpenAI's API does; fields that ask for something not built yet are
-refused, because an answer without it would be wrong.
+Unknown fields are ignored, as in OpenAI's API; known fields that request something unsupported are refused, because an
+answer without it would be wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scribewire.server.intake.uploads import FormFields
 from scribewire.server.webhooks.targets import AllowedTargets, TargetNotAllowed
 
 MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
-"""Names that clients have built in; the resident model answers to each."""
+"""Names that clients have built in; each is an alias of the resident model."""
 
 MAX_LANGUAGE_CHARACTERS = 64
 MAX_LANGUAGES = 64
@@ -44,18 +44,18 @@ _FORMATS: dict[str, ResponseFormat] = {
     "diarized_json": "diarized_json",
 }
 SUBTITLE_FORMATS: tuple[ResponseFormat, ...] = ("srt", "vtt")
-"""They go by the times of words where an aligner is there, and by those of segments where none is."""
+"""Formats with the times of words where an aligner is installed, else with those of segments."""
 
 _USABLE_FORMATS = "use json, text, srt, verbose_json, vtt or diarized_json"
 
-# A data URL holds a comma, at which FormFields takes lists apart; a new one begins only at `data:`.
+# A data URL holds a comma, at which FormFields splits lists; a new one begins only at `data:`.
 _BETWEEN_DATA_URLS = re.compile(r",(?=data:)", re.IGNORECASE)
 _AUDIO_DATA_URL = re.compile(r"data:(?:audio|video|application)/[^,]{1,200};base64,[A-Za-z0-9+/_=-]+\Z", re.I)
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionForm:
-    """What one call of /v1/audio/transcriptions asks for.
+    """Parameters of one request to /v1/audio/transcriptions.
 
     wants_logprobs: put each token's log-probability into the answer.
     """
@@ -76,7 +76,7 @@ def read_options(
     words_optional: bool = False,
     speakers: SpeakerOptions | None = None,
 ) -> TranscribeOptions:
-    """Everything that the engine is told; raises ApiError 400."""
+    """Options for the engine; raises ApiError 400."""
     language = _bounded("language", (fields.text("language") or "").strip())
     return TranscribeOptions(
         language=language or None,
@@ -97,9 +97,9 @@ def read_options(
 
 
 def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> TranscriptionForm:
-    """Every field of /v1/audio/transcriptions that means something here; raises ApiError 400.
+    """Every supported field of /v1/audio/transcriptions; raises ApiError 400.
 
-    is_job: words may go with any format.
+    is_job: words may be combined with any format.
     """
     response_format = _response_format(fields)
     words = _wants_words(fields, may_show_words=is_job or response_format == "verbose_json")
@@ -130,7 +130,7 @@ def read_transcription_form(fields: FormFields, *, is_job: bool = False) -> Tran
 
 
 def read_job_form(fields: FormFields) -> TranscriptionForm:
-    """The same for a job, whose result can be asked for in every format later; raises ApiError 400."""
+    """The same for a job, whose result can be fetched in every format later; raises ApiError 400."""
     form = read_transcription_form(fields, is_job=True)
     if form.stream:
         raise bad_request(
@@ -142,7 +142,7 @@ def read_job_form(fields: FormFields) -> TranscriptionForm:
 
 
 def read_callback_url(fields: FormFields, targets: AllowedTargets) -> str | None:
-    """Whom to tell of a job's end, None for nobody; raises ApiError 400."""
+    """Receiver of a job's webhook, None for none; raises ApiError 400."""
     name = "callback_url"
     url = (fields.text(name) or "").strip()
     if not url:
@@ -178,13 +178,13 @@ def check_model(wanted: str | None, info: ModelInfo) -> None:
 
 
 def names_of(info: ModelInfo) -> tuple[str, ...]:
-    """Every name the resident model answers to, its own first; `demo` is a name of the demo model only."""
+    """Every name of the resident model, its own first; `demo` is a name of the demo model only."""
     own = (info.model_id, DEMO_MODEL) if info.is_demo else (info.model_id,)
     return tuple(dict.fromkeys((*own, *MODEL_ALIASES)))
 
 
 def model_not_found(wanted: str, info: ModelInfo) -> ApiError:
-    """The 404 that names what is there."""
+    """The 404 that lists the available names."""
     return ApiError(
         404,
         "model_not_found",
@@ -212,7 +212,7 @@ def _wants_words(fields: FormFields, *, may_show_words: bool) -> bool:
             raise bad_request(
                 "invalid_parameter", f"{name} {_shown(granularity)} is unknown; use word or segment.", name
             )
-    # Some SDKs send `segment` with every format, where it changes nothing; `word` is always meant.
+    # Some SDKs send `segment` with every format, where it changes nothing; `word` is always intended.
     if "word" in wanted and not may_show_words:
         raise bad_request("invalid_parameter", f"{name} word needs response_format=verbose_json.", name)
     return "word" in wanted
@@ -231,9 +231,9 @@ def _wants_logprobs(fields: FormFields, response_format: ResponseFormat) -> bool
 
 
 def _chunking(fields: FormFields) -> Chunking:
-    """The strategy as bracketed fields, or as one JSON text, which is how the Vercel AI SDK sends it.
+    """The strategy from bracketed fields, or from one JSON text, as the Vercel AI SDK sends it.
 
-    Left out or empty it is our own rule; an explicit null is the official one.
+    Left out or empty it is this server's own rule; an explicit null is the official one.
     """
     name = "chunking_strategy"
     simple = (fields.text(name) or "").strip()
@@ -255,7 +255,7 @@ def _chunking(fields: FormFields) -> Chunking:
 
 
 def _strategy_object(fields: FormFields, name: str) -> Chunking | None:
-    """What the bracketed fields say; None when there are none."""
+    """The strategy of the bracketed fields; None when there are none."""
     kind = (fields.text(f"{name}[type]") or "").strip()
     if kind not in ("", "auto", "server_vad"):
         raise bad_request(
@@ -280,7 +280,7 @@ def _strategy_object(fields: FormFields, name: str) -> Chunking | None:
 
 
 def _bracketed(text: str, name: str) -> FormFields:
-    """The bracketed fields that say the same as this JSON object."""
+    """A JSON object as the equivalent bracketed fields."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -299,7 +299,7 @@ def _bracketed(text: str, name: str) -> FormFields:
 
 
 def _speakers(fields: FormFields) -> SpeakerOptions:
-    """Speakers matter only to diarized_json; what is sent with another format must still be what it claims to be."""
+    """Options of diarized_json; with another format they are still validated, but not used."""
     names = fields.texts("known_speaker_names")
     joined = ",".join(fields.texts("known_speaker_references"))
     references = _BETWEEN_DATA_URLS.split(joined) if joined else []
@@ -372,7 +372,7 @@ def _number(fields: FormFields, name: str, minimum: float, maximum: float) -> fl
         number = float(text)
     except ValueError:
         number = math.nan
-    if not minimum <= number <= maximum:  # false for NaN too
+    if not minimum <= number <= maximum:  # False for NaN too
         raise bad_request(
             "invalid_parameter",
             f"{name} must be a number from {minimum:g} to {maximum:g}, not {_shown(text)}.",
@@ -385,7 +385,7 @@ def _whole_number(fields: FormFields, name: str, minimum: int, maximum: int) -> 
     text = _given(fields, name)
     if text is None:
         return None
-    # JSON has one kind of number: 7.0 is as whole as 7.
+    # JSON has one kind of number: 7.0 is a whole number too.
     text = re.sub(r"\.0+\Z", "", text)
     if not re.fullmatch(r"[0-9]{1,19}", text) or not minimum <= int(text) <= maximum:
         raise bad_request(
@@ -406,11 +406,11 @@ def _boolean(fields: FormFields, name: str) -> bool:
 
 
 def _given(fields: FormFields, name: str) -> str | None:
-    """A field's text; None when it is absent, empty or a null that was made a text of."""
+    """A field's text; None when it is absent, empty or a null converted to text."""
     text = (fields.text(name) or "").strip()
     return None if text.lower() in ("", "null", "none") else text
 
 
 def _shown(text: str, characters: int = 40) -> str:
-    """What the client sent, on one line and cut."""
+    """The client's text on one line, shortened."""
     return repr(text[:characters])

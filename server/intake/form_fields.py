@@ -1,4 +1,4 @@
-"""The text fields that came with a recording, whether as a form or as JSON, and how many and how large they may be."""
+"""The text fields of a form or a JSON body beside its recording, with limits on their number and size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FormFields:
         return values[0] if values else None
 
     def texts(self, name: str) -> list[str]:
-        """Every value of a field, in the order sent, comma-joined ones taken apart and empty ones left out."""
+        """Every value of a field, in the order sent, comma-joined ones split and empty ones left out."""
         joined = [*self._values.get(name, []), *self._values.get(f"{name}[]", [])]
         return [part.strip() for value in joined for part in value.split(",") if part.strip()]
 
@@ -38,7 +38,7 @@ def field_too_large(name: str) -> ApiError:
 
 
 def field_not_text(name: str) -> ApiError:
-    """The 400 for a field whose bytes are no text; the name is not in `param`, as it may be no text either."""
+    """The 400 for a field whose bytes are not text; `param` omits the name, which may not be text either."""
     return bad_request("field_not_text", f"The field {name[:80]} is not UTF-8.")
 
 

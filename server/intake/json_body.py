@@ -1,8 +1,8 @@
 """A JSON body parsed as it arrives: `input_audio.data` is decoded into the file, the rest becomes form fields.
 
-Never holds the body: the one string that may be large is decoded from base64 piece by piece, and what stands around
-it is bounded. Follows the structure only as far as finding that string needs; whether all of it is JSON is for the
-standard parser to say, which gets the same text with that string left out.
+Never holds the body: the one string that may be large is decoded from base64 piece by piece, and the rest is bounded.
+Parses the structure only as far as needed to find that string; the standard parser validates the same text with that
+string left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scribewire.server.intake.recording_file import RecordingFile
 AUDIO_FIELD = "input_audio"
 PATH_FIELD = "file_path"
 MAX_DELIMITERS = 50_000
-"""Brackets, commas, colons and quotes around the recording; each costs a step of Python."""
+"""Limit on brackets, commas, colons and quotes outside the recording; each costs a step of Python."""
 MAX_DEPTH = 64
 _NULL_MEANS_SOMETHING = ("chunking_strategy",)
 _FIELD_DEPTH = 4
@@ -45,7 +45,7 @@ _ESCAPES_IN_BASE64 = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
 
 
 class JsonBody:
-    """Feed it the body; then `fields`, and `file_path` where that was given instead of audio."""
+    """Incremental parser of a body; afterwards `file_path` is set where it was given instead of audio."""
 
     def __init__(self, recording: RecordingFile, *, max_upload_bytes: int) -> None:
         self.file_path: str | None = None
@@ -64,7 +64,7 @@ class JsonBody:
         self._transcoder: _Base64 | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Take more of the body; raises ApiError 400 and 413."""
+        """Parse the next piece of the body; raises ApiError 400 and 413."""
         self._body_bytes += len(piece)
         if self._body_bytes > self._max_body_bytes:
             raise upload_too_large(self._max_upload_bytes)
@@ -77,7 +77,7 @@ class JsonBody:
                 position = self._take_text(data, position)
 
     def finish(self) -> FormFields:
-        """The fields, when the body is whole; raises ApiError 400."""
+        """The fields of the complete body; raises ApiError 400."""
         try:
             content = json.loads(
                 self._around.decode("utf-8"),
@@ -178,7 +178,7 @@ class JsonBody:
             if self._where == "key":
                 self._key += data[position:end]
             if not is_ended:
-                self._rest = data[end:]  # nothing, or a backslash whose letter is to come
+                self._rest = data[end:]  # nothing, or a backslash whose letter is in the next piece
         if not is_ended:
             return len(data)
         self._keep(b'"')
@@ -200,10 +200,12 @@ class JsonBody:
 
 
 def _end_of_text(data: bytes, position: int) -> int:
-    """Where the string's closing quote stands, or where its last whole character ends if there is none."""
+    """Position of the string's closing quote, or of the end of its last whole character if there is none."""
     quote = data.find(b'"', position)
     end = len(data) if quote < 0 else quote
-    if data.find(b"\\", position, end) < 0:  # five times as fast as the expression, and the rule for base64
+    if (
+        data.find(b"\\", position, end) < 0
+    ):  # five times as fast as the expression, and the usual case for base64
         return end
     found = _TEXT.match(data, position)
     assert found is not None  # it may match nothing
@@ -211,7 +213,7 @@ def _end_of_text(data: bytes, position: int) -> int:
 
 
 class _Base64:
-    """Decodes the inside of a JSON string in pieces; strict, but for line breaks."""
+    """Decodes the content of a JSON string in pieces; strict, except for line breaks."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -268,7 +270,7 @@ def _as_form(content: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _texts_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """A value as the form fields that a client would have sent for it; null is nothing where it has no meaning."""
+    """A value as the equivalent form fields; null yields none where it has no meaning."""
     if value is None and name in _NULL_MEANS_SOMETHING:
         yield name, "null"
     if isinstance(value, bool):
@@ -276,7 +278,7 @@ def _texts_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str):
         yield name, str(value)
     elif depth == _FIELD_DEPTH:
-        return  # no field that anybody knows lies so deep
+        return  # no known field is nested this deep
     elif isinstance(value, dict):
         for key, inner in value.items():
             yield from _texts_of(f"{name}[{key}]", inner, depth + 1)

@@ -1,7 +1,7 @@
-"""The types that a JSON body's parameters must have: refused by name where a form would have no way to be wrong.
+"""Types of a JSON body's parameters, checked because form fields, which they become afterwards, have no types.
 
-Values become form fields afterwards, which have no types: without this an object in place of a number would be left
-out quietly. Refuses only what it knows by name; null is as if left out, and unknown names are nobody's business.
+Without this check an object in place of a number would be dropped silently. Only known parameters are checked; null is
+as if left out, and unknown names are ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from scribewire.server.http.errors import bad_request
 
 
 class NumberText(str):
-    """A JSON number as it was written."""
+    """A JSON number as the client wrote it."""
 
 
 def _is_text(value: Any) -> bool:
@@ -66,7 +66,7 @@ _STRATEGY_TYPES: Mapping[str, _Type] = {
 
 
 def check_types(content: Mapping[str, Any]) -> None:
-    """Refuse parameters of another type than theirs; numbers must be `NumberText`. Raises ApiError 400."""
+    """Refuse parameters of a wrong type; numbers must be `NumberText`. Raises ApiError 400."""
     for name, wanted in TYPES.items():
         _check(content, name, wanted, name)
         if wanted is _TEXTS:

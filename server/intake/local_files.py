@@ -1,8 +1,8 @@
-"""Recordings that a request names by their path, out of folders that the operator opened and no others.
+"""Recordings that a request names by their path, only from folders that the operator allowed.
 
 Symbolic links are resolved first; then every folder on the way and the file itself are opened without following any,
-so that what was checked is what is read, whoever renames things meanwhile. One refusal for all: it tells nothing
-about what exists elsewhere.
+so that the file that was checked is the one that is read, also when files are renamed meanwhile. One refusal for all
+causes: it reveals nothing about what exists elsewhere.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _NO_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class LocalFiles:
-    """The opened folders; `private` is the server's own, which is never among them."""
+    """The allowed folders; `private` is the server's own, which is never among them."""
 
     def __init__(self, folders: Sequence[str], *, private: Path) -> None:
         self._folders = [Path(folder).expanduser().resolve() for folder in folders]
         self._private = private.resolve()
 
     def check_is_open(self) -> None:
-        """Refuse at once where no folder was opened; raises ApiError 403."""
+        """Refuse at once where no folder is allowed; raises ApiError 403."""
         if not self._folders:
             raise _refusal()
 
     def open(self, named: str) -> int:
-        """Open a regular file inside an opened folder for reading; returns the descriptor. Raises ApiError 403."""
+        """Open a regular file inside an allowed folder for reading; returns the descriptor. Raises ApiError 403."""
         self.check_is_open()
         try:
             if not os.path.isabs(named):
@@ -41,13 +41,13 @@ class LocalFiles:
             for folder in self._folders:
                 if resolved.is_relative_to(folder) and resolved != folder:
                     return open_without_links(folder, resolved.relative_to(folder).parts)
-        except (OSError, ValueError):  # missing, unreadable, swapped for a link, or no path at all
+        except (OSError, ValueError):  # missing, unreadable, replaced by a link, or not a path
             raise _refusal() from None
         raise _refusal()
 
 
 def open_without_links(folder: Path, parts: Sequence[str]) -> int:
-    """Open `folder/part/.../part`, each by the folder before it; raises OSError where one is a symbolic link."""
+    """Open `folder/part/.../part`, each relative to the one before; raises OSError where one is a symbolic link."""
     descriptor = os.open(folder, _NO_LINKS | os.O_DIRECTORY)
     try:
         for part in parts[:-1]:

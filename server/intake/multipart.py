@@ -1,4 +1,4 @@
-"""A multipart form parsed as it arrives: its recording goes to the file, its text fields into memory.
+"""A multipart form parsed as it arrives: its recording is written to the file, its text fields kept in memory.
 
 The client's file name and type are never used. Parts with a file name that are not the recording are dropped.
 """
@@ -28,10 +28,10 @@ MAX_PART_HEADER_BYTES = 64 << 10
 
 
 class MultipartBody:
-    """The parser's callbacks: decides per part whether it is the recording, a text field, or to be dropped."""
+    """Incremental parser of a form: each part is the recording, a text field, or dropped."""
 
     def __init__(self, content_type: str, file_fields: Sequence[str], recording: RecordingFile) -> None:
-        """raises: ApiError 400 without a boundary, or with one that no form may have."""
+        """raises: ApiError 400 without a boundary, or with an invalid one."""
         self._file_fields = frozenset(file_fields)
         self._file_field = file_fields[0]
         self._recording = recording
@@ -59,14 +59,14 @@ class MultipartBody:
                     "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
-                # A file name of ten thousand characters is ignored like any other, not refused.
+                # A file name of ten thousand characters is ignored like every file name, not refused.
                 max_header_size=MAX_PART_HEADER_BYTES,
             )
         except FormParserError as error:
             raise _damaged(error) from None
 
     def feed(self, piece: bytes) -> None:
-        """Take more of the body; raises ApiError 400 and 413."""
+        """Parse the next piece of the body; raises ApiError 400 and 413."""
         if not piece:
             return
         try:
@@ -75,7 +75,7 @@ class MultipartBody:
             raise _damaged(error) from None
 
     def finish(self) -> FormFields:
-        """The text fields, when the body is whole; raises ApiError 400."""
+        """The text fields of the complete body; raises ApiError 400."""
         if not self._is_complete:
             raise bad_request("upload_incomplete", "The upload ends before its form does.")
         if not self._has_file:

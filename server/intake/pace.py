@@ -1,6 +1,6 @@
-"""How slow a client may be while it sends: never silent for long, and so many bytes a second over every window.
+"""Minimum pace of an upload: no long silence, and a minimum of bytes per second over every window.
 
-Only time spent waiting for the client counts. What the server itself takes for its disk is not held against anybody.
+Only time spent waiting for the client counts, not the server's own time for its disk.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scribewire.server.http.errors import ApiError
 
 
 class UploadPace:
-    """The pace of one upload; `min_bytes_per_second` 0 asks for none, and only silence is counted."""
+    """The pace of one upload; with `min_bytes_per_second` 0 only silence is limited."""
 
     def __init__(self, *, idle_seconds: float, min_bytes_per_second: int, window_seconds: float) -> None:
         self._idle_seconds = idle_seconds
@@ -32,7 +32,7 @@ class UploadPace:
             started = time.monotonic()
             piece = b""
             try:
-                # Not request.stream(): a generator that a timeout has interrupted once is at its end.
+                # Not request.stream(): a generator that was interrupted by a timeout is exhausted.
                 async with asyncio.timeout(self.patience_seconds()):
                     message = await request.receive()
             except TimeoutError:
@@ -47,14 +47,14 @@ class UploadPace:
             yield piece
 
     def patience_seconds(self) -> float:
-        """How long to wait for the next piece before counting again."""
+        """Time to wait for the next piece before counting again."""
         patience = self._idle_seconds - self._silent_seconds
         if self._min_bytes_per_second:
             patience = min(patience, self._window_seconds - self._waited_seconds)
         return max(0.0, patience)
 
     def count(self, waited_seconds: float, byte_count: int | None) -> None:
-        """Count one wait and the piece it brought, None for no piece; raises ApiError 408."""
+        """Count one wait and the size of its piece, None for no piece; raises ApiError 408."""
         self._silent_seconds = 0.0 if byte_count is not None else self._silent_seconds + waited_seconds
         if self._silent_seconds >= self._idle_seconds:
             raise _stalled(f"sent nothing for {self._idle_seconds:g} s")

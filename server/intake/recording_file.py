@@ -1,7 +1,7 @@
-"""One recording on its way to the disk: counted, hashed and written off the event loop.
+"""One recording written to the disk: counted, hashed and written off the event loop.
 
 While one block is hashed and written in a thread, the next one is received. The file is 0600 and new; the descriptor
-is closed only when no thread writes to it, because a number closed too early may be another file's by then.
+is closed only when no thread writes to it, because a descriptor closed too early may be reused for another file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from scribewire.server.access.gate import upload_too_large
 
 BLOCK_BYTES = 512 << 10
-"""Disk writes are collected to this size."""
+"""Size of a write to the disk."""
 
 
 class RecordingFile:
-    """Written by one request; `size_bytes` and `sha256` are final after `finish`."""
+    """The file of one request's recording; `size_bytes` and `sha256` are final after `finish`."""
 
     def __init__(
         self,
@@ -44,22 +44,22 @@ class RecordingFile:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of what was written."""
+        """Hex digest of the written bytes."""
         return self._hash.hexdigest()
 
     def create(self) -> None:
-        """Make the file; raises OSError."""
+        """Create the file; raises OSError."""
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
 
     def add(self, data: bytes | memoryview) -> None:
-        """Take more of the recording; raises ApiError 413."""
+        """Add the next bytes of the recording; raises ApiError 413."""
         self.size_bytes += len(data)
         if self.size_bytes > self._max_bytes:
             raise upload_too_large(self._max_bytes)
         self._pending += data
 
     async def write_if_full(self) -> None:
-        """Begin to write what was collected if it is a block; raises OSError of an earlier block."""
+        """Begin to write the collected bytes if they fill a block; raises OSError of an earlier block."""
         if len(self._pending) >= BLOCK_BYTES:
             await self._begin_block()
 
@@ -70,12 +70,12 @@ class RecordingFile:
         await self._settled()
 
     async def copy_from(self, open_source: Callable[[], int]) -> None:
-        """Copy a whole file, opened in the thread; raises what the opening raises, ApiError 413 and OSError."""
+        """Copy a whole file, opened in the thread; raises the opening's errors, ApiError 413 and OSError."""
         self._working = self._executor.submit(self._copy, open_source)
         await self._settled()
 
     def close(self) -> None:
-        """Close the file as soon as no thread uses it; again is no error."""
+        """Close the file as soon as no thread uses it; closing again is no error."""
         self._is_closed.set()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:

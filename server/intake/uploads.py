@@ -1,9 +1,9 @@
-"""Recordings from the wire to the disk, streamed, counted and bounded.
+"""Recordings from the network to the disk, streamed, counted and bounded.
 
-A body, form or JSON, is parsed as it arrives; its recording goes to a 0600 file in a folder of its own under the data
-folder. Nothing stays on disk when anything goes wrong, and what a killed server left is swept at the next start; a
-second server on the same data folder is spared. Whether a recording may come at all is decided, and counted, before
-the first byte of its body is read.
+A body, form or JSON, is parsed as it arrives; its recording is written to a 0600 file in its own folder under the data
+folder. Nothing stays on disk after a failure, and files of a killed server are removed at the next start, but not those
+of a second server on the same data folder. A recording is admitted, and counted, before the first byte of its body is
+read.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
 
 RATE_WINDOW_SECONDS = 10.0
-"""An upload's speed is measured over this much waiting for its client."""
+"""An upload's speed is measured over windows of this much waiting for its client."""
 
 LEAST_FREE_BYTES = 1 << 20
 WRITING_THREADS = 4
@@ -53,12 +53,12 @@ logger = logging.getLogger("scribewire.uploads")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A recording on disk and the fields that came with it; whoever holds it deletes it.
+    """A recording on disk with its form fields; its holder deletes it.
 
-    sha256: hex digest of the recording's bytes, taken while they were written
-    place: its place among its key's unfinished recordings, given back by whoever deletes its folder; so it goes along
-    with a recording that is moved and handed on
-    executor: whose threads remove it; without one it is removed where it is asked for
+    sha256: hex digest of the recording's bytes, computed while they were written
+    lease: its share of its key's limits, released when its folder is deleted; it passes on with a recording that is
+    moved
+    executor: its threads remove the recording; None to remove it in the calling thread
     """
 
     path: Path
@@ -69,19 +69,19 @@ class Upload:
     executor: Executor | None = field(default=None, repr=False, compare=False)
 
     async def delete(self) -> None:
-        """Remove the recording and its folder, off the event loop: gigabytes take their time.
+        """Remove the recording and its folder, off the event loop, because gigabytes take time.
 
-        Again, or after it was moved away, is no error. It goes on when the awaiting task is cancelled.
+        Deleting again, or after a move, is no error. Cancelling the awaiting task does not stop the removal.
         """
         removal = self.begin_delete()
         if not removal.done():
             await asyncio.shield(asyncio.wrap_future(removal))
 
     def begin_delete(self) -> Future[None]:
-        """`delete` for those who cannot wait; done when nothing is left."""
+        """`delete` without waiting; the future is done when nothing is left."""
         was_here = self.path.parent.exists()
         if self.executor is not None:
-            # A store that was closed has no threads any more.
+            # A closed store has no threads.
             with contextlib.suppress(RuntimeError):
                 return self.executor.submit(self._remove, was_here)
         self._remove(was_here)
@@ -139,13 +139,13 @@ class UploadStore:
         self._receiving = 0
         self.received_count = 0
         self.received_bytes = 0
-        """Of uploads received whole."""
+        """Bytes of uploads received whole."""
         self.refused_counts: Counter[str] = Counter()
-        """Of uploads that did not come to be, by error code."""
+        """Failed uploads by error code."""
 
     @classmethod
     def from_settings(cls, settings: Settings, limits: KeyLimits) -> UploadStore:
-        """A store as the settings want it."""
+        """A store with the limits of the settings."""
         return cls(
             settings.data,
             max_upload_bytes=settings.max_upload_bytes,
@@ -157,11 +157,11 @@ class UploadStore:
         )
 
     def open(self) -> int:
-        """Make this server's folder, sweep what dead servers left; returns how many leftovers. Raises OSError."""
+        """Make this server's folder, remove those of dead servers; returns the number removed. Raises OSError."""
         make_private_folder(self._root.parent)
         make_private_folder(self._root)
         self._root.chmod(0o700)
-        # Held while a folder exists whose own lock is not taken yet, so that no other start sweeps it.
+        # Held while a folder exists without its own lock, so that no other server's start removes it.
         starting = os.open(self._root / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(starting, fcntl.LOCK_EX)
@@ -176,7 +176,7 @@ class UploadStore:
         return swept
 
     def close(self) -> None:
-        """Remove this server's folder with all in it."""
+        """Remove this server's folder with its content."""
         self._executor.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -194,7 +194,7 @@ class UploadStore:
                 swept += sum(1 for entry in folder.iterdir() if entry.is_dir())
                 shutil.rmtree(folder, ignore_errors=True)
             except BlockingIOError:
-                continue  # its server lives
+                continue  # its server is running
             finally:
                 os.close(descriptor)
         if swept:
@@ -204,8 +204,8 @@ class UploadStore:
     async def receive(self, request: Request, *, file_fields: Sequence[str]) -> Upload:
         """Read a form, or a JSON object, with one recording.
 
-        file_fields: names of the part that may hold it, besides a part with no name
-        raises: ApiError 400 (no such body, no recording, damaged), 403 (a path that is not open), 408 (stalled, too
+        file_fields: names of the part that may hold it, besides a part without a name
+        raises: ApiError 400 (no such body, no recording, damaged), 403 (a path that is not allowed), 408 (stalled, too
         slow), 413, 429, 507; ClientDisconnect.
         """
         try:
@@ -235,7 +235,7 @@ class UploadStore:
             body = JsonBody(recording, max_upload_bytes=self._max_upload_bytes)
         else:
             body = MultipartBody(request.headers.get("content-type", ""), file_fields, recording)
-        # From the first check to the count nothing waits, so that racing requests cannot all be the last one.
+        # No await between the first check and the count, so that racing requests cannot all pass as the last one.
         self._check_room(request, self._folder)
         lease = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
         self._receiving += 1
@@ -260,12 +260,12 @@ class UploadStore:
 
     @property
     def under_way(self) -> int:
-        """Uploads that are being received."""
+        """Number of uploads being received."""
         return self._receiving
 
     @property
     def has_room(self) -> bool:
-        """Whether the disk has room for any recording at all."""
+        """True when the disk has room for any recording at all."""
         return self._free_bytes(self._folder or self._root.parent) >= LEAST_FREE_BYTES
 
     def _check_room(self, request: Request, folder: Path) -> None:

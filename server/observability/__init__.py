@@ -1,1 +1,1 @@
-"""What an operator sees: logs, metrics for Prometheus, readiness."""
+"""Observability for operators: logs, metrics for Prometheus, readiness."""

@@ -1,7 +1,7 @@
-"""How things stand, read off the parts when somebody asks: queues, engine, memory, uploads, jobs.
+"""Gauges read from the components at every scrape: queues, engine, memory, uploads, jobs.
 
-A collector of the library: it is called for every scrape, on the event loop, and must not wait. What has to be asked
-of the store is asked before, and handed in.
+A collector of the Prometheus library: it is called on the event loop, and must not block. The store's figures are
+therefore read before the scrape, and set here.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from scribewire.server.jobs.job import StoreStats
 
 
 class ServerCollector(Collector):
-    """Gauges over the parts of one application."""
+    """Gauges over the components of one application."""
 
     def __init__(self, registry: CollectorRegistry, engine: EngineClient, uploads: UploadStore) -> None:
         self._engine = engine
         self._uploads = uploads
         self.store_stats: StoreStats | None = None
-        """As the store last told, None when it could not."""
+        """The store's newest figures, None when it could not be read."""
         registry.register(self)
-        # The process's own memory, descriptors and processor time, where the system tells (Linux).
+        # This process's memory, descriptors and processor time, where the system provides them (Linux).
         ProcessCollector(registry=registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -192,5 +192,5 @@ def _peak_bytes() -> int:
 def _version() -> str:
     try:
         return importlib.metadata.version("scribewire")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that nobody installed
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
         return "0"

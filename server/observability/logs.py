@@ -1,7 +1,7 @@
 """Structured logs: one event a line on standard error, as JSON for programs or as text for people.
 
-Refuses to carry transcripts, prompts or keys: callers pass ids and numbers. Strings that a client may have chosen
-are escaped and cut at 200 characters here, so that no line can be forged or flooded, and no terminal be told things.
+Lines never carry transcripts, prompts or keys: callers pass ids and numbers. Strings that a client may have chosen
+are escaped and cut at 200 characters here, so that no line can be forged or flooded, and no terminal controlled.
 """
 
 from __future__ import annotations
@@ -64,21 +64,21 @@ def _details(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _harmless_message(error: BaseException | None) -> str | None:
-    """The message of an error whose words are the system's; others may quote what a client said."""
+    """Message of an error that the system made; others may quote a client's text."""
     if isinstance(error, OSError):
         return error.strerror
     return str(error) if isinstance(error, sqlite3.Error) else None
 
 
 def _plain(value: Any, *, may_hold_spaces: bool = False) -> str:
-    """A value as it is where nothing in it could be misread, else as JSON writes it."""
+    """A value unchanged where it is unambiguous, else as JSON."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=True, default=str)
     allowed = _WITH_SPACES if may_hold_spaces else _ONE_WORD
     return text if allowed.fullmatch(text) else json.dumps(text, ensure_ascii=True)
 
 
 def cut(text: str) -> str:
-    """The text, or its first 200 characters and a mark that it was longer."""
+    """The text, or its first 200 characters and a sign that it was longer."""
     return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS] + "..."
 
 
@@ -108,8 +108,8 @@ def configure_logging(level: str, stream: TextIO | None = None, *, log_format: s
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # uvicorn tells of every start and stop at info, which `serve` says better itself.
+    # uvicorn logs every start and stop at info, which `serve` prints itself.
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, getattr(logging, level.upper())))
-    # These tell of every request, with the whole URL, and of every part of every form.
+    # These log every request, with the whole URL, and every part of every form.
     for name in ("asyncio", "httpcore", "httpx", "python_multipart"):
         logging.getLogger(name).setLevel(logging.WARNING)

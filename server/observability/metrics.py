@@ -1,7 +1,7 @@
-"""What is counted as it happens: requests, recordings, waits, jobs, webhooks.
+"""Counters and histograms of requests, recordings, waits, jobs and webhooks.
 
-One registry per application, none for the process. Labels come from short lists written in this code (routes as they
-are registered, statuses, kinds): no id, key, name or text of anybody ever becomes one.
+One registry per application, none for the process. Labels come from short lists in this code (registered routes,
+statuses, kinds): no id, key, name or text of a client ever becomes one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from scribewire.engine.protocol.transcript import Transcript
 
-# Each counter would bring a second series with the time of its making, which nobody reads.
+# Each counter would add a second series with its creation time, which has no use.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
 
 WorkKind = Literal["request", "job"]
@@ -22,7 +22,7 @@ JobChange = Literal[
 WebhookOutcome = Literal["delivered", "tried", "given_up"]
 
 UNMATCHED_ROUTE = "none"
-"""The route of a request that was refused before it got to one, or asked for none that there is."""
+"""The route of a request that was refused before routing, or that matched no route."""
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _WAIT_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200)
@@ -31,7 +31,7 @@ _LENGTH_BUCKETS = (1, 5, 10, 30, 60, 180, 600, 1800, 3600, 10800, 43200)
 
 
 class Metrics:
-    """The counters of one application; to be used on its event loop."""
+    """The counters of one application, used on its event loop."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -69,7 +69,7 @@ class Metrics:
         self._webhooks = self._counter(
             "webhooks", "Attempts to tell of a job's end, by how they ended.", "outcome"
         )
-        # So that a graph has a zero to start from.
+        # So that a graph starts from zero.
         for kind in get_args(WorkKind):
             for counter in (self._recordings, self._audio_seconds, self._engine_seconds, self._output_tokens):
                 counter.labels(kind)
@@ -81,21 +81,21 @@ class Metrics:
             self._webhooks.labels(outcome)
 
     def begin_request(self) -> None:
-        """A request came."""
+        """Count a request that arrived."""
         self._under_way.inc()
 
     def end_request(self, route: str, status: int, seconds: float) -> None:
-        """It ended; route: as it is registered, never as the client wrote it."""
+        """Count a request's end; route: as registered, never as the client wrote it."""
         self._under_way.dec()
         self._requests.labels(route, str(status)).inc()
         self._request_seconds.labels(route).observe(seconds)
 
     def note_wait(self, kind: WorkKind, seconds: float) -> None:
-        """The engine took up a recording that had waited for so long."""
+        """Count the time that a recording waited for the engine."""
         self._waits.labels(kind).observe(max(0.0, seconds))
 
     def note_transcript(self, kind: WorkKind, transcript: Transcript) -> None:
-        """A recording was transcribed."""
+        """Count a transcribed recording."""
         audio_seconds, engine_seconds = transcript.duration_seconds, transcript.timings.total_seconds
         self._recordings.labels(kind).inc()
         self._audio_seconds.labels(kind).inc(audio_seconds)
@@ -106,11 +106,11 @@ class Metrics:
             self._factors.labels(kind).observe(engine_seconds / audio_seconds)
 
     def note_job(self, change: JobChange) -> None:
-        """A job's state changed."""
+        """Count a change of a job's state."""
         self._job_changes.labels(change).inc()
 
     def note_webhook(self, outcome: WebhookOutcome) -> None:
-        """An attempt to tell of a job's end was made."""
+        """Count an attempt to deliver a webhook."""
         self._webhooks.labels(outcome).inc()
 
     def _counter(self, name: str, explanation: str, *labels: str) -> Counter:

@@ -1,7 +1,7 @@
-"""Whether recordings are taken and will be answered, and if not, why: one reason, the one to mend first.
+"""Readiness to accept and answer recordings; if not ready, the one reason to fix first.
 
-Asked by whoever sends work here (a load balancer, a script that waits), so each reason has a code of its own, and the
-job store is tried as a submission would try it, with a write.
+Requested by load balancers and waiting scripts, so each reason has its own code, and the job store is checked as a
+submission would use it, with a write.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _DOWNLOADING = re.compile(r"\b(download|fetch)", re.IGNORECASE)
 
 
 async def why_not_ready(engine: EngineClient, uploads: UploadStore, jobs: JobStore) -> ApiError | None:
-    """The reason as a 503, or None when everything is well."""
+    """The reason as a 503, or None when the server is ready."""
     if engine.is_closed:
         return _not_ready("server_stopping", "The server is stopping.")
     if engine.failure is not None:

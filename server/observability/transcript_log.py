@@ -1,4 +1,4 @@
-"""The one log line per transcript: figures about it, never its text."""
+"""One log line per transcript: figures about it, never its text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("scribewire.transcripts")
 def log_transcript(
     transcript: Transcript, *, is_demo: bool, request_id: str | None = None, job_id: str | None = None
 ) -> None:
-    """Say that a recording was answered, by which model, and whether that is the demo."""
+    """Log a transcript's figures, its model, and a flag for the demo model."""
     log_event(
         logger,
         logging.INFO,

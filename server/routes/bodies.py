@@ -1,4 +1,4 @@
-"""Transcripts as answers: the bodies of the OpenAI formats and of jobs, and the headers that go with them."""
+"""Transcripts as answers: the bodies of the OpenAI formats and of jobs, with their headers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEMO_WARNING = (
 )
 
 LEAST_LOGPROB = -9999.0
-"""Stands for a probability of zero, whose logarithm JSON cannot hold. Source: OpenAI's API reference, `logprob`."""
+"""Logarithm of a probability of zero, since JSON has no infinity. Source: OpenAI's API reference, `logprob`."""
 
 _FRAMES_PER_SECOND = 100
 _MEDIA_TYPES = {
@@ -37,7 +37,7 @@ _MEDIA_TYPES = {
 
 
 def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str, str]:
-    """Which model answered, and a warning where one is due; demo answers always carry one."""
+    """Headers with the model's name and the warnings; demo answers always carry one."""
     headers = {MODEL_HEADER: _header_text("demo" if info.is_demo else info.model_id)}
     notes = ((DEMO_WARNING,) if info.is_demo else ()) + warnings
     if notes:
@@ -46,7 +46,7 @@ def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str,
 
 
 def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> Response:
-    """A whole transcript in the format that was asked for."""
+    """A whole transcript in the requested format."""
     headers = answer_headers(info, transcript.warnings)
     match form.response_format:
         case "json":
@@ -66,12 +66,12 @@ def answer(transcript: Transcript, info: ModelInfo, form: TranscriptionForm) -> 
             text = render_srt(cues_from_transcript(transcript))
         case "vtt":
             text = render_vtt(cues_from_transcript(transcript))
-    # Given as a header, because Starlette names the charset of text/* only.
+    # Set as a header, because Starlette adds a charset to text/* only.
     return Response(text, headers={**headers, "content-type": _MEDIA_TYPES[form.response_format]})
 
 
 def json_body(transcript: Transcript, info: ModelInfo) -> dict[str, Any]:
-    """response_format=json, log-probabilities aside."""
+    """Body of response_format=json, without log-probabilities."""
     usage = transcript.usage
     body = {
         "text": transcript.text,
@@ -88,12 +88,12 @@ def json_body(transcript: Transcript, info: ModelInfo) -> dict[str, Any]:
 
 
 def transcript_logprobs(transcript: Transcript) -> tuple[TokenLogprob, ...]:
-    """Those of all segments, in order."""
+    """Log-probabilities of all segments, in order."""
     return tuple(one for segment in transcript.segments for one in segment.token_logprobs)
 
 
 def logprobs_body(logprobs: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
-    """`logprobs` as json and the events of a stream have it."""
+    """`logprobs` of json and of a stream's events."""
     return [
         {
             "token": one.text,
@@ -105,7 +105,7 @@ def logprobs_body(logprobs: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
 
 
 def verbose_json_body(transcript: Transcript, *, with_words: bool = False) -> dict[str, Any]:
-    """response_format=verbose_json."""
+    """Body of response_format=verbose_json."""
     body = {
         "task": "transcribe",
         "language": (transcript.language or NO_LANGUAGE).lower(),
@@ -119,7 +119,7 @@ def verbose_json_body(transcript: Transcript, *, with_words: bool = False) -> di
 
 
 def diarized_json_body(transcript: Transcript) -> dict[str, Any]:
-    """response_format=diarized_json."""
+    """Body of response_format=diarized_json."""
     body = {
         "task": "transcribe",
         "duration": _number(transcript.duration_seconds),
@@ -159,12 +159,12 @@ def segment_body(segment: Segment) -> dict[str, Any]:
 
 
 def shows_words(options: TranscribeOptions) -> bool:
-    """Whether the words themselves were asked for, and not only subtitles."""
+    """True when the words themselves were requested, and not only subtitles."""
     return options.words and not options.words_optional
 
 
 def words_body(transcript: Transcript) -> dict[str, Any]:
-    """`words` of all segments, in order; those that could not be timed are missing, and the warnings say so."""
+    """`words` of all segments, in order; words without times are left out, with a warning."""
     return {
         "words": [
             {"word": word.text, "start": _number(word.start_seconds), "end": _number(word.end_seconds)}

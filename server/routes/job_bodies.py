@@ -11,7 +11,7 @@ from scribewire.server.routes.bodies import job_result_body, shows_words
 
 
 def accepted_body(job: Job) -> dict[str, Any]:
-    """What a submission is answered with."""
+    """Body of the answer to a submission."""
     return {"job_id": job.job_id, "status": job.status, "created_at": int(job.created_at)}
 
 
@@ -34,7 +34,7 @@ def listed_body(job: Job) -> dict[str, Any]:
 
 
 def job_body(job: Job) -> dict[str, Any]:
-    """All that is known of a job."""
+    """A job with all its data."""
     return {
         **listed_body(job),
         "queue_position": job.queue_position,
@@ -48,7 +48,7 @@ def job_body(job: Job) -> dict[str, Any]:
 
 
 def _callback(job: Job) -> dict[str, Any] | None:
-    """How telling of the job's end goes: `waiting` until there is one."""
+    """Progress of a job's webhook: `waiting` until the job has ended."""
     if job.callback_url is None:
         return None
     state = job.callback
@@ -78,7 +78,7 @@ def event_body(event: JobEvent) -> dict[str, Any]:
 
 
 def failure_body(failure: JobFailure | None) -> dict[str, Any] | None:
-    """Why a job failed, as OpenAI's error object."""
+    """A job's failure as OpenAI's error object."""
     if failure is None:
         return None
     return {
@@ -90,7 +90,7 @@ def failure_body(failure: JobFailure | None) -> dict[str, Any] | None:
 
 
 def info_of(job: Job, resident: ModelInfo | None) -> ModelInfo:
-    """The model that a job's result came from, which may be another than the one loaded now, if any is."""
+    """The model of a job's result, which may differ from the one loaded now, if any."""
     if job.transcript is None and resident is not None:
         return resident
     model_id = job.transcript.model_id if job.transcript is not None else ""

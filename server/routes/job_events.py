@@ -1,13 +1,13 @@
-"""A job's log as server-sent events: told from anywhere, followed live, and ended with the job.
+"""A job's log as server-sent events: from any event on, live, until the job ends.
 
     id: 3
     event: partial        queued, progress, partial, done, failed or cancelled
     data: {...}
-    : keep-alive          a comment, while nothing else is to be said
+    : keep-alive          a comment, while there is no event
 
-A client that lost its connection sends the last id it saw as Last-Event-ID and misses nothing. `queued` after other
-events says that the job begins anew, and with it its text. When the server ends, the stream does so at once, whatever
-the job does; it tells browsers to come back in a few seconds.
+A client that lost its connection sends the last id it received as Last-Event-ID and misses nothing. `queued` after
+other events means that the job, and with it its text, begins again. When the server stops, the stream ends at once,
+whatever the job's state; it asks browsers to reconnect in a few seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COME_BACK = b": the server is stopping\nretry: 3000\n\n"
 
 
 class JobEventStream(Response):
-    """The response that tells a log to its end, or until the client goes."""
+    """A response that sends a log to its end, or until the client disconnects."""
 
     def __init__(
         self,
@@ -40,8 +40,8 @@ class JobEventStream(Response):
         stopping: asyncio.Event,
         keep_alive_seconds: float,
     ) -> None:
-        """stopping: set when the server ends. keep_alive_seconds: how long the stream may say nothing."""
-        # As StreamingResponse does it: no body is set, so no length is sent.
+        """stopping: set when the server stops. keep_alive_seconds: longest silence of the stream."""
+        # As in StreamingResponse: no body is set, so no length is sent.
         self.status_code = 200
         self.media_type = "text/event-stream"
         self.background = None
@@ -52,7 +52,7 @@ class JobEventStream(Response):
         self._keep_alive_seconds = keep_alive_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the log; a client that leaves ends it."""
+        """Send the log; a client that disconnects ends it."""
         try:
             await while_connected(self._request, self._send_log(send), timeout_seconds=None)
         except ClientDisconnect:
@@ -60,7 +60,7 @@ class JobEventStream(Response):
 
     async def _send_log(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        # A task of its own: what waits inside an iterator must not be cancelled for a comment.
+        # A separate task: an iterator's wait must not be cancelled for a comment.
         queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
         reading = asyncio.create_task(self._enqueue(queue))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -100,6 +100,6 @@ class JobEventStream(Response):
 
 
 def as_lines(event: JobEvent) -> bytes:
-    """One event as it is sent; ASCII, because some clients end lines at U+2028 and its like."""
+    """One event in the wire format; ASCII, because some clients end lines at U+2028 and similar characters."""
     data = json.dumps(event_body(event), separators=(",", ":"))
     return f"id: {event.event_id}\nevent: {event.kind}\ndata: {data}\n\n".encode("ascii")

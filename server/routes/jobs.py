@@ -1,4 +1,4 @@
-"""Asynchronous work: submit a recording, ask for it later, follow it live. A job is seen by its owner only."""
+"""Routes of jobs: submit a recording, fetch its transcript later, follow it live. Only its owner sees a job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from scribewire.server.routes.job_events import JobEventStream
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 REPLAY_HEADER = "x-scribewire-replayed"
-"""On the 202 of a submission whose idempotency key had been seen before."""
+"""On the 202 of a submission whose idempotency key was used before."""
 
 DEFAULT_PAGE = 20
 
@@ -36,13 +36,13 @@ router = APIRouter()
 
 @router.post("/transcribe")
 async def submit_job(request: Request) -> Response:
-    """Take a recording (field `audio` or `file`) and answer 202 as soon as it is safe."""
+    """Accept a recording (field `audio` or `file`) and answer 202 as soon as it is stored."""
     return await _submit(request)
 
 
 @router.post("/v1/audio/transcriptions/jobs")
 async def create_transcription_job(request: Request) -> Response:
-    """The same beside OpenAI's own address, with its fields."""
+    """Submit a job at an address below OpenAI's own, with its fields."""
     return await _submit(request)
 
 
@@ -54,7 +54,7 @@ async def _submit(request: Request) -> Response:
     try:
         form = read_job_form(upload.fields)
         if form.model:
-            # Known since the model was first loaded; a job need not wait for an engine that is restarting.
+            # Known since the first load of the model; a job need not wait for an engine that is restarting.
             check_model(form.model, context.engine.info or await context.engine.wait_ready())
         if form.options.speakers is not None:
             await context.speakers.check()
@@ -90,7 +90,7 @@ def _idempotency_key(request: Request) -> str | None:
 
 @router.get("/jobs")
 async def list_jobs(request: Request) -> Response:
-    """One's own jobs, newest first."""
+    """List the owner's jobs, newest first."""
     context = context_of(request)
     try:
         page = await context.jobs.list(
@@ -113,12 +113,12 @@ async def list_jobs(request: Request) -> Response:
 
 @router.api_route("/jobs/{job_id}", methods=["GET", "DELETE"])
 async def one_job(request: Request, job_id: str) -> Response:
-    """One route for both, so that a 405 names both in `Allow`."""
+    """Get or delete a job: one route for both, so that a 405 names both in `Allow`."""
     return await (_delete_job if request.method == "DELETE" else _get_job)(request, job_id)
 
 
 async def _get_job(request: Request, job_id: str) -> Response:
-    """Where a job stands, with its result when it is there."""
+    """A job's state, with its result when it is completed."""
     job = await _job(request, job_id)
     warnings = job.transcript.warnings if job.transcript is not None else ()
     info = context_of(request).engine.info
@@ -128,7 +128,7 @@ async def _get_job(request: Request, job_id: str) -> Response:
 
 @router.get("/jobs/{job_id}/result")
 async def get_job_result(request: Request, job_id: str) -> Response:
-    """A completed job's transcript, in the format asked for now, or else when it was submitted."""
+    """A completed job's transcript, in the format requested now, or else at its submission."""
     wanted = _given(request, "format")
     chosen = read_result_format(wanted) if wanted is not None else None
     job = await _job(request, job_id)
@@ -160,7 +160,7 @@ async def get_job_result(request: Request, job_id: str) -> Response:
 
 @router.get("/jobs/{job_id}/events")
 async def follow_job(request: Request, job_id: str) -> Response:
-    """The job's events from its beginning, or behind Last-Event-ID, until it is over."""
+    """Stream the job's events from its beginning, or after Last-Event-ID, until it has ended."""
     after_id = _last_event_id(request)
     job = await _job(request, job_id)
     context = context_of(request)
@@ -171,7 +171,7 @@ async def follow_job(request: Request, job_id: str) -> Response:
 
 
 async def _delete_job(request: Request, job_id: str) -> Response:
-    """Cancel an unfinished job; erase a finished one with all that is known of it."""
+    """Cancel an unfinished job; erase a finished one with all its data."""
     context = context_of(request)
     job = await _job(request, job_id)
     if job.is_finished:
@@ -184,7 +184,7 @@ async def _delete_job(request: Request, job_id: str) -> Response:
 
 @router.post("/jobs/{job_id}/cancel")
 async def cancel_job(request: Request, job_id: str) -> Response:
-    """Cancel an unfinished job; one that is over by then stays as it is, which its status says."""
+    """Cancel an unfinished job; a finished one stays as it is, which the answer's status shows."""
     job = await context_of(request).runner.cancel(
         job_id, owner_of(request), request_id=request.state.request_id
     )
@@ -195,7 +195,7 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 
 @router.post("/jobs/{job_id}/retry")
 async def retry_job(request: Request, job_id: str) -> Response:
-    """Queue a failed job again, as long as its recording is still there."""
+    """Queue a failed job again, as long as its recording is kept."""
     job = await context_of(request).runner.retry(
         job_id, owner_of(request), request_id=request.state.request_id
     )

@@ -30,7 +30,7 @@ _STARTED_AT = int(time.time())
 
 @router.post("/v1/audio/transcriptions")
 async def create_transcription(request: Request) -> Response:
-    """Transcribe one recording: wait for all of it, or with `stream` send its text as events while it is decoded."""
+    """Transcribe one recording: answer at its end, or with `stream` send its text as events while it is decoded."""
     context = context_of(request)
     context.engine.check_admission()
     timeout_seconds = context.settings.request_timeout_seconds
@@ -72,7 +72,7 @@ async def _transcribe(
     *,
     on_delta: Callable[[TextDelta], None] | None = None,
 ) -> Transcript:
-    """The one place where a transcript is obtained; `headers` takes what the answer shall say of how it came about."""
+    """Obtain a transcript, for both kinds of answers; a header about a shared result is added to `headers`."""
     context = context_of(request)
     transcript = await context.shared.transcribe(
         upload,
@@ -90,7 +90,7 @@ async def _transcribe(
 
 @router.post("/v1/audio/translations")
 async def create_translation() -> Response:
-    """Refused: the model does not translate."""
+    """Refuse translation, which the model does not support."""
     raise ApiError(
         400,
         "unsupported_endpoint",
@@ -100,7 +100,7 @@ async def create_translation() -> Response:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> Response:
-    """The resident model under its own id and under each of its aliases."""
+    """List the resident model under its own id and under each of its aliases."""
     info = await context_of(request).engine.wait_ready()
     return JSONResponse(
         {"object": "list", "data": [_model_body(info, name) for name in names_of(info)]},

@@ -1,6 +1,6 @@
-"""For those who run the server or write to it: is the process alive, can it transcribe, what does it do and take.
+"""Routes for operators and developers: liveness, readiness, metrics, and the description of the API.
 
-/docs has a router of its own, because it is served only where the operator asked for it.
+/docs has its own router, because it is served only where the operator enabled it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ docs_router = APIRouter()
 
 @router.get("/health/live")
 async def live() -> Response:
-    """A bare 200, open to all: the process answers."""
+    """An empty 200 without a key: the process answers."""
     return Response(status_code=200)
 
 
 @router.get("/health/ready")
 async def ready(request: Request) -> Response:
-    """200 with the model, or 503 with the reason."""
+    """A 200 with the model, or a 503 with the reason."""
     context = context_of(request)
     if (reason := await why_not_ready(context.engine, context.uploads, context.jobs)) is not None:
         raise reason
@@ -45,9 +45,9 @@ async def ready(request: Request) -> Response:
 
 @router.get("/metrics")
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus, in its text format or in OpenMetrics where that is asked for."""
+    """Metrics for Prometheus, in its text format or in OpenMetrics where that is requested."""
     context = context_of(request)
-    # The rest is told all the same when the store cannot tell.
+    # The other figures are served also when the store fails.
     context.collector.store_stats = None
     with contextlib.suppress(JobStoreError, TimeoutError):
         async with asyncio.timeout(STORE_PATIENCE_SECONDS):
@@ -58,9 +58,9 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/openapi.json")
 async def describe(request: Request) -> Response:
-    """The description of every address here."""
+    """The OpenAPI document."""
     context = context_of(request)
-    # The gate notes a key only where it asked for one.
+    # The gate sets a key id only where a key is required.
     needs_key = hasattr(request.state, "key_id")
     return JSONResponse(
         openapi_document(
@@ -74,5 +74,5 @@ async def describe(request: Request) -> Response:
 
 @docs_router.get("/docs")
 async def docs() -> Response:
-    """A page to read the description with; its script comes from a public host, not from here."""
+    """A page that shows the OpenAPI document; its script comes from a public host, not from this server."""
     return get_swagger_ui_html(openapi_url="/openapi.json", title="scribewire")

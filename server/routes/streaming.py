@@ -1,14 +1,14 @@
 """stream=true: one transcription as server-sent events.
 
-    data: {"type": "transcript.text.delta", "delta": ...}     text that follows what was sent before
-    data: {"type": "transcript.text.segment", ...}            who said it (diarized_json only), when all is known
-    data: {"type": "transcript.text.done", "text": ...}       the last event of a transcription that went well
-    data: {"error": {...}}                                    the last event of one that did not
-    : keep-alive                                              a comment, while nothing else is to be said
+    data: {"type": "transcript.text.delta", "delta": ...}     continues the text sent before
+    data: {"type": "transcript.text.segment", ...}            with its speaker (diarized_json only), at the end
+    data: {"type": "transcript.text.done", "text": ...}       the last event of a successful transcription
+    data: {"error": {...}}                                    the last event of a failed one
+    : keep-alive                                              a comment, while there is no event
 
-The answer begins with the first text, with the end of the work, or after a short wait, so that what fails at once (a
-recording that cannot be decoded, a queue that is full) is an ordinary HTTP status. A stream never ends quietly: its
-last event is `done` or `error`, or its connection breaks. The deltas, joined, are the text of `done`, always.
+The answer begins with the first text, with the end of the work, or after a short wait, so that an immediate failure (a
+recording that cannot be transcoded, a queue that is full) has an ordinary HTTP status. A stream never ends without
+notice: its last event is `done` or `error`, or its connection breaks. Joined, the deltas are always the text of `done`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from scribewire.server.routes.bodies import (
 )
 
 STALLED_CLIENT_SECONDS = 30.0
-"""A client that takes nothing for so long is treated as gone."""
+"""A client that reads nothing for this time is treated as disconnected."""
 
 KEEP_ALIVE = b": keep-alive\n\n"
 UNSETTLED_WARNING = (
@@ -54,7 +54,7 @@ logger = logging.getLogger("scribewire.streams")
 
 
 class TranscriptStream(Response):
-    """The response that does the work: started, watched, told and ended within one call of it."""
+    """A response that starts the transcription, streams its text, and ends the work when the client disconnects."""
 
     def __init__(
         self,
@@ -71,13 +71,13 @@ class TranscriptStream(Response):
         keep_alive_seconds: float,
         stalled_client_seconds: float = STALLED_CLIENT_SECONDS,
     ) -> None:
-        """Take over what `held` releases when the stream is over.
+        """Take over `held`, which is closed when the stream is over.
 
         work: starts the transcription; it calls back with each piece of text.
-        more_headers: read when the answer begins, so the work may still fill them before its first text.
-        first_wait_seconds: how long the status may wait for the first text.
+        more_headers: read when the answer begins, so the work may set them before its first text.
+        first_wait_seconds: longest wait of the status for the first text.
         """
-        # As StreamingResponse does it: no body is set, so no length is sent.
+        # As in StreamingResponse: no body is set, so no length is sent.
         self.status_code = 200
         self.media_type = "text/event-stream"
         self.background = None
@@ -98,7 +98,7 @@ class TranscriptStream(Response):
         self._is_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; raises what goes wrong before its first byte, for the ordinary error answers."""
+        """Send the stream; raises errors from before its first byte, for the ordinary error answers."""
         async with self._held:
             try:
                 await while_connected(self._request, self._run(send), timeout_seconds=None)
@@ -117,7 +117,7 @@ class TranscriptStream(Response):
         except ClientDisconnect:
             raise
         except asyncio.CancelledError:
-            # The client left, or the server stops under one that listens; a client that left hears nothing.
+            # The client disconnected, or the server stops; a disconnected client receives nothing.
             work.cancel()
             if self._is_begun:
                 await self._fail(send, ApiError(503, "server_stopping", "The server is stopping."))
@@ -144,7 +144,7 @@ class TranscriptStream(Response):
     ) -> None:
         item = await _next(items, self._first_wait_seconds)
         if item == "end":
-            work.result()  # what failed by now is raised while its status can still be sent
+            work.result()  # a failure by now is raised while its status can still be sent
         self.headers.update(self._more_headers)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._is_begun = True
@@ -160,7 +160,7 @@ class TranscriptStream(Response):
             item = await _next(items, self._keep_alive_seconds)
         transcript = work.result()
         if transcript.text.startswith(sent):
-            # Work whose text was ready at once sends all of it here.
+            # All of the text where it was ready at once.
             rest = transcript_logprobs(transcript)[len(sent_logprobs) :]
             await self._send_delta(send, transcript.text[len(sent) :], rest)
             sent = transcript.text
@@ -176,7 +176,7 @@ class TranscriptStream(Response):
         if self._wants_logprobs:
             body["logprobs"] = logprobs_body(sent_logprobs)
         if sent != transcript.text:
-            # A fault of ours. What was sent stands, and the client is told that it is not the last word.
+            # A fault of the server. The sent text stays, with a warning that the final text differs.
             log_event(logger, logging.ERROR, "stream_differs", request_id=self._request.state.request_id)
             body["text"] = sent
             body["warnings"] = [*transcript.warnings, UNSETTLED_WARNING]
@@ -190,7 +190,7 @@ class TranscriptStream(Response):
             await self._send(send, _event(body))
 
     async def _fail(self, send: Send, error: ApiError) -> None:
-        """Before the first byte an error is a status; after it, the last event."""
+        """Raise an error before the first byte, for its status; send it as the last event afterwards."""
         if not self._is_begun:
             raise error
         self._request.state.error_code = error.code
@@ -214,5 +214,5 @@ async def _next(items: asyncio.Queue[_Item], seconds: float) -> _Item:
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    # ASCII only: some clients end lines at U+2028 and its like, which JSON would let through.
+    # ASCII only: some clients end lines at U+2028 and similar characters, which JSON allows.
     return f"data: {json.dumps(body, separators=(',', ':'))}\n\n".encode("ascii")

@@ -1,1 +1,1 @@
-"""Settings: what they are, what values they take, and the config file."""
+"""Settings: their fields, the types of their values, and the config file."""

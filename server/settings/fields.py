@@ -1,8 +1,8 @@
 """The server's one configuration object, and the only reader of the environment and of the config file.
 
-Every default and every explanation is written once, on the field; CLI flags and the README's table derive from it.
+Every default and every help text is written once, on the field; CLI flags and the README's table derive from it.
 A value comes from the flag, else from `SCRIBEWIRE_<FIELD>`, else from `scribewire.toml`, else from the default.
-Refuses unknown names in the config file and values outside their range, naming the place they came from.
+Refuses unknown names in the config file and values outside their range, naming their source.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ def _setting(
     shown: str | None = None,
     metavar: str | None = None,
 ) -> Any:
-    """A field with its parser and its explanation; `shown` is the default as the README words it."""
+    """A field with its parser and its help text; `shown` is the default in the README's words."""
     return field(default=default, metadata={"parse": parse, "help": help, "shown": shown, "metavar": metavar})
 
 
 def default_data_folder() -> Path:
-    """Where keys, jobs and unfinished uploads lie unless `--data` says otherwise."""
+    """Default folder of keys, jobs and unfinished uploads."""
     return Path(platformdirs.user_data_dir("scribewire", appauthor=False))
 
 
 def default_config_file() -> Path:
-    """Where a config file is looked for when none is named."""
+    """Path of the config file that is read when none is named."""
     return Path(platformdirs.user_config_dir("scribewire", appauthor=False)) / CONFIG_FILE_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set about the server; see each field's help."""
+    """All settings of the server; see each field's help."""
 
     host: str = _setting(
         "127.0.0.1",
@@ -75,7 +75,7 @@ class Settings:
         "Number type of the computation; auto is float32 on the CPU and bfloat16 on a GPU.",
     )
     offline: bool = _setting(
-        False, setting_types.boolean, "Never ask the Hugging Face hub, whatever is missing."
+        False, setting_types.boolean, "Never contact the Hugging Face hub, even when files are missing."
     )
     max_batch_rows: int = _setting(
         0, setting_types.integer(0, 1024), "Sequences decoded together at most; 0 chooses by the device."
@@ -88,7 +88,7 @@ class Settings:
     min_chunk_seconds: float = _setting(
         EngineConfig().min_chunk_seconds,
         setting_types.seconds(0, 179),
-        "No cut is looked for in the first so many seconds of a stretch; 0 is two thirds of the longest.",
+        "Shortest stretch before a cut, in seconds; 0 is two thirds of the longest.",
     )
     memory_limit_bytes: int = _setting(
         0,
@@ -98,12 +98,12 @@ class Settings:
     idle_unload_minutes: float = _setting(
         0.0,
         setting_types.minutes,
-        "Give the model's memory back after so many minutes without work; the next request loads it again. 0 keeps it.",
+        "Unload the model after this many minutes without work; the next request loads it again. 0 keeps it.",
     )
     draft_model: str = _setting(
         "",
         setting_types.text_or_empty,
-        "A smaller model that guesses ahead for a lone request (speculative decoding).",
+        "A smaller draft model, used while there is a single request (speculative decoding).",
         shown="none",
     )
     aligner: str = _setting(
@@ -120,29 +120,29 @@ class Settings:
     diarization_model: str = _setting(
         DEFAULT_DIARIZATION_MODEL,
         setting_types.text,
-        "The pipeline of pyannote.audio that tells speakers apart (extra `speakers`): a folder or a Hugging Face id.",
+        "The pyannote.audio pipeline for diarization (extra `speakers`): a folder or a Hugging Face id.",
     )
     diarization_device: str = _setting(
         "auto",
         setting_types.choice("auto", "cpu", "cuda", "mps"),
-        "Where it computes: auto, cpu, cuda or mps.",
+        "Device of the diarization: auto, cpu, cuda or mps.",
     )
     diarization_timeout_seconds: float = _setting(
         7200.0,
         setting_types.seconds(1, 86_400),
-        "Longest time that telling the speakers of one recording apart may take.",
+        "Longest time for the diarization of one recording.",
     )
     diarization_memory_bytes: int = _setting(
         8 << 30,
         setting_types.size,
-        "Memory that the process which tells speakers apart may take.",
+        "Memory limit of the diarization process.",
         shown="8GiB",
     )
     data: Path = field(
         default_factory=default_data_folder,
         metadata={
             "parse": setting_types.folder,
-            "help": "Folder of the keys, the jobs and the uploads being worked on; one server uses it at a time.",
+            "help": "Folder of keys, jobs and unfinished uploads; one server uses it at a time.",
             "shown": "the platform's user data folder",
             "metavar": "DIR",
         },
@@ -150,24 +150,24 @@ class Settings:
     allow_host: tuple[str, ...] = _setting(
         (),
         setting_types.names,
-        "A further Host name to answer to while no key is asked for (`name` or `name:port`); may be repeated.",
+        "A further Host name to accept while no key is required (`name` or `name:port`); may be repeated.",
         shown="none",
     )
     allow_origin: tuple[str, ...] = _setting(
         (),
         setting_types.names,
-        "A further Origin to answer while no key is asked for (`https://name`); may be repeated.",
+        "A further Origin to accept while no key is required (`https://name`); may be repeated.",
         shown="none",
     )
     allow_callback: tuple[str, ...] = _setting(
         (),
         allowed_targets,
-        "Whom a job's `callback_url` may name: a host, `host:port` or the beginning of a URL; may be repeated.",
+        "An allowed target of a job's `callback_url`: a host, `host:port` or the beginning of a URL; may be repeated.",
         shown="none",
         metavar="TARGET",
     )
     max_upload_bytes: int = _setting(
-        # Three hours of 16-bit stereo at 44.1 kHz are 1.9 GB: the largest recording that is still ordinary.
+        # Three hours of 16-bit stereo at 44.1 kHz are 1.9 GB: the largest recording that is still usual.
         2 << 30,
         setting_types.size,
         "Largest recording accepted, in bytes (`500MiB` and `2GiB` are understood).",
@@ -177,7 +177,7 @@ class Settings:
         64, setting_types.integer(1, 10_000), "Uploads received at once; further ones get 429."
     )
     upload_idle_seconds: float = _setting(
-        10.0, setting_types.seconds(0.1, 3600), "An upload that sends nothing for so long is dropped."
+        10.0, setting_types.seconds(0.1, 3600), "An upload that sends nothing for this time is dropped."
     )
     min_upload_bytes_per_second: int = _setting(
         16 << 10,
@@ -187,7 +187,7 @@ class Settings:
     header_timeout_seconds: float = _setting(
         10.0,
         setting_types.seconds(0.1, 3600),
-        "A connection whose request headers are not whole after so long is closed.",
+        "A connection whose request headers are incomplete after this time is closed.",
     )
     max_connections: int = _setting(
         1024, setting_types.integer(8, 100_000), "Connections open at once; further ones are closed at once."
@@ -200,7 +200,7 @@ class Settings:
     key_concurrent_uploads: int = _setting(
         0,
         setting_types.integer(0, 10_000),
-        "Uploads that one key may have under way at once; 0 is unlimited.",
+        "Uploads that one key may send at once; 0 is unlimited.",
     )
     key_queued_recordings: int = _setting(
         0,
@@ -226,10 +226,10 @@ class Settings:
     decode_timeout_seconds: float = _setting(
         600.0,
         setting_types.seconds(1, 86_400),
-        "Longest time that decoding one recording may take, in CPU time and on the clock.",
+        "Longest time for transcoding one recording, in CPU time and on the clock.",
     )
     decode_memory_bytes: int = _setting(
-        512 << 20, setting_types.size, "Memory that one decoding child may take.", shown="512MiB"
+        512 << 20, setting_types.size, "Memory limit of one transcoding child.", shown="512MiB"
     )
     max_duration_seconds: float = _setting(
         AudioLimits().max_duration_seconds, setting_types.seconds(1, 7 * 86400), "Longest recording accepted."
@@ -237,10 +237,10 @@ class Settings:
     max_queued_requests: int = _setting(
         256,
         setting_types.integer(1, 100_000),
-        "Recordings waiting for the engine or in its hands; further ones get 429.",
+        "Recordings waiting for the engine or in flight; further ones get 429.",
     )
     request_timeout_seconds: float = _setting(
-        # OpenAI's SDKs give up after 600 s by themselves; others wait longer for long recordings.
+        # OpenAI's SDKs time out after 600 s by default; other clients wait longer for long recordings.
         3600.0,
         setting_types.seconds(1, 7 * 86400),
         "Longest time that one synchronous request may wait for its transcript.",
@@ -256,31 +256,31 @@ class Settings:
     restart_backoff_seconds: tuple[float, ...] = _setting(
         RestartPolicy().backoff_seconds,
         setting_types.several_seconds(0, 3600),
-        "Pauses before a dead engine is started again, after the first death, the second, and so on.",
+        "Pauses before a dead engine is restarted, after the first death, the second, and so on.",
         shown="0,1,2,5,15,30",
     )
     breaker_deaths: int = _setting(
         RestartPolicy().breaker_deaths,
         setting_types.integer(1, 1_000_000),
-        "So many deaths of the engine within the window are too many: it rests, and requests get 503 meanwhile.",
+        "Deaths of the engine within the window that open the circuit breaker: no restart, and requests get 503.",
     )
     breaker_window_seconds: float = _setting(
         RestartPolicy().breaker_window_seconds,
         setting_types.seconds(1, 86_400),
-        "Stretch of time within which deaths of the engine are counted.",
+        "Window in which deaths of the engine are counted.",
     )
     breaker_pause_seconds: float = _setting(
         RestartPolicy().breaker_pause_seconds,
         setting_types.seconds(0.1, 86_400),
-        "How long the engine rests after too many deaths before it is tried once more.",
+        "Pause of the circuit breaker before the engine is tried once more.",
     )
     stall_seconds: float = _setting(
         WatchLimits().stall_seconds,
         setting_types.seconds(1, 86_400),
-        "An engine that makes no progress for so long, and for ten times a chunk's usual time, is replaced.",
+        "An engine without progress for this time, and for ten times a chunk's usual time, is replaced.",
     )
     drain_seconds: float = _setting(
-        20.0, setting_types.seconds(0, 3600), "How long a stopping server lets requests in hand finish."
+        20.0, setting_types.seconds(0, 3600), "Time that a stopping server gives running requests to finish."
     )
     store: bool = _setting(
         True,
@@ -293,7 +293,7 @@ class Settings:
     max_running_jobs: int = _setting(
         8,
         setting_types.integer(1, 1024),
-        "Jobs that are decoded or with the engine at once; the others wait on disk.",
+        "Jobs transcoded or in flight at once; the others wait on disk.",
     )
     keep_results_days: float = _setting(
         30.0, setting_types.days, "How long a finished job and its result are kept."
@@ -320,7 +320,7 @@ class Settings:
             )
 
     def engine_config(self) -> EngineConfig:
-        """What the engine worker is started with."""
+        """Configuration of the engine's worker."""
         return EngineConfig(
             model=self.model,
             dtype=self.dtype,
@@ -346,8 +346,8 @@ class Settings:
     ) -> Settings:
         """Settings from flags, environment, config file and defaults, in that order of precedence.
 
-        environ: the process's own when None.
-        config_file: a file that must exist; when None, `SCRIBEWIRE_CONFIG` or the user's config folder is tried.
+        environ: None for the process's own.
+        config_file: a file that must exist; None to try `SCRIBEWIRE_CONFIG` and then the user's config folder.
         raises: SettingsError
         """
         environ = os.environ if environ is None else environ
@@ -389,7 +389,7 @@ def flag_name(name: str) -> str:
 def add_settings_arguments(parser: argparse.ArgumentParser, *, only: Sequence[str] | None = None) -> None:
     """Give a parser one flag per setting (or per setting named in `only`).
 
-    Flags default to None, so that `Settings.from_sources` can tell a flag that was not given. Values stay as typed
+    Flags default to None, so that `Settings.from_sources` can recognize a flag that was not given. Values stay as typed
     and are checked there, which gives flags, environment and file the same rules and the same messages.
     """
     for setting in fields(Settings):
@@ -443,6 +443,6 @@ def settings_table() -> str:
 
 
 def client_variables(environ: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:
-    """The server and the key that the environment names for the commands that talk to a running server."""
+    """Server and key from the environment, for the commands that connect to a running server."""
     environ = os.environ if environ is None else environ
     return environ.get(ENVIRONMENT_PREFIX + "SERVER") or None, environ.get(ENVIRONMENT_PREFIX + "KEY") or None

@@ -1,4 +1,4 @@
-"""The config file: TOML with the names of settings, and no others."""
+"""The config file: TOML that holds settings by name, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a file holds, each value as TOML has it."""
+    """A file's values, with the types of TOML."""
 
     path: Path
     values: dict[str, Any]
 
 
 def read_config_file(path: Path, known: Collection[str], *, must_exist: bool) -> ConfigFile:
-    """The file's values, none where it need not exist and does not; raises SettingsError."""
+    """The file's values, none for an optional file that does not exist; raises SettingsError."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

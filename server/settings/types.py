@@ -1,6 +1,6 @@
-"""What a setting may be: each function makes a value of what a flag, the environment or the config file holds.
+"""Types of settings: each function converts a value from a flag, the environment or the config file.
 
-A value that cannot be used is a ValueError, whose message goes on after the setting's name: "must be ...".
+An invalid value is a ValueError, whose message follows the setting's name: "must be ...".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def folder(value: Any) -> Path:
 
 
 def boolean(value: Any) -> bool:
-    """True or false, in the words that people use."""
+    """True or False, from the usual words for them."""
     if isinstance(value, bool):
         return value
     lowered = str(value).strip().lower()
@@ -71,7 +71,7 @@ def seconds(minimum: float, maximum: float) -> Callable[[Any], float]:
 
 
 def several_seconds(minimum: float, maximum: float) -> Callable[[Any], tuple[float, ...]]:
-    """One or more numbers of seconds within bounds, in a list or with commas between them."""
+    """One or more numbers of seconds within bounds, as a list or separated by commas."""
     one = seconds(minimum, maximum)
 
     def parse(value: Any) -> tuple[float, ...]:
@@ -85,7 +85,7 @@ def several_seconds(minimum: float, maximum: float) -> Callable[[Any], tuple[flo
 
 
 def size(value: Any) -> int:
-    """A size in bytes, `500MiB` and the like understood."""
+    """A size in bytes, also from texts such as `500MiB`."""
     match = re.fullmatch(r"\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
     if isinstance(value, bool) or match is None:
         raise ValueError("must be a size in bytes, such as 500MiB or 2GiB")
@@ -135,7 +135,7 @@ def choice(*names: str) -> Callable[[Any], str]:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """A list of texts; one text is taken apart at its commas."""
+    """A list of texts; a single text is split at its commas."""
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
         raise ValueError("must be a list of texts")

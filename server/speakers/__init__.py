@@ -1,1 +1,1 @@
-"""The child that tells speakers apart, and its part in an answer."""
+"""Diarization: the child that runs it, and its speakers in a transcript."""

@@ -1,8 +1,8 @@
-"""Telling speakers apart, in one child process beside the engine: started when first asked for, one recording at once.
+"""Diarization in one child process beside the engine: started at the first request, one recording at a time.
 
-The child is kept for the next recording and ended when none comes for a while. One that dies is replaced by the next
-recording that needs it. Cancelling the awaiting task stops the recording in hand, by a word or else by the child's
-death. Whoever waits learns what is missing, or what went wrong, as an error; nothing ends quietly.
+The child is kept for the next recording and ended when none comes for a while. A dead one is replaced at the next
+recording that needs it. Cancelling the awaiting task stops its recording, by a message or else by killing the child.
+A missing dependency or a failure reaches the waiter as an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
 
 IDLE_SECONDS = 600.0
-"""A child that nobody needed for so long gives its memory back."""
+"""A child that was not needed for this time is ended, which frees its memory."""
 
 logger = logging.getLogger("scribewire.speakers")
 
@@ -43,7 +43,7 @@ _Value = TypeVar("_Value")
 
 
 class Speakers:
-    """The child and who waits for it; lives on one event loop, and in one thread that speaks with the child."""
+    """The child and its waiters; lives on one event loop, and in one thread that communicates with the child."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Speakers:
         idle_seconds: float = IDLE_SECONDS,
         module: str = SPEAKER_CHILD_MODULE,
     ) -> None:
-        """timeout_seconds: longest time that one recording may take. module: what the child runs."""
+        """timeout_seconds: longest time of one recording. module: the child's program."""
         self._config = config
         self._timeout_seconds = timeout_seconds
         self._idle_seconds = idle_seconds
@@ -66,7 +66,7 @@ class Speakers:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, module: str = SPEAKER_CHILD_MODULE) -> Speakers:
-        """As the settings want it."""
+        """Speakers with the limits of the settings."""
         return cls(
             DiarizationConfig(
                 model=settings.diarization_model,
@@ -80,12 +80,12 @@ class Speakers:
 
     @property
     def process_id(self) -> int | None:
-        """The child that lives now, if one does."""
+        """Process id of the running child, None without one."""
         process = self._process
         return process.process_id if process is not None and process.is_alive else None
 
     async def check(self) -> None:
-        """Have a child ready, waiting while it loads its model; raises SpeakersUnavailable, SpeakersFailed."""
+        """Wait until a child is ready, with its model loaded; raises SpeakersUnavailable, SpeakersFailed."""
         if self.process_id is not None:
             return
         try:
@@ -96,7 +96,7 @@ class Speakers:
     async def diarize(
         self, samples_path: str, options: SpeakerOptions, references: Sequence[VoiceReference] = ()
     ) -> Diarized:
-        """Whose turn it was when, in raw 16 kHz mono float32; cancelling the awaiting task stops the work.
+        """Speaker turns of raw 16 kHz mono float32 samples; cancelling the awaiting task stops the work.
 
         raises: SpeakersUnavailable, SpeakersFailed, EngineUnavailable (the server stops)
         """
@@ -112,7 +112,7 @@ class Speakers:
         return await self._in_turn(turn, partial(self._diarize, task, turn))
 
     async def stop(self) -> None:
-        """End the child; what waits or is in hand fails with EngineUnavailable. Again is no error."""
+        """End the child; waiting and running work fails with EngineUnavailable. Stopping again is no error."""
         self._is_stopping = True
         self._stay()
         if self._process is not None:
@@ -133,7 +133,7 @@ class Speakers:
             return await asyncio.wrap_future(self._thread.submit(work))
         except asyncio.CancelledError:
             turn.cancel()
-            # Work that waited for the thread is cancelled by a server that stops, and not by whoever awaits it.
+            # Work that waited for the thread is cancelled by the server's stop, not by its awaiting task.
             task = asyncio.current_task()
             if self._stops() and not (task is not None and task.cancelling()):
                 raise EngineUnavailable("The server is stopping.") from None
@@ -210,7 +210,7 @@ class Speakers:
 
 
 class _ChildLease:
-    """One recording's time with the child, which may be cancelled before, while and after it has it."""
+    """One recording's lease of the child, which may be cancelled before, during and after it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,6 +1,6 @@
-"""The speakers of one recording that is being transcribed: told apart beside the engine, from the same samples.
+"""Diarization of one recording while it is transcribed, beside the engine and from the same samples.
 
-Known voices come as data URLs and are decoded like every recording from a stranger, by a bounded child.
+Known voices come as data URLs and are transcoded like every untrusted recording, by a bounded child.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REFERENCES = "known_speaker_references"
 
 
 class Diarization:
-    """Decodes known voices and has the speakers of a decoded recording told apart."""
+    """Transcodes known voices and diarizes a transcoded recording."""
 
     def __init__(self, transcoder: Transcoder, speakers: Speakers) -> None:
         self._transcoder = transcoder
@@ -39,10 +39,10 @@ class Diarization:
     async def diarize(
         self, recording: TranscodedRecording, folder: Path, options: SpeakerOptions, *, is_interactive: bool
     ) -> Diarized | None:
-        """The turns of the recording's speakers, once all of it is decoded; None when it never was.
+        """The recording's speaker turns, once all of it is transcoded; None when transcoding failed.
 
-        folder: the upload's own, where the samples of known voices may lie for a while.
-        raises: what Speakers.tell_apart raises; ApiError 400 for a reference that is no recording
+        folder: the upload's own, for the temporary samples of known voices.
+        raises: the errors of Speakers.diarize; ApiError 400 for a reference that is no recording
         """
         async with contextlib.AsyncExitStack() as held:
             voices = [
@@ -50,7 +50,7 @@ class Diarization:
                 for name, url in zip(options.known_names, options.references, strict=False)
             ]
             if recording.ended is not None:
-                # Not the future itself, which a cancelled caller would take along.
+                # Not the future itself, which a cancelled caller would cancel too.
                 await asyncio.wait({recording.ended})
                 if recording.ended.result().failure is not None:
                     return None
@@ -82,7 +82,7 @@ class Diarization:
 
 
 async def _seconds(recording: TranscodedRecording) -> float:
-    """How long it is, once all of it is there, or what it claims when that is too long; raises EngineError."""
+    """Duration once all of it is transcoded, or the claimed one when that is too long; raises EngineError."""
     claimed = recording.source.expected_seconds or 0.0
     if recording.ended is None or claimed > MAX_REFERENCE_SECONDS:
         return claimed
@@ -94,9 +94,9 @@ async def _seconds(recording: TranscodedRecording) -> float:
 
 
 def data_of(url: str) -> bytes:
-    """What a data URL holds; raises ApiError 400."""
+    """Content of a data URL; raises ApiError 400."""
     _, _, encoded = url.partition(",")
-    # Both alphabets, and no padding, are met in the wild.
+    # Clients send both alphabets, with and without padding.
     plain = encoded.replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)

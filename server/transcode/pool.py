@@ -1,7 +1,7 @@
-"""Uploads to samples that the engine maps, by a few warm decode children: one recording each at a time, in order.
+"""Uploads to samples that the engine maps, by a few warm transcoding children: one recording each at a time, in order.
 
-The front never opens a recording. A child that crashes, hangs or takes more than it may ends that one recording, with
-`audio_undecodable`, and is replaced at once. What a client waits for goes first, and jobs never hold every child.
+The front never opens a recording. A child that crashes, hangs or exceeds its limits ends that one recording, with
+`audio_undecodable`, and is replaced at once. Interactive recordings go first, and jobs never hold every child.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from scribewire.server.transcode.process import (
 )
 
 BEGINS_AFTER_SECONDS = 40.0
-"""So much audio is enough to begin with: a whole chunk, and where it may be cut."""
+"""Audio that is enough to begin with: a whole chunk, and the stretch where it may be cut."""
 
 MAX_FAILED_STARTS = 3
-"""After so many children in a row that never became ready, those who wait are told."""
+"""After this number of children in a row that never became ready, waiting recordings fail."""
 
 _RESTART_PAUSE_SECONDS = 1.0
 
@@ -46,16 +46,16 @@ logger = logging.getLogger("scribewire.decoding")
 
 
 def _nothing() -> None:
-    """Nothing is held."""
+    """Close a recording that holds nothing."""
 
 
 @dataclass(slots=True)
 class TranscodedRecording:
-    """A recording as the engine takes it; whoever holds it closes it.
+    """A recording as the engine takes it; its holder closes it.
 
-    ended: of a growing source, what becomes of it (it never ends in an exception); None when all is there.
-    warnings: one line each, complete once `ended` is done. failure: then, why decoding ended early, if it did.
-    lead_seconds: what decoding took before there was enough to begin with. decode_seconds: then, what all of it took.
+    ended: of a growing source, its outcome (it never ends in an exception); None when it is complete.
+    warnings: one line each, complete once `ended` is done. failure: then, why transcoding ended early, if it did.
+    lead_seconds: time of transcoding until there was enough to begin with. decode_seconds: then, time of all of it.
     """
 
     source: AudioSource
@@ -67,12 +67,12 @@ class TranscodedRecording:
     on_close: Callable[[], None] = _nothing
 
     def close(self) -> None:
-        """Remove the samples and stop the work on them; again is no error."""
+        """Remove the samples and stop the work on them; closing again is no error."""
         self.on_close()
 
 
 class Transcoder(Protocol):
-    """Turns an upload into what the engine takes."""
+    """Interface of what turns an upload into samples for the engine."""
 
     async def start(self) -> None:
         """Begin to work, on the running event loop."""
@@ -81,14 +81,14 @@ class Transcoder(Protocol):
         """End all work."""
 
     async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
-        """The recording, as soon as enough of it can be read; cancelling the awaiting task stops the work.
+        """The samples, as soon as enough of them can be read; cancelling the awaiting task stops the work.
 
         raises: AudioError, EngineUnavailable, ApiError 507
         """
 
 
 class TranscodePool:
-    """The children, who waits for one, and who has one. A Decoder."""
+    """A Transcoder with its children, the tasks that wait for one, and the tasks that have one."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class TranscodePool:
         recordings_per_process: int = 1000,
         module: str = TRANSCODE_CHILD_MODULE,
     ) -> None:
-        """timeout_seconds: of one recording, in processor time and on the clock. module: what the children run."""
+        """timeout_seconds: of one recording, in processor time and on the clock. module: the children's program."""
         self._audio_limits = audio_limits or AudioLimits()
         self._process_limits = TranscodeLimits(
             cpu_seconds=math.ceil(timeout_seconds),
@@ -123,7 +123,7 @@ class TranscodePool:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TranscodePool:
-        """A pool as the settings want it."""
+        """A pool with the limits of the settings."""
         return cls(
             processes=settings.decode_processes,
             timeout_seconds=settings.decode_timeout_seconds,
@@ -133,24 +133,24 @@ class TranscodePool:
 
     @property
     def process_ids(self) -> list[int]:
-        """The children that live now."""
+        """Process ids of the running children."""
         return [one.process_id for one in self._processes if one.process_id is not None]
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- lifecycle -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to start the children; returns at once, and recordings wait for the first that is ready."""
+        """Begin to start the children; returns at once, and recordings wait for the first one that is ready."""
         self._is_running = True
         for _ in range(self._process_count):
             self._start_another(0.0)
 
     async def stop(self) -> None:
-        """End the children; what waits or is in hand fails with EngineUnavailable. Again is no error."""
+        """End the children; all tasks fail with EngineUnavailable. Stopping again is no error."""
         self._is_running = False
         self._stopped.set()
         stopping = EngineUnavailable("The server is stopping.")
         self._refuse_waiting(stopping)
-        # A child that is being started is dismissed by whoever starts it.
+        # A child that is being started is dismissed by the task that starts it.
         await asyncio.gather(*self._starting, return_exceptions=True)
         processes = list(self._processes)
         for process in processes:
@@ -172,7 +172,7 @@ class TranscodePool:
                 handle = await asyncio.to_thread(
                     start_transcode_child, self._process_limits, module=self._module
                 )
-            except OSError as error:  # out of processes, descriptors or memory, which may pass
+            except OSError as error:  # out of processes, descriptors or memory, which may be temporary
                 log_event(logger, logging.ERROR, "decode_child_not_started", error=str(error))
                 self._count_failed_start()
                 pause_seconds = _RESTART_PAUSE_SECONDS
@@ -214,9 +214,9 @@ class TranscodePool:
     # ---- work ------------------------------------------------------------------------------------------------
 
     async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
-        """See Decoder; the samples lie beside the upload until the recording is closed.
+        """See Transcoder; the samples are beside the upload until the recording is closed.
 
-        Returns when everything is there, or `begins_after_seconds` of audio while the child goes on.
+        Returns when everything is transcoded, or after `begins_after_seconds` of audio while the child continues.
         """
         if not self._is_running:
             raise EngineUnavailable("The server is stopping.")
@@ -229,7 +229,7 @@ class TranscodePool:
         try:
             self._waiting[is_interactive].append(task)
             self._assign()
-            # Not the future itself, which a cancelled caller would take along.
+            # Not the future itself, which a cancelled caller would cancel too.
             await asyncio.wait({task.enough})
             if task.failure is not None:
                 raise task.failure
@@ -262,7 +262,7 @@ class TranscodePool:
         return recording
 
     def _drop(self, task: TranscodeTask) -> None:
-        """Remove a task's samples, and itself from wherever it is."""
+        """Remove a task's samples, and the task itself from the queue or from its child."""
         for waiting in self._waiting.values():
             if task in waiting:
                 waiting.remove(task)
@@ -284,7 +284,7 @@ class TranscodePool:
 
 
 def _make_samples_file(folder: Path) -> Path:
-    """An empty file that only this user reads: the child opens it and makes none, so what is swept stays swept."""
+    """An empty file that only this user reads: the child opens it and makes none, so a swept file is not made again."""
     path = folder / f"samples-{secrets.token_hex(8)}.f32"
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))

@@ -1,7 +1,7 @@
-"""One decode child as the front sees it: a task at a time, and an end for every task whatever becomes of the child.
+"""One transcoding child from the front's side: one task at a time, and an end for every task whatever the child does.
 
-Nothing here waits: lines are read as they come, and a child that is dead, stopped or silent holds up nobody. What the
-child says is checked, also against the file it has written; a child that says anything else is killed.
+Nothing here blocks: lines are read as they come, and a child that is dead, stopped or silent delays no other task. The
+child's messages are checked, also against the file it has written; a child that sends an invalid one is killed.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ START_SECONDS = 60.0
 """A child that is not ready within this time is killed."""
 
 TAKE_SECONDS = 20.0
-"""A child that does not take a recording up within this time is killed, and another gets it."""
+"""A child that does not start a recording within this time is killed, and another gets the recording."""
 
 STOP_SECONDS = 0.5
-"""A child that is to leave a recording, or to leave altogether, and does not within this time is killed."""
+"""A child that does not abandon a recording, or exit, within this time after the request is killed."""
 
 SAMPLE_BYTES = 4
 _STDERR_BYTES = 4096
@@ -60,11 +60,11 @@ logger = logging.getLogger("scribewire.decoding")
 
 
 class TranscodeTask:
-    """One recording in a child's hands; its futures never end in an exception.
+    """One recording to be transcoded; its futures never end in an exception.
 
-    enough: done when the beginning can be read, or when all is over. ended: done when all is over.
-    failure: then, why there is no whole recording, if that is so. expected_seconds: what the file claims.
-    lead_seconds: what decoding took until `enough`. decode_seconds: what all of it took.
+    enough: done when the beginning can be read, or at the end. ended: done at the end.
+    failure: then, why the recording is incomplete, if it is. expected_seconds: duration that the file claims.
+    lead_seconds: time of transcoding until `enough`. decode_seconds: time of all of it.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class TranscodeTask:
         self.is_abandoned = False
 
     def begin(self, message: AudioBegun) -> None:
-        """The beginning is there."""
+        """Note that the beginning can be read."""
         self.expected_seconds = message.expected_seconds
         if not self.enough.done():
             self.lead_seconds = message.decode_seconds
             self.enough.set_result(None)
 
     def complete(self, message: Transcoded) -> None:
-        """All is there."""
+        """End the task with all samples."""
         self.expected_seconds = message.sample_count / SAMPLE_RATE_HZ
         self.decode_seconds = message.decode_seconds
         if not self.enough.done():
@@ -103,7 +103,7 @@ class TranscodeTask:
         self._end(AudioOutcome(message.sample_count))
 
     def fail(self, error: Exception) -> None:
-        """There will be no more."""
+        """End the task with an error."""
         self.failure = error
         shown = error if isinstance(error, EngineError) else AudioUnreadable(str(error))
         self._end(AudioOutcome(0, shown))
@@ -118,8 +118,8 @@ class TranscodeTask:
 class TranscodeProcess:
     """A started child; everything runs on the event loop.
 
-    on_change: called when the child has become free. on_gone: called when its process is gone and reaped, with the
-    task that it was handed and never took up, if there is one.
+    on_change: called when the child has become free. on_gone: called when its process has ended and is reaped, with the
+    task that it was sent and never started, if there is one.
     """
 
     def __init__(
@@ -154,11 +154,11 @@ class TranscodeProcess:
 
     @property
     def is_free(self) -> bool:
-        """Whether it can take a task now."""
+        """True when it can take a task now."""
         return self.was_ready and self.task is None and not self._is_leaving and not self.gone.is_set()
 
     def begin(self, task: TranscodeTask, *, timeout_seconds: float) -> bool:
-        """Hand a task to the child, which must be free; False when it turns out to be dead."""
+        """Send a task to the child, which must be free; False when the child is dead."""
         assert self.is_free
         self._task_id += 1
         is_sent = self._send(
@@ -177,27 +177,27 @@ class TranscodeProcess:
         return is_sent
 
     def stop(self, task: TranscodeTask) -> None:
-        """Have a task left soon, by a word or else by the child's death; one that is not in hand is no error."""
+        """Stop a task, by a message or else by killing the child; a task that the child does not have is no error."""
         if self.task is task and not task.is_abandoned:
             task.is_abandoned = True
             self._send(StopTranscoding(self._task_id))
             self._timers.append(self._loop.call_later(STOP_SECONDS, self.kill))
 
     def kill(self) -> None:
-        """End the process at once; `gone` follows."""
+        """End the process at once; `on_gone` follows."""
         self._is_leaving = True
         if not self.gone.is_set():
             self._handle.process.kill()
 
     def dismiss(self, error: EngineError) -> None:
-        """End the process because nobody needs it any more; a task in hand ends with the error."""
+        """End the process because it is not needed any more; its task ends with the error."""
         self._is_death_wanted = True
         if (task := self._release()) is not None:
             task.fail(error)
         self.kill()
 
     def _release(self) -> TranscodeTask | None:
-        """Let go of the task in hand, and of the times that were set for it."""
+        """Release the current task, and cancel its timers."""
         for timer in self._timers:
             timer.cancel()
         self._timers = []
@@ -207,7 +207,7 @@ class TranscodeProcess:
     def _send(self, message: ToTranscoder) -> bool:
         line = to_line(message)
         try:
-            # A few short lines at most are on their way to a child that reads; one that does not is no use.
+            # The pipe holds a few short lines at most for a child that reads; one that does not is useless.
             is_sent = os.write(self._pipe_descriptor, line) == len(line)
         except OSError:
             is_sent = False
@@ -236,7 +236,7 @@ class TranscodeProcess:
             self.kill()
         except OSError:
             pass
-        # The end of the pipe: its death is told by the sentinel.
+        # The end of the pipe: the sentinel reports the child's death.
         self._loop.remove_reader(self._pipe_descriptor)
 
     def _on_message(self, message: FromTranscoder) -> None:
@@ -274,7 +274,7 @@ class TranscodeProcess:
         elif _holds(task.output_path, message.sample_count):
             task.complete(message)
         else:
-            # Whoever maps the file relies on its length.
+            # The worker, which maps the file, relies on its length.
             task.fail(_undecodable())
             raise MessageInvalid("the samples are not as many as it says")
         self._on_change(self)
@@ -292,7 +292,7 @@ class TranscodeProcess:
 
     def _on_exit(self) -> None:
         self._is_leaving = True
-        # What it said before it died still counts.
+        # Messages sent before its death still count.
         self._read()
         self._drain()
         for descriptor in (
@@ -302,7 +302,7 @@ class TranscodeProcess:
         ):
             self._loop.remove_reader(descriptor)
         process = self._handle.process
-        process.join(_REAP_SECONDS)  # it is ending: this takes no time
+        process.join(_REAP_SECONDS)  # it is exiting: this takes no time
         exit_code = process.exitcode
         task = self._release()
         if not self._is_death_wanted and (task is not None or not self.was_ready):
@@ -326,7 +326,7 @@ class TranscodeProcess:
 
 
 def no_room_for_samples() -> ApiError:
-    """Told, and logged, as the upload's own lack of room is."""
+    """The error for a full disk, the same as an upload's."""
     log_event(logger, logging.ERROR, "disk_full")
     return disk_full()
 
@@ -337,7 +337,7 @@ def _error_of(message: TranscodeFailed) -> Exception:
     if message.detail:
         log_event(logger, logging.ERROR, "decoding_failed_unexpectedly", detail=message.detail)
     error = error_from_code(message.code, message.message, message.parameter)
-    # A child has nothing to say about anything but the recording.
+    # A child may only report errors of the recording.
     return error if isinstance(error, AudioError) else _undecodable()
 
 

@@ -1,1 +1,1 @@
-"""A recording's way to its transcript: transcoded, decoded once for all retries, joined with its speakers."""
+"""From a recording to its transcript: transcoded, decoded once for all retries, combined with its speakers."""

@@ -1,9 +1,8 @@
-"""One recording from its upload to its transcript: decoded by a child, transcribed by the engine, both at once.
+"""One recording from its upload to its transcript: transcoded by a child, transcribed by the engine, both at once.
 
-Where speakers are wanted, a further child tells them apart meanwhile, and the two results are joined at the end.
+Where speakers are requested, another child diarizes meanwhile, and the two results are combined at the end.
 
-Nothing outlives the call: whatever way it ends, the samples are removed, the child is stopped and the place in the
-queue is free again.
+Nothing outlives the call: however it ends, the samples are removed, the child is stopped and the admission is released.
 """
 
 from __future__ import annotations
@@ -52,20 +51,20 @@ class TranscriptionService:
         on_delta: Callable[[TextDelta], None] | None = None,
         runs_alone: bool = False,
     ) -> Transcript:
-        """Transcribe one upload; cancelling the awaiting task cancels decoding and the engine's work.
+        """Transcribe one upload; cancelling the awaiting task cancels transcoding and the engine's work.
 
-        The callbacks, `runs_alone` and what is raised are the engine client's; warnings of decoding stand before the
+        The callbacks, `runs_alone` and the errors are the engine client's; warnings of transcoding come before the
         engine's.
-        Where speakers cannot be told apart, a request fails and a job goes without them, and says so.
-        raises: further AudioError (the recording), ApiError 507 (no room for its samples), SpeakersError
+        Where diarization fails, a request fails, and a job completes without speakers and with a warning.
+        raises: also AudioError (the recording), ApiError 507 (no room for its samples), SpeakersError
         """
         if options.speakers is not None and priority == "interactive":
-            # What is missing is told before a long recording is decoded; a job's transcript is kept without speakers.
+            # A request fails before a long recording is transcoded; a job's transcript is kept without speakers.
             await self._diarization.check()
         if priority == "interactive":
             on_started = self._noting_wait(on_started)
         with self._engine.admission():
-            # A recording is not decoded for an engine that will not take it.
+            # A recording is not transcoded for an engine that will not take it.
             await self._engine.wait_ready()
             recording = await self._transcoder.transcode(
                 upload_path, is_interactive=priority == "interactive"
@@ -77,7 +76,7 @@ class TranscriptionService:
             try:
                 work = self._engine.transcribe(
                     recording.source,
-                    # The voices of references are nothing for the engine.
+                    # The engine has no use for the references of voices.
                     dataclasses.replace(options, speakers=None),
                     owner=owner,
                     priority=priority,
@@ -92,7 +91,7 @@ class TranscriptionService:
                 transcript = await (work if diarization is None else _both(work, diarization))
             except Exception:
                 if recording.failure is not None:
-                    # The engine only passes on that the samples ended early; this says why.
+                    # The engine only reports that the samples ended early; this is the reason.
                     raise recording.failure from None
                 raise
             finally:
@@ -124,14 +123,14 @@ class TranscriptionService:
         except SpeakersError as error:
             if is_interactive:
                 raise
-            # Hours of transcript are worth having without their speakers.
+            # Hours of transcript are useful without their speakers.
             return Diarized(0, (), (f"the speakers are not told apart: {error.message}",))
 
 
 async def _both(
     work: Coroutine[Any, Any, Transcript], diarization: asyncio.Task[Diarized | None]
 ) -> Transcript:
-    """The transcript with its speakers; whichever of the two fails first ends the other."""
+    """The transcript with its speakers; the first of the two to fail ends the other."""
     transcribing = asyncio.create_task(work, name="transcribing")
     tasks: set[asyncio.Task[Any]] = {transcribing, diarization}
     try:
@@ -152,7 +151,7 @@ async def _both(
 
 
 def _with_transcoding(transcript: Transcript, recording: TranscodedRecording) -> Transcript:
-    """The transcript with what decoding had to say and what it took; what ran beside the engine is not added up."""
+    """The transcript with the warnings and times of transcoding; time that overlaps the engine's is not added."""
     timings = dataclasses.replace(
         transcript.timings,
         decode_audio_seconds=transcript.timings.decode_audio_seconds + recording.decode_seconds,

@@ -1,18 +1,18 @@
 """Retried uploads: the same recording with the same parameters from the same key is decoded once.
 
-A request whose twin is being worked on joins it; one whose twin ended well a short while ago takes its transcript.
-Twins have the same owner, the same bytes and the same options, whatever name of the resident model they used;
-response format and stream flag do not matter as long as what they need is computed (a result with log-probabilities
-serves those who want none; a stream joins only work that sends deltas, so that it stays live). Sampling at a
-temperature without a seed is no exception: a retry gets the first answer, not another one.
+A request joins the running work of an equal one, or takes the transcript of one that succeeded a short while ago.
+Requests are equal when they have the same owner, the same bytes and the same options, whatever name of the resident
+model they use; response format and stream flag do not matter as long as what they need is computed (a result with
+log-probabilities serves requests without; a stream joins only work that sends deltas, so that it stays live).
+Sampling at a temperature without a seed is no exception: a retry gets the first answer, not another one.
 
-Work runs in a task of its own and is cancelled at once when the last request that waits for it goes away, because a
-client that leaves must free its place. So a retry finds work that another request still waits for, or a finished
-result; what nobody waited for any more is decoded again. There is no time of grace: most clients that leave do not
-come back, and work kept for them would hold up those who stayed.
+Work runs in its own task and is cancelled at once when its last waiter leaves, because a client that disconnects must
+free its capacity. So a retry finds work that another request still waits for, or a finished result; cancelled work is
+decoded again. There is no grace period: most clients that disconnect do not come back, and work kept for them would
+delay the others.
 
-Refuses to remember failures, to show anything to another owner, and to hold more than a bounded number of results and
-bytes. Jobs take no part: they have ids by which their results are found.
+It never remembers failures, shows nothing to another owner, and holds a bounded number of results and bytes. Jobs are
+not shared: they have ids by which their results are found.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from scribewire.server.intake.uploads import Upload
 
 Retry = Literal["joined", "finished"]
 RETRY_HEADER = "x-scribewire-retry"
-"""On answers that cost no decoding of their own: `joined` running work, or took a `finished` result."""
+"""On answers that needed no decoding: `joined` running work, or took a `finished` result."""
 
 MAX_RESULTS = 512
 MAX_RESULT_BYTES = 64 << 20
 
 
 class Transcribes(Protocol):
-    """What does the work: one recording in, one transcript out, cancelled with the task that awaits it."""
+    """The function that does the work: one recording in, one transcript out, cancelled with its awaiting task."""
 
     async def __call__(
         self,
@@ -61,7 +61,7 @@ class Transcribes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _WorkSpec:
-    """What a request needs to be computed, or what some work computes."""
+    """Outputs that a request needs, or that some work computes."""
 
     owner: str
     sha256: str
@@ -99,11 +99,11 @@ class _Waiter:
 
     def hear_delta(self, delta: TextDelta) -> None:
         if self.on_delta is not None:
-            # Who did not ask for them gets no log-probabilities from work that another one started.
+            # A waiter that did not ask for log-probabilities gets none from work that another one started.
             self.on_delta(delta if self.spec.options.token_logprobs else replace(delta, logprobs=()))
 
     def hear_result(self, transcript: Transcript) -> None:
-        """Tell a finished result as if it had just been computed."""
+        """Report a finished result as if it had just been computed."""
         if self.on_started is not None:
             self.on_started()
         if self.on_partial is not None:
@@ -115,11 +115,11 @@ class _Waiter:
 
 
 class _Work:
-    """One recording being transcribed, with what was said about it so far, for those who join later."""
+    """One recording being transcribed, with what was reported so far, for waiters that join later."""
 
     task: asyncio.Task[Transcript]
     removal: Future[None] | None = None
-    """Of its recording, once the task has ended."""
+    """Removal of its recording, once the task has ended."""
 
     def __init__(self, spec: _WorkSpec) -> None:
         self.spec = spec
@@ -130,7 +130,7 @@ class _Work:
         self._deltas: list[TextDelta] = []
 
     def admit(self, waiter: _Waiter) -> None:
-        """Add a waiter and tell it what it missed; the text so far is its first delta."""
+        """Add a waiter and report what it missed; the text so far is its first delta."""
         self.waiters.append(waiter)
         if self._is_started and waiter.on_started is not None:
             waiter.on_started()
@@ -170,7 +170,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """A finished transcript and what it was computed for; ended_at is on the monotonic clock."""
+    """A finished transcript and its spec; ended_at is on the monotonic clock."""
 
     spec: _WorkSpec
     transcript: Transcript
@@ -190,7 +190,7 @@ class SharedWork:
         max_result_bytes: int = MAX_RESULT_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """window_seconds: how long a result may be taken after it ended; 0 shares nothing at all."""
+        """window_seconds: how long a result may be taken after its end; 0 shares nothing at all."""
         self._recognize = recognize
         self._window_seconds = window_seconds
         self._max_results = max_results
@@ -214,13 +214,13 @@ class SharedWork:
         on_partial: Callable[[Segment], None] | None = None,
         on_delta: Callable[[TextDelta], None] | None = None,
     ) -> Transcript:
-        """The recording's transcript, decoded for this request or shared with its twin.
+        """The recording's transcript, decoded for this request or shared with an equal one.
 
-        upload: taken over; its file is gone from its old place as soon as this has begun.
+        upload: taken over; its file is moved away as soon as this has begun.
         on_retry: called before every other callback, and only when no work was begun for this request.
         The deltas that on_delta gets, joined, are the transcript's text, always.
-        Cancelling the awaiting task cancels the work when nobody else waits for it.
-        raises: whatever the work raises; EngineUnavailable when the server stops.
+        Cancelling the awaiting task cancels the work when it has no other waiter.
+        raises: the work's errors; EngineUnavailable when the server stops.
         """
         spec = _WorkSpec(owner, upload.sha256, options, on_delta is not None, on_partial is not None)
         waiter = _Waiter(spec, on_started, on_progress, on_partial, on_delta)
@@ -243,7 +243,7 @@ class SharedWork:
         return await self._wait(work, waiter)
 
     async def stop(self) -> None:
-        """Cancel what runs, whose requests then fail with EngineUnavailable, and forget every result."""
+        """Cancel running work, whose requests then fail with EngineUnavailable, and forget every result."""
         tasks = [work.task for work in self._running]
         for task in tasks:
             task.cancel()
@@ -259,7 +259,7 @@ class SharedWork:
     def _work_for(self, spec: _WorkSpec) -> _Work | None:
         if not self._window_seconds:
             return None
-        # A work that is cancelled is without waiters until its task has ended.
+        # Cancelled work has no waiters until its task has ended.
         usable = (work for work in self._running if work.waiters and not work.task.done())
         return next((work for work in usable if spec.is_met_by_work_for(work.spec)), None)
 
@@ -271,9 +271,9 @@ class SharedWork:
             self._running.discard(work)
             work.removal = own.begin_delete()
             if not task.cancelled():
-                task.exception()  # seen, also when nobody waits for it any more
+                task.exception()  # retrieved, also without a waiter
 
-        # Not a `with` inside the task: a task that is cancelled before its first step runs nothing at all.
+        # Not a `with` inside the task: a task that is cancelled before its first step runs none of its code.
         work.task = asyncio.create_task(self._run(work, own), name="shared-work")
         work.task.add_done_callback(on_end)
         self._running.add(work)
@@ -286,7 +286,7 @@ class SharedWork:
             owner=work.spec.owner,
             on_started=work.on_started,
             on_progress=work.on_progress,
-            # Only what was asked for: deltas bind the engine to text that it might have taken back otherwise.
+            # Only when requested: deltas fix text that the engine could otherwise still revise.
             on_partial=work.on_partial if work.spec.has_segments else None,
             on_delta=work.on_delta if work.spec.has_deltas else None,
         )
@@ -298,7 +298,7 @@ class SharedWork:
         try:
             await asyncio.wait({work.task})
             if work.removal is not None and not work.removal.done():
-                # Whoever is answered may take it that nothing of the recording is left.
+                # A client that has its answer may rely on the recording being removed.
                 await asyncio.wait({asyncio.wrap_future(work.removal)})
         finally:
             work.waiters.remove(waiter)
@@ -331,7 +331,7 @@ class SharedWork:
             self._held_bytes -= self._results.popleft().held_bytes
 
     def _forget_in_time(self) -> None:
-        """Forget also when no request comes: what was said is not kept longer than promised."""
+        """Forget results also when no request comes: no text is kept longer than documented."""
         if self._forgetting is None and self._results:
             wait_seconds = self._results[0].ended_at + self._window_seconds - self._monotonic()
             self._forgetting = asyncio.get_running_loop().call_later(max(wait_seconds, 0.01), self._on_time)
@@ -343,7 +343,7 @@ class SharedWork:
 
 
 def held_bytes(transcript: Transcript) -> int:
-    """About what a transcript takes in memory, in bytes; rather too much than too little."""
+    """Memory of a transcript in bytes, estimated from above."""
     total = 2000 + _text_bytes(transcript.text)
     for segment in transcript.segments:
         total += 600 + _text_bytes(segment.text) + 40 * len(segment.tokens)
@@ -357,7 +357,7 @@ def _text_bytes(text: str) -> int:
 
 
 def _taken_over(upload: Upload) -> Upload:
-    """The upload in a folder of another name, which whoever held it before does not delete."""
+    """The upload in a folder of another name, which its previous holder does not delete."""
     folder = upload.path.parent.with_name(secrets.token_hex(16))
     os.rename(upload.path.parent, folder)
     return replace(upload, path=folder / upload.path.name)

@@ -1,1 +1,1 @@
-"""Telling whoever asked for it that a job is over: allowed targets only, signed, tried again for hours, never lost."""
+"""Webhooks at the end of jobs: to allowed targets only, signed, retried for hours, never lost."""

@@ -1,7 +1,7 @@
-"""Tells whoever asked for it of the ends of jobs, and goes on trying for hours; what is due lies in the job store.
+"""Delivers the webhooks of finished jobs, with retries over hours; due deliveries are kept in the job store.
 
-A few attempts at a time, each with its time; a receiver that is slow or away holds up nobody but itself. A server that
-stops ends what runs at once: the store hands it out again.
+A few attempts run at a time, each with a time limit, so that a slow receiver delays no other. A server that stops ends
+running attempts at once: the store makes them due again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 
 CONCURRENT_ATTEMPTS = 8
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0)
-"""Pauses after the first, second, ... attempt that did not arrive: ten attempts within about 16 hours."""
+"""Pauses after the first, second, ... failed attempt: ten attempts within about 16 hours."""
 
 JITTER = 0.2
 _WAIT_SECONDS = 30.0
@@ -32,7 +32,7 @@ logger = logging.getLogger("scribewire.webhooks")
 
 
 class WebhookDispatcher:
-    """Takes what is due from the store and tells it; lives on one event loop."""
+    """Takes due deliveries from the store and sends them; lives on one event loop."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class WebhookDispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Begin to tell what the store has; the store is open."""
+        """Begin to send the store's deliveries; the store is open."""
         self._spawn(self._keep_dispatching())
 
     async def stop(self) -> None:
-        """End everything at once; what was not told stays due."""
+        """End everything at once; what was not delivered stays due."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -89,7 +89,7 @@ class WebhookDispatcher:
             result = await self._sender.attempt(delivery)
             retry_seconds = self._pause(delivery, result)
             self._note(delivery, result, retry_seconds, time.monotonic() - began)
-            # If the store cannot take it now, the attempt is made again: better twice than never.
+            # If the store cannot record it now, the attempt is repeated: better twice than never.
             with contextlib.suppress(JobStoreError):
                 await self._store.note_callback(delivery, error=result.error, retry_seconds=retry_seconds)
         except Exception:
@@ -109,7 +109,7 @@ class WebhookDispatcher:
         is_delivered = result.error is None
         is_over = not is_delivered and retry_seconds is None
         self._metrics.note_webhook("delivered" if is_delivered else "given_up" if is_over else "tried")
-        # Neither the URL, which may hold a secret, nor anything of the answer but its status.
+        # Neither the URL, which may hold a secret, nor any part of the answer but its status.
         log_event(
             logger,
             logging.INFO if is_delivered else logging.WARNING,

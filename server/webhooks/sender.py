@@ -1,8 +1,8 @@
-"""One attempt to tell somebody: the name looked up, its address checked, and the request sent to that very address.
+"""One attempt to deliver a webhook: the name resolved, its address checked, and the request sent to that address.
 
-The connection goes to the address that was checked, not to the name, so that no second look-up can lead elsewhere; the
-certificate is checked against the name. Redirects are not followed, proxies of the environment not used, and of the
-answer nothing is read but its status line and headers.
+The connection goes to the address that was checked, not to the name, so that a second resolution cannot give another;
+the certificate is checked against the name. Redirects are not followed, proxies of the environment are not used, and
+only the answer's status line and headers are read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class AttemptResult:
-    """How it went. error: None when it arrived. is_final: trying again makes no sense.
+    """Outcome of an attempt. error: None when it was delivered. is_final: a retry is useless.
 
-    retry_after_seconds: what the receiver asked for.
+    retry_after_seconds: pause that the receiver requested.
     """
 
     error: str | None = None
@@ -41,7 +41,7 @@ class AttemptResult:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name, as the system has them; raises OSError."""
+    """Addresses of a name by the system's resolver; raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(one[4][0]) for one in found))
 
@@ -58,7 +58,7 @@ class WebhookSender:
         attempt_seconds: float = ATTEMPT_SECONDS,
         client: httpx.AsyncClient | None = None,
     ) -> None:
-        """client: one that follows no redirects and heeds no proxy."""
+        """client: one that follows no redirects and uses no proxy."""
         self._targets = targets
         self._secret = secret
         self._resolve = resolve
@@ -72,7 +72,7 @@ class WebhookSender:
             await self._made_client.aclose()
 
     async def attempt(self, delivery: Delivery) -> AttemptResult:
-        """Send it once, within its time; raises nothing but CancelledError."""
+        """Send a delivery once, within its time limit; raises nothing but CancelledError."""
         try:
             async with asyncio.timeout(self._attempt_seconds):
                 target = self._targets.target(delivery.url)
@@ -95,7 +95,7 @@ class WebhookSender:
                 return check_address(one, target)
             except TargetNotAllowed as error:
                 refused = error
-        # A name may lead elsewhere tomorrow; an entry of the operator's list would not.
+        # The name may resolve to another address later; the operator's list does not change.
         raise _Trap(str(refused or "the host's name has no address"))
 
     async def _send(self, delivery: Delivery, target: Target, address: str) -> AttemptResult:
@@ -125,7 +125,7 @@ class WebhookSender:
         if self._client is not None:
             return self._client
         if self._made_client is None:
-            # Made when it is first needed: reading the machine's certificates takes a while.
+            # Made at the first use: reading the machine's certificates takes a while.
             self._made_client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._attempt_seconds, connect=CONNECT_SECONDS),
                 limits=httpx.Limits(max_keepalive_connections=0),
@@ -136,7 +136,7 @@ class WebhookSender:
 
 
 class _Trap(TargetNotAllowed):
-    """The name is allowed, and leads to an address that is not."""
+    """Error of an allowed name that resolves to an address that is not allowed."""
 
 
 def _judged(answer: httpx.Response) -> AttemptResult:
@@ -149,7 +149,7 @@ def _judged(answer: httpx.Response) -> AttemptResult:
     seconds = float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else 0.0
     return AttemptResult(
         f"HTTP {status}",
-        # Gone: the receiver's way to say that it wants to hear no more.
+        # 410 Gone: the receiver wants no more webhooks.
         is_final=status == 410,
         retry_after_seconds=min(seconds, MOST_RETRY_AFTER_SECONDS),
         status=status,

@@ -1,10 +1,10 @@
-"""The secret of this server and what it signs with it, in the form of Standard Webhooks.
+"""The secret of this server and the signatures made with it, in the form of Standard Webhooks.
 
-    webhook-id          the same for every attempt to tell of one end
+    webhook-id          the same for every attempt for one end of a job
     webhook-timestamp   Unix seconds of this attempt
     webhook-signature   v1,BASE64 of HMAC-SHA256 over `id.timestamp.body`
 
-The secret is `whsec_` and base64 of 32 random bytes, in a file of its own that only this user reads; it is made when it
+The secret is `whsec_` and base64 of 32 random bytes, in its own file that only this user can read; it is made when it
 is first needed. Source: the specification of Standard Webhooks, version 1.
 """
 
@@ -38,19 +38,19 @@ class WebhookSecret:
         self._path = data_folder / SECRET_FILE
 
     def text(self) -> str:
-        """The secret as receivers are given it, made now if there is none. raises: SecretUnreadable, OSError"""
+        """The secret in the form that receivers use, made now if there is none. raises: SecretUnreadable, OSError"""
         with contextlib.suppress(FileNotFoundError):
             return self._read()
         self._write(exclusive=True)
         return self._read()
 
     def renew(self) -> str:
-        """Make another one, which counts from the next attempt on. raises: OSError"""
+        """Make a new secret, used from the next attempt on. raises: OSError"""
         self._write(exclusive=False)
         return self._read()
 
     def headers(self, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-        """What a receiver checks; raises SecretUnreadable, OSError."""
+        """The headers that a receiver checks; raises SecretUnreadable, OSError."""
         return {
             "webhook-id": delivery_id,
             "webhook-timestamp": str(timestamp),
@@ -79,7 +79,7 @@ class WebhookSecret:
                 stream.flush()
                 os.fsync(stream.fileno())
             if exclusive:
-                # Of two that make one at once, the first one's counts.
+                # Of two processes that make one at once, the first one's is used.
                 with contextlib.suppress(FileExistsError):
                     os.link(draft, self._path)
             else:
@@ -102,6 +102,6 @@ def key_of(secret: str) -> bytes:
 
 
 def signature(secret: str, delivery_id: str, timestamp: int, body: bytes) -> str:
-    """The header's value."""
+    """Value of the header `webhook-signature`."""
     signed = f"{delivery_id}.{timestamp}.".encode() + body
     return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()

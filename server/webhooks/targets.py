@@ -1,9 +1,8 @@
-"""Where the ends of jobs may be told: targets that the operator named, at addresses that are no trap.
+"""Allowed receivers of webhooks: targets that the operator named, at addresses that are safe to call.
 
-A request can make this server call an address; without bounds it could be made to call what only this machine or its
-cloud can reach (SSRF). So nothing is allowed until the operator names it, and what a name stands for is looked at
-again at every attempt, at the moment of connecting (scribewire.server.webhooks.sender), because names may be
-pointed elsewhere.
+A request can make this server call an address; without limits it could be made to call what only this machine or its
+cloud can reach (SSRF). So nothing is allowed until the operator names it, and a name's addresses are checked again at
+every attempt, when connecting (scribewire.server.webhooks.sender), because a name's addresses may change.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ MAX_URL_CHARACTERS = 2000
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL_CHARACTERS = re.compile(r"[!-~]+")
 
-# What clouds serve their machines' own secrets at, beside link-local addresses. Source: the providers' documentation
-# (AWS over IPv6, Alibaba, Azure).
+# Metadata addresses of clouds, which serve a machine's secrets, besides link-local ones. Source: the providers'
+# documentation (AWS over IPv6, Alibaba, Azure).
 _METADATA = tuple(ip_network(one) for one in ("fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32"))
 _NAT64 = ip_network("64:ff9b::/96")
 
 
 class TargetNotAllowed(Exception):
-    """The target may not be called (any more); the message says why, in a few words."""
+    """The target may not be called (any more); the message is the reason, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to send: the URL's parts, and whether its address was named by the operator as such."""
+    """Receiver of a webhook: the URL's parts, and whether the operator named its address itself."""
 
     scheme: str
     host: str
@@ -40,14 +39,14 @@ class Target:
 
     @property
     def authority(self) -> str:
-        """As the Host header has it."""
+        """Value of the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Allowed:
-    """One entry: any scheme where it is None, the schemes' own ports where port is None."""
+    """One entry of the list; scheme None: any scheme, port None: the scheme's default port."""
 
     scheme: str | None
     host: str
@@ -71,16 +70,16 @@ class AllowedTargets:
     """The operator's list (`--allow-callback`)."""
 
     def __init__(self, entries: Sequence[str]) -> None:
-        """entries: `host`, `host:port` or the beginning of a URL. raises: ValueError, for one that is none of these"""
+        """entries: `host`, `host:port` or the beginning of a URL. raises: ValueError for an invalid entry"""
         self._allowed = tuple(_entry(one) for one in entries)
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing at all is allowed."""
+        """True when no target is allowed."""
         return not self._allowed
 
     def target(self, url: str) -> Target:
-        """Where this URL leads. raises: ValueError (it is none to be used), TargetNotAllowed"""
+        """The target of a URL. raises: ValueError (not a usable URL), TargetNotAllowed"""
         parts = _parts(url)
         scheme, host = parts.scheme, (parts.hostname or "").rstrip(".")
         port = parts.port or _DEFAULT_PORTS[scheme]
@@ -93,10 +92,10 @@ class AllowedTargets:
 
 
 def check_address(text: str, target: Target) -> str:
-    """An address that the target's name stands for, if it may be connected to; raises TargetNotAllowed.
+    """An address of the target's name, if it may be connected to; raises TargetNotAllowed.
 
-    An entry that is an address itself (or `localhost`) names it; a host's name must not lead to this machine, its
-    link or its cloud's metadata.
+    An entry that is an address (or `localhost`) allows that address; a host's name must not resolve to this machine,
+    its link or its cloud's metadata.
     """
     address = _unwrapped(ip_address(text.partition("%")[0]))
     if target.is_named_address:
@@ -118,7 +117,7 @@ def check_address(text: str, target: Target) -> str:
 
 
 def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 one stands for."""
+    """The IPv4 address that an IPv6 one embeds, or the address itself."""
     if isinstance(address, IPv6Address):
         if (inner := address.ipv4_mapped or address.sixtofour) is not None:
             return inner

@@ -1,8 +1,8 @@
-"""`GET /openapi.json`: what every address takes and answers, as OpenAPI 3.1.
+"""`GET /openapi.json`: the parameters and answers of every address, as OpenAPI 3.1.
 
-Written by hand, because nothing can be derived from routes that read their own bodies as these do; a test holds that
-every registered route is here, and that answers are what is written here. The document describes this server as it
-stands: the names of its model once that is loaded, and the key where one is asked for.
+Written by hand, because nothing can be derived from routes that read their own bodies; tests check that every
+registered route is here, and that answers match the document. It describes this server's present state: the names of
+its model once it is loaded, and the key where one is required.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def openapi_document(
     """The whole description.
 
     info: the loaded model, whose names and languages become enumerations; None while none is loaded.
-    needs_key: whether this server asks for a key. has_docs: whether /docs is served.
-    has_callbacks: whether any target of callbacks is allowed.
+    needs_key: True when this server requires a key. has_docs: True when /docs is served.
+    has_callbacks: True when any target of callbacks is allowed.
     """
     paths = {
         "/v1/audio/transcriptions": {"post": _create_transcription(info)},
@@ -71,7 +71,7 @@ def openapi_document(
             "description": "Speech to text with OpenAI's API. Errors have OpenAI's shape on every address and status.",
         },
         "paths": paths,
-        # An empty requirement beside the key would say that both will do.
+        # An empty requirement beside the key would make the key optional.
         "security": [{"bearer": []}] if needs_key else [],
         "components": {
             "schemas": SCHEMAS | JOB_SCHEMAS,
@@ -81,7 +81,7 @@ def openapi_document(
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A key made with `scribewire keys create`. None is asked for on a loopback address "
+                    "description": "A key made with `scribewire keys create`. On a loopback address none is required "
                     "until the first one is made.",
                 }
             },
@@ -93,8 +93,8 @@ def _create_transcription(info: ModelInfo | None) -> Schema:
     form = transcription_form(info)
     texts = {
         "text/plain": "response_format=text: the text and a line break.",
-        "application/x-subrip": "response_format=srt: SubRip, by word times where an aligner is there.",
-        "text/vtt": "response_format=vtt: WebVTT, by word times where an aligner is there.",
+        "application/x-subrip": "response_format=srt: SubRip, with word times where an aligner is installed.",
+        "text/vtt": "response_format=vtt: WebVTT, with word times where an aligner is installed.",
     }
     content: dict[str, Schema] = {
         "application/json": {"schema": TRANSCRIPTION_SHAPES},
@@ -120,7 +120,7 @@ def _create_transcription(info: ModelInfo | None) -> Schema:
         },
     }
     answer = {
-        "description": "The transcript in the format asked for.",
+        "description": "The transcript in the requested format.",
         "headers": {
             **REQUEST_ID,
             **ABOUT_MODEL,
@@ -130,8 +130,8 @@ def _create_transcription(info: ModelInfo | None) -> Schema:
     }
     return {
         "operationId": "createTranscription",
-        "summary": "Transcribe one recording and wait for it.",
-        "description": "A client that goes away frees its place. The same recording sent again by the same key with "
+        "summary": "Transcribe one recording and wait for the transcript.",
+        "description": "Disconnecting cancels the request. The same recording sent again by the same key with "
         "the same parameters within the retry window (10 minutes unless set otherwise) is not decoded again.",
         "tags": ["openai"],
         "requestBody": {
@@ -160,7 +160,7 @@ def _create_translation() -> Schema:
 def _list_models() -> Schema:
     return {
         "operationId": "listModels",
-        "summary": "The resident model under each name that it answers to.",
+        "summary": "The resident model under its id and each alias.",
         "tags": ["openai"],
         "responses": {"200": json_answer("The names.", "ModelList", ABOUT_MODEL), **errors()},
     }
@@ -192,7 +192,7 @@ def _live() -> Schema:
         "tags": ["operation"],
         "security": [],
         "responses": {
-            "200": {"description": "Nothing but the status.", "headers": REQUEST_ID},
+            "200": {"description": "The status alone.", "headers": REQUEST_ID},
             **{str(status): error_ref(status) for status in OPEN},
         },
     }
@@ -201,7 +201,7 @@ def _live() -> Schema:
 def _ready() -> Schema:
     return {
         "operationId": "ready",
-        "summary": "The model is loaded and recordings are taken; 503 with the reason otherwise.",
+        "summary": "The model is loaded and recordings are accepted; 503 with the reason otherwise.",
         "tags": ["operation"],
         "responses": {"200": json_answer("Ready.", "Readiness", ABOUT_MODEL), **errors()},
     }
@@ -210,12 +210,12 @@ def _ready() -> Schema:
 def _metrics() -> Schema:
     return {
         "operationId": "metrics",
-        "summary": "Figures for Prometheus.",
-        "description": "Asks for a key where the other addresses do.",
+        "summary": "Metrics for Prometheus.",
+        "description": "Requires a key where the other addresses do.",
         "tags": ["operation"],
         "responses": {
             "200": {
-                "description": "Every figure, each with its explanation.",
+                "description": "Every metric with its help text.",
                 "headers": REQUEST_ID,
                 "content": {
                     kind: {"schema": {"type": "string"}}
@@ -267,5 +267,5 @@ def _docs() -> Schema:
 def _version() -> str:
     try:
         return importlib.metadata.version("scribewire")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that nobody installed
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
         return "0"

@@ -1,4 +1,4 @@
-"""The shapes of jobs, as the other shapes of answers: exact."""
+"""Schemas of jobs, exact like those of the other answers."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ _LISTED: dict[str, Schema] = {
     ),
     "attempts": {
         **INTEGER,
-        "description": "Workers that took the job up. One that the server stopped under is not counted.",
+        "description": "Workers that started the job. Those stopped together with the server are not counted.",
     },
     "worker_deaths": {
         **list_of(closed({"attempt": INTEGER, "at": UNIX_SECONDS, "code": TEXT})),
-        "description": "Workers that died with the job in hand. It is tried again until there are three.",
+        "description": "Workers that died while they held the job. It is tried again until there are three.",
     },
     "demo": {"type": "boolean"},
     "error": or_null(ref("ErrorFields")),
@@ -53,8 +53,8 @@ JOB_SCHEMAS: dict[str, Schema] = {
     "DeletedJob": closed(
         {
             "job_id": _JOB_ID,
-            "status": {**_JOB_STATUS, "description": "What the job was when it ended."},
-            "erased": {"type": "boolean", "description": "Whether nothing is known of the job any more."},
+            "status": {**_JOB_STATUS, "description": "The job's final status."},
+            "erased": {"type": "boolean", "description": "True when the job and all its data were removed."},
         }
     ),
     "ListedJob": closed(_LISTED),
@@ -62,7 +62,7 @@ JOB_SCHEMAS: dict[str, Schema] = {
         {
             "object": one_value("list"),
             "data": list_of(ref("ListedJob")),
-            "next_cursor": {**or_null(TEXT), "description": "For `cursor`, to see the jobs that follow."},
+            "next_cursor": {**or_null(TEXT), "description": "Value of `cursor` for the next page."},
             "has_more": {"type": "boolean"},
         }
     ),
@@ -71,10 +71,10 @@ JOB_SCHEMAS: dict[str, Schema] = {
             **_LISTED,
             "queue_position": {
                 **or_null({"type": "integer", "minimum": 1}),
-                "description": "1 for the job that is taken next; null unless the job is queued.",
+                "description": "1 for the next job; null unless the job is queued.",
             },
-            "partial_text": {**TEXT, "description": "The text so far, while the job is being worked on."},
-            "has_audio": {"type": "boolean", "description": "Whether the recording is still there."},
+            "partial_text": {**TEXT, "description": "The text so far, while the job is processed."},
+            "has_audio": {"type": "boolean", "description": "True while the recording is kept."},
             "callback": or_null(ref("JobCallback")),
             "result": or_null(ref("JobResult")),
         }
@@ -87,7 +87,7 @@ JOB_SCHEMAS: dict[str, Schema] = {
             "last_error": or_null(TEXT),
             "last_attempt_at": or_null(UNIX_SECONDS),
         },
-        description="How telling `callback_url` of the job's end goes; `waiting` until the job is over.",
+        description="Progress of the webhook to `callback_url`; `waiting` until the job has ended.",
     ),
     "JobResult": closed(
         {
@@ -102,7 +102,7 @@ JOB_SCHEMAS: dict[str, Schema] = {
                         "start": SECONDS,
                         "end": SECONDS,
                         "text": TEXT,
-                        "speaker": {**TEXT, "description": "Only where speakers were told apart."},
+                        "speaker": {**TEXT, "description": "Only with diarization."},
                     },
                     optional=("speaker",),
                 )
@@ -120,7 +120,7 @@ JOB_SCHEMAS: dict[str, Schema] = {
             "audio_seconds_total": or_null(SECONDS),
             "text": {
                 **TEXT,
-                "description": "Of `partial`: text that follows that of the events before it, since the last `queued`.",
+                "description": "Of `partial`: continues the text of the events before it, since the last `queued`.",
             },
             "error": ref("ErrorFields"),
         },

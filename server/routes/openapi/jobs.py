@@ -58,15 +58,15 @@ def _submit_job(info: ModelInfo | None, operation_id: str, has_callbacks: bool) 
     accepted = _accepted(
         {
             "x-scribewire-replayed": {
-                "description": "Sent when the Idempotency-Key had been seen before; the job is the earlier one.",
+                "description": "Sent when the Idempotency-Key was used before; the job is the earlier one.",
                 "schema": one_value("true"),
             }
         }
     )
     return {
         "operationId": operation_id,
-        "summary": "Submit one recording and ask for its transcript later.",
-        "description": "Once this is answered the job survives whatever happens to the server.",
+        "summary": "Submit one recording and fetch its transcript later.",
+        "description": "An accepted job survives crashes and restarts of the server.",
         "tags": ["jobs"],
         "parameters": [
             {
@@ -102,7 +102,7 @@ def _submit_job(info: ModelInfo | None, operation_id: str, has_callbacks: bool) 
 def _accepted(headers: dict[str, Schema]) -> Schema:
     location = {"type": "string", "pattern": "^/jobs/job_[0-9a-f]{32}$"}
     accepted = json_answer(
-        "The job; `location` says where to ask for it.",
+        "The job; `location` is its address.",
         "AcceptedJob",
         {"location": {"required": True, "schema": location}, **headers},
     )
@@ -113,15 +113,15 @@ def _accepted(headers: dict[str, Schema]) -> Schema:
 def _list_jobs() -> Schema:
     return {
         "operationId": "listJobs",
-        "summary": "One's own jobs, newest first.",
+        "summary": "The key's jobs, newest first.",
         "tags": ["jobs"],
         "parameters": [
             _query("limit", {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 20}),
             _query(
-                "cursor", {"type": "string", "pattern": CURSOR_PATTERN}, "`next_cursor` of the page before."
+                "cursor", {"type": "string", "pattern": CURSOR_PATTERN}, "`next_cursor` of the previous page."
             ),
             _query(
-                "status", {"type": "string", "enum": list(get_args(JobStatus))}, "Only jobs of this status."
+                "status", {"type": "string", "enum": list(get_args(JobStatus))}, "Only jobs with this status."
             ),
         ],
         "responses": {"200": json_answer("One page.", "JobList", {}), **errors()},
@@ -131,8 +131,8 @@ def _list_jobs() -> Schema:
 def _get_job() -> Schema:
     return {
         "operationId": "getJob",
-        "summary": "Where a job stands, and its result when it is there.",
-        "description": "A job is seen by the key that submitted it only.",
+        "summary": "A job's state, with its result when it is completed.",
+        "description": "Only the key that submitted a job sees it.",
         "tags": ["jobs"],
         "parameters": [_JOB_ID],
         "responses": {"200": json_answer("The job.", "Job", ABOUT_MODEL), **errors(404)},
@@ -142,28 +142,28 @@ def _get_job() -> Schema:
 def _delete_job() -> Schema:
     return {
         "operationId": "deleteJob",
-        "summary": "Cancel an unfinished job; erase a finished one with all that is known of it.",
+        "summary": "Cancel an unfinished job; erase a finished one with all its data.",
         "tags": ["jobs"],
         "parameters": [_JOB_ID],
-        "responses": {"200": json_answer("What became of it.", "DeletedJob", {}), **errors(404)},
+        "responses": {"200": json_answer("The outcome.", "DeletedJob", {}), **errors(404)},
     }
 
 
 def _cancel_job() -> Schema:
     return {
         "operationId": "cancelJob",
-        "summary": "Cancel an unfinished job; one that is over by then stays as it is.",
-        "description": "Unlike DELETE it never erases, so it may race with the job's end and be sent again.",
+        "summary": "Cancel an unfinished job; a finished one stays as it is.",
+        "description": "Unlike DELETE it never erases, so it is safe to repeat and when the job ends at the same time.",
         "tags": ["jobs"],
         "parameters": [_JOB_ID],
-        "responses": {"200": json_answer("How the job stands now.", "DeletedJob", {}), **errors(404)},
+        "responses": {"200": json_answer("The job's state now.", "DeletedJob", {}), **errors(404)},
     }
 
 
 def _retry_job() -> Schema:
     return {
         "operationId": "retryJob",
-        "summary": "Queue a failed job again, as long as its recording is still there.",
+        "summary": "Queue a failed job again, as long as its recording is kept.",
         "tags": ["jobs"],
         "parameters": [_JOB_ID],
         "responses": {"202": _accepted({}), **errors(404, 409, 429, 507, described={409: _CONFLICT})},
@@ -181,12 +181,12 @@ def _get_job_result() -> Schema:
             _query(
                 "format",
                 {"type": "string", "enum": list(get_args(ResponseFormat))},
-                "When left out, the response_format that the job was submitted with.",
+                "When left out, the response_format of the job's submission.",
             ),
         ],
         "responses": {
             "200": {
-                "description": "The transcript in the format asked for.",
+                "description": "The transcript in the requested format.",
                 "headers": {**REQUEST_ID, **ABOUT_MODEL},
                 "content": {
                     "application/json": {"schema": TRANSCRIPTION_SHAPES},
@@ -201,8 +201,8 @@ def _get_job_result() -> Schema:
 def _follow_job() -> Schema:
     return {
         "operationId": "followJob",
-        "summary": "A job's events from its beginning, then live, until it is over.",
-        "description": "`queued` after other events says that the job begins anew, and with it its text.",
+        "summary": "A job's events from its beginning, then live, until it has ended.",
+        "description": "`queued` after other events means that the job, and with it its text, begins again.",
         "tags": ["jobs"],
         "parameters": [
             _JOB_ID,

@@ -1,7 +1,7 @@
-"""What a transcription may be asked for, as the properties of its form and of its JSON body.
+"""Parameters of a transcription, as the properties of its form and of its JSON body.
 
-The two take the same parameters: a list is sent as `name[]` in a form and as an array in JSON, an object by bracketed
-fields in a form. Names that the resident model answers to and speaks are listed once it is loaded.
+Both have the same parameters: a list is sent as `name[]` in a form and as an array in JSON, an object as bracketed
+fields in a form. The resident model's names and languages are listed once it is loaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECORDING_TYPES = (
     "application/octet-stream"
 )
 _UNSET = (None, "", "null", "none")
-"""What clients write where they mean nothing; it is as if left out."""
+"""Values that clients send for an unset parameter; each is as if left out."""
 
 
 def _number_or_unset(kind: str, minimum: int, maximum: int) -> Schema:
@@ -52,19 +52,19 @@ _VAD_DETAILS: dict[str, Schema] = {
 
 
 def recording() -> Schema:
-    """The file itself."""
+    """Schema of the file itself."""
     return {
         "type": "string",
         "format": "binary",
-        "description": "The recording: wav, mp3, m4a, mp4, aac, flac, ogg, opus, webm, mkv, aiff and their like. Its "
-        "bytes decide; file name and declared type are ignored.",
+        "description": "The recording: wav, mp3, m4a, mp4, aac, flac, ogg, opus, webm, mkv, aiff and similar. The "
+        "format is detected from its bytes; file name and declared type are ignored.",
     }
 
 
 def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema]:
-    """The parameters that every way of asking for a transcription takes, as they are written in a form.
+    """The parameters common to all transcriptions, as they are written in a form.
 
-    is_job: languages are looked up when the job runs, so that submitting it takes any text for one.
+    is_job: languages are resolved when the job runs, so that a submission accepts any text for one.
     """
     language = _language(None if is_job else info)
     return {
@@ -84,7 +84,7 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
         "temperature": {
             **_SHARE,
             "default": 0,
-            "description": "0 takes the likeliest token; above it tokens are drawn.",
+            "description": "0 takes the likeliest token; above 0 tokens are sampled.",
         },
         "languages[]": {
             "type": "array",
@@ -101,7 +101,7 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
         "repetition_penalty": {
             **_number_or_unset("number", 1, 2),
             "default": 1,
-            "description": "Above 1, what the text holds already becomes less likely.",
+            "description": "Above 1, tokens that the text holds already become less likely.",
         },
         "max_tokens": {
             **_number_or_unset("integer", 1, 65_536),
@@ -109,7 +109,7 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
         },
         "seed": {
             **_number_or_unset("integer", 0, 2**63 - 1),
-            "description": "Makes the same request draw the same tokens.",
+            "description": "Makes the same request sample the same tokens.",
         },
     }
 
@@ -117,14 +117,14 @@ def options(info: ModelInfo | None, *, is_job: bool = False) -> dict[str, Schema
 _STRATEGY_MEANS = (
     "How the recording is cut into chunks. Left out: at pauses that are found by loudness; silence of two seconds and "
     "more is left out. auto: the same with voice detection. server_vad: with its threshold (0.5), its padding before "
-    "speech (300 ms) and the silence that ends speech (200 ms). An explicit null: where it is quietest, nothing left "
-    "out. Times are always those of the recording."
+    "speech (300 ms) and the silence that ends speech (200 ms). An explicit null: at the quietest points, nothing left "
+    "out. Times always refer to the whole recording."
 )
 _STRATEGY_AS_JSON = (
     r'^\{"type":"server_vad"(,"threshold":0\.[0-9])?'
     r'(,"prefix_padding_ms":(0|[1-9][0-9]{0,3}))?(,"silence_duration_ms":(0|[1-9][0-9]{0,3}))?\}$'
 )
-"""What clients write; the server reads any JSON of the same meaning."""
+"""Texts that clients send; the server accepts any equivalent JSON."""
 
 
 def transcription_form(info: ModelInfo | None) -> Schema:
@@ -135,13 +135,13 @@ def transcription_form(info: ModelInfo | None) -> Schema:
         "properties": properties,
         "required": ["file"],
         "allOf": [_which_go_together(), _vad_details_need_their_type("chunking_strategy[type]", properties)],
-        "description": "Lists may also be sent without the brackets, comma-joined. Fields unknown here are ignored; "
-        f"{MAX_FIELDS} fields are read at most.",
+        "description": "Lists may also be sent without the brackets, comma-joined. Unknown fields are ignored; "
+        f"at most {MAX_FIELDS} fields are read.",
     }
 
 
 def _form_details() -> dict[str, Schema]:
-    """What a form takes besides, and what is checked only."""
+    """Further fields of a form, and fields that are only validated."""
     return {
         "chunking_strategy": {
             "anyOf": [{"enum": ["auto", *_UNSET]}, {"type": "string", "pattern": _STRATEGY_AS_JSON}],
@@ -179,7 +179,7 @@ def job_form(info: ModelInfo | None, *, has_callbacks: bool = False) -> Schema:
             _which_go_together(is_job=True),
             _vad_details_need_their_type("chunking_strategy[type]", properties),
         ],
-        "description": "The recording is in the part `audio` or `file`. Fields unknown here are ignored.",
+        "description": "The recording is in the part `audio` or `file`. Unknown fields are ignored.",
     }
 
 
@@ -193,11 +193,11 @@ def job_json(info: ModelInfo | None, *, has_callbacks: bool = False) -> Schema:
 
 def _callback_url(*, has_callbacks: bool) -> Schema:
     about = (
-        "Told with a signed POST when the job is over (docs/webhooks.md). Only targets that the operator allowed are "
-        "taken (--allow-callback)"
+        "Receives a signed POST when the job has ended (docs/webhooks.md). Only targets that the operator allowed are "
+        "accepted (--allow-callback)"
     )
     if not has_callbacks:
-        return {"type": "string", "enum": [""], "description": f"{about}; here none is."}
+        return {"type": "string", "enum": [""], "description": f"{about}; this server allows none."}
     return {
         "type": "string",
         "format": "uri",
@@ -232,7 +232,10 @@ def _json_body(fields: dict[str, Schema]) -> Schema:
                 "contentEncoding": "base64",
                 "description": "The recording in base64, without a data: prefix.",
             },
-            "format": {"description": "Ignored: the bytes decide.", "examples": ["wav", "mp3"]},
+            "format": {
+                "description": "Ignored: the format is detected from the bytes.",
+                "examples": ["wav", "mp3"],
+            },
         },
         "required": ["data"],
     }
@@ -250,13 +253,13 @@ def _json_body(fields: dict[str, Schema]) -> Schema:
             **{name.removesuffix("[]"): _typed(schema) for name, schema in fields.items()},
         },
         "allOf": [{"oneOf": [{"required": ["input_audio"]}, {"required": ["file_path"]}]}],
-        "description": "The parameters of the form, with JSON's types. null is as if left out, but for "
-        "chunking_strategy; fields unknown here are ignored.",
+        "description": "The parameters of the form, with JSON's types. null is as if left out, except for "
+        "chunking_strategy; unknown fields are ignored.",
     }
 
 
 def encoding(form: Schema) -> dict[str, Schema]:
-    """How the parts of a form are written."""
+    """Encoding of a form's parts."""
     return {
         name: {"contentType": RECORDING_TYPES} for name in ("file", "audio") if name in form["properties"]
     }
@@ -272,8 +275,8 @@ def _answer_options() -> dict[str, Schema]:
         "timestamp_granularities[]": {
             "type": "array",
             "items": {"type": "string", "enum": ["segment", "word", ""]},
-            "description": "word adds `words` to verbose_json and to a job's result: when each word was said, for the "
-            "languages of the aligner; `warnings` say where that cannot be told. Segment times are always there.",
+            "description": "word adds `words` to verbose_json and to a job's result: the times of each word, for the "
+            "languages of the aligner; `warnings` name words without times. Segments always have times.",
         },
         "include[]": {
             "type": "array",
@@ -295,7 +298,7 @@ def _job_answer_options() -> dict[str, Schema]:
             "type": "string",
             "enum": [*get_args(ResponseFormat), ""],
             "default": "json",
-            "description": "What the result is given as when its own address is not told otherwise.",
+            "description": "Default format at the result's own address.",
         },
         "stream": {
             "enum": list(_NOT_STREAMED),
@@ -323,7 +326,7 @@ def _vad_details_need_their_type(kind: str, properties: dict[str, Schema]) -> Sc
 
 
 def _typed(schema: Schema) -> Schema:
-    """A form's field as JSON has it: of its own type, or null."""
+    """A form's field as JSON property: of its own type, or null."""
     if isinstance(schema.get("type"), list):
         kept = {keyword: value for keyword, value in schema.items() if keyword != "pattern"}
         return {**kept, "type": [kind for kind in schema["type"] if kind != "string"]}
@@ -333,9 +336,9 @@ def _typed(schema: Schema) -> Schema:
 
 
 def _which_go_together(*, list_suffix: str = "[]", is_job: bool = False) -> Schema:
-    """Which answers go with which format; null, where it may be sent, is as if left out.
+    """Rules for answers that need a certain format; null, where it may be sent, is as if left out.
 
-    is_job: its words may be asked for with any format, because its result may be fetched in any.
+    is_job: words may be requested with any format, because a job's result may be fetched in any.
     """
     no_logprobs = {f"include{list_suffix}": {"maxItems": 0}}
     words = f"timestamp_granularities{list_suffix}"

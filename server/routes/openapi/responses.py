@@ -1,4 +1,4 @@
-"""What answers have in common: the refusals of every address, the headers, and an answer with one of the shapes."""
+"""Parts common to all answers: the refusals of every address, the headers, and an answer with one of the schemas."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from scribewire.server.routes.bodies import MODEL_HEADER, WARNING_HEADER
 from scribewire.server.routes.openapi.schemas import Schema, one_value, ref
 
 ERRORS = {
-    400: "The request or its recording cannot be used; the same one fails again.",
-    401: "A key is required and none that is known was sent.",
-    403: "Where no key is required: a Host or an Origin that is not answered.",
-    404: "There is nothing under this name.",
-    408: "The request, or its upload, came too slowly.",
-    413: "The recording or its form is larger than accepted.",
-    429: "Too much at once, of everyone or of this key.",
+    400: "The request or its recording is invalid; the same one fails again.",
+    401: "A key is required, and none or an unknown one was sent.",
+    403: "Where no key is required: a Host or an Origin that is not allowed.",
+    404: "Not found.",
+    408: "The request, or its upload, was too slow.",
+    413: "The recording or its form is too large.",
+    429: "Too many requests, of all clients or of this key.",
     431: "The headers are larger than 64 KiB.",
     500: "The server failed; its log has more under the request id.",
-    503: "The model is loading, cannot be loaded, or the server is stopping or full.",
-    504: "No transcript within the time that a request may take.",
+    503: "The model is loading or cannot be loaded, or the server is stopping or full.",
+    504: "No transcript within the time limit of a request.",
     507: "The server's disk has no room for the recording.",
 }
 ALWAYS_POSSIBLE = (400, 401, 403, 408, 413, 431, 500, 503)
@@ -30,7 +30,7 @@ ABOUT_MODEL = {
 
 HEADERS: dict[str, Schema] = {
     "RequestId": {
-        "description": "This request's id, as the server's log has it.",
+        "description": "This request's id, as in the server's log.",
         "required": True,
         "schema": {"type": "string", "pattern": "^req_[0-9a-f]{24}$"},
     },
@@ -53,19 +53,19 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "integer", "minimum": 0, "maximum": 120_000},
     },
     "ShouldRetry": {
-        "description": "Whether OpenAI's SDKs shall retry, where the status alone would tell them otherwise.",
+        "description": "Advice for OpenAI's SDKs on retries, where it differs from their rule for the status.",
         "schema": {"type": "string", "enum": ["true", "false"]},
     },
 }
 
 FORBIDDEN_FILE = (
-    "A file_path outside the folders that the operator opened; where no key is required, a Host or an Origin that is "
-    "not answered."
+    "A file_path outside the folders that the operator allowed; where no key is required, a Host or an Origin that is "
+    "not allowed."
 )
 
 
 def json_answer(description: str, shape: str, headers: dict[str, Schema]) -> Schema:
-    """An answer whose body is one of the shapes."""
+    """An answer whose body is one of the schemas."""
     return {
         "description": description,
         "headers": {**REQUEST_ID, **headers},
@@ -74,7 +74,7 @@ def json_answer(description: str, shape: str, headers: dict[str, Schema]) -> Sch
 
 
 def errors(*further: int, described: dict[int, str] | None = None) -> dict[str, Schema]:
-    """Refusals that any address may answer with, and further ones; `described` says more about some here."""
+    """Refusals of every address, and further ones; `described` replaces the description of some."""
     statuses = sorted({*ALWAYS_POSSIBLE, *further})
     said = described or {}
     return {
@@ -84,12 +84,12 @@ def errors(*further: int, described: dict[int, str] | None = None) -> dict[str, 
 
 
 def error_ref(status: int) -> Schema:
-    """A refusal that is described once for all addresses."""
+    """Reference to a refusal that is described once for all addresses."""
     return {"$ref": f"#/components/responses/{status}"}
 
 
 def error(status: int, description: str | None = None) -> Schema:
-    """A refusal in the one shape."""
+    """A refusal with the one error schema."""
     headers: dict[str, Schema] = {
         **REQUEST_ID,
         "retry-after": {"$ref": "#/components/headers/RetryAfter"},

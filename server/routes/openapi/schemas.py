@@ -1,6 +1,6 @@
-"""The shapes of what the server answers, as JSON Schema 2020-12 under `components/schemas`.
+"""Schemas of the server's answers, as JSON Schema 2020-12 under `components/schemas`.
 
-Exact: an answer holds the properties named here and no others, so that a test can tell when one is added or lost.
+Exact: an answer holds the properties named here and no others, so that a test detects an added or a lost one.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ WARNINGS: Schema = {
     "type": "array",
     "items": TEXT,
     "minItems": 1,
-    "description": "Plain sentences about this answer, such as that a cut-off file was transcribed as far as it went. "
-    "Left out when there is nothing to say.",
+    "description": "Plain sentences about this answer, such as that a truncated file was transcribed up to its end. "
+    "Left out when there are none.",
 }
 
 
 def ref(name: str) -> Schema:
-    """A reference to one of the shapes below."""
+    """A reference to one of the schemas below."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def or_null(schema: Schema) -> Schema:
-    """This or null."""
+    """The schema or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 def closed(properties: dict[str, Schema], *, optional: tuple[str, ...] = (), description: str = "") -> Schema:
-    """An object of exactly these properties, all of them required but those named optional."""
+    """An object of exactly these properties, all required except those named optional."""
     schema: Schema = {
         "type": "object",
         "properties": properties,
@@ -49,14 +49,14 @@ def list_of(items: Schema) -> Schema:
 
 
 def one_value(value: str) -> Schema:
-    """Always this text."""
+    """A schema that allows only this text."""
     return {"type": "string", "const": value}
 
 
 TRANSCRIPTION_SHAPES: Schema = {
     "anyOf": [ref("Transcription"), ref("VerboseTranscription"), ref("DiarizedTranscription")]
 }
-"""What a transcription in JSON may be."""
+"""Schemas of a transcription in JSON."""
 
 ERROR_TYPES = (
     "invalid_request_error",
@@ -210,9 +210,9 @@ SCHEMAS: dict[str, Schema] = {
             "object": one_value("model"),
             "created": UNIX_SECONDS,
             "owned_by": TEXT,
-            "demo": {"type": "boolean", "description": "Whether it is the bundled demo model."},
+            "demo": {"type": "boolean", "description": "True for the bundled demo model."},
             "description": TEXT,
-            "resident_model": {"type": "string", "description": "The model that answers under this name."},
+            "resident_model": {"type": "string", "description": "The resident model's id."},
             "languages": list_of(TEXT),
         }
     ),
