@@ -233,7 +233,10 @@ def _add_purge(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--status", action="append", choices=FINISHED, help="only these; may be repeated")
     action.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="only those that ended at least AGE ago: 90m, 12h, 7d, 2w"
+        "--older-than",
+        type=_age,
+        metavar="AGE",
+        help="only those that ended at least AGE ago: 90m, 12h, 7d, 2w",
     )
     action.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _add_json(action, 'print {"erased": N} instead of a sentence')

@@ -128,7 +128,7 @@ class WorkerWatch:
             return f"has said nothing for {silent_seconds:.1f} s"
         if self._is_loading:
             return f"has been loading a model for {still_seconds:.1f} s"
-        return f"has made no progress for {still_seconds:.1f} s with work in hand"
+        return f"has made no progress for {still_seconds:.1f} s with work in flight"
 
     @property
     def _still_patience_seconds(self) -> float:

@@ -47,9 +47,9 @@ _ESCAPES_IN_BASE64 = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
 class JsonBody:
     """Incremental parser of a body; afterwards `file_path` is set where it was given instead of audio."""
 
-    def __init__(self, recording: RecordingFile, *, max_upload_bytes: int) -> None:
+    def __init__(self, recording_file: RecordingFile, *, max_upload_bytes: int) -> None:
         self.file_path: str | None = None
-        self._recording = recording
+        self._recording_file = recording_file
         self._max_upload_bytes = max_upload_bytes
         self._max_body_bytes = largest_body_bytes(max_upload_bytes, is_json=True)
         self._body_bytes = 0
@@ -61,7 +61,7 @@ class JsonBody:
         self._opened = bytearray()
         self._where = "outside"
         self._key = bytearray()
-        self._transcoder: _Base64 | None = None
+        self._base64: _Base64 | None = None
 
     def feed(self, piece: bytes) -> None:
         """Parse the next piece of the body; raises ApiError 400 and 413."""
@@ -115,7 +115,7 @@ class JsonBody:
                 f"{AUDIO_FIELD} must be an object with data (base64) and format.",
                 AUDIO_FIELD,
             )
-        if self._transcoder is None:
+        if self._base64 is None:
             raise bad_request(
                 "file_missing",
                 f"{AUDIO_FIELD}.data must be a text that holds the recording in base64.",
@@ -153,11 +153,11 @@ class JsonBody:
             self._where = "key"
             self._key.clear()
         elif self._opened == b"{{" and self._keys == [AUDIO_FIELD, "data"]:
-            if self._transcoder is not None:
+            if self._base64 is not None:
                 raise second_recording(AUDIO_FIELD)
             self._where = "audio"
-            self._transcoder = _Base64()
-            self._recording.create()
+            self._base64 = _Base64()
+            self._recording_file.create()
         else:
             self._where = "text"
 
@@ -165,14 +165,14 @@ class JsonBody:
         end = _end_of_text(data, position)
         is_ended = data[end : end + 1] == b'"'
         if self._where == "audio":
-            assert self._transcoder is not None
+            assert self._base64 is not None
             text = data[position:end]
             if not is_ended and (half := _HALF_ESCAPE.search(data[max(position, end - 5) :])):
                 self._rest = half.group()
                 text = data[position : len(data) - len(self._rest)]
-            self._recording.add(self._transcoder.decode(text))
+            self._recording_file.add(self._base64.decode(text))
             if is_ended:
-                self._transcoder.finish()
+                self._base64.finish()
         else:
             self._keep(data[position:end])
             if self._where == "key":

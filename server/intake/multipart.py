@@ -30,11 +30,11 @@ MAX_PART_HEADER_BYTES = 64 << 10
 class MultipartBody:
     """Incremental parser of a form: each part is the recording, a text field, or dropped."""
 
-    def __init__(self, content_type: str, file_fields: Sequence[str], recording: RecordingFile) -> None:
+    def __init__(self, content_type: str, file_fields: Sequence[str], recording_file: RecordingFile) -> None:
         """raises: ApiError 400 without a boundary, or with an invalid one."""
         self._file_fields = frozenset(file_fields)
         self._file_field = file_fields[0]
-        self._recording = recording
+        self._recording_file = recording_file
         self._values: dict[str, list[str]] = {}
         self._field_count = 0
         self._other_bytes = 0
@@ -111,7 +111,7 @@ class MultipartBody:
             if self._has_file:
                 raise second_recording(self._file_field)
             self._kind, self._has_file = "recording", True
-            self._recording.create()
+            self._recording_file.create()
             return
         self._kind = "dropped" if is_file or not name else "text"
         self._field_count += 1
@@ -120,7 +120,7 @@ class MultipartBody:
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._kind == "recording":
-            self._recording.add(memoryview(data)[start:end])
+            self._recording_file.add(memoryview(data)[start:end])
             return
         self._other_bytes += end - start
         if self._other_bytes > FORM_ALLOWANCE_BYTES:

@@ -224,7 +224,7 @@ class UploadStore:
         if self._folder is None:
             raise RuntimeError("the upload store is not open")
         folder = self._folder / secrets.token_hex(16)
-        recording = RecordingFile(
+        recording_file = RecordingFile(
             folder / "recording",
             max_bytes=self._max_upload_bytes,
             executor=self._executor,
@@ -232,21 +232,26 @@ class UploadStore:
         )
         body: MultipartBody | JsonBody
         if declares_json(request.headers):
-            body = JsonBody(recording, max_upload_bytes=self._max_upload_bytes)
+            body = JsonBody(recording_file, max_upload_bytes=self._max_upload_bytes)
         else:
-            body = MultipartBody(request.headers.get("content-type", ""), file_fields, recording)
+            body = MultipartBody(request.headers.get("content-type", ""), file_fields, recording_file)
         # No await between the first check and the count, so that racing requests cannot all pass as the last one.
         self._check_room(request, self._folder)
         lease = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
         self._receiving += 1
         try:
             folder.mkdir(mode=0o700)
-            fields = await self._read(request, body, recording)
+            fields = await self._read(request, body, recording_file)
             return Upload(
-                recording.path, recording.size_bytes, recording.sha256, fields, lease, self._executor
+                recording_file.path,
+                recording_file.size_bytes,
+                recording_file.sha256,
+                fields,
+                lease,
+                self._executor,
             )
         except BaseException as error:
-            recording.close()
+            recording_file.close()
             shutil.rmtree(folder, ignore_errors=True)
             lease.release()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -254,7 +259,7 @@ class UploadStore:
                 raise disk_full() from None
             raise
         finally:
-            recording.close()
+            recording_file.close()
             lease.end_upload()
             self._receiving -= 1
 
@@ -277,15 +282,15 @@ class UploadStore:
             raise disk_full()
 
     async def _read(
-        self, request: Request, body: MultipartBody | JsonBody, recording: RecordingFile
+        self, request: Request, body: MultipartBody | JsonBody, recording_file: RecordingFile
     ) -> FormFields:
         async for piece in self._new_pace().pieces(request):
             body.feed(piece)
-            await recording.write_if_full()
+            await recording_file.write_if_full()
         fields = body.finish()
         if isinstance(body, JsonBody) and (named := body.file_path) is not None:
             self._local_files.check_is_open()
-            recording.create()
-            await recording.copy_from(lambda: self._local_files.open(named))
-        await recording.finish()
+            recording_file.create()
+            await recording_file.copy_from(lambda: self._local_files.open(named))
+        await recording_file.finish()
         return fields

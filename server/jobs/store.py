@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.jobs.job import (
     Claim,
     Job,

@@ -227,7 +227,7 @@ class _ChildLease:
     def held_by(self, process: SpeakerProcess) -> Iterator[None]:
         with self._lock:
             if self._is_cancelled:
-                raise RequestCancelled("telling the speakers apart was stopped")
+                raise RequestCancelled("the diarization was stopped")
             self._process = process
         try:
             yield

@@ -268,7 +268,7 @@ class TranscodeProcess:
             self._is_leaving = True
             self._timers = [self._loop.call_later(STOP_SECONDS, self.kill)]
         if task.is_abandoned:
-            task.fail(RequestCancelled("the decoding was stopped"))
+            task.fail(RequestCancelled("the transcoding was stopped"))
         elif isinstance(message, TranscodeFailed):
             task.fail(_error_of(message))
         elif _holds(task.output_path, message.sample_count):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.metrics import Metrics

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import httpx
 
 from scribewire.server.http.certificates import machine_certificates
-from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.webhooks.signing import SecretUnreadable, WebhookSecret
 from scribewire.server.webhooks.targets import AllowedTargets, Target, TargetNotAllowed, check_address
 

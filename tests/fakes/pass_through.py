@@ -9,7 +9,7 @@ from scribewire.server.transcode.pool import TranscodedRecording
 
 
 class PassThrough:
-    """A Decoder that hands each upload on as it is."""
+    """A Transcoder that passes each upload on unchanged."""
 
     async def start(self) -> None:
         """Nothing to start."""

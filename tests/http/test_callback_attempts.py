@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 from scribewire.server.webhooks.signing import WebhookSecret
 from scribewire.server.webhooks.targets import AllowedTargets

@@ -166,7 +166,7 @@ def test_closed_admission_refuses_the_new_and_finishes_the_old(tmp_path: Path):
 # ---- poison --------------------------------------------------------------------------------------------------
 
 
-class NotedHands(InFlight):
+class NotedInFlight(InFlight):
     """Notes of each request that is handed over how many deaths it has seen and how many are held with it."""
 
     def __init__(self) -> None:
@@ -182,8 +182,8 @@ class NotedHands(InFlight):
 
 def test_poison_runs_alone_the_third_time_and_fails_alone(tmp_path: Path):
     async def story() -> None:
-        hands = NotedHands()
-        async with engine(in_flight=hands) as client:
+        in_flight = NotedInFlight()
+        async with engine(in_flight=in_flight) as client:
 
             async def submit(name: str, **keys: Any) -> Transcript:
                 source = recording(tmp_path, **keys)
@@ -201,10 +201,10 @@ def test_poison_runs_alone_the_third_time_and_fails_alone(tmp_path: Path):
                 await poison
             assert client.worker_deaths == 3
             assert (await submit("after", text="fine")).text == "fine"
-        third_times = [held for _, deaths, held in hands.notes if deaths == 2]
+        third_times = [held for _, deaths, held in in_flight.notes if deaths == 2]
         assert len(third_times) == 5
         assert set(third_times) == {1}
-        assert ("poison", 0, 5) in hands.notes
+        assert ("poison", 0, 5) in in_flight.notes
 
     run(story())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.jobs.callback import LEASE_SECONDS, Delivery
+from scribewire.server.jobs.delivery import LEASE_SECONDS, Delivery
 from scribewire.server.jobs.job import CallbackState
 from scribewire.server.jobs.store import IdempotencyConflict
 from scribewire.server.observability.metrics import Metrics

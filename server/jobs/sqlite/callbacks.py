@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from scribewire.server.jobs.callback import LEASE_SECONDS, Delivery, callback_body, new_delivery_id
+from scribewire.server.jobs.delivery import LEASE_SECONDS, Delivery, new_delivery_id, webhook_body
 from scribewire.server.jobs.job import JobFailure, JobStatus
 from scribewire.server.jobs.sqlite.rows import job_of
 
@@ -25,7 +25,7 @@ def add(
     finished_at: float,
 ) -> None:
     """Add the webhook of a job that has ended; it replaces that of an earlier end."""
-    body = callback_body(job_of(row), status, finished_at, failure)
+    body = webhook_body(job_of(row), status, finished_at, failure)
     connection.execute(
         "INSERT OR REPLACE INTO callbacks (seq, delivery_id, body, due_on_clock) VALUES (?, ?, ?, ?)",
         (row["seq"], new_delivery_id(), body, now),

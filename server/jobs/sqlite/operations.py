@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.jobs.fairness import Fairness
 from scribewire.server.jobs.job import (
     FINISHED,

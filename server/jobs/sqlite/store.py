@@ -24,7 +24,7 @@ from typing import TypeVar
 
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.access.keys import make_private_folder
-from scribewire.server.jobs.callback import Delivery
+from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.jobs.job import (
     FINISHED,
     Claim,

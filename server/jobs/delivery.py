@@ -37,7 +37,7 @@ def new_delivery_id() -> str:
     return "msg_" + secrets.token_hex(16)
 
 
-def callback_body(job: Job, status: JobStatus, finished_at: float, failure: JobFailure | None) -> str:
+def webhook_body(job: Job, status: JobStatus, finished_at: float, failure: JobFailure | None) -> str:
     """A webhook's body as JSON; times are the wall clock's."""
     error = (
         None if failure is None else {"code": failure.code, "message": failure.message, "type": failure.type}
