@@ -1,4 +1,4 @@
-"""What holds for every test: no network but this machine's own, and no test on a machine it was not made for.
+"""Rules for every test: no network but this machine's own, and no test on a machine it was not made for.
 
 Markers are declared in pyproject.toml; by default nothing is chosen that needs torch, minutes, a GPU, a network or
 downloaded weights.

@@ -1,6 +1,6 @@
 """The import rules of the house hold, and every rule is able to fail.
 
-The rules themselves are in tests/imports.py and tests/waits.py. Each is first run over this repository and
+The rules are in tests/rules. Each is first run over this repository and
 then over a small bad tree of its own, so that a rule which can no longer find anything is noticed.
 """
 

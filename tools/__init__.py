@@ -1,1 +1,1 @@
-"""What developers run from a checkout: no part of the product, and in no wheel."""
+"""Programs for developers, run from a checkout: no part of the product, and in no wheel."""

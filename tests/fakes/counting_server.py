@@ -10,7 +10,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class CountingServer:
-    """Answers every recording with its name; holds those called `long` until told, and notes what it saw."""
+    """Answers every recording with its name; holds those called `long` until released, and counts what it saw."""
 
     def __init__(self) -> None:
         self.lock = threading.Condition()

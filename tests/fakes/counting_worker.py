@@ -1,5 +1,5 @@
 """The fake worker with an end of its patience: each answer leaves a set time after the one before it, as from an engine
-at its limit, and the most recordings that it ever had in hand are counted.
+at its limit, and the most recordings that were ever in flight are counted.
 
 The model's name says both: `fake:answer_seconds=0.05,count_file=PATH`. Unlike the fake worker's own name, this module's
 makes the server decode uploads in its real pool.

@@ -18,7 +18,7 @@ from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS
 
 @cache
 def what_is_missing() -> str | None:
-    """Why kernels cannot be run here; None where they can.
+    """The reason why kernels cannot be run here; None where they can.
 
     The project itself asks for no compiler, so a machine without one may leave these tests out. CI's has one.
     """

@@ -12,7 +12,7 @@ class CuttingProxy:
     """Use as a context manager.
 
     cuts: for each connection in turn, after which bytes of the answer it is cut (b"" before the first one); a
-    connection beyond the list is left alone. target: the server's port, to be set before anybody connects.
+    connection beyond the list is left alone. target: the server's port, to be set before the first connection.
     requests: what was asked on each connection that is over.
     """
 

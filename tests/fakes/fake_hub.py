@@ -32,7 +32,7 @@ class Request:
 
 @dataclass
 class FakeHub:
-    """What the hub holds and how it behaves.
+    """Contents and behaviour of the fake hub.
 
     repositories: id -> file name -> content.
     break_after: sizes after which the next downloads of large files break off, one entry each.
@@ -204,7 +204,7 @@ def safetensors_bytes(data: bytes = b"\1\2\3\4" * 50_000) -> bytes:
 
 
 def model_files() -> dict[str, bytes]:
-    """The files of a small repository: a whole model, and things that nobody should fetch."""
+    """The files of a small repository: a whole model, and files that must not be fetched."""
     return {
         ".gitattributes": b"*.safetensors filter=lfs\n",
         "README.md": b"# A model\n",

@@ -20,7 +20,7 @@ recording is answered with its size and SHA-256, so that a test can see that it 
     exit: n             leave with os._exit(n)            abort: true          abort() as a failing C++ library does
     half_message: true  die in the middle of a message    hang: true           never answer, whatever comes
     freeze: true        stop this process (SIGSTOP)       leak_bytes: n        take memory, never give it back
-    break_times: n      break as told so often, no more   break_counter: path  a file that says how often it did
+    break_times: n      break so often, no more           break_counter: path  a file that counts how often it did
     fail: code          answer Failed with this code      message: text        its message
     text: text          the answer                        language: name       its language, null for none
     token_logprobs: [numbers]  of the answer's words in turn, where the options ask for them; -0.25 when used up
@@ -216,7 +216,7 @@ class _FakeWorker:
         except _Stopped:
             self._fail(request.request_id, RequestCancelled("cancelled"))
         else:
-            # Whoever takes the request out answers it: once, also when a shutdown comes in between.
+            # The code that removes the request answers it: once, also when a shutdown comes in between.
             if self._cancelled.pop(request.request_id, None) is not None:
                 self._chunks_done += 1
                 self.send(Completed(request.request_id, transcript))
@@ -311,7 +311,7 @@ class _FakeWorker:
 
 
 def _is_to_break(script: dict[str, Any]) -> bool:
-    """Whether this time is one of the scripted times; counted in a file, because the one who breaks forgets."""
+    """True when this is one of the scripted times; counted in a file, because a worker that breaks forgets."""
     if "break_times" not in script:
         return True
     with open(script["break_counter"], "ab") as counter:

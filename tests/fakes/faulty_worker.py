@@ -20,7 +20,7 @@ STEPS_BEFORE = 3
 
 
 def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
-    """As the real worker's, with a decoder that looks for the cue at each step."""
+    """Run the real worker's main, with a decoder that checks for the cue at each step."""
     cue = Path(config.model) / "cue"
     step = RunningBatch.step
     steps_with_cue = 0

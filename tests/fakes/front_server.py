@@ -50,7 +50,7 @@ class FrontServer:
         return int(self.process.memory_info().rss)
 
     def cpu_seconds(self) -> float:
-        """What the front has computed so far, without its children."""
+        """Seconds of CPU time that the front has used so far, without its children."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
@@ -96,7 +96,7 @@ class PeakMemory:
 
     @property
     def growth_bytes(self) -> int:
-        """How far memory rose above what it was at the start."""
+        """Bytes by which memory rose above its value at the start."""
         return self._peak - self._start
 
     def __enter__(self) -> "PeakMemory":

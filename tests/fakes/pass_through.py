@@ -1,4 +1,4 @@
-"""A decoder that decodes nothing, for the fake worker, whose recordings are scripts that no decoder reads."""
+"""A transcoder that changes nothing, for the fake worker: its recordings are scripts, not audio."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scribewire.server.transcode.pool import TranscodedRecording
 
 
 class PassThrough:
-    """A Transcoder that passes each upload on unchanged."""
+    """A Transcoder that returns each upload as it is."""
 
     async def start(self) -> None:
-        """Nothing to start."""
+        """Do nothing: there is no pool to start."""
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Do nothing: there is no pool to stop."""
 
     async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         """The upload itself."""

@@ -104,11 +104,11 @@ def target_ids(sizes: Sizes, clip_name: str, count: int = 64) -> list[int]:
 
 
 def aligner_ids(sizes: Sizes, clip_name: str, audio_tokens: int) -> list[int]:
-    """An aligner's prompt: the audio, then words of one to three random ids, each with its two marks behind it.
+    """An aligner's prompt: the audio, then words of one to three random ids, each followed by two timestamp tokens.
 
     About three words a second of audio, and at least two.
     """
-    mark = TOKEN_IDS["<timestamp>"]
+    timestamp = TOKEN_IDS["<timestamp>"]
     count = max(2, 3 * audio_tokens // 13)
     draws = (uniform(f"words/{sizes.name}/{clip_name}", 4 * count) + 1.0) / 2.0
     ids = [
@@ -118,7 +118,10 @@ def aligner_ids(sizes: Sizes, clip_name: str, audio_tokens: int) -> list[int]:
     ]
     for word in draws.reshape(count, 4):
         length = 1 + int(3 * word[0])
-        ids += [int(draw * TOKEN_IDS["<|endoftext|>"]) for draw in word[1 : 1 + length]] + [mark, mark]
+        ids += [int(draw * TOKEN_IDS["<|endoftext|>"]) for draw in word[1 : 1 + length]] + [
+            timestamp,
+            timestamp,
+        ]
     return ids
 
 
@@ -217,7 +220,7 @@ def checksum(weights: dict[str, NDArray[np.float32]]) -> int:
 
 
 def published_name(name: str, layout: Layout, *, is_aligner: bool = False) -> str:
-    """What one published layout calls the tensor of this MLX name."""
+    """A tensor's name in one published layout, from its MLX name."""
     if layout == "mlx":
         return name
     if layout == "thinker":
@@ -313,13 +316,13 @@ def make_config(sizes: Sizes, layout: Layout) -> dict[str, Any]:
         "audio_token_id": TOKEN_IDS["<|audio_pad|>"],
         "tie_word_embeddings": sizes.tied,
     }
-    marks = {"timestamp_token_id": TOKEN_IDS["<timestamp>"], "timestamp_segment_time": 80}
+    timestamps = {"timestamp_token_id": TOKEN_IDS["<timestamp>"], "timestamp_segment_time": 80}
     return {
         "architectures": ["Qwen3ASRForConditionalGeneration"],
         "model_type": "qwen3_asr",
         "support_languages": ["English", "Spanish"],
         "thinker_config": thinker | ({"classify_num": sizes.classify_num} if is_aligner else {}),
-        **(marks if is_aligner else {}),
+        **(timestamps if is_aligner else {}),
     }
 
 

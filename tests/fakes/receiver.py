@@ -1,4 +1,4 @@
-"""Who is told of the ends of jobs: an HTTP server on loopback that keeps what it was sent and answers as told."""
+"""A receiver of webhooks: an HTTP server on loopback that keeps what it was sent and gives scripted answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 @dataclass(frozen=True)
-class Told:
+class Received:
     """One request, header names in lower case."""
 
     path: str
@@ -28,7 +28,7 @@ class Receiver:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.told: list[Told] = []
+        self.received: list[Received] = []
         self.hold = threading.Event()
         self.hold.set()
         receiver = self
@@ -37,8 +37,8 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.told.append(Told(self.path, headers, body))
-                status, more = answer(len(receiver.told) - 1)
+                receiver.received.append(Received(self.path, headers, body))
+                status, more = answer(len(receiver.received) - 1)
                 receiver.hold.wait(60)
                 self.send_response(status)
                 for name, value in more.items():

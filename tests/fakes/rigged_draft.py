@@ -1,4 +1,4 @@
-"""A draft whose guesses are right as often as wanted: the real one runs at its true cost, its tokens are replaced."""
+"""A draft whose tokens are right as often as wanted: the real one runs at its true cost, its tokens are replaced."""
 
 import random
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from scribewire.engine.batching.speculative.drafting import Drafter
 
 
 class RiggedDrafter:
-    """Guesses of a known answer, each right with the given chance, independently, given that those before it were.
+    """Draft tokens of a known answer, each right with the given chance, independently, given that those before it were.
 
-    known_ids: what the target will choose from the sequence's next token on, its end mark included.
+    known_ids: what the target will choose from the sequence's next token on, its end token included.
     """
 
     def __init__(self, inner: Drafter, known_ids: Sequence[int], acceptance: float, seed: int = 0) -> None:
@@ -22,7 +22,7 @@ class RiggedDrafter:
         self._place = 0
 
     def propose(self, last: mx.array, count: int) -> mx.array:
-        """See Drafter. The real guesses stay part of the graph, or they would never be computed."""
+        """See Drafter. The real draft tokens stay part of the graph, or they would never be computed."""
         real = self._inner.propose(last, count)
         coming = self._known[self._place : self._place + count]
         coming += [0] * (count - len(coming))

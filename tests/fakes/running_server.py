@@ -31,7 +31,7 @@ STAND_IN_MODULE = "tests.fakes.speaker_stand_in"
 
 
 def script(**keys: Any) -> bytes:
-    """A recording that tells the fake worker what to do."""
+    """A recording that is a script for the fake worker."""
     return json.dumps(keys).encode()
 
 
@@ -87,7 +87,7 @@ class RunningServer:
         assert not self._thread.is_alive(), "the server did not stop"
 
     def stop(self) -> None:
-        """Tell it to end, as a signal would; leaving the context waits for that."""
+        """Ask it to end, as a signal would; leaving the context waits for that."""
         self._server.should_exit = True
 
     def wait_ended(self) -> None:

@@ -1,4 +1,4 @@
-"""A resident model that says what it is told to, through the real cache, batch, scheduler and pipeline.
+"""A resident model with scripted answers, through the real cache, batch, scheduler and pipeline.
 
 What a chunk is answered with depends on its length alone. The network's one layer keeps, for every position, how many
 audio tokens the prompt has; reading that back through the cache's views, masks and lengths is how it finds out which
@@ -27,7 +27,7 @@ from tests.fakes.tiny_model import write_tokenizer
 
 VOCABULARY = 512
 Script = Callable[[int], list[int] | str]
-"""Audio tokens of a chunk -> what is said of it, as text (with its head, if any) or tokens; the end mark is added."""
+"""Audio tokens of a chunk -> what is said of it, as text (with its head, if any) or tokens; the end token is added."""
 
 
 class ScriptedModel(ResidentModel):
@@ -76,7 +76,7 @@ class ScriptedModel(ResidentModel):
 
 
 class _Network:
-    """What the pipeline asks of a SpeechModel."""
+    """The parts of a SpeechModel that the pipeline uses."""
 
     def __init__(self, answer: Callable[[int], list[int]], step_seconds: float) -> None:
         text = SimpleNamespace(max_positions=65_536, layer_count=1, kv_head_count=1, head_dim=1)
@@ -89,7 +89,7 @@ class _Network:
         return [mx.ones((self.config.audio.token_count(mel.shape[0]), 1)) for mel in mels]
 
     def embed_prompt(self, prompt_ids: list[int], audio: mx.array | None) -> mx.array:
-        """Every position holds (audio tokens, prompt length) as one number."""
+        """Embeddings in which each position holds (audio tokens, prompt length) as one number."""
         count = 0 if audio is None else audio.shape[0]
         return mx.full((len(prompt_ids), 1), float(count * 4096 + len(prompt_ids)))
 

@@ -105,11 +105,11 @@ class Served:
         return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, **keywords)
 
     def log(self) -> str:
-        """All that the server logged."""
+        """The server's whole log."""
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """What was logged under this name, oldest first."""
+        """Log entries of this event name, oldest first."""
         mark = f'"event": "{name}"'
         return [json.loads(line) for line in self.log().splitlines() if mark in line]
 
@@ -131,11 +131,11 @@ class Served:
         return [line[:2000] for line in self.log().splitlines() if any(sign in line for sign in signs)]
 
     def resident_bytes(self) -> int:
-        """What the front holds now."""
+        """Resident bytes of the front now."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     def resident_bytes_of_all(self) -> int:
-        """What the front and its children hold now."""
+        """Resident bytes of the front and its children now."""
         return sum(int(one.memory_info().rss) for one in self._processes())
 
     def peak_bytes_by_process(self) -> dict[int, int]:

@@ -3,7 +3,7 @@
 A recording that is a script (JSON, as the fake worker's) says who speaks when:
 
     turns: [[start, end, label], ...]       voices: {label: [numbers]}, else the pipeline gives no embeddings
-    speakers: "dies" | "hangs" | "fails" | "waits" (takes long, and leaves when told)
+    speakers: "dies" | "hangs" | "fails" | "waits" (takes long, and leaves when asked)
 
 A reference is a script with one voice: {"voice": [numbers]}. Any other recording is samples of tones: each pitch is a
 speaker, silence is none; this shows that the samples that the decoder wrote are those that arrive. A configured model
@@ -34,12 +34,12 @@ MODULE = "tests.fakes.speaker_stand_in"
 
 
 def main(config: DiarizationConfig, pipe: Connection, liveness: Connection) -> int:
-    """What the launcher runs."""
+    """Run the child, as the launcher does."""
     return child.serve(config, pipe, liveness, load=load)
 
 
 def load(config: DiarizationConfig) -> StandIn:
-    """As a pipeline is loaded, or refused."""
+    """Load a pipeline, or refuse to, as the script says."""
     if config.model == "no-extra":
         child.PIPELINE_MODULE = "tests.no_such_module"
         child.load_pyannote(config)
@@ -58,7 +58,7 @@ class StandIn:
     def find(
         self, samples_path: str, *, on_step: OnStep, num_speakers: int | None, **_: Any
     ) -> PipelineOutput:
-        """What the script says, or who hums."""
+        """Speaker turns from the script, or from the pitches in the recording."""
         data = Path(samples_path).read_bytes()
         on_step("segmentation", 0.5)
         if data.startswith(b"{"):

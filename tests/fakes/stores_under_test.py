@@ -1,4 +1,4 @@
-"""What the tests of job stores share: clocks that are set by hand, submissions, and stores of either engine."""
+"""Parts shared by the tests of job stores: clocks set by hand, submissions, and stores of either engine."""
 
 from __future__ import annotations
 

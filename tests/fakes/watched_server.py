@@ -1,4 +1,4 @@
-"""A running server that notes what its engine's worker says, and requests whose answers nobody reads yet."""
+"""A running server that notes its worker's messages, and requests whose answers are not read yet."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class WatchedEngine(EngineClient):
         return sum(isinstance(message, Started) for message in self.heard)
 
     def cancelled_count(self) -> int:
-        """Requests of which the worker said that it had been told to stop."""
+        """Requests that the worker reported as cancelled."""
         return sum(isinstance(message, Failed) and message.code == "cancelled" for message in self.heard)
 
 
@@ -57,7 +57,7 @@ class WatchedServer(RunningServer):
 
 
 def send(server: RunningServer, recording: bytes, **fields: str) -> socket.socket:
-    """A whole request whose answer nobody reads yet."""
+    """A whole request whose answer is not read yet."""
     body = b"".join(
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
         for name, value in {

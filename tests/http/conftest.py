@@ -14,5 +14,5 @@ from tests.fakes.waiting import wait_until
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(tmp_path_factory.mktemp("data")) as running:
         yield running
-        # A client that left a stream in the last test is not waited for by anybody.
+        # The last test did not wait for a client that had left a stream.
         wait_until(lambda: running.leftovers() == [])

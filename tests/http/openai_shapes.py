@@ -1,4 +1,4 @@
-"""What OpenAI's SDKs declare each answer to be, checked strictly: every required field, exact types, nothing unknown.
+"""Answers' shapes as OpenAI's SDKs declare them, checked strictly: required fields, exact types, nothing unknown.
 
 The SDKs themselves check nothing; typed clients in other languages do, and fail on a number that is a text.
 """

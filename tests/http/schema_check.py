@@ -14,7 +14,7 @@ NOTES = {"description", "examples", "example", "default", "format", "contentMedi
 
 
 def violations(value: Any, schema: dict[str, Any], document: dict[str, Any], where: str = "$") -> list[str]:
-    """What is wrong with a value, as sentences; nothing when it fits."""
+    """Errors of a value as sentences; none when it fits."""
     found: list[str] = []
     for keyword, wanted in schema.items():
         if keyword in NOTES:
@@ -28,7 +28,7 @@ def violations(value: Any, schema: dict[str, Any], document: dict[str, Any], whe
 
 
 def resolve(reference: str, document: dict[str, Any]) -> dict[str, Any]:
-    """What a `$ref` points to; raises KeyError when it points nowhere."""
+    """The target of a `$ref`; raises KeyError when there is none."""
     assert reference.startswith("#/"), reference
     found: Any = document
     for part in reference[2:].split("/"):

@@ -1,4 +1,4 @@
-"""The stage for the tests of shared work: a recognizer that does as it is told, a clock, and uploads on disk."""
+"""The stage for the tests of shared work: a scripted recognizer, a clock, and uploads on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets in: keys, Host and Origin, all decided before the body."""
+"""Access: keys, Host and Origin, all checked before the body."""
 
 from __future__ import annotations
 

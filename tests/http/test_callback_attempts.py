@@ -1,4 +1,4 @@
-"""One attempt to tell somebody, against real sockets: where the connection goes, what counts, how long it may take."""
+"""One attempt to deliver a webhook over real sockets: its address, its time limit, what counts as delivered."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_only_a_status_of_success_counts(
     with Receiver(lambda _: answer) as receiver:
         result = attempt(tmp_path, receiver.url, receiver.url)
     assert result == AttemptResult(error, is_final, pause, answer[0])
-    assert len(receiver.told) == 1
+    assert len(receiver.received) == 1
 
 
 def test_name_that_was_pointed_at_this_machine_is_not_called(tmp_path: Path):
@@ -76,7 +76,7 @@ def test_name_that_was_pointed_at_this_machine_is_not_called(tmp_path: Path):
         result = attempt(tmp_path, url, f"hooks.example.org:{receiver.port}", addresses=["127.0.0.1"])
         assert "an address of this machine" in str(result.error)
         assert not result.is_final, "the name may lead elsewhere tomorrow"
-    assert receiver.told == []
+    assert receiver.received == []
 
 
 def test_connection_goes_to_the_address_that_was_checked_and_to_no_other(
@@ -96,14 +96,14 @@ def test_connection_goes_to_the_address_that_was_checked_and_to_no_other(
         found = ["192.0.2.1", "127.0.0.1"]
         result = attempt(tmp_path, url, f"localhost:{receiver.port}", addresses=found)
         assert result.error is None
-        assert receiver.told[0].headers["host"] == f"localhost:{receiver.port}"
+        assert receiver.received[0].headers["host"] == f"localhost:{receiver.port}"
     assert "localhost" not in looked_up, "the name was looked up a second time"
 
 
 def test_target_that_is_no_longer_allowed_is_given_up(tmp_path: Path):
     with Receiver() as receiver:
         result = attempt(tmp_path, receiver.url, "elsewhere.example")
-        assert (result.is_final, receiver.told) == (True, [])
+        assert (result.is_final, receiver.received) == (True, [])
         assert "--allow-callback" in str(result.error)
 
 
@@ -179,7 +179,7 @@ def test_certificate_is_checked_by_the_machines_store_and_against_the_name(
         monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
         # The connection goes to an address; the certificate holds for the name alone.
         trusted = attempt(tmp_path, url, f"localhost:{receiver.port}", addresses=["127.0.0.1"])
-        assert (trusted.error, len(receiver.told)) == (None, 1)
+        assert (trusted.error, len(receiver.received)) == (None, 1)
         other = url.replace("localhost", "127.0.0.1")
         assert "certificate" in str(attempt(tmp_path, other, other).error)
-    assert len(receiver.told) == 1
+    assert len(receiver.received) == 1

@@ -1,4 +1,4 @@
-"""Being told when a job is over: by a signed POST to an allowed target, whatever the end, and nowhere else."""
+"""Webhooks of ended jobs: a signed POST to an allowed target, whatever the end, and nowhere else."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_end_of_a_job_is_told_once_signed_and_without_its_text(tmp_path: Path, p
             response = running.client.post(path, files={"file": SPEECH}, data={"callback_url": url})
         assert response.status_code == 202, response.text
         job_id = response.json()["job_id"]
-        told = wait_until(lambda: receiver.told and receiver.told[0])
-        assert told.path == "/done?for=me"
-        assert told.headers["host"] == f"127.0.0.1:{receiver.port}"
-        assert told.headers["content-type"] == "application/json"
-        assert documented()(WebhookSecret(tmp_path).text(), told.headers, told.body)
-        body = json.loads(told.body)
+        delivered = wait_until(lambda: receiver.received and receiver.received[0])
+        assert delivered.path == "/done?for=me"
+        assert delivered.headers["host"] == f"127.0.0.1:{receiver.port}"
+        assert delivered.headers["content-type"] == "application/json"
+        assert documented()(WebhookSecret(tmp_path).text(), delivered.headers, delivered.body)
+        body = json.loads(delivered.body)
         assert (body["type"], body["data"]["job_id"]) == ("job.completed", job_id)
-        assert b"secret words" not in told.body
+        assert b"secret words" not in delivered.body
         callback = wait_until(
             lambda: (one := state(running, job_id)["callback"])["status"] == "delivered" and one
         )
@@ -47,7 +47,7 @@ def test_end_of_a_job_is_told_once_signed_and_without_its_text(tmp_path: Path, p
         assert abs(callback["last_attempt_at"] - time.time()) < 60
         wait_until(lambda: value(scrape(running), "webhooks_total", outcome="delivered") == 1)
         assert value(scrape(running), "webhooks_due") == 0
-    assert len(receiver.told) == 1
+    assert len(receiver.received) == 1
 
 
 def test_failed_and_cancelled_ends_are_told_too(tmp_path: Path):
@@ -56,12 +56,12 @@ def test_failed_and_cancelled_ends_are_told_too(tmp_path: Path):
         slow = submit(running, script(text="x", delay_seconds=60), callback_url=f"{receiver.url}/b")
         assert state(running, slow.json()["job_id"])["callback"]["status"] == "waiting"
         running.client.delete(f"/jobs/{slow.json()['job_id']}")
-        wait_until(lambda: len(receiver.told) == 2)
-        told = {one.path: json.loads(one.body) for one in receiver.told}
-        assert told["/a"]["type"] == "job.failed"
-        assert told["/a"]["data"]["job_id"] == failed.json()["job_id"]
-        assert told["/a"]["data"]["error"]["code"] == "audio_undecodable"
-        assert told["/b"]["type"] == "job.cancelled"
+        wait_until(lambda: len(receiver.received) == 2)
+        by_path = {one.path: json.loads(one.body) for one in receiver.received}
+        assert by_path["/a"]["type"] == "job.failed"
+        assert by_path["/a"]["data"]["job_id"] == failed.json()["job_id"]
+        assert by_path["/a"]["data"]["error"]["code"] == "audio_undecodable"
+        assert by_path["/b"]["type"] == "job.cancelled"
 
 
 def test_target_that_nobody_allowed_is_refused_with_the_way_to_allow_it(server: RunningServer):
@@ -84,7 +84,7 @@ def test_attempt_that_fails_is_shown_and_never_holds_up_the_end_of_the_server(tm
         assert "redirects are not followed" in callback["last_error"]
         receiver.hold.clear()
         slow = submit(running, SPEECH + b" ", callback_url=receiver.url).json()["job_id"]
-        wait_until(lambda: len(receiver.told) == 2)
+        wait_until(lambda: len(receiver.received) == 2)
         ended(running, slow)
         began = time.monotonic()
         running.stop()

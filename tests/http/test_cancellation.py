@@ -49,7 +49,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedServer]
 
 
 def read_until(connection: socket.socket, wanted: bytes) -> bytes:
-    """What comes, up to the end of a piece in which the wanted words end."""
+    """Read up to the end of the piece in which the wanted words end."""
     answer = b""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while wanted not in answer or not answer.endswith(b"\n"):

@@ -136,10 +136,10 @@ def test_file_that_fails_does_not_stop_the_others(server: RunningServer, tmp_pat
 def test_json_has_the_job_as_the_api_has_it(server: RunningServer, tmp_path: Path):
     file = recording(tmp_path, text="as JSON")
     _, out, _ = typed(server, "submit", "--wait", "--json", file)
-    told = json.loads(out)
-    assert told["file"] == file
-    assert {key: told[key] for key in told if key != "file"} == job(server, told["job_id"])
-    assert told["result"]["text"] == "as JSON"
+    shown = json.loads(out)
+    assert shown["file"] == file
+    assert {key: shown[key] for key in shown if key != "file"} == job(server, shown["job_id"])
+    assert shown["result"]["text"] == "as JSON"
 
 
 def test_recording_may_come_from_standard_input(server: RunningServer):

@@ -43,7 +43,7 @@ def followed(server: RunningServer, job_id: str, **headers: str) -> list[dict[st
 
 @contextlib.contextmanager
 def deleted_meanwhile(server: RunningServer, job_id: str) -> Iterator[None]:
-    """Somebody else deletes the job; their answer may come as late as the block's end."""
+    """Another client deletes the job; its answer may come as late as the block's end."""
     with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as other:
         deleting = threading.Thread(target=lambda: other.delete(f"/jobs/{job_id}"))
         deleting.start()

@@ -24,7 +24,7 @@ ENDINGS: dict[str, dict[str, str]] = {
     "fail": {"fail": "audio_undecodable"},
     "cancel": {"text": "x"},
 }
-"""How jobs end, by the store's method that writes it, and what the fake worker is told."""
+"""Ends of jobs by the store's method that writes them, and the fake worker's script."""
 
 
 def test_jobs_of_an_earlier_start_take_their_keys_places(tmp_path: Path):

@@ -40,7 +40,7 @@ def post(server: RunningServer, body: Any, *, path: str = PATH, headers: dict[st
 
 
 class Parsed:
-    """What a body came to when fed in given pieces, with no server around it."""
+    """The result of parsing a body that is fed in given pieces, with no server around it."""
 
     def __init__(
         self, folder: Path, body: bytes, cuts: list[int], *, max_upload_bytes: int = 1 << 20

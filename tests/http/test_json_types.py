@@ -13,7 +13,7 @@ from scribewire.server.routes.openapi.parameters import job_json, transcription_
 
 
 def parsed(content: dict[str, Any]) -> dict[str, Any]:
-    """As the body's parser reads it: numbers stay as they were written."""
+    """Parse a document as the body's parser does: numbers stay as they were written."""
     read: dict[str, Any] = json.loads(json.dumps(content), parse_int=NumberText, parse_float=NumberText)
     return read
 

@@ -1,4 +1,4 @@
-"""What one key may do: counted exactly, whoever races, and never for reading."""
+"""Limits per key: counted exactly under races, and never for reading."""
 
 from __future__ import annotations
 

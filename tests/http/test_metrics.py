@@ -1,4 +1,4 @@
-"""`GET /metrics`: every figure can be read by Prometheus, moves as work is done, and names nobody and nothing."""
+"""`GET /metrics`: Prometheus can read every figure; each moves as work is done; none names an owner or a recording."""
 
 from __future__ import annotations
 

@@ -317,7 +317,7 @@ def test_jobs_are_as_described_in_every_state(server: RunningServer, document: d
 
 
 def check_job_addresses(server: RunningServer, document: dict[str, Any], location: str) -> None:
-    """What a finished job answers on each of its addresses, and that it is gone afterwards."""
+    """Check a finished job's answer on each of its addresses, and that it is gone afterwards."""
     client = server.client
     check_answer(document, client.get("/jobs"), "/jobs")
     for one in ResponseFormat.__args__:

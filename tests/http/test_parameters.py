@@ -19,7 +19,7 @@ REFERENCE = "data:audio/wav;base64," + base64.b64encode(b"RIFF0000WAVE").decode(
 
 
 def options_of(server: RunningServer, **fields: Any) -> dict[str, Any]:
-    """What the engine was told."""
+    """The options that the engine received."""
     response = server.transcribe(script(echo_options=True), **fields)
     assert response.status_code == 200, response.text
     options: dict[str, Any] = json.loads(response.json()["text"])

@@ -1,4 +1,4 @@
-"""Retried uploads: what may be shared, with whom, for how long, and what ends when nobody waits any more."""
+"""Retried uploads: what may be shared, with which owner, for how long, and what ends with the last waiter."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.http.shared_work_story import PLAIN, Story, TranscriptionService, tra
 
 
 @pytest.fixture
-def tell(tmp_path: Path):
+def run_story(tmp_path: Path):
     """Run one coroutine over a Story; whatever it did, no upload is left when all has ended."""
 
-    def told(story, **settings) -> None:
+    def run(story, **settings) -> None:
         async def whole() -> None:
             stage = Story(tmp_path, **settings)
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -35,10 +35,10 @@ def tell(tmp_path: Path):
 
         run(whole())
 
-    return told
+    return run
 
 
-def test_twins_share_one_work_and_its_transcript(tell):
+def test_twins_share_one_work_and_its_transcript(run_story):
     async def story(stage: Story):
         retries: list[Retry] = []
         first = stage.ask()
@@ -51,10 +51,10 @@ def test_twins_share_one_work_and_its_transcript(tell):
         assert retries == ["joined"]
         assert len(stage.service.begun) == 1
 
-    tell(story)
+    run_story(story)
 
 
-def test_retry_after_the_end_takes_the_result(tell):
+def test_retry_after_the_end_takes_the_result(run_story):
     async def story(stage: Story):
         first = stage.ask()
         (await stage.work()).end.set_result(transcript())
@@ -65,11 +65,11 @@ def test_retry_after_the_end_takes_the_result(tell):
         assert retries == ["finished"]
         assert len(stage.service.begun) == 1
 
-    tell(story)
+    run_story(story)
 
 
 @pytest.mark.parametrize("jump", [600, 7200])
-def test_result_is_decoded_again_after_the_window(tell, jump: float):
+def test_result_is_decoded_again_after_the_window(run_story, jump: float):
     async def story(stage: Story):
         first = stage.ask()
         (await stage.work()).end.set_result(transcript("first"))
@@ -79,7 +79,7 @@ def test_result_is_decoded_again_after_the_window(tell, jump: float):
         (await stage.work(2)).end.set_result(transcript("second"))
         assert (await second).text == "second"
 
-    tell(story)
+    run_story(story)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_result_is_decoded_again_after_the_window(tell, jump: float):
     ],
     ids=str,
 )
-def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
+def test_what_differs_is_not_shared_running_or_finished(run_story, other: dict):
     async def story(stage: Story):
         retries: list[Retry] = []
         first = stage.ask()
@@ -118,7 +118,7 @@ def test_what_differs_is_not_shared_running_or_finished(tell, other: dict):
         assert retries == []
         assert len(stage.service.begun) == 2
 
-    tell(story)
+    run_story(story)
 
 
 def test_every_option_is_part_of_what_must_agree():
@@ -129,7 +129,7 @@ def test_every_option_is_part_of_what_must_agree():
     assert set(TranscribeOptions.__dataclass_fields__) == tested
 
 
-def test_log_probabilities_serve_those_who_want_none(tell):
+def test_log_probabilities_serve_those_who_want_none(run_story):
     async def story(stage: Story):
         rich = TranscribeOptions(logprobs=True, token_logprobs=True)
         first = stage.ask(options=rich)
@@ -147,20 +147,20 @@ def test_log_probabilities_serve_those_who_want_none(tell):
         assert [entry.text for entry in deltas[0].logprobs] == ["Hello", "there."]
         assert retries == ["joined", "finished", "finished"]
 
-    tell(story)
+    run_story(story)
 
 
-def test_sampling_without_a_seed_is_shared_too(tell):
+def test_sampling_without_a_seed_is_shared_too(run_story):
     async def story(stage: Story):
         warm = replace(PLAIN, temperature=0.8)
         first = stage.ask(options=warm)
         (await stage.work()).end.set_result(transcript("sampled"))
         assert (await first).text == (await stage.ask(options=warm)).text == "sampled"
 
-    tell(story)
+    run_story(story)
 
 
-def test_window_of_zero_shares_nothing(tell):
+def test_window_of_zero_shares_nothing(run_story):
     async def story(stage: Story):
         first, second = stage.ask(), stage.ask()
         await stage.work(2)
@@ -172,10 +172,10 @@ def test_window_of_zero_shares_nothing(tell):
         (await stage.work(3)).end.set_result(transcript("third"))
         assert (await third).text == "third"
 
-    tell(story, window_seconds=0)
+    run_story(story, window_seconds=0)
 
 
-def test_failure_reaches_everyone_who_waits_and_is_not_remembered(tell):
+def test_failure_reaches_everyone_who_waits_and_is_not_remembered(run_story):
     async def story(stage: Story):
         first = stage.ask()
         work = await stage.work()
@@ -190,10 +190,10 @@ def test_failure_reaches_everyone_who_waits_and_is_not_remembered(tell):
         (await stage.work(2)).end.set_result(transcript("well"))
         assert (await third).text == "well"
 
-    tell(story)
+    run_story(story)
 
 
-def test_last_to_leave_cancels_the_work_at_once(tell):
+def test_last_to_leave_cancels_the_work_at_once(run_story):
     async def story(stage: Story):
         first = stage.ask()
         work = await stage.work()
@@ -210,10 +210,10 @@ def test_last_to_leave_cancels_the_work_at_once(tell):
         assert second.cancelled()
         await wait_until_async(lambda: not stage.files())
 
-    tell(story)
+    run_story(story)
 
 
-def test_who_stays_gets_the_work_that_another_one_began(tell):
+def test_who_stays_gets_the_work_that_another_one_began(run_story):
     async def story(stage: Story):
         first = stage.ask()
         work = await stage.work()
@@ -225,10 +225,10 @@ def test_who_stays_gets_the_work_that_another_one_began(tell):
         work.end.set_result(transcript("for the second"))
         assert (await second).text == "for the second"
 
-    tell(story)
+    run_story(story)
 
 
-def test_cancelled_work_is_not_joined(tell):
+def test_cancelled_work_is_not_joined(run_story):
     async def story(stage: Story):
         first = stage.ask()
         abandoned = await stage.work()
@@ -239,10 +239,10 @@ def test_cancelled_work_is_not_joined(tell):
         assert (await second).text == "anew"
         assert abandoned.is_cancelled
 
-    tell(story)
+    run_story(story)
 
 
-def test_work_cancelled_before_its_first_step_leaves_no_file(tell):
+def test_work_cancelled_before_its_first_step_leaves_no_file(run_story):
     async def story(stage: Story):
         asked = stage.ask()
         await asyncio.sleep(0)  # the request has begun its work; the work's task has not run yet
@@ -252,10 +252,10 @@ def test_work_cancelled_before_its_first_step_leaves_no_file(tell):
         assert stage.service.begun == []
         assert stage.files() == []
 
-    tell(story)
+    run_story(story)
 
 
-def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(tell):
+def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(run_story):
     async def story(stage: Story):
         early: list[str] = []
         late: list[str] = []
@@ -275,10 +275,10 @@ def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(tell):
         assert (await first).text == (await second).text == "".join(early) == "".join(late)
         assert (early, late) == (["Hello", " there", "."], ["Hello there", "."])
 
-    tell(story)
+    run_story(story)
 
 
-def test_plain_retry_joins_a_stream_but_a_stream_stays_live(tell):
+def test_plain_retry_joins_a_stream_but_a_stream_stays_live(run_story):
     async def story(stage: Story):
         retries: list[Retry] = []
         heard: list[TextDelta] = []
@@ -300,10 +300,10 @@ def test_plain_retry_joins_a_stream_but_a_stream_stays_live(tell):
         await live
         assert retries == ["joined"]
 
-    tell(story)
+    run_story(story)
 
 
-def test_finished_result_streams_at_once_and_silence_streams_nothing(tell):
+def test_finished_result_streams_at_once_and_silence_streams_nothing(run_story):
     async def story(stage: Story):
         for content, text in (("a", "Hello."), ("b", "")):
             first = stage.ask(content)
@@ -316,10 +316,10 @@ def test_finished_result_streams_at_once_and_silence_streams_nothing(tell):
         assert deltas == ["Hello."]
         assert [segment.text for segment in segments] == ["Hello."]
 
-    tell(story)
+    run_story(story)
 
 
-def test_joiner_hears_progress_and_segments_said_before(tell):
+def test_joiner_hears_progress_and_segments_said_before(run_story):
     async def story(stage: Story):
         segment = transcript().segments[0]
         first = stage.ask(on_partial=lambda _: None)
@@ -340,10 +340,10 @@ def test_joiner_hears_progress_and_segments_said_before(tell):
         assert progress == [2.0, 4.0]
         assert segments == [segment]
 
-    tell(story)
+    run_story(story)
 
 
-def test_results_are_bounded_in_number_oldest_out(tell):
+def test_results_are_bounded_in_number_oldest_out(run_story):
     async def story(stage: Story):
         for count, content in enumerate("abc", start=1):
             asked = stage.ask(content)
@@ -357,10 +357,10 @@ def test_results_are_bounded_in_number_oldest_out(tell):
         (await stage.work(4)).end.set_result(transcript("anew"))
         assert (await again).text == "anew"
 
-    tell(story, max_results=2)
+    run_story(story, max_results=2)
 
 
-def test_results_are_bounded_in_bytes_and_a_huge_one_is_not_kept(tell):
+def test_results_are_bounded_in_bytes_and_a_huge_one_is_not_kept(run_story):
     async def story(stage: Story):
         for count, (content, text) in enumerate((("a", "x"), ("huge", "x" * 50_000)), start=1):
             asked = stage.ask(content)
@@ -370,7 +370,7 @@ def test_results_are_bounded_in_bytes_and_a_huge_one_is_not_kept(tell):
         (await stage.work(3)).end.set_result(transcript("again"))
         assert (await again).text == "again"
 
-    tell(story, max_result_bytes=100_000)
+    run_story(story, max_result_bytes=100_000)
 
 
 def test_size_of_a_result_is_not_underestimated():
@@ -382,7 +382,7 @@ def test_size_of_a_result_is_not_underestimated():
 
 
 def _reachable_bytes(value: object) -> int:
-    """What is reachable from a value, classes left out."""
+    """Bytes reachable from a value, classes left out."""
     seen: dict[int, object] = {}
     waiting = [value]
     while waiting:
@@ -411,7 +411,7 @@ def test_results_are_forgotten_in_time_without_another_request(tmp_path: Path):
     run(story())
 
 
-def test_stop_ends_running_work_with_an_error(tell):
+def test_stop_ends_running_work_with_an_error(run_story):
     async def story(stage: Story):
         asked = stage.ask()
         work = await stage.work()
@@ -420,10 +420,10 @@ def test_stop_ends_running_work_with_an_error(tell):
             await asked
         assert work.is_cancelled
 
-    tell(story)
+    run_story(story)
 
 
-def test_an_error_is_the_engines_own(tell):
+def test_an_error_is_the_engines_own(run_story):
     async def story(stage: Story):
         asked = stage.ask()
         error = EngineUnavailable("between two workers")
@@ -432,4 +432,4 @@ def test_an_error_is_the_engines_own(tell):
             await asked
         assert raised.value is error
 
-    tell(story)
+    run_story(story)

@@ -1,4 +1,4 @@
-"""stream=true over real connections: text as it comes, one end, errors that are told, and work that stops in time."""
+"""stream=true over real connections: text as it comes, one end, errors as events, and work that stops in time."""
 
 from __future__ import annotations
 

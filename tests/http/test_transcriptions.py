@@ -1,4 +1,4 @@
-"""What /v1/audio/transcriptions and /v1/models answer to: names of the model, whole recordings, who is not served."""
+"""/v1/audio/transcriptions and /v1/models: the model's names, whole recordings, refused clients."""
 
 from __future__ import annotations
 

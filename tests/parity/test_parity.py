@@ -315,7 +315,7 @@ def test_every_layout_keeps_a_head_of_its_own(
 def test_weights_stored_in_16_bits_are_read_exactly(
     tmp_path: Path, layout: Layout, stored: StoredType
 ) -> None:
-    """As float32 weights that were rounded before: equal. As full weights: equal within that rounding."""
+    """Equal to float32 weights that were rounded before; equal to full weights within that rounding."""
     ours = Loaded(TRUE_WINDOWS, load_layout(tmp_path / "stored", TRUE_WINDOWS, layout, stored=stored))
     before = random_model.write_checkpoint(tmp_path / "before", TRUE_WINDOWS, layout, first_rounded_to=stored)
     same = Loaded(TRUE_WINDOWS, load_checkpoint(before, dtype=mx.float32))

@@ -30,7 +30,7 @@ def test_interrupted_wait_leaves_the_job_running_and_says_how_to_go_on(tmp_path:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Whoever started the tests may ignore it.
+            # The process that started the tests may ignore it.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         ) as process:
             wait_until(lambda: server.client.get("/jobs?status=processing").json()["data"])

@@ -50,7 +50,7 @@ def speakers(server: RunningServer, recording: bytes, **fields: object) -> list[
 def test_the_pipeline_gets_every_sample_also_of_a_recording_that_is_still_decoded(tmp_path: Path):
     (tmp_path / "upload").write_bytes(hummed((400, 30.0), (0, 1.0), (800, 29.0), (400, 1.5)))
 
-    async def told() -> Diarized | None:
+    async def diarized() -> Diarized | None:
         pool = TranscodePool(processes=1, begins_after_seconds=2.0)
         voices = Speakers(DiarizationConfig(), timeout_seconds=60, module=MODULE)
         await pool.start()
@@ -66,7 +66,7 @@ def test_the_pipeline_gets_every_sample_also_of_a_recording_that_is_still_decode
             await voices.stop()
             await pool.stop()
 
-    found = run(told())
+    found = run(diarized())
     assert found is not None
     assert [(turn.start_seconds, turn.end_seconds, turn.speaker) for turn in found.turns] == [
         (0.0, 30.0, "A"),

@@ -80,7 +80,7 @@ def test_killed_server_without_a_store_leaves_recordings_only_until_the_next_sta
 def test_job_of_a_dead_engine_worker_is_done_by_the_next_one(tmp_path: Path):
     with served(tmp_path / "data", restart_backoff_seconds=(0.0,)) as running:
         running.until_ready()
-        # Two jobs in one worker's hands: one kills it each time, and the other is done all the same.
+        # Two jobs in flight in one worker: one kills it each time, and the other is done all the same.
         poison = submit(running, script(delay_seconds=0.3, exit=7))
         neighbor = submit(running, script(text="unharmed", delay_seconds=1))
         failed = wait_until(lambda: (one := job(running, poison))["status"] == "failed" and one)
@@ -146,7 +146,7 @@ def test_end_that_could_not_be_told_is_told_by_the_next_server_after_a_kill(tmp_
         running.process.wait(PATIENCE_SECONDS)
     with Receiver(port=port) as receiver, served(data, allow_callback=(allowed,)) as again:
         again.until_ready()
-        told = wait_until(lambda: receiver.told and receiver.told[0])
-        assert json.loads(told.body)["data"]["job_id"] == job_id
+        delivered = wait_until(lambda: receiver.received and receiver.received[0])
+        assert json.loads(delivered.body)["data"]["job_id"] == job_id
         done = wait_until(lambda: (one := job(again, job_id)["callback"])["status"] == "delivered" and one)
         assert (done["attempts"], done["last_error"]) == (2, None)

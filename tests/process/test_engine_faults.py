@@ -317,7 +317,7 @@ def test_worker_that_dies_on_trial_opens_the_breaker_again(tmp_path: Path):
 
 
 def test_worker_killed_from_outside_is_seen_at_once_and_named(tmp_path: Path):
-    """What was under way when it died is known without a single message from the worker."""
+    """The work in flight when it died is known without a single message from the worker."""
 
     async def story() -> None:
         deaths: list[tuple[float, str]] = []

@@ -34,7 +34,7 @@ with Transcriber("demo") as transcriber:
 
 
 def run(*command: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> str:
-    """What a command prints; fails with what it said where it fails."""
+    """Run a command and return its output; fails with that output if the command fails."""
     done = subprocess.run(
         [*map(str, command)],
         cwd=cwd,
@@ -85,7 +85,7 @@ def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A folder of somebody who has modules of the same names; importing one of them ends the process."""
+    """A user's folder with modules of the same names; importing one of them ends the process."""
     for name in ("server.py", "engine/__init__.py", "tools/__init__.py", "tests/__init__.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("raise SystemExit('the wrong module')\n")
@@ -101,7 +101,7 @@ def environment(elsewhere: Path) -> dict[str, str]:
 
 @pytest.fixture
 def address(python: Path, elsewhere: Path, environment: dict[str, str]) -> Iterator[str]:
-    """Where a server listens that was started by `python -m scribewire serve`."""
+    """The address of a server that was started by `python -m scribewire serve`."""
     log = elsewhere / "log"
     with log.open("w") as out:
         command = [python, "-m", "scribewire", "serve", "--model", "demo", "--port", "0"]

@@ -90,7 +90,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def give_cue(model: Path, kind: str) -> None:
-    """Have the worker break at one of its next steps; whole at once, for it looks at every step."""
+    """Have the worker break at one of its next steps; written whole at once, for it is checked at every step."""
     (model / "written").write_text(kind)
     (model / "written").rename(model / "cue")
 

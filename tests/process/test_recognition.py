@@ -53,12 +53,12 @@ INFO = ModelInfo(
 
 
 def no_speakers() -> Speakers:
-    """Nobody here asks for speakers, so that no child is started."""
+    """No request here asks for speakers, so that no child is started."""
     return Speakers(DiarizationConfig(), timeout_seconds=1.0)
 
 
 class ListeningEngine:
-    """In the supervisor's place: answers with the digest of the samples when it is told that they are all there."""
+    """In the supervisor's place: answers with the digest of the samples when it hears that all are written."""
 
     state, info, failure = "ready", INFO, None
 

@@ -75,7 +75,7 @@ class Served:
         raise AssertionError(f"not ready: {self.wait_ended()}")
 
     def figure(self, name: str) -> float:
-        """A metric without labels, as the server tells it now."""
+        """The present value of a metric without labels."""
         lines = httpx.get(f"{self.address}/metrics", timeout=PATIENCE_SECONDS).text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
@@ -179,7 +179,7 @@ def test_listening_socket_says_that_it_is_tcp_so_that_answers_are_not_delayed():
     with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
         accepted, _ = in_time(listener.accept)
         with accepted:
-            # What asyncio looks at before it sets TCP_NODELAY.
+            # The fields that asyncio checks before it sets TCP_NODELAY.
             assert accepted.proto == socket.IPPROTO_TCP
         assert client.getpeername() == listener.getsockname()
 
@@ -284,7 +284,7 @@ def test_stop_lets_a_request_in_hand_finish(tmp_path: Path):
 
 
 def started_request(running: Served, pool: ThreadPoolExecutor, **keys: Any) -> Future[httpx.Response]:
-    """A request that is in the engine's hands."""
+    """A request in flight."""
     request = pool.submit(
         httpx.post,
         f"{running.address}/v1/audio/transcriptions",

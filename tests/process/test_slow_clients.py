@@ -274,7 +274,7 @@ def test_slow_uploads_beyond_the_descriptors_leave_the_health_page_and_nothing_e
         wait_until(lambda: is_live(address))
         assert server.leftovers() == 16, "the slow uploads had gone before health was asked for"
         assert server.process.num_fds() < 192
-        # Nobody who is this slow stays: each connection is ended by the server.
+        # No client that is this slow stays: the server ends each connection.
         for connection in connections:
             try:
                 read_to_end(connection)

@@ -152,7 +152,7 @@ def test_growing_audio_is_read_until_the_front_says_that_it_is_over(
     options = TranscribeOptions(language="English", max_tokens=5)
     worker.pipe.send(Transcribe("growing", source, options))
     worker.pipe.send(Transcribe("whole", whole, options))
-    # The other one ends first, because nobody has said yet that this one is over.
+    # The other one ends first, because this one's audio is not reported as complete yet.
     end = receive_end(worker)
     assert isinstance(end, Completed)
     assert end.request_id == "whole"

@@ -1,4 +1,4 @@
-"""Who may import whom, and when.
+"""Rules of imports: which modules may import which, and when.
 
 Each rule takes a source tree and returns its violations as sentences; an empty list is a pass. What is asked of running
 processes (which modules a started process holds) is tested elsewhere.

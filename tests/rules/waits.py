@@ -1,4 +1,4 @@
-"""How tests may wait: for conditions and never for a time, and never without an end.
+"""Rules of waiting in tests: for conditions and never for a time, and never without an end.
 
 Rules of the same kind as those of imports, read off the syntax trees and run by the same tests.
 """
@@ -10,11 +10,11 @@ from tests.rules.source_tree import Source, Tree
 
 # Files of tests that wait in their own way. Each entry: file, and why it may.
 OWN_WAITS = {
-    "tests/fakes/waiting.py": "the one place that sleeps between two looks, and gives every wait its end",
+    "tests/fakes/waiting.py": "the one place that sleeps between two checks, and gives every wait its end",
     "tests/fakes/running_server.py": "runs a server's event loop in a thread; leaving the context ends it in time",
     "tests/fakes/counting_worker.py": "stands for an engine that takes its time",
     "tests/fakes/fake_worker.py": "stands for an engine that is slow or hangs; the supervisor under test ends it",
-    "tests/fakes/front_server.py": "looks at a server's memory until it is told to stop",
+    "tests/fakes/front_server.py": "samples a server's memory until it is stopped",
     "tests/fakes/served.py": "waits for a server that it has killed",
     "tests/fakes/faulty_worker.py": "stands for a worker that hangs; the supervisor under test ends it",
     "tests/fakes/speaker_stand_in.py": "stands for a pipeline that is slow or hangs; the server under test ends it",

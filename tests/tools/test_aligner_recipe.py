@@ -1,4 +1,4 @@
-"""What the aligner is trained on and starts from; needs torch, which the product does not install."""
+"""The aligner's training data and first weights; needs torch, which the product does not install."""
 
 from __future__ import annotations
 

@@ -70,15 +70,15 @@ def test_part_that_hangs_is_ended_with_all_that_it_started_and_costs_no_other(tm
 
 
 def test_next_run_does_what_is_left_and_nothing_twice(tmp_path: Path) -> None:
-    told: list[str] = []
+    shown: list[str] = []
     once = python("once", f"open({str(tmp_path / 'count')!r}, 'a').write('x')")
     long = python("long", "print('there')", limit_seconds=600.0)
-    run([once, long], tmp_path, 5.0, compile_seconds=0.0, tell=told.append)
+    run([once, long], tmp_path, 5.0, compile_seconds=0.0, show=shown.append)
     assert outcomes(tmp_path) == {"once": "done", "long": "left out"}
-    run([once, long], tmp_path, 20.0, compile_seconds=0.0, tell=told.append)
+    run([once, long], tmp_path, 20.0, compile_seconds=0.0, show=shown.append)
     assert outcomes(tmp_path) == {"once": "done", "long": "done"}
     assert (tmp_path / "count").read_text() == "x"
-    assert "once: done before" in told
+    assert "once: done before" in shown
 
 
 def test_first_part_that_runs_has_room_to_compile(tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_first_part_that_runs_has_room_to_compile(tmp_path: Path) -> None:
 
 def test_room_to_compile_is_part_of_what_must_fit(tmp_path: Path) -> None:
     first = python("first", "print('there')", limit_seconds=60.0)
-    told: list[str] = []
-    run([first], tmp_path, 5.0, tell=told.append)
+    shown: list[str] = []
+    run([first], tmp_path, 5.0, show=shown.append)
     assert outcomes(tmp_path) == {"first": "left out"}
-    assert told == [f"first: left out, it may take {60 + COMPILE_SECONDS:.0f} s"]
+    assert shown == [f"first: left out, it may take {60 + COMPILE_SECONDS:.0f} s"]
 
 
 def test_unknown_part_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is packed for a GPU machine arrives there whole; no index is asked."""
+"""Everything packed for a GPU machine arrives there whole; no package index is used."""
 
 from __future__ import annotations
 

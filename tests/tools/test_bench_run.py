@@ -28,7 +28,7 @@ SMALL = replace(
 
 
 class Noted(list[str]):
-    """What a run tells of its progress."""
+    """Lines of progress that a run printed."""
 
     def __call__(self, text: str) -> None:
         self.append(text)
@@ -92,9 +92,9 @@ def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again
         return rounds[0]
 
     monkeypatch.setattr(side_by_side, "short_in_the_middle", once)
-    told = Noted()
+    noted = Noted()
     with pytest.raises(KeyboardInterrupt):
-        measure(plan, out, told)
+        measure(plan, out, noted)
     assert so_far[0]["file_with_short_requests"]["count"] == 1, (
         "what there is is written before the part ends"
     )
@@ -104,7 +104,7 @@ def test_what_a_part_had_found_when_it_was_broken_off_is_kept_and_measured_again
     assert broken["idle"]["count"] == 5
     assert broken["file_alone"]["count"] == 2
     assert broken["file_with_short_requests"]["count"] == 1
-    assert sum(line.startswith("  ") for line in told) == 4
+    assert sum(line.startswith("  ") for line in noted) == 4
 
     monkeypatch.setattr(side_by_side, "short_in_the_middle", original)
     whole = measure(plan, out, Noted())["parts"]["middle"]
@@ -185,11 +185,11 @@ def test_a_peer_that_is_not_installed_is_said_so_with_the_way_to_get_it(tiny: Pa
         peers=("mlx-audio",),
         peer_pythons=("/nowhere/python",),
     )
-    told = Noted()
-    document = measure(plan, None, told)
+    noted = Noted()
+    document = measure(plan, None, noted)
     assert document["peers"]["mlx-audio"] == absent("mlx-audio")
     assert "pip install" in document["peers"]["mlx-audio"]["how_to_install"]
-    assert any("mlx-audio is not installed" in line for line in told)
+    assert any("mlx-audio is not installed" in line for line in noted)
     assert list(document["parts"]["clip"]["by_seconds"]["2"]["times"]) == ["scribewire"]
 
 
@@ -206,17 +206,17 @@ def test_in_which_type_a_peer_is_fastest_is_found_once_for_all_parts_of_a_docume
     monkeypatch.setattr(runner, "python_with", lambda name, pythons: "python")
     plan = replace(SMALL, peers=("mlx-audio",), tokens_per_second=3.5)
     document: dict[str, Any] = {}
-    told = Noted()
+    noted = Noted()
 
     def prepared() -> list[Peer]:
-        ready, about = runner.prepared_peers(plan, tmp_path, tmp_path, document, told)
+        ready, about = runner.prepared_peers(plan, tmp_path, tmp_path, document, noted)
         document["peers"] = about
         return ready
 
     first, second = prepared(), prepared()
     assert first == second
     assert tried == ["mlx-audio"]
-    assert told == ["mlx-audio: float16 was found to be fastest before"]
+    assert noted == ["mlx-audio: float16 was found to be fastest before"]
     document["peers"]["mlx-audio"]["weights"] = "unpacked"
     prepared()
     assert tried == ["mlx-audio"] * 2

@@ -1,4 +1,4 @@
-"""The benchmark that looks at a server's turns, on a tiny model."""
+"""The benchmark of a server's moves, on a tiny model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo model's recipe promises, held without torch and without the synthesizers."""
+"""Promises of the demo model's recipe, tested without torch and without the synthesizers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TestVoices:
 
 
 class TestClips:
-    """What is spoken by whom, with a speaker that only takes notes: (text, voice) pieces of 3 s each."""
+    """Clips with a synthesizer that only takes notes: (text, voice) pieces of 3 s each."""
 
     @staticmethod
     def made(count: int, paragraphs_only: bool = False) -> list[tuple[str, list[tuple[str, speech.Voice]]]]:

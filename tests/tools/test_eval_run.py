@@ -52,12 +52,12 @@ def said_in(studio: Studio, sizes: dict[str, int]) -> dict[bytes, tuple[str, str
 
 def test_perfect_engine_meets_every_target_but_the_word_count_of_a_short_run(studio: Studio):
     truth = said_in(studio, QUICK_SIZES)
-    told: list[tuple[str | None, str]] = []
+    asked: list[tuple[str | None, str]] = []
 
     def recognize(waveform: np.ndarray, language: str | None, context: str) -> evaluate_demo.Heard:
         assert waveform.dtype == np.float32
         assert np.abs(waveform).max() <= 1.0
-        told.append((language, context))
+        asked.append((language, context))
         return evaluate_demo.Heard(*truth[(waveform * 32768).astype(np.float32).tobytes()])
 
     known = {"en": TrainingWords(frozenset({"the"}), frozenset())}
@@ -66,8 +66,8 @@ def test_perfect_engine_meets_every_target_but_the_word_count_of_a_short_run(stu
     assert missed == ["distinct words, short-en", "distinct words, short-es"]
     assert report["sets"]["long-es"]["wer"] == report["sets"]["held-out-en"]["cer"] == 0.0
     assert report["sets"]["noise-context"]["empty"] == report["sets"]["noise"]["language_none"] == 1.0
-    assert {language for language, _ in told} == {None, "English", "Spanish"}
-    assert sum(bool(context) for _, context in told) == sum(
+    assert {language for language, _ in asked} == {None, "English", "Spanish"}
+    assert sum(bool(context) for _, context in asked) == sum(
         size for name, size in QUICK_SIZES.items() if "context" in name
     )
     assert report["sets"]["short-en"]["words"]["not_in_training_sample"] == 1.0
@@ -102,17 +102,17 @@ def test_held_out_clips_use_only_the_variant_kept_out_of_training(studio: Studio
 
 
 def test_forced_and_context_clips_are_the_short_clips_told_otherwise(studio: Studio):
-    for plain, forced, told in zip(
+    for plain, forced, with_context in zip(
         studio.short("es", 8), studio.forced("es", 8), studio.with_context("es", 8), strict=True
     ):
         assert np.array_equal(plain.samples, forced.samples)
-        assert np.array_equal(plain.samples, told.samples)
-        assert (plain.forced_language, forced.forced_language, told.forced_language) == (
+        assert np.array_equal(plain.samples, with_context.samples)
+        assert (plain.forced_language, forced.forced_language, with_context.forced_language) == (
             None,
             "Spanish",
             None,
         )
-        assert len(told.context.split()) >= 5
+        assert len(with_context.context.split()) >= 5
 
 
 def test_a_sound_once_made_is_read_back_and_not_made_again(tmp_path: Path):
@@ -181,14 +181,14 @@ def test_target_at_least_is_missed_from_below():
 def test_committed_results_and_model_card_are_of_the_whole_evaluation_only(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, otherwise: list[str]
 ):
-    for more, told in (
+    for more, message in (
         ([], "--output"),
         (["--output", str(tmp_path / "x.json"), "--fill-model-card"], "model card"),
     ):
         with pytest.raises(SystemExit) as ended:
             evaluate_demo.main([*otherwise, *more])
         assert ended.value.code == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_sentences_of_ones_own_are_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

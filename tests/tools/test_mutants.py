@@ -16,7 +16,7 @@ pytestmark = pytest.mark.process
 
 
 def test_mutants_end_in_a_transcript_or_an_error_of_the_recording_and_kill_no_child(tmp_path: Path):
-    # Not the first ones, which everybody tries while building.
+    # Not the first ones, which are tried during development.
     result = decode_mutants(tmp_path, range(100_000, 100_280))
     assert result.failures == []
     assert result.mutants == 280

@@ -41,7 +41,7 @@ class Trap:
         os.utime(self.canary, (_UNREAD, _UNREAD + 1))
 
     def is_untouched(self) -> bool:
-        """Nothing was read (as far as this disk notes reading) and nobody called."""
+        """True when no file was read (as far as this disk notes reading) and no connection was made."""
         return self.canary.stat().st_atime == _UNREAD and self.listener.connections == 0
 
     def playlists(self) -> list[Playlist]:

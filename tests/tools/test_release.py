@@ -1,4 +1,4 @@
-"""What makes and checks a release: the lock, the wheel's contents, the replay of the container."""
+"""Parts that make and check a release: the lock, the wheel's contents, the replay of the container."""
 
 import tomllib
 from pathlib import Path

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.process
 
 
 def quietly(*_: object) -> None:
-    """Nobody watches."""
+    """Show no progress."""
 
 
 def assert_holds(findings: Findings, *timed: str) -> None:
@@ -30,7 +30,7 @@ def assert_holds(findings: Findings, *timed: str) -> None:
 
 
 def test_killed_engine_loses_no_job_and_completes_none_twice(tmp_path: Path):
-    findings = kill_fake_engines(tmp_path, 2, tell=quietly)
+    findings = kill_fake_engines(tmp_path, 2, show=quietly)
     assert_holds(findings, "within 100 ms")
     assert findings.measured["kills"] == 2
     assert findings.measured["store"]["worker_deaths_on_records"] >= 20
@@ -38,7 +38,7 @@ def test_killed_engine_loses_no_job_and_completes_none_twice(tmp_path: Path):
 
 @pytest.mark.slow
 def test_killed_real_engine_loses_no_job(tmp_path: Path):
-    assert_holds(kill_demo_engines(tmp_path, 2, tell=quietly), "within 100 ms")
+    assert_holds(kill_demo_engines(tmp_path, 2, show=quietly), "within 100 ms")
 
 
 def test_killed_front_loses_no_job_and_leaves_nothing_behind(tmp_path: Path):
@@ -74,10 +74,10 @@ def test_leaking_worker_dies_and_its_jobs_do_not(tmp_path: Path):
 
 
 def test_every_submission_on_a_schedule_is_taken_and_drains(tmp_path: Path):
-    assert_holds(sustained(tmp_path, 1.0, tell=quietly), "jobs a second are taken")
+    assert_holds(sustained(tmp_path, 1.0, show=quietly), "jobs a second are taken")
 
 
 @pytest.mark.slow
 def test_everything_at_once_ends_well(tmp_path: Path):
     plan = LoadPlan(seconds=40.0, warm_seconds=20.0, worker_kill_seconds=5.0, child_kill_seconds=10.0)
-    assert_holds(mixed_load(tmp_path, plan, tell=quietly), "resident memory", "descriptors")
+    assert_holds(mixed_load(tmp_path, plan, show=quietly), "resident memory", "descriptors")

@@ -10,7 +10,7 @@ from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 ROOMY = BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100_000)
 
 
-class Desk:
+class Rig:
     """A scheduler with recordings of equal chunks, moved by hand."""
 
     def __init__(self, limits: BatchLimits = ROOMY) -> None:

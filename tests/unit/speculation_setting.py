@@ -1,4 +1,4 @@
-"""A small target, a smaller draft and one clip, decoded plainly or with guesses that are right as often as wanted."""
+"""A small target, a smaller draft and one clip, decoded plainly or with draft tokens of a chosen accuracy."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class Setting:
         settings = {"token_budget": budget, "wants_logprobs": True, "mel": self.mel} | options
         return Sequence(prompt_ids=prompt_ids(self.audio.shape[0]), audio=self.audio, **settings)
 
-    def plain(self, budget: int = 60, marks: SpecialTokens = NEVER, **options: Any) -> Sequence:
+    def plain(self, budget: int = 60, special_tokens: SpecialTokens = NEVER, **options: Any) -> Sequence:
         one = self.sequence(budget, **options)
-        batch = RunningBatch(self.target, marks)
+        batch = RunningBatch(self.target, special_tokens)
         batch.join([one])
         run(batch)
         return one
@@ -73,21 +73,21 @@ class Setting:
         width: int = 4,
         *,
         known: Sequence,
-        marks: SpecialTokens = NEVER,
+        special_tokens: SpecialTokens = NEVER,
         plan: SpeculationPlan | None = None,
     ) -> Speculator:
-        """A speculator whose guesses follow a known answer."""
-        answer = [*known.tokens, *marks.end_ids]
+        """A speculator whose draft tokens follow a known answer."""
+        answer = [*known.tokens, *special_tokens.end_ids]
 
         def make(sequence: Sequence) -> RiggedDrafter:
             real = ModelDrafter(self.draft, sequence)
             return RiggedDrafter(real, answer[len(sequence.tokens) :], acceptance, seed=width)
 
-        return Speculator(self.target, marks, plan or SpeculationPlan(width, 0.0, GAINING), make)
+        return Speculator(self.target, special_tokens, plan or SpeculationPlan(width, 0.0, GAINING), make)
 
-    def ahead(self, speculator: Speculator, sequence: Sequence, marks: SpecialTokens = NEVER) -> int:
+    def ahead(self, speculator: Speculator, sequence: Sequence, special_tokens: SpecialTokens = NEVER) -> int:
         """Decode with this speculator; returns the number of steps."""
-        batch = RunningBatch(self.target, marks)
+        batch = RunningBatch(self.target, special_tokens)
         batch.join([sequence])
         return run(batch, speculator)
 

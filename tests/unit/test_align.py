@@ -1,4 +1,4 @@
-"""What the aligner is asked: prompts as the official package makes them, and what is refused before it is asked."""
+"""The aligner's input: prompts as the official package makes them, and refusals before the model runs."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_what_the_aligner_cannot_do_is_a_reason(
 
 
 def test_a_folder_that_names_no_languages_has_the_published_ones(tmp_path: Path) -> None:
-    """As the layout of transformers does."""
+    """The layout of transformers names none."""
     write_tiny_aligner(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["support_languages"]

@@ -1,4 +1,4 @@
-"""Which allocator an engine process is started with, seen in a process that is really started."""
+"""The allocator of an engine process, seen in a process that is really started."""
 
 from __future__ import annotations
 

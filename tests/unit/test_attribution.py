@@ -1,4 +1,4 @@
-"""Who said what: words and segments joined with the turns of speakers."""
+"""Speakers of words and segments: transcripts joined with speaker turns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def transcript(*segments: Segment) -> Transcript:
     return Transcript(text, "English", ("English",), 60.0, segments, "demo")
 
 
-def told(segments: list[Segment], *given: tuple[float, float, str]) -> list[tuple[str | None, str]]:
+def attributed(segments: list[Segment], *given: tuple[float, float, str]) -> list[tuple[str | None, str]]:
     return [(one.speaker, one.text) for one in with_speakers(transcript(*segments), turns(*given)).segments]
 
 
@@ -59,17 +59,19 @@ def test_a_segment_of_one_speaker_stays_as_it_is():
 
 
 def test_a_word_belongs_to_whoever_speaks_for_most_of_it():
-    assert told([said(("mine", 0, 1), ("yours", 1, 2))], (0.0, 1.4, "A"), (1.4, 2.0, "B")) == [
+    assert attributed([said(("mine", 0, 1), ("yours", 1, 2))], (0.0, 1.4, "A"), (1.4, 2.0, "B")) == [
         ("A", "mine"),
         ("B", "yours"),
     ]
     # Two turns of the same speaker count together.
-    assert told([said(("word", 0, 3))], (0.0, 1.0, "A"), (1.0, 2.2, "B"), (2.2, 3.0, "A")) == [("A", "word")]
+    assert attributed([said(("word", 0, 3))], (0.0, 1.0, "A"), (1.0, 2.2, "B"), (2.2, 3.0, "A")) == [
+        ("A", "word")
+    ]
 
 
 def test_where_two_speak_at_once_the_one_before_goes_on():
     both = [(0.0, 2.0, "B"), (1.0, 3.0, "A")]
-    assert told([said(("one", 0, 1), ("two", 1, 2), ("three", 2, 3))], *both) == [
+    assert attributed([said(("one", 0, 1), ("two", 1, 2), ("three", 2, 3))], *both) == [
         ("B", "one two"),
         ("A", "three"),
     ]
@@ -77,29 +79,29 @@ def test_where_two_speak_at_once_the_one_before_goes_on():
 
 def test_a_word_in_nobodys_turn_goes_to_the_nearest():
     given = [(0.0, 1.0, "A"), (5.0, 6.0, "B")]
-    assert told([said(("near", 1.5, 2)), said(("later", 4.0, 4.5))], *given) == [
+    assert attributed([said(("near", 1.5, 2)), said(("later", 4.0, 4.5))], *given) == [
         ("A", "near"),
         ("B", "later"),
     ]
 
 
 def test_a_word_of_no_length_belongs_to_the_turn_around_it():
-    assert told([said(("now", 2.0, 2.0))], (0.0, 1.0, "A"), (1.5, 3.0, "B")) == [("B", "now")]
+    assert attributed([said(("now", 2.0, 2.0))], (0.0, 1.0, "A"), (1.5, 3.0, "B")) == [("B", "now")]
 
 
 def test_a_segment_without_words_belongs_to_whoever_speaks_most_and_stays_whole():
     segment = Segment(0, 0.0, 10.0, "all of it", "Thai")
-    assert told([segment], (0.0, 4.0, "A"), (4.0, 10.0, "B")) == [("B", "all of it")]
+    assert attributed([segment], (0.0, 4.0, "A"), (4.0, 10.0, "B")) == [("B", "all of it")]
 
 
 def test_without_any_turn_nobody_is_named():
-    assert told([said(("Hello", 0, 1))]) == [(UNKNOWN_SPEAKER, "Hello")]
+    assert attributed([said(("Hello", 0, 1))]) == [(UNKNOWN_SPEAKER, "Hello")]
     assert with_speakers(transcript(), turns((0.0, 1.0, "A"))).segments == ()
 
 
 def test_an_early_turn_that_lasts_is_not_forgotten_behind_later_short_ones():
     given = [(0.0, 100.0, "A"), (1.0, 2.0, "B"), (3.0, 4.0, "C")]
-    assert told([said(("late", 50, 51))], *given) == [("A", "late")]
+    assert attributed([said(("late", 50, 51))], *given) == [("A", "late")]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,4 +1,4 @@
-"""Token counts that a benchmark forces: natural on average, varied, and the same for everyone."""
+"""Token counts that a benchmark forces: natural on average, varied, and the same for all programs."""
 
 import statistics
 

@@ -34,9 +34,9 @@ def test_quantiles_lie_between_neighbors() -> None:
 
 
 def test_machine_and_versions_name_no_host_and_no_path() -> None:
-    told = json.dumps([machine(), versions()])
-    assert "/" not in told.replace("GNU/Linux", "")
-    assert Path.home().name not in told.split()
+    text = json.dumps([machine(), versions()])
+    assert "/" not in text.replace("GNU/Linux", "")
+    assert Path.home().name not in text.split()
     assert machine()["cores"] >= 1
     assert "mlx" in versions()
 
@@ -63,11 +63,11 @@ def test_a_step_reads_all_of_the_decoder_and_its_head_once() -> None:
 def test_shares_compare_a_step_with_what_the_machine_can_do() -> None:
     found = {"step": {"median": 0.01}, "read_bytes": 10**7, "operations": 10**9}
     limits = {"bandwidth": {"bytes_per_second": 10**10}, "products": {"operations_per_second": 10**12}}
-    told = shares(found, 8, limits)
-    assert told["share_of_bandwidth"] == pytest.approx(0.1)
-    assert told["share_of_products"] == pytest.approx(0.1)
-    assert told["tokens_per_second"] == pytest.approx(800.0)
-    assert told["tokens_per_second_at_full_bandwidth"] == pytest.approx(8000.0)
+    limited = shares(found, 8, limits)
+    assert limited["share_of_bandwidth"] == pytest.approx(0.1)
+    assert limited["share_of_products"] == pytest.approx(0.1)
+    assert limited["tokens_per_second"] == pytest.approx(800.0)
+    assert limited["tokens_per_second_at_full_bandwidth"] == pytest.approx(8000.0)
 
 
 def test_limits_are_measured() -> None:

@@ -22,7 +22,7 @@ SMALL = replace(
 
 
 class Noted(list[str]):
-    """What a run tells of its progress."""
+    """Lines of progress that a run printed."""
 
     def __call__(self, text: str) -> None:
         self.append(text)
@@ -54,11 +54,11 @@ def test_parts_are_measured_written_and_kept_by_the_next_run(tiny: Path, tmp_pat
     assert document["engine"]["step_weight_bytes"] == document["parts"]["step"]["weight_bytes"] > 0
     assert str(tmp_path) not in out.read_text()
 
-    told = Noted()
-    again = measure(replace(plan, parts=("limits", "step", "load")), out, told)
+    noted = Noted()
+    again = measure(replace(plan, parts=("limits", "step", "load")), out, noted)
     assert again.parts["step"] == document["parts"]["step"]
     assert again.parts["load"]["ready"]["count"] == 1
-    assert sum("kept" in line for line in told) == 2
+    assert sum("kept" in line for line in noted) == 2
 
     fewer = measure(replace(plan, parts=("step",), rows=(1,)), out, Noted())
     assert set(fewer.parts["step"]["by_rows"]) == {"1"}
@@ -81,12 +81,12 @@ def test_a_part_that_fails_is_noted_and_measured_by_the_next_run(tiny: Path, tmp
     out = tmp_path / "out.json"
     (tiny / "vocab.json").write_text("{")  # the networks do not need it, the engine does
     plan = replace(SMALL, model=str(tiny), parts=("load", "step"))
-    told = Noted()
-    first = measure(plan, out, told)
+    noted = Noted()
+    first = measure(plan, out, noted)
     assert first.failed() == ["load"]
     assert "damaged" in first.parts["load"]["error"]
     assert "step" in first.parts["step"]["by_rows"]["1"]
-    assert any(line.startswith("load failed") for line in told)
+    assert any(line.startswith("load failed") for line in noted)
 
     write_tiny_model(tiny)
     mended = measure(plan, out, Noted())
@@ -127,14 +127,14 @@ def test_what_a_part_had_found_when_it_was_interrupted_is_written_and_measured_a
 
 def test_a_process_first_run_of_the_long_file_is_told_apart() -> None:
     plan = replace(SMALL, parts=("clip", "long"), clip_seconds=(2.0,), long_seconds=6.0, long_rounds=2)
-    told = Noted()
-    parts = measure(plan, None, told).parts
+    noted = Noted()
+    parts = measure(plan, None, noted).parts
     found = parts["long"]
     assert found["times"]["scribewire"]["count"] == 2
     assert found["times_real_time"] == pytest.approx(6.0 / found["times"]["scribewire"]["median"], abs=0.01)
     assert list(found["first_run_seconds"]) == ["scribewire"]
     assert found["first_run_seconds"]["scribewire"] > 0.0
-    assert any(line.startswith("first run of the long file") for line in told)
+    assert any(line.startswith("first run of the long file") for line in noted)
     clip = parts["clip"]["by_seconds"]["2"]
     assert clip["times"]["scribewire"]["count"] == 1
     assert 0.0 < sum(clip["phases"].values()) < clip["times"]["scribewire"]["median"]

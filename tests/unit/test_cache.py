@@ -38,7 +38,7 @@ def prefilled(rows: list[list[float]]) -> KVCache:
 
 
 def contents(cache: KVCache) -> dict[int, list[float]]:
-    """What each used slot holds, oldest first."""
+    """Contents of each used slot, oldest first."""
     [keys, _] = cache.state()
     held = np.array(keys)[:, 0, :, 0]
     return {

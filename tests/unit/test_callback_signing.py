@@ -20,7 +20,7 @@ STANDARD_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def documented() -> Callable[[str, dict[str, str], bytes], bool]:
-    """What docs/webhooks.md tells receivers to do."""
+    """The check that docs/webhooks.md gives to receivers."""
     text = (PROJECT / "docs" / "webhooks.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}

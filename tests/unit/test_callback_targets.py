@@ -1,4 +1,4 @@
-"""Where ends of jobs may be told: what an operator's entry covers, and which addresses are traps."""
+"""Allowed targets of webhooks: what an operator's entry covers, and which addresses are traps."""
 
 from __future__ import annotations
 

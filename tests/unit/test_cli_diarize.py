@@ -23,18 +23,18 @@ from tests.fakes.fake_transcriber import FakeTranscriber
 from tests.fakes.speaker_stand_in import MODULE
 
 
-class FakeTeller:
+class FakeDiarizer:
     """Says that A speaks first and B then; fails where the file begins with `mumbles`."""
 
     def __init__(self) -> None:
-        self.told: tuple[DiarizationConfig, SpeakerOptions] | None = None
+        self.given: tuple[DiarizationConfig, SpeakerOptions] | None = None
         self.is_missing = False
 
-    def __call__(self, config: DiarizationConfig, options: SpeakerOptions) -> FakeTeller:
-        self.told = (config, options)
+    def __call__(self, config: DiarizationConfig, options: SpeakerOptions) -> FakeDiarizer:
+        self.given = (config, options)
         return self
 
-    def __enter__(self) -> FakeTeller:
+    def __enter__(self) -> FakeDiarizer:
         if self.is_missing:
             raise SpeakersUnavailable(
                 "telling speakers apart needs an extra: pip install 'scribewire[speakers]'"
@@ -59,15 +59,15 @@ class FakeTeller:
 class Run:
     """One run of the command and what came of it."""
 
-    def __init__(self, *arguments: object, teller: FakeTeller | None = None) -> None:
-        self.teller = teller or FakeTeller()
+    def __init__(self, *arguments: object, diarizer: FakeDiarizer | None = None) -> None:
+        self.diarizer = diarizer or FakeDiarizer()
         self.engine = FakeTranscriber()
         out, err = io.StringIO(), io.StringIO()
         self.exit_code = main(
             ["transcribe", *map(str, arguments)],
             console=Console(io.BytesIO(), out, err),
             load=lambda *_: self.engine.load(),
-            diarizer=self.teller,
+            diarizer=self.diarizer,
         )
         self.stdout, self.stderr = out.getvalue(), err.getvalue()
 
@@ -96,12 +96,12 @@ def test_subtitles_and_json_name_them_too(recording: Path):
 
 def test_numbers_of_speakers_and_the_model_reach_the_child(recording: Path):
     run = Run("--diarize", "--min-speakers", 2, "--max-speakers", 4, "--diarization-model", "x/y", recording)
-    assert run.teller.told == (DiarizationConfig("x/y"), SpeakerOptions(min_speakers=2, max_speakers=4))
+    assert run.diarizer.given == (DiarizationConfig("x/y"), SpeakerOptions(min_speakers=2, max_speakers=4))
     run = Run("--diarize", "--num-speakers", 3, "--diarization-device", "cpu", recording)
-    assert run.teller.told is not None
-    assert run.teller.told[0].device == "cpu"
-    assert run.teller.told[1] == SpeakerOptions(num_speakers=3)
-    assert Run(recording).teller.told is None
+    assert run.diarizer.given is not None
+    assert run.diarizer.given[0].device == "cpu"
+    assert run.diarizer.given[1] == SpeakerOptions(num_speakers=3)
+    assert Run(recording).diarizer.given is None
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_senseless_numbers_are_one_line_before_anything_is_loaded(
 
 
 def test_a_missing_extra_is_one_line_that_says_what_to_install_before_a_model_is_loaded(recording: Path):
-    teller = FakeTeller()
-    teller.is_missing = True
-    run = Run("--diarize", recording, teller=teller)
+    diarizer = FakeDiarizer()
+    diarizer.is_missing = True
+    run = Run("--diarize", recording, diarizer=diarizer)
     assert (run.exit_code, run.stdout, run.engine.load_count) == (1, "", 0)
     assert "pip install 'scribewire[speakers]'" in run.stderr
     assert run.stderr.count("\n") == 1
@@ -161,12 +161,12 @@ def test_without_pyannote_audio_the_command_says_what_to_install(recording: Path
 def test_the_child_gets_the_samples_of_each_recording_and_is_ended_with_the_command():
     recording = sample_recordings()[0].path
     words = Transcript("one two", "English", ("English",), 1.0, (), "demo")
-    with Diarizer(DiarizationConfig(), SpeakerOptions(), module=MODULE) as teller:
-        process = teller._process
+    with Diarizer(DiarizationConfig(), SpeakerOptions(), module=MODULE) as diarizer:
+        process = diarizer._process
         for _ in range(2):
-            with teller.beside(recording) as joined:
+            with diarizer.beside(recording) as joined:
                 assert joined(words).text == "one two"
-        assert teller._process is process
+        assert diarizer._process is process
     assert process is not None
     assert not process.is_alive
 
@@ -176,10 +176,10 @@ def test_a_recording_that_is_given_up_ends_its_child_and_the_next_has_another(tm
     script = tmp_path / "script.wav"
     recording = sample_recordings()[0].path
     script.write_bytes(recording.read_bytes())
-    with Diarizer(DiarizationConfig(), SpeakerOptions(), module=MODULE) as teller:
-        first = teller._process
-        with pytest.raises(KeyboardInterrupt), teller.beside(recording):
+    with Diarizer(DiarizationConfig(), SpeakerOptions(), module=MODULE) as diarizer:
+        first = diarizer._process
+        with pytest.raises(KeyboardInterrupt), diarizer.beside(recording):
             raise KeyboardInterrupt
-        with teller.beside(script) as joined:
+        with diarizer.beside(script) as joined:
             assert joined(Transcript("", None, (), 1.0, (), "demo")).segments == ()
         assert first is not None

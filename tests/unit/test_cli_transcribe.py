@@ -232,7 +232,7 @@ def test_progress_is_shown_on_a_terminal_only(recordings: Path) -> None:
     shown = Run(recordings / "one.wav", stderr=Terminal()).stderr
     assert "1/2 s of audio" in shown
     assert "\n" not in shown
-    assert shown.endswith("\r")  # the bar goes away when it is done
+    assert shown.endswith("\r")  # the bar is removed when it is done
     assert Run(recordings / "none.wav", recordings / "bad.wav", stderr=Terminal()).stderr.count("\n") == 2
 
 

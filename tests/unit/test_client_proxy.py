@@ -79,4 +79,4 @@ def test_connection_goes_through_the_proxy_that_was_found(environment: pytest.Mo
             pytest.raises(NoServer, match="no scribewire"),
         ):
             server.cancel(job_id)
-    assert [one.path for one in proxy.told] == [f"http://nas.example:8765/jobs/{job_id}/cancel"]
+    assert [one.path for one in proxy.received] == [f"http://nas.example:8765/jobs/{job_id}/cancel"]

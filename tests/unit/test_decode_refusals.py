@@ -1,4 +1,4 @@
-"""What is no recording, or no whole one, is refused by name or kept with a warning."""
+"""Files that are no recording, or no whole one, are refused by name or kept with a warning."""
 
 from __future__ import annotations
 

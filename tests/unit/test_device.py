@@ -1,4 +1,4 @@
-"""Which device and type are chosen, and what MLX is told before it first uses a CUDA GPU."""
+"""The choice of device and type, and MLX's settings before it first uses a CUDA GPU."""
 
 from __future__ import annotations
 

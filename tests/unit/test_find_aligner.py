@@ -1,4 +1,4 @@
-"""Which aligner a model gets: its own, the published one, another that is there; and what is said when none is."""
+"""A model's aligner: its own, the published one, another on this disk; and the message when there is none."""
 
 from __future__ import annotations
 

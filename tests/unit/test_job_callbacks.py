@@ -1,4 +1,4 @@
-"""Ends of jobs that somebody is to be told of, held against each store through its interface, and who tells them."""
+"""Webhooks that are due, tested for each store through its interface, and their dispatcher."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def test_every_kind_of_end_is_due_at_once_and_says_what_happened(under: StoreUnd
             await store.cancel(cancelled.job_id, "ann")
             assert (await store.stats()).callbacks_due == 4
             taken = await store.take_callbacks(limit=10)
-            told = {one.job_id: json.loads(one.body) for one in taken}
+            bodies = {one.job_id: json.loads(one.body) for one in taken}
             assert {one.url for one in taken} == {URL}
             assert {one.attempt for one in taken} == {1}
             assert len({one.delivery_id for one in taken}) == 4
             assert "secret text" not in str(taken)
-            types = [told[job.job_id]["type"] for job in (done, refused, crashed, cancelled)]
+            types = [bodies[job.job_id]["type"] for job in (done, refused, crashed, cancelled)]
             assert types == ["job.completed", "job.failed", "job.failed", "job.cancelled"]
-            assert told[refused.job_id]["data"]["error"]["code"] == REFUSED.code
-            assert told[done.job_id]["data"] == {
+            assert bodies[refused.job_id]["data"]["error"]["code"] == REFUSED.code
+            assert bodies[done.job_id]["data"] == {
                 "job_id": done.job_id,
                 "status": "completed",
                 "created_at": int(under.clocks.wall),
@@ -167,10 +167,10 @@ def test_what_is_due_survives_the_death_of_the_server(tmp_path: Path):
     run(second(run(first())))
 
 
-# ---- who tells them ------------------------------------------------------------------------------------------
+# ---- the dispatcher -------------------------------------------------------------------------------------------
 
 
-class ScriptedTelling:
+class ScriptedSender:
     """Answers attempts as scripted, then well; `hang` keeps every attempt for ever."""
 
     def __init__(self, *results: AttemptResult, hangs: bool = False) -> None:
@@ -200,7 +200,7 @@ def test_attempts_go_on_for_hours_with_growing_pauses_and_then_end(under: StoreU
     async def story():
         async with under.opened() as store:
             (job_id,) = await ended(under)
-            telling = ScriptedTelling(*[AttemptResult("HTTP 500", status=500)] * 50)
+            sender = ScriptedSender(*[AttemptResult("HTTP 500", status=500)] * 50)
             due_after: list[float] = []
 
             async def note(delivery: Delivery, *, error: str | None, retry_seconds: float | None = None):
@@ -209,18 +209,18 @@ def test_attempts_go_on_for_hours_with_growing_pauses_and_then_end(under: StoreU
                 under.clocks.pass_time(retry_seconds or 0.0)
 
             noted, store.note_callback = store.note_callback, note
-            teller = WebhookDispatcher(store, telling, Metrics(), uniform=lambda low, high: 1.0)
-            teller.start()
+            dispatcher = WebhookDispatcher(store, sender, Metrics(), uniform=lambda low, high: 1.0)
+            dispatcher.start()
 
             async def is_given_up() -> bool:
                 return (await store.get(job_id, "ann")).callback.status == "given_up"
 
             await wait_until_async(is_given_up)
-            await teller.stop()
+            await dispatcher.stop()
             assert due_after == [*RETRY_SECONDS, 0.0]
-            assert len(telling.made) == 10
+            assert len(sender.made) == 10
             assert 12 * 3600 < sum(RETRY_SECONDS) < 24 * 3600
-            assert telling.is_closed
+            assert sender.is_closed
 
     run(story())
 
@@ -229,11 +229,11 @@ def test_receiver_decides_that_it_is_enough_or_how_long_to_wait(under: StoreUnde
     async def story():
         async with under.opened() as store:
             gone, later = await ended(under, 2)
-            telling = ScriptedTelling(
+            sender = ScriptedSender(
                 AttemptResult("HTTP 410", is_final=True), AttemptResult("HTTP 503", retry_after_seconds=900)
             )
-            teller = WebhookDispatcher(store, telling, Metrics(), concurrent_attempts=1)
-            teller.start()
+            dispatcher = WebhookDispatcher(store, sender, Metrics(), concurrent_attempts=1)
+            dispatcher.start()
 
             async def are_noted() -> bool:
                 states = [(await store.get(job_id, "ann")).callback for job_id in (gone, later)]
@@ -242,7 +242,7 @@ def test_receiver_decides_that_it_is_enough_or_how_long_to_wait(under: StoreUnde
             await wait_until_async(are_noted)
             under.clocks.pass_time(800)
             assert await store.take_callbacks() == ()
-            await teller.stop()
+            await dispatcher.stop()
             assert (await store.get(gone, "ann")).callback.status == "given_up"
             under.clocks.pass_time(200)
             assert [one.job_id for one in await store.take_callbacks(limit=2)] == [later]
@@ -254,19 +254,19 @@ def test_receivers_that_hang_are_bounded_in_number_and_never_hold_up_a_stop(unde
     async def story():
         async with under.opened() as store:
             await ended(under, 12)
-            telling = ScriptedTelling(hangs=True)
-            teller = WebhookDispatcher(store, telling, Metrics(), concurrent_attempts=3)
-            teller.start()
+            sender = ScriptedSender(hangs=True)
+            dispatcher = WebhookDispatcher(store, sender, Metrics(), concurrent_attempts=3)
+            dispatcher.start()
 
             async def are_busy() -> bool:
-                return len(telling.made) >= 3
+                return len(sender.made) >= 3
 
             await wait_until_async(are_busy)
             for _ in range(50):
                 await asyncio.sleep(0)
-            assert len(telling.made) == 3
+            assert len(sender.made) == 3
             async with asyncio.timeout(5):
-                await teller.stop()
+                await dispatcher.stop()
             assert (await store.stats()).callbacks_due == 12
 
     run(story())

@@ -124,13 +124,13 @@ def test_reader_never_sees_what_a_failed_operation_undid(written: Written):
         written.database._lock = WatchedLock(has_looked_or_waits)
     seen: list[list[int]] = []
 
-    def look() -> None:
+    def read() -> None:
         try:
             seen.append(written.numbers())
         finally:
             has_looked_or_waits.set()
 
-    reader = threading.Thread(target=look)
+    reader = threading.Thread(target=read)
 
     def add_and_fail(connection: sqlite3.Connection, effects: Effects) -> None:
         connection.execute("INSERT INTO numbers VALUES (2)")

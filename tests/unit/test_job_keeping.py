@@ -1,4 +1,4 @@
-"""What every job store promises of what it keeps: logs, ends, owners, ages, and its own opening and closing."""
+"""Promises of every job store on what it keeps: logs, ends, owners, ages, and its own opening and closing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every job store promises to those who submit and to those who work, held against each through its interface."""
+"""Promises of every job store to clients that submit and to the dispatcher, tested through its interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose job comes next, and what every store tells of its place, held against each store through its interface."""
+"""The order of jobs and their places in the queue, tested for each store through its interface."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_owners_take_turns_and_each_ones_oldest_job_comes_first(under: StoreUnde
         async with under.opened() as store:
             jobs = [await under.submit(owner) for owner in ["ann"] * 5 + ["bob", "bob", "carol"]]
             names = {job.job_id: f"{job.owner}{number}" for number, job in enumerate(jobs)}
-            told = [(await store.get(job.job_id, job.owner)).queue_position for job in jobs]
+            places = [(await store.get(job.job_id, job.owner)).queue_position for job in jobs]
             order = []
             while claims := await store.claim("w1", limit=2):
                 order += [names[claim.job.job_id] for claim in claims]
             assert order == ["ann0", "bob5", "carol7", "ann1", "bob6", "ann2", "ann3", "ann4"]
-            assert [order.index(names[job.job_id]) + 1 for job in jobs] == told
+            assert [order.index(names[job.job_id]) + 1 for job in jobs] == places
 
     run(story())
 
@@ -47,10 +47,10 @@ def test_positions_told_are_the_order_of_claims_also_when_turns_were_taken_befor
                 for owner in owners
                 for job in (await store.list(owner, status="queued")).jobs
             ]
-            told = {job.job_id: job.queue_position for job in queued}
+            places = {job.job_id: job.queue_position for job in queued}
             taken = [claim.job for claim in await store.claim("w1", limit=10)]
             assert [job.owner for job in taken] == ["carol", "ann", "bob", "carol", "bob", "bob"]
-            assert [told[job.job_id] for job in taken] == [1, 2, 3, 4, 5, 6]
+            assert [places[job.job_id] for job in taken] == [1, 2, 3, 4, 5, 6]
 
     run(story())
 

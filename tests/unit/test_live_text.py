@@ -12,7 +12,7 @@ from scribewire.engine.text.joining import join_texts
 
 
 class Sent:
-    """What a LiveText sent."""
+    """Deltas that a LiveText sent."""
 
     def __init__(self) -> None:
         self.deltas: list[str] = []

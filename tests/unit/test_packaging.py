@@ -1,4 +1,4 @@
-"""What is installed, built and run around the code: the lock, the dependencies, the Makefile, CI."""
+"""Installation, build and checks around the code: the lock, the dependencies, the Makefile, CI."""
 
 import importlib.metadata
 import os

@@ -51,7 +51,7 @@ def assert_true_to(samples: Samples, chunks: list[Chunk], max_seconds: float = 3
 
 
 def left_out(samples: Samples, chunks: list[Chunk]) -> Samples:
-    """What no chunk holds."""
+    """Samples that no chunk holds."""
     kept = np.zeros(len(samples), dtype=bool)
     for chunk in chunks:
         kept[chunk.start_sample : chunk.start_sample + chunk.sample_count] = True

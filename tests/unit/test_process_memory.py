@@ -1,4 +1,4 @@
-"""What a process holds: its own, and not what its parent held."""
+"""A process's own memory, without what its parent held."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_main_language_is_the_one_spoken_longest() -> None:
 
 
 def test_marks_find_where_none_parts_from_a_language(tokenizer: Tokenizer) -> None:
-    marks = asr_special_tokens(tokenizer)
-    assert tokenizer.decode(list(marks.none_prefix)) == "language "
-    assert marks.none_token == tokenizer.encode_text("N")[0]
-    assert marks.end_ids == {TOKEN_IDS["<|im_end|>"], TOKEN_IDS["<|endoftext|>"]}
+    special_tokens = asr_special_tokens(tokenizer)
+    assert tokenizer.decode(list(special_tokens.none_prefix)) == "language "
+    assert special_tokens.none_token == tokenizer.encode_text("N")[0]
+    assert special_tokens.end_ids == {TOKEN_IDS["<|im_end|>"], TOKEN_IDS["<|endoftext|>"]}

@@ -1,4 +1,4 @@
-"""Reading beside the engine's thread: one chunk a look, the end, errors as ends, and a word whenever there is news."""
+"""Reading beside the engine's thread: one chunk a result, the end, errors as ends, a call for each result."""
 
 import threading
 from collections.abc import Iterator
@@ -21,13 +21,13 @@ class Readers(ReadAhead):
         self.news = threading.Semaphore(0)
         super().__init__(EngineConfig(max_chunk_seconds=10.0), self.news.release)
 
-    def look_at(self, work: RecordingWork) -> ReadResult:
-        """One look, and what it alone brought."""
+    def read_one(self, work: RecordingWork) -> ReadResult:
+        """One result, and what it alone brought."""
         self.start(work)
         assert self.news.acquire(timeout=PATIENCE_SECONDS)
-        (look,) = self.take()
-        assert look.work is work
-        return look
+        (result,) = self.take()
+        assert result.work is work
+        return result
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def test_each_look_takes_one_chunk_and_the_last_the_end(readers: Readers) -> Non
     work = RecordingWork(TranscribeItem(noise(25.0)))
     samples = 0
     for _ in range(3):
-        look = readers.look_at(work)
-        assert (look.is_last, look.error) == (False, None)
-        assert look.chunk is not None
-        assert look.chunk.start_sample == samples
-        samples += look.chunk.samples.size
+        result = readers.read_one(work)
+        assert (result.is_last, result.error) == (False, None)
+        assert result.chunk is not None
+        assert result.chunk.start_sample == samples
+        samples += result.chunk.samples.size
     assert samples == 25 * SAMPLE_RATE_HZ
-    end = readers.look_at(work)
+    end = readers.read_one(work)
     assert (end.chunk, end.is_last, end.error) == (None, True, None)
     assert work.decode_audio_seconds > 0.0
 
@@ -60,11 +60,11 @@ def test_each_look_takes_one_chunk_and_the_last_the_end(readers: Readers) -> Non
 def test_a_recording_that_cannot_be_read_ends_with_the_reason(readers: Readers, tmp_path: Path) -> None:
     text = tmp_path / "letter.wav"
     text.write_text("Dear reader")
-    look = readers.look_at(RecordingWork(TranscribeItem(text)))
-    assert look.is_last
-    assert isinstance(look.error, AudioError)
+    result = readers.read_one(RecordingWork(TranscribeItem(text)))
+    assert result.is_last
+    assert isinstance(result.error, AudioError)
     # The thread that met it goes on with the next recording.
-    assert readers.look_at(RecordingWork(TranscribeItem(noise(1.0)))).chunk is not None
+    assert readers.read_one(RecordingWork(TranscribeItem(noise(1.0)))).chunk is not None
 
 
 def test_nothing_is_taken_twice_and_closing_waits_for_the_look_under_way() -> None:
@@ -74,6 +74,6 @@ def test_nothing_is_taken_twice_and_closing_waits_for_the_look_under_way() -> No
         readers.start(work)
     readers.close()
     found = list(readers.take())
-    assert {id(look.work) for look in found} == {id(work) for work in works}
+    assert {id(result.work) for result in found} == {id(work) for work in works}
     assert len(found) == 5
     assert list(readers.take()) == []

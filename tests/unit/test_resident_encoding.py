@@ -1,4 +1,4 @@
-"""When the encoder's result is waited for: at once on the CPU, on a GPU not before somebody reads it."""
+"""Waiting for the encoder's result: at once on the CPU, on a GPU not before it is read."""
 
 from __future__ import annotations
 

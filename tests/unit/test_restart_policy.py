@@ -1,4 +1,4 @@
-"""When a dead engine is started again: pauses that grow, a breaker that opens, one worker that is tried."""
+"""Restarts of a dead engine: growing pauses, a breaker that opens, one worker on trial."""
 
 from __future__ import annotations
 

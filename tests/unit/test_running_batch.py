@@ -194,10 +194,10 @@ def test_penalty_is_the_published_one_and_log_probabilities_are_the_models_own(
 
 def test_choice_behind_the_head_is_restricted_only_there(model: SpeechModel, audio: list[mx.array]) -> None:
     free = alone(model, audio[3])
-    marks = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:1]))
+    special_tokens = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:1]))
     choices = (free.tokens[1] + 1, free.tokens[1] + 2)
     one = sequence(audio[3], head_choices=choices)
-    batch = RunningBatch(model, marks)
+    batch = RunningBatch(model, special_tokens)
     batch.join([one, sequence(audio[0])])
     run(batch)
     assert one.tokens[0] == free.tokens[0]
@@ -213,9 +213,9 @@ def test_choice_behind_the_head_is_restricted_only_there(model: SpeechModel, aud
 
 def test_forced_count_is_reached_whatever_the_tokens_are(model: SpeechModel, audio: list[mx.array]) -> None:
     free = alone(model, audio[1], 10)
-    marks = SpecialTokens(frozenset(free.tokens))
+    special_tokens = SpecialTokens(frozenset(free.tokens))
     forced = sequence(audio[1], forced_count=10)
-    batch = RunningBatch(model, marks)
+    batch = RunningBatch(model, special_tokens)
     batch.join([forced])
     run(batch)
     assert forced.tokens == free.tokens

@@ -1,4 +1,4 @@
-"""Recordings that share one running batch: who waits for whom, audio still being written, text as it is decoded.
+"""Recordings that share one running batch: the order of waiting, audio still being written, text as it is decoded.
 
 The model says what it is told to (tests.fakes.scripted_model) or has random weights; everything round it is real.
 """
@@ -152,7 +152,7 @@ def test_result_does_not_depend_on_who_else_is_in_the_batch(random_model: Transc
 
 
 def test_device_failure_fails_everything_in_hand_and_is_told(tmp_path: Path) -> None:
-    told: list[BaseException] = []
+    faults: list[BaseException] = []
     are_both_in_hand = threading.Event()
 
     def breaking(tokens: int) -> str:
@@ -162,13 +162,13 @@ def test_device_failure_fails_everything_in_hand_and_is_told(tmp_path: Path) -> 
     engine = Transcriber(
         config=EngineConfig(device="cpu"),
         load=lambda config: ScriptedModel(config, tmp_path, breaking),
-        on_fault=told.append,
+        on_fault=faults.append,
     )
     works = [engine.submit(TranscribeItem(noise(2.0))) for _ in range(2)]
     are_both_in_hand.set()
     for work in works:
         assert isinstance(work.future.exception(PATIENCE_SECONDS), EngineFault)
-    assert [str(error) for error in told] == ["the device is gone"]
+    assert [str(error) for error in faults] == ["the device is gone"]
     with pytest.raises(EngineUnavailable):
         engine.submit(TranscribeItem(noise(1.0)))
     engine.close()
@@ -241,7 +241,7 @@ def test_recording_that_never_grows_can_be_cancelled_and_closed(tmp_path: Path) 
 
 
 class Deltas:
-    """What a listener was sent."""
+    """Deltas that a listener received."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -310,7 +310,7 @@ def test_log_probabilities_of_all_text_tokens_are_sent_once(random_model: Transc
     assert all(one.logprob <= 0.0 for one in segment.token_logprobs)
 
 
-# ---- wishes --------------------------------------------------------------------------------------------------
+# ---- options -------------------------------------------------------------------------------------------------
 
 
 def test_one_language_in_the_list_is_as_if_it_were_asked_for(random_model: Transcriber) -> None:

@@ -1,4 +1,4 @@
-"""When decoded chunks are aligned: in full groups, or for whom somebody waits, in turns with everybody else's work."""
+"""Alignment of decoded chunks: in full groups or for a waiting request, between steps of all other work."""
 
 from __future__ import annotations
 

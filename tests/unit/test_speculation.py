@@ -1,4 +1,4 @@
-"""Speculative decoding says what plain decoding says, whatever the draft guesses and whoever comes and goes."""
+"""Speculative decoding gives plain decoding's text, whatever the draft proposes and whatever else joins or leaves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scribewire.engine.model.projection import Projection
 from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
-from tests.unit.guessing import (
+from tests.unit.speculation_setting import (
     GAINING,
     NEVER,
     Setting,
@@ -93,7 +93,7 @@ def test_model_that_is_its_own_draft_is_always_right(setting: Setting) -> None:
         found = setting.sequence(61)
         setting.ahead(speculator, found)
         assert_same(found, expected)
-        # The draft's own cache followed every round, or its guesses would have gone astray.
+        # The draft's own cache followed every round, or its tokens would have gone astray.
         assert speculator.tally.rounds == 60 // (width + 1)
 
 
@@ -123,12 +123,14 @@ def test_end_mark_inside_a_round_ends_it_there(setting: Setting) -> None:
     late = [place for place in range(8, 40) if free.tokens[place] not in free.tokens[:place]][:5]
     assert len({(place - 1) % 5 for place in late}) > 2
     for place in late:
-        marks = SpecialTokens(frozenset({free.tokens[place]}))
-        expected = setting.plain(40, marks)
+        special_tokens = SpecialTokens(frozenset({free.tokens[place]}))
+        expected = setting.plain(40, special_tokens)
         assert expected.finish_reason is FinishReason.END_TOKEN
         assert len(expected.tokens) == place
         found = setting.sequence(40)
-        setting.ahead(setting.rigged(1.0, 4, known=expected, marks=marks), found, marks)
+        setting.ahead(
+            setting.rigged(1.0, 4, known=expected, special_tokens=special_tokens), found, special_tokens
+        )
         assert_same(found, expected)
 
 
@@ -160,11 +162,11 @@ def test_forced_count_is_reached_in_rounds(setting: Setting) -> None:
 
 def test_chance_of_silence_is_read_inside_a_round(setting: Setting) -> None:
     free = setting.plain(8)
-    marks = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:3]), none_token=free.tokens[3])
-    expected = setting.plain(30, marks)
+    special_tokens = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:3]), none_token=free.tokens[3])
+    expected = setting.plain(30, special_tokens)
     assert expected.no_speech_prob is not None
     found = setting.sequence(30)
-    setting.ahead(setting.rigged(1.0, known=expected, marks=marks), found, marks)
+    setting.ahead(setting.rigged(1.0, known=expected, special_tokens=special_tokens), found, special_tokens)
     assert_same(found, expected)
 
 

@@ -1,4 +1,4 @@
-"""Where wide steps give other logits than narrow ones, no near tie is trusted and the answer stays the plain one."""
+"""No near tie is trusted where wide steps give other logits than narrow ones, and the answer stays the plain one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scribewire.engine.model.projection import Projection
 from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
-from tests.unit.guessing import (
+from tests.unit.speculation_setting import (
     GAINING,
     NEVER,
     Setting,

@@ -35,7 +35,7 @@ from tests.fakes.clips import uniform
 from tests.fakes.random_model import OTHER_CHOICES
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import wait_until
-from tests.unit.guessing import (
+from tests.unit.speculation_setting import (
     DRAFT_SIZES,
     GAINING,
     LOSING,
@@ -60,8 +60,10 @@ def setting(pair: tuple[Path, Path]) -> Iterator[Setting]:
 
 
 def test_rounds_are_only_for_greedy_rows(setting: Setting) -> None:
-    marks = SpecialTokens(frozenset(), none_prefix=(1, 2), none_token=3)
-    speculator = Speculator.with_draft(setting.target, setting.draft, marks, SpeculationPlan(3, 0.0, GAINING))
+    special_tokens = SpecialTokens(frozenset(), none_prefix=(1, 2), none_token=3)
+    speculator = Speculator.with_draft(
+        setting.target, setting.draft, special_tokens, SpeculationPlan(3, 0.0, GAINING)
+    )
     assert speculator.suits(setting.sequence())
     assert not speculator.suits(setting.sequence(temperature=0.7))
     assert not speculator.suits(setting.sequence(repetition_penalty=1.2))
@@ -75,13 +77,13 @@ def test_rounds_are_only_for_greedy_rows(setting: Setting) -> None:
 
 def test_restricted_head_is_chosen_plainly_and_the_rest_in_rounds(setting: Setting) -> None:
     free = setting.plain(6)
-    marks = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:2]))
+    special_tokens = SpecialTokens(frozenset(), none_prefix=tuple(free.tokens[:2]))
     choices = (free.tokens[2] + 1, free.tokens[2] + 2)
-    expected = setting.plain(40, marks, head_choices=choices)
+    expected = setting.plain(40, special_tokens, head_choices=choices)
     assert expected.tokens[2] in choices
-    speculator = setting.rigged(0.9, known=expected, marks=marks)
+    speculator = setting.rigged(0.9, known=expected, special_tokens=special_tokens)
     found = setting.sequence(40, head_choices=choices)
-    setting.ahead(speculator, found, marks)
+    setting.ahead(speculator, found, special_tokens)
     assert_same(found, expected)
     assert speculator.tally.starts == 1
 
@@ -102,7 +104,7 @@ def test_answer_that_is_nearly_over_does_not_pay_for_a_draft(setting: Setting) -
 
 def test_draft_that_is_seldom_right_is_left_and_tried_again_later(setting: Setting) -> None:
     expected = setting.plain(25)
-    # A round of two guesses takes 1.31 plain steps: worth it from an acceptance of about a quarter on.
+    # A round of two draft tokens takes 1.31 plain steps: worth it from an acceptance of about a quarter on.
     measured = Measured(10.0, 2.0, {2: 13.1}, 0.0)
     plan = SpeculationPlan(2, 0.0, measured)
     assert plan.break_even == pytest.approx(0.25, abs=0.02)
@@ -113,7 +115,7 @@ def test_draft_that_is_seldom_right_is_left_and_tried_again_later(setting: Setti
         setting.ahead(speculator, found)
         assert_same(found, expected)
         starts.append(speculator.tally.starts)
-    # Left after its first 20 guesses each time, and after a while not begun at all, and again later.
+    # Left after its first 20 draft tokens each time, after a while not begun at all, and again later.
     assert speculator.tally.rounds <= 20 * speculator.tally.starts
     begun = np.diff([0, *starts])
     assert begun[0] == 1
@@ -138,14 +140,14 @@ def test_width_without_drift_is_preferred_and_one_that_does_not_gain_is_not_prob
     measured = Measured(10.0, 1.0, {1: 12.0, 2: 13.0, 3: 90.0}, 0.0)
     probed = []
 
-    def drift(guesses: int) -> float:
-        probed.append(guesses)
-        return 0.01 if guesses == 2 else 0.0
+    def drift(width: int) -> float:
+        probed.append(width)
+        return 0.01 if width == 2 else 0.0
 
     assert choose_plan(measured, drift) == SpeculationPlan(1, 0.0, measured)
     assert probed == [2, 1]
-    assert choose_plan(measured, lambda guesses: 0.01) == SpeculationPlan(2, DOUBT_PER_DRIFT * 0.01, measured)
-    assert choose_plan(measured, lambda guesses: float("inf")) is None
+    assert choose_plan(measured, lambda width: 0.01) == SpeculationPlan(2, DOUBT_PER_DRIFT * 0.01, measured)
+    assert choose_plan(measured, lambda width: float("inf")) is None
     assert choose_plan(LOSING, drift) is None
     assert probed == [2, 1]
 
@@ -164,7 +166,7 @@ def test_measurement_is_made_once(setting: Setting) -> None:
         asked.append(target)
         return GAINING
 
-    calibrator = Calibrator(measure, lambda target, guesses: 0.0)
+    calibrator = Calibrator(measure, lambda target, width: 0.0)
     assert calibrator.may_gain
     assert calibrator.plan(setting.target, setting.draft) == calibrator.plan(setting.target, setting.draft)
     assert len(asked) == 1
@@ -177,7 +179,7 @@ def noise(seconds: float, name: str = "noise") -> np.ndarray:
 
 
 def knowing(measured: Measured) -> Calibrator:
-    return Calibrator(lambda target, draft: measured, lambda target, guesses: 0.0)
+    return Calibrator(lambda target, draft: measured, lambda target, width: 0.0)
 
 
 def engine(
@@ -202,10 +204,10 @@ def test_engine_guesses_ahead_where_that_gains_and_says_the_same(pair: tuple[Pat
         expected = [plain.transcribe_item(item) for item in items]
         plain_tokens = plain.counters.tokens_done
         assert plain.counters.steps_done == plain_tokens
-    with engine(*pair, knowing(GAINING), loaded) as guessing:
-        found = [guessing.transcribe_item(item) for item in items]
-        together = guessing.transcribe_many(items)
-        counters = guessing.counters
+    with engine(*pair, knowing(GAINING), loaded) as speculating:
+        found = [speculating.transcribe_item(item) for item in items]
+        together = speculating.transcribe_many(items)
+        counters = speculating.counters
     assert loaded[0].draft is None
     assert loaded[1].draft is not None
     assert loaded[1].held_bytes > loaded[1].info.resident_bytes == loaded[0].held_bytes
@@ -222,9 +224,9 @@ def test_engine_guesses_ahead_where_that_gains_and_says_the_same(pair: tuple[Pat
 
 def test_engine_takes_fewer_steps_than_tokens_when_guesses_are_right(pair: tuple[Path, Path]) -> None:
     loaded: list[ResidentModel] = []
-    with engine(pair[0], pair[0], knowing(GAINING), loaded) as guessing:
-        guessing.transcribe(noise(9.0), max_tokens=40)
-        assert guessing.counters.steps_done < 0.5 * guessing.counters.tokens_done
+    with engine(pair[0], pair[0], knowing(GAINING), loaded) as speculating:
+        speculating.transcribe(noise(9.0), max_tokens=40)
+        assert speculating.counters.steps_done < 0.5 * speculating.counters.tokens_done
 
 
 @pytest.mark.parametrize("measured", [GAINING, LOSING], ids=["gaining", "losing"])
@@ -247,7 +249,7 @@ def test_engine_that_was_unloaded_while_idle_measures_no_second_time(
     config = EngineConfig(
         model=str(pair[0]), device="cpu", draft_model=str(pair[1]), idle_unload_seconds=0.05
     )
-    calibrator = Calibrator(measure, lambda target, guesses: 0.0)
+    calibrator = Calibrator(measure, lambda target, width: 0.0)
     with Transcriber(config=config, load=load, calibrator=calibrator) as engine:
         engine.transcribe(noise(1.0), max_tokens=4)
         wait_until(lambda: not engine.is_resident)

@@ -95,7 +95,7 @@ def a_life(network: Decoder, lengths: list[int]) -> list[np.ndarray]:
     alive = [slot for slot, length in enumerate(cache.lengths) if length]
     cache.free_slots(alive[:-2])
     found += [state for seed in range(9, 12) for state in step(network, cache, seed)]
-    # Several tokens at once behind what the kernel wrote, as guesses are checked, and one again.
+    # Several tokens at once behind what the kernel wrote, as draft tokens are checked, and one again.
     return [*found, *step(network, cache, 40, width=3), *step(network, cache, 41)]
 
 
@@ -136,7 +136,7 @@ def test_heads_that_a_warp_cannot_share_go_without_the_kernel() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not mx.cuda.is_available(), reason="Metal, the other GPU, goes without these kernels")
 @pytest.mark.parametrize(
-    # MLX multiplies float32 on CUDA in ten bits of fraction, unless told otherwise.
+    # MLX multiplies float32 on CUDA in ten bits of fraction, unless set otherwise.
     ("dtype", "close"), [(mx.float32, 0.01), (mx.float16, 0.03), (mx.bfloat16, 0.2)], ids=str
 )  # fmt: skip
 def test_on_a_gpu_steps_with_the_kernels_are_the_plain_ones(dtype: mx.Dtype, close: float) -> None:

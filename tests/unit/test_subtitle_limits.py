@@ -1,4 +1,4 @@
-"""What every cue holds to, on seeded speech in many scripts, and what other people's readers make of the files."""
+"""Limits that every cue keeps, on seeded speech in many scripts, and the files as other readers parse them."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_words_that_are_optional_are_no_reason_to_fail_and_their_lack_is_told(
     with opened(tmp_path, by_length, "none") as transcriber:
         transcript = transcriber.transcribe_item(item)
         assert not any(segment.words for segment in transcript.segments)
-        assert transcript.warnings == ()  # whoever turned them off knows
+        assert transcript.warnings == ()  # turned off on purpose
 
 
 def test_an_aligner_that_vanished_or_cannot_be_read_is_an_error_of_that_recording_only(

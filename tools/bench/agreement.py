@@ -1,4 +1,4 @@
-"""How far a batch agrees with single runs, by number type: `python -m tools.bench.agreement`.
+"""Agreement of a batch with single runs, by number type: `python -m tools.bench.agreement`.
 
 The same clips are transcribed one at a time and side by side, in every type asked for. In float32 they are the same
 tokens, which the tests hold; in 16 bits other batch sizes take other kernels, whose last digits differ, and where two

@@ -1,4 +1,4 @@
-"""What the aligner's benchmark aligns: an hour of speech in chunks, and as many words for it as people say.
+"""The aligner benchmark's input: an hour of speech in chunks, and as many words for it as people say.
 
 A word is one letter or two: one token or two of the random models' vocabulary (tools/bench/tokenizer_files.py), as
 many as an English word has in the published one (1.3 on average).

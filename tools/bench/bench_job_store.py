@@ -1,4 +1,4 @@
-"""How fast the store on disk takes jobs, and how fast it answers with ten thousand of them queued.
+"""Speed of the store on disk: taking jobs, and answering with ten thousand of them queued.
 
 Everything is written through to the disk: a job counts when its transaction and its recording have been flushed.
 `enqueue` is the store's own part (the recording lies there already); `with recording` adds moving and flushing a ten

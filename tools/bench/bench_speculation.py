@@ -1,7 +1,7 @@
 """Speculative decoding with rigged drafts: `python -m tools.bench.bench_speculation --pair TARGET DRAFT`.
 
 The real draft runs at its true cost, encoding and prefill included, and its tokens are replaced by ones that are right
-as often as wanted. Every rigged answer takes turns with a plain one. Where both take the same time is the break-even:
+as often as wanted. Rigged and plain answers alternate. Where both take the same time is the break-even:
 found between the measured points, and computed from what the engine's own start-up measurement found.
 
 TARGET and DRAFT: `demo`; `tiny`, `small` or `large`, random weights with the demo model's tokenizer; `random:0.6b` or
@@ -98,8 +98,8 @@ def _measure_pair(
     with resident.host_products.on_one_thread():
         bench = _Bench(resident, arguments.seconds)
         measured = measure_pair(resident.network, resident.draft)
-        drifts = {guesses: wide_drift(resident.network, guesses) for guesses in arguments.guesses}
-        plan = choose_plan(measured, lambda guesses: drifts.get(guesses, math.inf))
+        drifts = {width: wide_drift(resident.network, width) for width in arguments.guesses}
+        plan = choose_plan(measured, lambda width: drifts.get(width, math.inf))
         rigged = bench.compare(arguments.guesses, arguments.repeats)
     tokens = bench.token_count - 1
     return {
@@ -116,14 +116,14 @@ def _measure_pair(
         else {"guesses": plan.width, "doubt": plan.doubt, "gain": plan.gain},
         "rigged": rigged,
         "break_even": {
-            str(guesses): {
+            str(width): {
                 "interpolated": _interpolated(
-                    [(one["acceptance"], one["speedup"]) for one in rigged if one["guesses"] == guesses]
+                    [(one["acceptance"], one["speedup"]) for one in rigged if one["guesses"] == width]
                 ),
-                "from_formula": _finite(measured.break_even(guesses, tokens=tokens)),
-                "from_formula_without_preparation": _finite(measured.break_even(guesses)),
+                "from_formula": _finite(measured.break_even(width, tokens=tokens)),
+                "from_formula_without_preparation": _finite(measured.break_even(width)),
             }
-            for guesses in arguments.guesses
+            for width in arguments.guesses
         },
     }
 
@@ -136,16 +136,16 @@ class _Bench:
         samples = speech(seconds)
         self._mel = log_mel(mx.array(samples).astype(mx.float32))
         self._audio = resident.network.encode([self._mel])[0]
-        wish = resident.decoding(TranscribeOptions())
-        self._prompt_ids = resident.prompt_ids(wish, samples.size)
+        decoding = resident.decoding(TranscribeOptions())
+        self._prompt_ids = resident.prompt_ids(decoding, samples.size)
         self.token_count = round(NATURAL_TOKENS_PER_SECOND * samples.size / SAMPLE_RATE_HZ)
         mx.eval(self._mel, self._audio)
 
     def compare(self, guess_counts: Several[int], repeats: int) -> list[dict[str, Any]]:
-        """Every acceptance and number of guesses; each rigged answer follows a plain one."""
+        """Every acceptance and number of draft tokens; each rigged answer follows a plain one."""
         self._plain()
         known, _ = self._plain()
-        settings = [(acceptance, guesses) for guesses in guess_counts for acceptance in ACCEPTANCES]
+        settings = [(acceptance, width) for width in guess_counts for acceptance in ACCEPTANCES]
         plain: dict[tuple[float, int], list[float]] = {one: [] for one in settings}
         rigged: dict[tuple[float, int], list[float]] = {one: [] for one in settings}
         per_round: dict[tuple[float, int], list[float]] = {one: [] for one in settings}
@@ -163,22 +163,22 @@ class _Bench:
         return [
             {
                 "acceptance": acceptance,
-                "guesses": guesses,
+                "guesses": width,
                 "speedup": round(
                     statistics.median(
                         one / other
                         for one, other in zip(
-                            plain[acceptance, guesses], rigged[acceptance, guesses], strict=True
+                            plain[acceptance, width], rigged[acceptance, width], strict=True
                         )
                     ),
                     4,
                 ),
-                "tokens_per_round": round(statistics.mean(per_round[acceptance, guesses]), 3),
-                "answers_that_differ": different[acceptance, guesses],
-                "plain": summary(plain[acceptance, guesses]),
-                "speculative": summary(rigged[acceptance, guesses]),
+                "tokens_per_round": round(statistics.mean(per_round[acceptance, width]), 3),
+                "answers_that_differ": different[acceptance, width],
+                "plain": summary(plain[acceptance, width]),
+                "speculative": summary(rigged[acceptance, width]),
             }
-            for guesses in guess_counts
+            for width in guess_counts
             for acceptance in ACCEPTANCES
         ]
 
@@ -186,7 +186,7 @@ class _Bench:
         return self._decoded(None)
 
     def _rigged(
-        self, known: list[int], acceptance: float, guesses: int, seed: int
+        self, known: list[int], acceptance: float, width: int, seed: int
     ) -> tuple[list[int], float, Speculator]:
         draft = self._resident.draft
         assert draft is not None
@@ -195,7 +195,7 @@ class _Bench:
             real = ModelDrafter(draft, sequence)
             return RiggedDrafter(real, known[len(sequence.tokens) :], acceptance, seed)
 
-        plan = SpeculationPlan(guesses, 0.0, replace(ALWAYS, round_seconds={guesses: 1e-9}))
+        plan = SpeculationPlan(width, 0.0, replace(ALWAYS, round_seconds={width: 1e-9}))
         speculator = Speculator(self._resident.network, self._resident.special_tokens, plan, make)
         return *self._decoded(speculator), speculator
 
@@ -291,11 +291,11 @@ def _show(pair: dict[str, Any]) -> None:
     print(f"{'guesses':>7} {'round ms':>9} {'drift':>9} ", end="")
     print(*(f"x at {100 * acceptance:.0f} %".rjust(10) for acceptance in ACCEPTANCES), end="")
     print(f" {'break-even: found':>18} {'formula':>8} {'prepared':>9}")
-    for guesses, even in pair["break_even"].items():
-        speedups = [one["speedup"] for one in pair["rigged"] if one["guesses"] == int(guesses)]
+    for width, even in pair["break_even"].items():
+        speedups = [one["speedup"] for one in pair["rigged"] if one["guesses"] == int(width)]
         print(
-            f"{guesses:>7} {1e3 * measured['round_seconds'][int(guesses)]:>9.2f} "
-            f"{pair['drift_of_wide_steps'][int(guesses)]:>9.2g} ",
+            f"{width:>7} {1e3 * measured['round_seconds'][int(width)]:>9.2f} "
+            f"{pair['drift_of_wide_steps'][int(width)]:>9.2g} ",
             *(f"{one:>9.3f}" for one in speedups),
             f"{even['interpolated']!s:>18} {even['from_formula']!s:>8} "
             f"{even['from_formula_without_preparation']!s:>9}",

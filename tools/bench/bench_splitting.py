@@ -1,4 +1,4 @@
-"""What cutting an hour of audio takes on one core: `python -m tools.bench.bench_splitting`.
+"""Cost of cutting an hour of audio on one core: `python -m tools.bench.bench_splitting`.
 
 The demo recordings, one after the other with pauses of 0.3 to 3 s, fill the hour, which is read in blocks of 10 s as
 the engine reads it. Processor time counts, not the clock: machines are shared. Targets: by loudness 4 s, by Silero's

@@ -1,4 +1,4 @@
-"""How long the subtitles of a ten-hour transcript take: cues and a file of them, with word times and without.
+"""Time for the subtitles of a ten-hour transcript: cues and a file of them, with word times and without.
 
 English at about 150 words a minute. Nothing fails because it is slow.
 """

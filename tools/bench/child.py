@@ -84,7 +84,7 @@ def child(name: str, command: Sequence[str], *, runs_in: Path = IMPORT_FOLDER) -
 
 
 def run_to_end(name: str, command: Sequence[str], *, runs_in: Path = IMPORT_FOLDER) -> str:
-    """What a process writes on stdout; raises ChildFailed when it fails."""
+    """Run a process to its end and return its stdout; raises ChildFailed when it fails."""
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(

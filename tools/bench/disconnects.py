@@ -1,4 +1,4 @@
-"""How soon a client that goes away frees its place, with the real engine: `python -m tools.bench.disconnects`.
+"""Time until a disconnected client's place is free, with the real engine: `python -m tools.bench.disconnects`.
 
 Twelve recordings of a minute are sent to a server with the demo model and eight rows, so that some run and some wait;
 then clients leave one after another. Timed is from closing the connection to the worker's word that it has stopped.
@@ -71,7 +71,7 @@ def measure(scratch: Path) -> tuple[list[float], list[float]]:
 
 
 def leave_one_by_one(server: RealServer, content: bytes) -> list[tuple[bool, float]]:
-    """Whether each client's recording had been taken up, and how long its stopping took."""
+    """For each client: True if its recording had been started, and the seconds until it was stopped."""
     heard = server.engine.heard
     heard.clear()
     connections: list[socket.socket] = [

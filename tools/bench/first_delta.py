@@ -1,4 +1,4 @@
-"""How soon a streamed transcription begins to speak: `python -m tools.bench.first_delta`.
+"""Time to the first delta of a streamed transcription: `python -m tools.bench.first_delta`.
 
 A 60 s recording goes to a real server with the demo model; noted are the first delta and the end of the answer, both
 from the moment the upload starts. Target: the first delta within half of the whole time.

@@ -1,8 +1,8 @@
 """The real server, started for a benchmark: `python -m tools.bench.forced_serve RATE --port 0 ...` (flags of `serve`).
 
-Two things differ from `scribewire serve`: the environment's settings do not count, so that everyone measures the
-same, and with a RATE above 0 the engine is told to end every chunk by a token count of that rate instead of by its
-end mark. It must look for no more: whatever else changed would be measured instead of the server.
+Two things differ from `scribewire serve`: the environment's settings do not count, so that every server measures the
+same, and with a RATE above 0 the engine ends every chunk by a token count of that rate instead of by its
+end token. It must change no more: whatever else changed would be measured instead of the server.
 """
 
 from __future__ import annotations

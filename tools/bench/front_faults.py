@@ -55,7 +55,7 @@ def main() -> None:
 
 
 async def slow_uploads(server: FrontServer) -> list[Row]:
-    """Every client sends a byte a second; somebody asks for the health page on a new connection all the while."""
+    """Every client sends a byte a second, while the health page is fetched on new connections."""
     await one_request(server, health(server))
     is_over = asyncio.Event()
     with PeakMemory(server) as memory:
@@ -147,7 +147,7 @@ async def broken_upload(server: FrontServer) -> None:
 
 
 async def overload(server: FrontServer) -> tuple[list[Row], dict[str, int]]:
-    """As many clients as that at once, each with a recording that takes the engine a moment."""
+    """Send recordings from OVERLOAD clients at once, each of which takes the engine a moment."""
     recording = b'{"text": "x", "delay_seconds": 0.2}'
     body = START + recording + b"\r\n--b--\r\n"
     request = upload_head(server) + chunk(body) + b"0\r\n\r\n"

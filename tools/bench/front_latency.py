@@ -1,4 +1,4 @@
-"""How soon the front answers while it is busy: a 401 while eight requests decode, the health page under 32 clients.
+"""Latency of a busy front: a 401 while eight requests decode, the health page under 32 clients.
 
 With the fake engine (the front alone) and with the demo model (the worker takes the processors too). Each 401 is a
 connection of its own that announces an upload and reads the answer without sending it. Nothing fails because it is
@@ -75,7 +75,7 @@ def p99(values: list[float], target: float | None = None) -> dict[str, Any]:
 
 
 def long_recording(folder: Path, model: str) -> bytes:
-    """What keeps the engine busy: a script for the fake one, a minute of speech for the demo model."""
+    """A recording that keeps the engine busy: a script for the fake one, a minute of speech for the demo model."""
     if model == "fake":
         return b'{"text": "x", "delay_seconds": 0.5}'
     return write_wav(folder / "minute.wav", speech(60.0)).read_bytes()
@@ -83,7 +83,7 @@ def long_recording(folder: Path, model: str) -> bytes:
 
 @contextmanager
 def decoding(server: FrontServer, secret: str, recording: bytes) -> Iterator[None]:
-    """Keep eight requests in the engine's hands, each client sending the next as soon as it has its answer."""
+    """Keep eight requests in flight, each client sending the next as soon as it has its answer."""
     is_over = threading.Event()
     answered: list[int] = []
     threads = [

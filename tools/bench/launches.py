@@ -1,4 +1,4 @@
-"""How many kernels a decode step starts, estimated from the graph that MLX is handed for it.
+"""Number of kernels a decode step starts, estimated from the graph that MLX is handed for it.
 
 No backend that MLX has says how many kernels ran. What can be counted is the graph of one step: its primitives, less
 those that only describe memory anew (a reshape or a slice of contiguous memory starts nothing). Some primitives start
@@ -46,7 +46,7 @@ def graph_primitives(arrays: Iterable[mx.array]) -> Counter[str]:
 
 
 def started_kernels(primitives: Counter[str]) -> int:
-    """How many of them start a kernel, by their kind."""
+    """Number of these primitives that start a kernel."""
     return sum(count for name, count in primitives.items() if name not in VIEWS)
 
 

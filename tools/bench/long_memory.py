@@ -1,4 +1,4 @@
-"""What the engine holds while it transcribes ten hours: `python -m tools.bench.long_memory`.
+"""Memory of the engine while it transcribes ten hours: `python -m tools.bench.long_memory`.
 
 Continuous speech without an end (the demo recording again and again, no pause long enough to be left out) is written to
 a growing file of samples as a decode child writes it, no more than two minutes ahead of what is transcribed; a scripted

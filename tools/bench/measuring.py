@@ -1,4 +1,4 @@
-"""What every benchmark records: the machine, the versions, and medians with their spread.
+"""Data that every benchmark records: the machine, the versions, and medians with their spread.
 
 No host name, no path and no user goes into a result.
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scribewire.engine.bench import measuring as owners
+from scribewire.engine.bench import measuring as product
 from scribewire.engine.bench.measuring import machine, quantile, versions
 
 __all__ = ["machine", "ratio", "show", "summary", "versions", "write_result"]
@@ -21,8 +21,8 @@ _RESAMPLES = 2000
 
 
 def summary(values: Sequence[float], *, target: float | None = None, unit: str = "seconds") -> dict[str, Any]:
-    """As for an owner; `met` compares the median with the target, where there is one."""
-    result = owners.summary(values, unit)
+    """The product's summary; `met` compares the median with the target, where there is one."""
+    result = product.summary(values, unit)
     return result if target is None else result | {"target": target, "met": result["median"] <= target}
 
 

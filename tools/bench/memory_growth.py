@@ -1,4 +1,4 @@
-"""Whether a resident engine grows with distinct lengths: `python -m tools.bench.memory_growth`.
+"""Memory growth of a resident engine with distinct lengths: `python -m tools.bench.memory_growth`.
 
 Transcribes 250 clips of distinct lengths, alone and side by side, the eight longest first, and compares the most that
 was resident in the last 50 with the most in the first 50: allocators give and take, growth is what stays. Target:

@@ -1,8 +1,8 @@
-"""What the engine's turns take while several recordings share it: `python -m tools.bench.move_profile --model FOLDER`.
+"""Durations of the engine's moves while recordings share it: `python -m tools.bench.move_profile --model FOLDER`.
 
 In one process, without HTTP: closed-loop callers with short clips, or a long file with short ones sent into its middle.
-Every turn of the pipeline is timed by what it did (a prefill of so many rows, a step of so many), so a latency that is
-too long can be told apart: waiting for a turn, somebody else's prefill, or the steps themselves.
+Every move of the pipeline is timed by its kind (a prefill of so many rows, a step of so many), so that the cause of a
+latency that is too long shows: waiting, another recording's prefill, or the steps themselves.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def main() -> None:
 
 
 def table(turns: Mapping[tuple[str, int], list[float]]) -> list[dict[str, Any]]:
-    """What turns took, milliseconds by move and rows; longest in all first."""
+    """Durations in milliseconds by move and rows; longest in all first."""
     rows = [
         {
             "move": move,

@@ -42,7 +42,7 @@ class CountedNetworks(Networks):
         return {"prefill": summary(values), "prompt_tokens": sum(len(one.prompt_ids) for one in sequences)}
 
     def step(self, rows: int, seconds: float, steps: int) -> dict[str, Any]:
-        """As for an owner, and one step more, whose graph is counted."""
+        """The product's step, and one more whose graph is counted."""
         found = super().step(rows, seconds, steps)
         with self.host_products.on_one_thread():
             batch = self.warm_batch(self.sequences(rows, seconds))

@@ -86,7 +86,7 @@ def parts(
                 330 + more,
                 bench(name, *clients, *pace, *one, model=model),
             ),
-            # Everybody runs the hour twice.
+            # Every program runs the hour twice.
             Part(f"long-{recipe}", "an hour in one file", 600 + more, bench(name, *hour, *both, model=model)),
             Part(f"middle-{recipe}", "requests in its middle", 120 + more, bench(name, *middle, model=model)),
             Part(f"step-{recipe}", "decode steps", 120 + more, bench(name, *steps, model=model)),
@@ -116,7 +116,7 @@ def run(
     minutes: float,
     *,
     compile_seconds: float = COMPILE_SECONDS,
-    tell: Callable[[str], None] = print,
+    show: Callable[[str], None] = print,
 ) -> list[dict[str, object]]:
     """Run what is not done yet and still fits; returns what each part did, as it is in the summary.
 
@@ -130,21 +130,21 @@ def run(
     more_seconds = compile_seconds
     for part in chosen:
         if done.get(part.name, {}).get("outcome") == "done":
-            tell(f"{part.name}: done before")
+            show(f"{part.name}: done before")
             continue
         limit_seconds = part.limit_seconds + more_seconds
         if end - time.monotonic() < limit_seconds:
-            tell(f"{part.name}: left out, it may take {limit_seconds:.0f} s")
+            show(f"{part.name}: left out, it may take {limit_seconds:.0f} s")
             done[part.name] = {"name": part.name, "outcome": "left out"}
         else:
-            done[part.name] = _run_one(part, limit_seconds, out, tell)
+            done[part.name] = _run_one(part, limit_seconds, out, show)
             more_seconds = 0.0
         summary.write_text(json.dumps(list(done.values()), indent=1) + "\n", encoding="utf-8")
     return list(done.values())
 
 
-def _run_one(part: Part, limit_seconds: float, out: Path, tell: Callable[[str], None]) -> dict[str, object]:
-    tell(f"{part.name}: {' '.join(part.command)}")
+def _run_one(part: Part, limit_seconds: float, out: Path, show: Callable[[str], None]) -> dict[str, object]:
+    show(f"{part.name}: {' '.join(part.command)}")
     started = time.monotonic()
     with (out / f"{part.name}.log").open("wb") as log:
         # A session of its own, so that servers which the part started end with it.
@@ -157,7 +157,7 @@ def _run_one(part: Part, limit_seconds: float, out: Path, tell: Callable[[str], 
         finally:
             _end(process)
     seconds = round(time.monotonic() - started, 1)
-    tell(f"{part.name}: {outcome}, {seconds} s; {out / part.name}.log")
+    show(f"{part.name}: {outcome}, {seconds} s; {out / part.name}.log")
     return {"name": part.name, "outcome": outcome, "seconds": seconds, "command": _shown(part.command)}
 
 

@@ -55,7 +55,7 @@ class Peer:
     about: dict[str, Any]
 
     def command(self, **more: Any) -> list[str]:
-        """How its process is started."""
+        """Command that starts its process."""
         script = _SCRIPTS / f"{_MODULES[self.name]}_side.py"
         arguments = {
             "folder": str(self.folder),
@@ -96,7 +96,7 @@ def python_with(name: str, pythons: Sequence[str]) -> str | None:
 
 
 def absent(name: str) -> dict[str, Any]:
-    """What the report says of a peer that is not installed."""
+    """The report's entry for a peer that is not installed."""
     return {"installed": False, "how_to_install": f"{INSTALL[name]}, then --peer-python PEER/bin/python"}
 
 

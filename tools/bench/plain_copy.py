@@ -1,6 +1,6 @@
 """The same weights unpacked, for peers that cannot read a checkpoint as it is: `python -m tools.bench.plain_copy`.
 
-Numbers are those that the quantized matrices stand for, so whoever runs the copy computes with the same weights.
+Numbers are those that the quantized matrices stand for, so that every peer computes with the same weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a developer's benchmark measures besides an owner's: more parts, random weights, forced counts, and peers."""
+"""A developer's benchmark beyond the product's: more parts, random weights, forced counts, and peers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ComparingPlan(Plan):
             raise PlanInvalid("random weights never end by themselves; give a rate of tokens per second")
 
     def subject(self) -> dict[str, Any]:
-        """What is measured, without any path."""
+        """Name of the measured model, without any path."""
         own = {} if self.random is None else {"model": f"random {self.random} {self.recipe}"}
         return super().subject() | own | {"tokens_per_second": self.tokens_per_second}
 
@@ -71,7 +71,7 @@ class ComparingPlan(Plan):
         return _OF_PART.get(part) or super().names_of(part)
 
     def settings(self, part: str) -> dict[str, Any]:
-        """Those settings as JSON, and whom the part was compared with."""
+        """Those settings as JSON, and the peers of a compared part."""
         chosen = super().settings(part)
         if part in COMPARED_PARTS:
             chosen["peers"] = list(self.peers)

@@ -64,7 +64,7 @@ def write_random_model(folder: Path, sizes: ModelSizes, recipe: Recipe) -> Path:
 
 
 def is_random_model(folder: Path, sizes: ModelSizes, recipe: Recipe) -> bool:
-    """Whether the folder is one that `write_random_model` made of these."""
+    """True when `write_random_model` made the folder from these."""
     try:
         mark = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(RANDOM_MARK)
     except (OSError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from scribewire.engine.bench import report as owners
+from scribewire.engine.bench import report as product
 from scribewire.engine.bench.measuring import OURS, shown_seconds
 from scribewire.engine.bench.report import Found, Row, Rows, aligned, counted, rows, timed
 
@@ -16,7 +16,7 @@ def table(document: Found) -> list[str]:
 
 
 def _about(document: Found) -> Iterator[str]:
-    model, *more = owners.about(document)
+    model, *more = product.about(document)
     forced = document["subject"]["tokens_per_second"]
     yield model + (f", {forced:g} tokens per second of audio, forced" if forced else "")
     yield from more
@@ -48,7 +48,7 @@ def _prefill(found: Found) -> Iterator[Row]:
 
 def _step(found: Found) -> Iterator[Row]:
     for (name, median, spread, more), one in zip(
-        owners.ROWS["step"](found), found["by_rows"].values(), strict=True
+        product.ROWS["step"](found), found["by_rows"].values(), strict=True
     ):
         if one["estimated_launches"] is not None:
             more += f"; about {one['estimated_launches']} launches, {one['launches_per_token']:.0f} a token"
@@ -62,7 +62,7 @@ def _clip(found: Found) -> Iterator[Row]:
 
 def _long(found: Found) -> Iterator[Row]:
     yield from _times(f"{found['audio_seconds']:.0f} s file", found)
-    _, first, *more = owners.ROWS["long"](found)
+    _, first, *more = product.ROWS["long"](found)
     others = {name: took for name, took in found["first_run_seconds"].items() if name != OURS}
     yield (*first[:3], ", ".join(f"{name} {shown_seconds(took)}" for name, took in others.items()))
     yield from more
@@ -79,7 +79,7 @@ def _times(name: str, found: Found) -> Iterator[Row]:
 
 
 def _clients(found: Found) -> Iterator[Row]:
-    for row, (clients, each) in zip(owners.ROWS["clients"](found), found["by_clients"].items(), strict=True):
+    for row, (clients, each) in zip(product.ROWS["clients"](found), found["by_clients"].items(), strict=True):
         yield row
         for side, one in each["loads"].items():
             if side != OURS:
@@ -106,8 +106,8 @@ def _middle(found: Found) -> Iterator[Row]:
 
 
 ROWS: dict[str, Rows] = {
-    "limits": owners.ROWS["limits"],
-    "load": owners.ROWS["load"],
+    "limits": product.ROWS["limits"],
+    "load": product.ROWS["load"],
     "encoder": _encoder,
     "prefill": _prefill,
     "step": _step,

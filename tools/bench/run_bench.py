@@ -127,7 +127,7 @@ def measure_command(model: str, ten: Path) -> dict[str, Any]:
 
 
 def measure_server(model: str, upload: Path, data: Path) -> dict[str, Any]:
-    """What a client waits for, and how much of that the engine did not spend (its own figure, from the log)."""
+    """Latency of a client, and the share of it outside the engine (by the log's own figure)."""
     body, content_type = _form(upload)
     answers: list[float] = []
     with _running_server(model, data) as (address, engine_seconds):

@@ -50,7 +50,7 @@ class ComparingRunner(Runner):
         return super().engine_settings() | {"forced_tokens_per_second": self.plan.tokens_per_second}
 
     def server(self) -> AbstractContextManager[ServerAddress]:
-        """A server whose engine is told the counts."""
+        """A server whose engine is given the counts."""
         self.note("starting the server")
         plan = self.plan
         program = ("tools.bench.forced_serve", str(plan.tokens_per_second))

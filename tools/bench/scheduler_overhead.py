@@ -1,4 +1,4 @@
-"""What scheduling costs per decode step: `python -m tools.bench.scheduler_overhead`.
+"""Cost of scheduling per decode step: `python -m tools.bench.scheduler_overhead`.
 
 A full batch of 64 rows with much more waiting, rows ending and chunks arriving as they do; timed is everything the
 scheduler is asked between two steps. Target: 0.3 ms a step.

@@ -1,4 +1,4 @@
-"""What the engine's turns take behind HTTP, and what clients wait: `python -m tools.bench.served_turns --model FOLDER`.
+"""Durations of the engine's moves behind HTTP, and clients' waits: `python -m tools.bench.served_turns --model FOLDER`.
 
 As `tools.bench.move_profile`, but through the real server, from its first second of being ready and with nothing
 warmed up by this script: so the first round of each number of clients shows what a server's first minute is like.

@@ -34,7 +34,7 @@ _FIRST_ANSWER_SECONDS = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is measured: a runner's model, and the peers beside it.
+    """The subject of a measurement: a runner's model, and the peers beside it.
 
     found: filled by long parts as they go on, for the case that they are broken off. keep: writes what was found so
     far.
@@ -47,7 +47,7 @@ class Subject:
 
     @property
     def plan(self) -> ComparingPlan:
-        """What to measure."""
+        """The plan of the run."""
         assert isinstance(self.runner.plan, ComparingPlan)
         return self.runner.plan
 
@@ -84,7 +84,7 @@ def measure_clip(subject: Subject) -> dict[str, Any]:
 def measure_long(subject: Subject) -> dict[str, Any]:
     """The long file, read from disk; mlx-audio by its batched path, at each batch size first.
 
-    Nobody's first run of it counts, because kernels may be made for shapes that are new to a process; it is told apart.
+    No program's first run of it counts, because kernels may be made for shapes that are new; it is listed apart.
     """
     path = subject.runner.long_file()
     with ExitStack() as running:
@@ -214,8 +214,8 @@ def measure_middle(subject: Subject) -> dict[str, Any]:
             one = short_in_the_middle(server, long, shorts[: plan.short_requests], expected)
             files.append(one.file_seconds)
             taken += one.short_seconds
-            told = ", ".join(map(shown_seconds, one.short_seconds)) or "none in time"
-            subject.note(f"  {told}; the file {shown_seconds(one.file_seconds)}")
+            shown = ", ".join(map(shown_seconds, one.short_seconds)) or "none in time"
+            subject.note(f"  {shown}; the file {shown_seconds(one.file_seconds)}")
             found["file_with_short_requests"] = summary(files)
             found["short_requests"] = len(taken)
             found["file_slower_by"] = round(statistics.median(files) / expected - 1.0, 4)
@@ -227,7 +227,7 @@ def measure_middle(subject: Subject) -> dict[str, Any]:
 
 
 def _sides(subject: Subject, running: ExitStack) -> tuple[dict[str, Child], dict[str, str]]:
-    """Everyone, loaded; and of the peers that failed, why. Those that fail later leave the one for the other."""
+    """All programs, loaded; and why peers failed. Those that fail later move from the first to the second."""
     subject.note("loading the model")
     sides = {OURS: running.enter_context(child(OURS, subject.engine_command()))}
     failures: dict[str, str] = {}
@@ -269,7 +269,7 @@ def _in_turn(
 
 
 def _compared(answers: dict[str, list[dict[str, Any]]], ratio_name: str) -> dict[str, Any]:
-    """Times of everyone, what our time was spent on, and our time over each peer's."""
+    """Times of all programs, what our time was spent on, and our time over each peer's."""
     seconds = {name: [one["seconds"] for one in given] for name, given in answers.items()}
     ours = answers[OURS]
     phases = ("encode_seconds", "prefill_seconds", "generate_seconds")

@@ -1,7 +1,7 @@
-"""What the scheduler makes of given costs: `python -m tools.bench.simulated_clients --step-ms 3.1 --prefill-ms 15`.
+"""The scheduler simulated under given costs: `python -m tools.bench.simulated_clients --step-ms 3.1 --prefill-ms 15`.
 
 Clients in closed loops, ten seconds of audio each, against the real scheduler; the device is a clock. So is an hour's
-file with requests of five seconds sent into it. It says what a change of a cost is worth before anybody has built it,
+file with requests of five seconds sent into it. It says what a change of a cost is worth before it is built,
 and nothing about how fast any machine is. Steps cost the same for two rows as for eight here, so set --idle-step-ms to
 what a lone row takes.
 """
@@ -74,7 +74,7 @@ class Simulation:
 
     def recording(self, owner: str, chunks: int, seconds: float, prompt: int, tokens: tuple[int, int],
                   ended: Callable[[], None]) -> None:  # fmt: skip
-        """Somebody sends a recording now. seconds, prompt, tokens: of each of its chunks."""
+        """A client sends a recording now. seconds, prompt, tokens: of each of its chunks."""
         name = f"{owner} {next(self._numbers)}"
         self.scheduler.open(name, owner=owner, is_interactive=True)
         self.scheduler.has_read(name, is_last=True)
@@ -164,7 +164,7 @@ def short_ones(costs: Costs, moments: list[float], *, beside_file: bool) -> tupl
 
 
 def beside_the_file(costs: Costs) -> dict[str, float]:
-    """What short requests in the middle of the file take, and what they cost it."""
+    """Latencies of short requests in the middle of the file, and their cost to it."""
     _, alone = short_ones(costs, [], beside_file=True)
     moments = [alone * (number + 1) / (SHORT_REQUESTS + 1) for number in range(SHORT_REQUESTS)]
     idle, _ = short_ones(costs, [1000.0 * number for number in range(50)], beside_file=False)
@@ -222,9 +222,9 @@ def main() -> None:
             print(loops[-1])
         files.append({"prefill_ms": prefill, **beside_the_file(costs)})
         print(files[-1])
-    told = {name: value for name, value in vars(given).items() if name not in ("out", "clients", "name")}
+    shown = {name: value for name, value in vars(given).items() if name not in ("out", "clients", "name")}
     print(write_result(given.name, "python -m tools.bench.simulated_clients",
-                       {"costs": told, "clients": loops, "beside_a_file": files}, given.out))  # fmt: skip
+                       {"costs": shown, "clients": loops, "beside_a_file": files}, given.out))  # fmt: skip
 
 
 if __name__ == "__main__":

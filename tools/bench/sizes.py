@@ -15,12 +15,12 @@ AUDIO_START_ID, AUDIO_END_ID, AUDIO_PAD_ID = 151_669, 151_670, 151_676
 TIMESTAMP_ID = 151_705
 END_IDS = (151_643, 151_645)
 RANDOM_MARK = "scribewire_random"
-"""Key in config.json that tells a folder made here, and what it was made as, from a published one."""
+"""Key in config.json of a folder that was made here: its sizes and recipe. No published folder has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """What differs between the published sizes; all else is the same in every one."""
+    """Differences between the published sizes; all else is the same in every one."""
 
     name: str
     d_model: int
@@ -57,7 +57,7 @@ ALIGNER_SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How weights are stored. text_bits, audio_bits: None keeps 16 or 32 bits; quantized ones are affine."""
+    """Storage of weights. text_bits, audio_bits: None keeps 16 or 32 bits; quantized ones are affine."""
 
     name: str
     dtype: str = "bfloat16"

@@ -1,4 +1,4 @@
-"""Where a decode step's time goes on a CUDA GPU: `python -m tools.bench.step_profile FOLDER`.
+"""Profile of a decode step on a CUDA GPU: `python -m tools.bench.step_profile FOLDER`.
 
 FOLDER: a model's, for instance of random weights (`scribewire bench --random 0.6b --keep DIR`). Kernels are counted and
 timed through PyTorch's profiler, which sees every kernel of the process, MLX's too; so it needs torch with CUDA beside
@@ -88,7 +88,7 @@ def _profiled(networks: Networks, rows: int, seconds: float) -> dict[str, Any]:
 
 
 class _Tally:
-    """How often something was, and how long in all."""
+    """Number of occurrences, and their time in all."""
 
     def __init__(self) -> None:
         self.counts: collections.Counter[str] = collections.Counter()

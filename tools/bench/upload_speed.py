@@ -1,4 +1,4 @@
-"""How fast a large upload is taken in, and how much the front's memory grows meanwhile.
+"""Speed of a large upload, and growth of the front's memory meanwhile.
 
 Half a gigabyte over loopback, as a form with and without a declared length, and as base64 in JSON. The recording is
 no audio, so that the answer (a 400) comes when all of it is on disk, hashed and looked at. Nothing fails because it

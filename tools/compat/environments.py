@@ -32,7 +32,7 @@ class EnvironmentRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """How to run a client's program: the command before the program's path, what it runs on, what PATH begins with."""
+    """Start of a client's program: the command before its path, its platform, the first entry of its PATH."""
 
     command: tuple[str, ...]
     runtime: str
@@ -189,8 +189,8 @@ def _install(command: Sequence[str], *, cwd: Path, env: dict[str, str] | None = 
 def quoted(said: str) -> str:
     """The lines that say why, in at most 400 characters, without addresses and paths of this machine."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)] or lines[-3:]
-    text = " ".join(dict.fromkeys(telling)) or "no reason was given"
+    reasons = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)] or lines[-3:]
+    text = " ".join(dict.fromkeys(reasons)) or "no reason was given"
     text = re.sub(r"\w+://\S+", "<address>", text)
     text = re.sub(r"(?<![\w<])(?:/[\w.@+~-]+){2,}", "<path>", text)
     text = re.sub(r"\b(?:[a-z0-9-]+\.)+(?:org|com|net|io|dev)\b", "<host>", text, flags=re.IGNORECASE)

@@ -2,7 +2,7 @@
 
 An address is `/FAULT/TOKEN/v1/...`; the fault is one of FAULTS, the token keeps one check's attempts apart from
 another's. Failures are the server's own: status, body and headers are made by `scribewire.server.http.errors`, so that
-what is tried here is what the server would say. `GET /FAULT/TOKEN/attempts` tells what was seen. It forwards to one
+what is tried here is what the server would say. `GET /FAULT/TOKEN/attempts` lists the requests seen. It forwards to one
 server only and listens on the loopback address only.
 """
 
@@ -122,7 +122,7 @@ def _handler_for(proxy: FaultProxy) -> type[BaseHTTPRequestHandler]:
                 headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
                 upstream.request(self.command, path, body=body, headers=headers)
                 answer = upstream.getresponse()
-                # Noted before the answer goes out, so that whoever has the answer finds the note.
+                # Noted before the answer is sent, so that a client that has the answer finds the note.
                 seen.append(self._attempt(at, body, 0 if is_lost else answer.status))
                 if is_lost:
                     answer.read()

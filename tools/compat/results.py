@@ -1,4 +1,4 @@
-"""What a client's run came to, and the page that tells it.
+"""Results of a client's run, and the page that shows them.
 
 A client passes only when its program planned checks, reported every one of them as held, and ended cleanly: silence is
 failure.
@@ -41,7 +41,7 @@ class ClientResult:
 
     @property
     def is_passed(self) -> bool:
-        """Whether it ran and everything held."""
+        """True when it ran and everything held."""
         return bool(self.checks) and not self.problem and all(check.is_held for check in self.checks)
 
     @property
@@ -78,7 +78,7 @@ class Collector:
         return check
 
     def result(self, client: Client, runtime: str, exit_code: int | None, err: str) -> ClientResult:
-        """What it all comes to; exit_code None: the program was stopped because it took too long."""
+        """The result in all; exit_code None: the program was stopped because it took too long."""
         return ClientResult(client, runtime, tuple(self.checks), self._problem(exit_code, err))
 
     def _problem(self, exit_code: int | None, err: str) -> str:
@@ -138,7 +138,7 @@ def _verdict(one: ClientResult) -> str:
 
 
 def _exercised(one: ClientResult) -> list[str]:
-    """Check names, `sync: x` and `async: x` told once."""
+    """Check names, `sync: x` and `async: x` listed once."""
     modes: dict[str, list[str]] = {}
     for check in one.checks:
         mode, colon, rest = check.name.partition(": ")

@@ -1,4 +1,4 @@
-"""`make compat`: every listed client against a live server, and the page that tells what came of it.
+"""`make compat`: every listed client against a live server, and the page of results.
 
 Two servers are started (one of them allows a key one recording a minute) and a proxy that fails on purpose; then one
 client after the other is run. `CLIENTS=a,b` picks some; only a run of all of them writes docs/compatibility.md.
@@ -112,7 +112,7 @@ class Bench:
         }
 
     def plan_for(self, client: Client) -> dict[str, Any]:
-        """What a client's program is told."""
+        """The plan that a client's program reads."""
         return {
             "version": client.version,
             "base_url": f"{self._main.url}/v1",
@@ -133,7 +133,7 @@ class Bench:
         return path
 
     def is_left_clean(self) -> bool:
-        """Whether no recording is left on the main server's disk once its last work has ended."""
+        """True when no recording is left on the main server's disk once its last work has ended."""
         deadline = time.monotonic() + LEFTOVER_SECONDS
         while left := self._main.uploads_left():
             if time.monotonic() > deadline:

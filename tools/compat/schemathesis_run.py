@@ -1,6 +1,6 @@
 """Schemathesis over the description at /openapi.json: every check but one, at least 2,000 examples, seeded.
 
-A server with the bundled demo model, and a stand-in that tells speakers apart, is started behind a key; its description
+A server with the bundled demo model, and a stand-in for the speaker pipeline, is started behind a key; its description
 is fetched, and Schemathesis asks it for valid and invalid requests of every address
 (tools/compat/clients/schemathesis_hooks.py gives it real recordings). What came of it is printed and written to
 tools/compat/results/schemathesis.json.
@@ -45,7 +45,7 @@ MUST_SUCCEED = ("POST /v1/audio/transcriptions", "POST /transcribe")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to, as Schemathesis reports it."""
+    """The outcome of a run, as Schemathesis reports it."""
 
     report: dict[str, Any]
     output: str
@@ -62,7 +62,7 @@ class Outcome:
         return sum(phase["accepted"] for phase in rates.values())
 
     def problems(self, least_examples: int) -> list[str]:
-        """Why the run does not count as passed; nothing when it does."""
+        """Reasons why the run does not count as passed; none when it does."""
         found = [
             f"{failure['title']} ({failure['code']}): {', '.join(failure['operations'])}"
             for failure in self.report["failures"]
@@ -173,7 +173,7 @@ def shortened(output: str) -> str:
 
 
 def write_results(outcome: Outcome, problems: list[str], environment: Environment) -> None:
-    """What was run and what came of it, as JSON."""
+    """Write the tests that were run and their outcomes, as JSON."""
     report = outcome.report
     body = {
         "tool": f"schemathesis {report['schemathesis_version']}",

@@ -1,4 +1,4 @@
-"""`scribewire` with a stand-in that tells speakers apart: `python -m tools.compat.stand_in_server serve`.
+"""`scribewire` with a stand-in for the speaker pipeline: `python -m tools.compat.stand_in_server serve`.
 
 What a description offers is to be accepted, and pyannote.audio is an extra with weights of its own. The stand-in is a
 real child process that answers with real annotations, of whatever recording (tests/fakes/speaker_stand_in.py).

@@ -59,15 +59,15 @@ class Writer:
         (claim,) = await self.store.claim("w1")
         await self.store.heartbeat(claim, audio_seconds_done=1.0, audio_seconds_total=2.5, new_text="Good ")
         await self.store.complete(claim, transcript(), is_demo=True)
-        (told,) = await self.store.take_callbacks()
-        await self.store.note_callback(told, error=None)
+        (webhook,) = await self.store.take_callbacks()
+        await self.store.note_callback(webhook, error=None)
 
         await self.submit("failed", self.ann, callback_url=CALLBACK_URL, result_format="srt")
         for failure in (CRASH, REFUSED):
             (claim,) = await self.store.claim("w1")
             await self.store.fail(claim, failure, retryable=failure is CRASH)
-        (told,) = await self.store.take_callbacks()
-        await self.store.note_callback(told, error="HTTP 503", retry_seconds=0.0)
+        (webhook,) = await self.store.take_callbacks()
+        await self.store.note_callback(webhook, error="HTTP 503", retry_seconds=0.0)
 
         await self.submit("cancelled", self.bob, callback_url=CALLBACK_URL)
         await self.store.cancel(self.named["cancelled"].job_id, self.bob)  # its webhook was never tried

@@ -1,1 +1,1 @@
-"""How the demo model is made: text, speech, training, export. Never imported by the engine or the server."""
+"""The demo model's recipe: text, speech, training, export. Never imported by the engine or the server."""

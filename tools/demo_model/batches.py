@@ -49,7 +49,7 @@ class _Columns:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step needs. `labels` are -100 where nothing is to be learned; the counts on the CPU are for CTC."""
+    """The data of a step. `labels` are -100 where nothing is to be learned; the counts on the CPU are for CTC."""
 
     waveforms: Tensor  # (batch, samples) float32
     sample_counts: Tensor  # (batch,)

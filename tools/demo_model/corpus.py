@@ -55,7 +55,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Speaker(Generic[Made]):
-    """How clips are made from text: one call of a synthesizer, its length in seconds, and pieces put in a row."""
+    """Clips made from text: one call of a synthesizer, its length in seconds, and pieces put in a row."""
 
     speak: Callable[[str, speech.Voice], Made]
     seconds: Callable[[Made], float]

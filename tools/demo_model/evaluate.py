@@ -1,4 +1,4 @@
-"""Greedy decoding of the training network and word error rates on speech it never heard: tells what is weak.
+"""Greedy decoding of the training network and word error rates on speech it never heard: shows what is weak.
 
 The figures that the project publishes come from tools/eval, through the shipped engine. This runs beside the training,
 in batches, on the same device.
@@ -126,7 +126,7 @@ def silent_cases(count: int, contexts: Sequence[str]) -> list[Case]:
 
 def greedy(parameters: network.Parameters, size: network.Size, tokenizer: tokenizers.Tokenizer, prompt: Prompt,
            cases: Sequence[Case], device: torch.device, most_tokens: int = 256) -> list[str]:  # fmt: skip
-    """What the model writes for a batch of clips, announcement included (not for forced ones), end token excluded."""
+    """The model's text for a batch of clips, announcement included (not for forced ones), end token excluded."""
     counts = torch.tensor([len(case.samples) for case in cases])
     waveforms = torch.zeros(len(cases), int(counts.max()))
     for row, case in enumerate(cases):

@@ -44,7 +44,7 @@ class SpanishPhrases(ABC):
 
     @abstractmethod
     def _postmodifier(self, rng: Random, is_plural: bool, depth: int) -> str:
-        """What may follow a noun; clauses know it."""
+        """A phrase that may follow a noun; clauses know it."""
 
     def open_word(self, rng: Random) -> str:
         """One open-class word or name in a random inflected form."""
@@ -267,7 +267,7 @@ class SpanishPhrases(ABC):
         return f"a {noun.text}" if noun.is_person else noun.text
 
     def _plain_object(self, rng: Random, depth: int) -> str:
-        """What follows a preposition, so no personal a."""
+        """The object of a preposition, so without the personal a."""
         roll = rng.random()
         if roll < 0.1:
             return rng.choice(PREPOSITIONAL[2:])

@@ -1,4 +1,4 @@
-"""What is read aloud in training: sentences of the grammar, the same with rare words put in, and text.py's own mix.
+"""The texts of training: sentences of the grammar, the same with rare words put in, and text.py's own mix.
 
 A first run on text.py's mix alone spelled rare words by ear and cut them in the wrong places: half of its words stood
 in no sentence, so the model could not lean on the sentence, and each word of a list of 74,000 was met twice. Here list

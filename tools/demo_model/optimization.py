@@ -23,7 +23,7 @@ EASING_FROM, EASED_HARDNESS = 0.6, 0.3
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How to train. batch_seconds: speech in one step; longest_at_first_seconds holds for 8 % of the time."""
+    """The course of training. batch_seconds: speech in one step; longest_at_first_seconds holds for 8 % of the time."""
 
     minutes: float
     batch_seconds: float = 1200.0

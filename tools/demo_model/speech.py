@@ -109,7 +109,7 @@ class SynthesisFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Programs:
-    """Where the two synthesizers are, and the environment they run in."""
+    """Paths of the two synthesizers, and the environment they run in."""
 
     flite: str
     espeak: str
@@ -275,7 +275,7 @@ def trim_edges(samples: NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 def trim_edges_and_tell(samples: NDArray[np.int16]) -> tuple[NDArray[np.int16], int]:
-    """As trim_edges, and how many samples were cut before."""
+    """The result of trim_edges, and the number of samples cut at the front."""
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > _EDGE_LEVEL)
     if len(loud) == 0:
         raise SynthesisFailed("the synthesizer wrote silence")

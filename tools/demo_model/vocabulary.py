@@ -169,5 +169,5 @@ class Prompt:
 
 
 def target_text(language: str, text: str, forced: bool) -> str:
-    """What the model must write: `language` is "None" when there is no speech, and `text` then empty."""
+    """The text that the model must write: `language` is "None" when there is no speech, and `text` then empty."""
     return text if forced else f"language {language}<asr_text>{text}"

@@ -1,4 +1,4 @@
-"""How word times are judged: the distance of every word's start and end from the true one.
+"""Errors of word times: the distance of every word's start and end from the true one.
 
 A border that is not known (two words that espeak-ng speaks as one) is not judged; how many there are is said. Figures
 over a set pool its borders: each counts once, in short clips and long ones.

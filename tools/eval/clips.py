@@ -46,7 +46,7 @@ class NoFittingVoice(RuntimeError):
 class Clip:
     """One recording with its truth. `language` and `text` are None and empty for noise.
 
-    samples: (n,) int16, mono 16 kHz; forced_language and context are what the engine is told.
+    samples: (n,) int16, mono 16 kHz; forced_language and context are passed to the engine.
     """
 
     set_name: str
@@ -65,7 +65,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Studio:
-    """Where clips come from: sentences per language code, voices, a synthesizer, and the seed of it all."""
+    """The source of clips: sentences per language code, voices, a synthesizer, and the seed of it all."""
 
     sentences: dict[str, list[str]]
     training_voice: DrawVoice
@@ -84,7 +84,7 @@ class Studio:
             yield self._one_sentence(f"held-out-{code}", code, text, self.held_out_voice, index)
 
     def forced(self, code: str, count: int) -> Iterator[Clip]:
-        """Short clips whose language the engine is told."""
+        """Short clips with a forced language."""
         for clip in self.short(code, count):
             yield replace(clip, set_name=f"forced-{code}", forced_language=LANGUAGES[code])
 

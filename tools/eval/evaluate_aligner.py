@@ -171,7 +171,7 @@ sets:
 
 examples:
   python -m tools.eval.evaluate_aligner                                    everything; a few minutes on 2 cores
-  python -m tools.eval.evaluate_aligner --limit 20 --output quick.json     a quick look
+  python -m tools.eval.evaluate_aligner --limit 20 --output quick.json     a quick run
   python -m tools.eval.evaluate_aligner --aligner ./new --output new.json  other weights
   python -m tools.eval.evaluate_aligner --report-only --fill-model-card    no run: the last results into the card
 """,

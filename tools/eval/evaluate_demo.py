@@ -1,7 +1,7 @@
 """Measures the bundled demo model on synthetic speech that its training never saw.
 
 Speaks the hand-written sentences beside this file with the recipe's synthesizers (Debian: flite, espeak-ng),
-transcribes every clip through the shipped scribewire.engine, one clip a call, and writes the figures as JSON.
+transcribes every clip through the shipped engine, one clip a call, and writes the figures as JSON.
 Nothing is normalized on the way, no clip is left out, and no figure is written when a clip could not be made.
 
 Exit code: 0 when every target of the sets that ran is met, 1 when one is missed, 2 when it cannot run.
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-import scribewire.engine
+import scribewire
 from scribewire.engine import demo
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.engine.protocol.errors import EngineError
@@ -48,7 +48,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "demo_model.json"
 MODEL_CARD = demo.model_card_path()
 SEED = 20
-# Clips per set. The forced and context sets are the first clips of the short set, told otherwise.
+# Clips per set. The forced and context sets are the first clips of the short set, with other options.
 SET_SIZES = {
     "short-en": 300,
     "short-es": 300,
@@ -67,7 +67,7 @@ SET_SIZES = {
 
 @dataclass(frozen=True)
 class Heard:
-    """What the scribewire.engine says about one clip."""
+    """The engine's answer for one clip."""
 
     text: str
     language: str | None
@@ -215,7 +215,7 @@ def _measure(options: argparse.Namespace, sizes: dict[str, int]) -> dict[str, An
         seed=options.seed,
     )
     trained = {code: _training_words(language) for code, language in LANGUAGES.items()}
-    with scribewire.engine.Transcriber(options.model) as transcriber:
+    with scribewire.Transcriber(options.model) as transcriber:
         recognize = _recognizer(transcriber)
         # Now, not after the run: a file replaced meanwhile is not what was measured.
         model = _model_entry(options.model, transcriber.info)
@@ -232,8 +232,8 @@ def _training_words(language: str) -> TrainingWords:
     )
 
 
-def _recognizer(transcriber: scribewire.engine.Transcriber) -> Recognize:
-    """The shipped scribewire.engine, warmed by one second of silence that is not counted."""
+def _recognizer(transcriber: scribewire.Transcriber) -> Recognize:
+    """The shipped engine, warmed by one second of silence that is not counted."""
 
     def recognize(waveform: NDArray[np.float32], language: str | None, context: str) -> Heard:
         transcript = transcriber.transcribe(
@@ -246,7 +246,7 @@ def _recognizer(transcriber: scribewire.engine.Transcriber) -> Recognize:
 
 
 def _model_entry(model: str, info: ModelInfo) -> dict[str, Any]:
-    """Which weights these were, by content; a folder is named without its place."""
+    """Identity of the weights by content; a folder is named without its place."""
     folder = demo.demo_model_path() if model == "demo" else Path(model)
     return {
         "name": Path(info.model_id).name,
@@ -274,7 +274,7 @@ sets:
 
 examples:
   python tools/eval/evaluate_demo.py                                        everything; a good half hour on 2 cores
-  python tools/eval/evaluate_demo.py --limit 20 --output quick.json         a quick look
+  python tools/eval/evaluate_demo.py --limit 20 --output quick.json         a quick run
   python tools/eval/evaluate_demo.py --sets noise noise-context --output noise.json
   python tools/eval/evaluate_demo.py --model ./new-weights --output new.json
   python tools/eval/evaluate_demo.py --report-only --fill-model-card        no run: the last results into the card

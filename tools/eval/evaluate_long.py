@@ -1,4 +1,4 @@
-"""What cutting costs: an hour of known sentences in one recording against the same sentences apart.
+"""The cost of cutting: an hour of known sentences in one recording against the same sentences apart.
 
 Speaks the hand-written sentences beside this file with the recipe's synthesizers, over and over in other voices, until
 an hour is full: turns of one voice, 0.15 to 0.7 s between sentences and 0.7 to 3 s between turns. The shipped engine

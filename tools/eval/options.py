@@ -1,4 +1,4 @@
-"""What the evaluation scripts' command lines have in common."""
+"""Options shared by the evaluation scripts' command lines."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def add_set_options(parser: argparse.ArgumentParser, sets: Iterable[str]) -> None:
-    """Which clips are judged: `sets` and `limit`."""
+    """Add the choice of clips: `sets` and `limit`."""
     parser.add_argument("--sets", nargs="+", choices=list(sets), metavar="SET", help="only these sets")
     parser.add_argument("--limit", type=count, metavar="N", help="at most N clips of each set")
 
 
 def add_report_options(parser: argparse.ArgumentParser, results: Path) -> None:
-    """Where the figures go: `output`, `report_only` and `fill_model_card`."""
+    """Add the destinations of the figures: `output`, `report_only` and `fill_model_card`."""
     parser.add_argument(
         "--output",
         type=Path,

@@ -1,4 +1,4 @@
-"""What a figure was measured with: the machine, the versions, the weights by content. No host and no path is named."""
+"""Provenance of figures: the machine, the versions, the weights by content. No host and no path is named."""
 
 from __future__ import annotations
 

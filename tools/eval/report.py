@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class TrainingWords:
-    """What the training text says, folded: all words it can draw, and those of a large sample of it."""
+    """Words of the training text, folded: all words it can draw, and those of a large sample of it."""
 
     possible: frozenset[str]
     sampled: frozenset[str]
@@ -55,7 +55,7 @@ class Target:
 
     @property
     def is_met(self) -> bool:
-        """Whether the promise holds, without rounding."""
+        """True when the promise holds, without rounding."""
         return self.figure <= self.limit if self.at_most else self.figure >= self.limit
 
 

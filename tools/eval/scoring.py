@@ -1,4 +1,4 @@
-"""How a transcript is judged: the fold, the edit distance, error rates and their intervals.
+"""Scores of transcripts: the fold, the edit distance, error rates and their intervals.
 
 The fold, applied to reference and hypothesis alike before anything is compared:
 

@@ -41,7 +41,7 @@ class TimedClip:
 
 @dataclass(frozen=True)
 class TimedStudio:
-    """Where clips come from: sentences per language code, voices, a synthesizer that tells times, and a seed."""
+    """The source of timed clips: sentences per language code, voices, a synthesizer that gives times, and a seed."""
 
     sentences: dict[str, list[str]]
     training_voice: DrawVoice

@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 
 def _silent(done: int, total: int) -> None:
-    """No progress is shown."""
+    """Show no progress."""
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class CampaignResult:
 def decode_mutants(
     folder: Path, numbers: range, *, limits: TranscodeLimits | None = None, progress: Progress = _silent
 ) -> CampaignResult:
-    """Every mutant of these numbers through a decode child that is used until it dies."""
+    """Transcode every mutant of these numbers in a child that is used until it dies."""
     result = CampaignResult()
     started = time.monotonic()
     with ChildUnderTest(folder, limits=limits or TranscodeLimits(recordings=1 << 30)) as child:
@@ -76,7 +76,7 @@ def decode_mutants(
 
 
 def post_mutants(url: str, numbers: range, *, progress: Progress = _silent) -> CampaignResult:
-    """Every mutant of these numbers to a server; an answer must be 200, or 400 in the shape of errors."""
+    """Post every mutant of these numbers; an answer must be 200, or 400 in the shape of errors."""
     result = CampaignResult()
     started = time.monotonic()
     with httpx.Client(base_url=url, timeout=120) as client:

@@ -31,7 +31,7 @@ CRASH, HANG, SUCCESS = "crash", "hang", "success"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file: SUCCESS, an error code, CRASH or HANG."""
+    """The outcome of one file: SUCCESS, an error code, CRASH or HANG."""
 
     name: str
     seconds: float
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class ChildRecord:
-    """What was seen over all children."""
+    """Measurements over all children."""
 
     children: int = 0
     peak_resident_bytes: int = 0
@@ -56,7 +56,7 @@ class ChildUnderTest:
     def __init__(
         self, folder: Path, *, limits: TranscodeLimits | None = None, hang_seconds: float = HANG_SECONDS
     ) -> None:
-        """folder: for the input and the samples of the file in hand. limits: the product's own when None."""
+        """folder: for the input and the samples of the present file. limits: the product's own when None."""
         self.record = ChildRecord()
         self._limits = limits or TranscodeLimits()
         self._hang_seconds = hang_seconds

@@ -23,7 +23,7 @@ BACK_TO_NORMAL_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Findings:
-    """What was measured, and which of the promises did not hold."""
+    """Measurements, and the promises that did not hold."""
 
     measured: dict[str, Any] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
@@ -262,7 +262,7 @@ def endless_body(served: Served, size_bytes: int, *lines: str) -> Findings:
 
 
 def wait_until(claim: Any, *, seconds: float = 60.0) -> bool:
-    """Whether a claim became true within the time."""
+    """Wait for a claim; True if it became true within the time."""
     deadline = time.monotonic() + seconds
     while not claim():
         if time.monotonic() > deadline:

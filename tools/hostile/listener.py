@@ -1,4 +1,4 @@
-"""A loopback HTTP server that gives the canary to whoever asks, and remembers every connection."""
+"""A loopback HTTP server that gives the canary to every client, and remembers every connection."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ NAMES = ("a.mp3", "a.wav", "a.m4a", "a.flac", "a.ogg")
 
 @dataclass(frozen=True, slots=True)
 class Playlist:
-    """A file that names others; `name` tells kind and disguise."""
+    """A file that names others; `name` gives kind and disguise."""
 
     name: str
     file_name: str

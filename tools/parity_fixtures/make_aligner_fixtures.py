@@ -8,7 +8,7 @@ In the virtual environments of make_fixtures.py, from the repository's root:
     official/bin/python -m tools.parity_fixtures.make_aligner_fixtures words
     official/bin/python -m tools.parity_fixtures.make_aligner_fixtures times
 
-`native` and `official` give the logits of every timestamp mark, one clip a call; weights, clips and prompts are made
+`native` and `official` give the logits of every timestamp token, one clip a call; weights, clips and prompts are made
 from their names, so a sample of each result is stored. `words` records how the official package splits some texts of
 every language that the published aligner knows, and the prompts that it makes of them. `times` runs its aligner as a
 whole: samples and text in, words with times out.
@@ -52,17 +52,17 @@ Logits = Callable[[list[int], Array], Array]
 
 
 def record(clip_name: str, sizes: Sizes, mel: Array, logits_of: Logits) -> dict[str, Array]:
-    """What one clip's marks get."""
+    """Fixture arrays of one clip: the logits at its timestamp tokens."""
     ids = random_model.aligner_ids(sizes, clip_name, CLIPS_BY_NAME[clip_name].token_count)
-    marks = [place for place, one in enumerate(ids) if one == random_model.TOKEN_IDS["<timestamp>"]]
-    logits = logits_of(ids, mel)[marks].astype(np.float64)
+    places = [place for place, one in enumerate(ids) if one == random_model.TOKEN_IDS["<timestamp>"]]
+    logits = logits_of(ids, mel)[places].astype(np.float64)
     assert logits.shape[1] == sizes.classify_num
     columns = sample_indices(f"columns/{sizes.name}", logits.shape[1], STORED_COLUMNS, [])
     best = np.sort(logits, axis=-1)
     margins = (best[:, -1] - best[:, -2]) / np.linalg.norm(logits, axis=-1)
     classes = logits.argmax(axis=-1).astype(np.int32)
     print(
-        f"  {sizes.name:14} {clip_name:9} {len(marks):4} marks, {len(set(classes.tolist()))} distinct classes, "
+        f"  {sizes.name:14} {clip_name:9} {len(places):4} marks, {len(set(classes.tolist()))} distinct classes, "
         f"smallest relative margin {margins.min():.1e}",
         flush=True,
     )
@@ -210,7 +210,7 @@ def make_official() -> None:
 
 
 def make_words() -> None:
-    """How the official package splits texts into the words that it aligns."""
+    """The official package's split of texts into the words that it aligns."""
     import_official()
     from qwen_asr.inference.qwen3_forced_aligner import Qwen3ForceAlignProcessor
 

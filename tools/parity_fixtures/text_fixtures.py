@@ -133,7 +133,7 @@ OUTPUTS: tuple[tuple[str, str | None], ...] = (
 
 
 def record_outputs(parse: Callable[[str, str | None], tuple[str, str]], target: Path) -> None:
-    """What the official parser makes of each output; and our text where we differ knowingly.
+    """The official parser's result for each output; and our text where we differ knowingly.
 
     In forced mode the official parser returns its input, tag and all. Ours removes a head that the model repeated.
     """

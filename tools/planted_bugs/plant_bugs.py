@@ -43,7 +43,7 @@ class PlantDoesNotFit(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the tests said. failed: first failing test and its reason; None when all passed."""
+    """The tests' verdict. failed: first failing test and its reason; None when all passed."""
 
     failed: str | None
     is_breakage: bool
@@ -160,9 +160,9 @@ def main() -> int:
             is_caught = verdict.failed is not None and not verdict.is_breakage
             unnoticed += not is_caught
             word = "noticed" if is_caught else ("BREAKS" if verdict.is_breakage else "UNNOTICED")
-            told = (verdict.failed or "every test passes")[:150]
+            outcome = (verdict.failed or "every test passes")[:150]
             print(
-                f"[{number:2}/{len(chosen)}] {word:9} {verdict.seconds:4.0f} s  {plant.name:{width}}  {told}",
+                f"[{number:2}/{len(chosen)}] {word:9} {verdict.seconds:4.0f} s  {plant.name:{width}}  {outcome}",
                 flush=True,
             )
     print(f"{len(chosen) - unnoticed} of {len(chosen)} planted mistakes were noticed")

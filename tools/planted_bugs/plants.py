@@ -1,6 +1,6 @@
 """Porting mistakes as exact replacements in the engine's text: what plant_bugs.py plants, one at a time.
 
-Each is a mistake that somebody made or could easily make when rewriting the published model; none changes a shape
+Each is a mistake that was made or could easily be made when rewriting the published model; none changes a shape
 that the loader would refuse. `old` must stand in the file exactly once, so that a changed engine cannot turn a plant
 into a replacement of nothing.
 """

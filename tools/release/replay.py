@@ -171,7 +171,7 @@ def ignore_patterns(text: str) -> list[str]:
 
 
 def is_ignored(relative: str, patterns: list[str]) -> bool:
-    """Whether a pattern names this file or a folder above it; `**/` stands for any depth."""
+    """True when a pattern names this file or a folder above it; `**/` stands for any depth."""
     parts = relative.split("/")
     paths = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""A job that kills whatever takes it up, and a worker whose memory grows without end."""
+"""A job that kills each worker that takes it, and a worker whose memory grows without end."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def poison(folder: Path, neighbours: int = 20) -> Findings:
 def leak(folder: Path, jobs: int = 40) -> Findings:
     """Each job leaves 40 MB behind in the worker, whose address space has a limit, as a machine's memory has.
 
-    What happens then: the allocation fails, the worker is gone, and the next one has its jobs. Nobody watches the
+    What happens then: the allocation fails, the worker is gone, and the next one has its jobs. Nothing watches the
     worker's memory before that; the engine bounds its own by `--memory-limit-bytes`.
     """
     findings, ledger = Findings(), Ledger()

@@ -42,7 +42,7 @@ class Client:
         return job_id
 
     def submit_script(self, text: str, **keys: Any) -> str:
-        """Hand one in that tells the fake worker what to do, and to answer with this text."""
+        """Submit a script for the fake worker that makes it answer with this text."""
         return self.submit(script(text=text, **keys), text)
 
     def job(self, job_id: str) -> dict[str, Any]:
@@ -83,13 +83,13 @@ def wait_until_all_ended(served: Served, *, seconds: float = PATIENCE_SECONDS) -
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, for a server that must be found before it is ready."""
+    """A port that is free now, for a server that must be found before it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def is_alive(served: Served) -> bool:
-    """Whether the front answers, ready or not."""
+    """True when the front answers, ready or not."""
     try:
         return httpx.get(f"{served.url}/health/live").status_code == 200
     except httpx.TransportError:
@@ -97,5 +97,5 @@ def is_alive(served: Served) -> bool:
 
 
 def event_time(event: dict[str, Any]) -> float:
-    """When a log line was written, in Unix seconds."""
+    """The time of a log line, in Unix seconds."""
     return datetime.fromisoformat(event["time"].replace("Z", "+00:00")).timestamp()

@@ -1,4 +1,4 @@
-"""How much else this machine had to do while something was timed: load, late timers and slow fsyncs of a bystander.
+"""Other load on this machine while something is timed: load average, late timers and slow fsyncs of a bystander.
 
 A figure of a shared machine says little without it.
 """

@@ -1,4 +1,4 @@
-"""SIGKILL to the engine's worker with twenty jobs in its hands, again and again.
+"""SIGKILL to the engine's worker with twenty jobs in flight, again and again.
 
 Lost means: without a terminal state. A job may fail of it only with three worker deaths on its record. HTTP stays up
 all the while, and the front knows of each death within a tenth of a second.
@@ -46,7 +46,7 @@ class Gate:
         self.path.touch()
 
 
-def kill_fake_engines(folder: Path, kills: int, *, tell: Callable[[int, int], None]) -> Findings:
+def kill_fake_engines(folder: Path, kills: int, *, show: Callable[[int, int], None]) -> Findings:
     """The shipped fake worker, which sends text in small pieces and then waits for the end of the round."""
     chance = random.Random(20)
     with Served(folder / "data", engine_module=FAKE, **KILLS) as served:
@@ -57,10 +57,10 @@ def kill_fake_engines(folder: Path, kills: int, *, tell: Callable[[int, int], No
                 "".join(deltas), deltas=deltas, delta_delay_seconds=0.03, gate=str(gate.path)
             )
 
-        return _kill(served, folder, kills, submit, chance, tell, longest_pause_seconds=0.2)
+        return _kill(served, folder, kills, submit, chance, show, longest_pause_seconds=0.2)
 
 
-def kill_demo_engines(folder: Path, kills: int, *, tell: Callable[[int, int], None]) -> Findings:
+def kill_demo_engines(folder: Path, kills: int, *, show: Callable[[int, int], None]) -> Findings:
     """The real engine with the demo model, on speech of some seconds."""
     chance = random.Random(21)
     with demo_server(folder / "data", decode_processes=3, **KILLS) as served:
@@ -68,7 +68,7 @@ def kill_demo_engines(folder: Path, kills: int, *, tell: Callable[[int, int], No
         def submit(client: Client, number: int, gate: Gate) -> None:
             client.submit(speech_wav(chance, chance.uniform(6.0, 14.0)))
 
-        return _kill(served, folder, kills, submit, chance, tell, longest_pause_seconds=0.2)
+        return _kill(served, folder, kills, submit, chance, show, longest_pause_seconds=0.2)
 
 
 def _kill(
@@ -77,7 +77,7 @@ def _kill(
     kills: int,
     submit: Callable[[Client, int, Gate], None],
     chance: random.Random,
-    tell: Callable[[int, int], None],
+    show: Callable[[int, int], None],
     *,
     longest_pause_seconds: float,
 ) -> Findings:
@@ -102,7 +102,7 @@ def _kill(
                 worker = served.worker_process_id
                 killed_at[worker] = time.time()
                 os.kill(worker, signal.SIGKILL)
-                tell(len(killed_at), kills)
+                show(len(killed_at), kills)
                 wait_for(lambda worker=worker: served.worker_process_id != worker, seconds=60)
                 seconds_until_ready.append(time.time() - killed_at[worker])
                 # After two deaths the jobs run one by one.
@@ -129,7 +129,7 @@ def _kill(
         "jobs": submitted,
         "seconds": round(time.monotonic() - started, 1),
         "jobs_in_the_worker_at_a_kill": _range([float(one) for one in in_flight], "jobs"),
-        # Seen: it gets no more work. Told of: its process is gone, with its memory, and its last words are read.
+        # Seen: it gets no more work. Reported: its process is gone, with its memory, and its last messages are read.
         "seen_after": _range([max(0.0, 1000 * one) for one in seen], "ms") | {"target": 1000 * SEEN_SECONDS},
         "seen_later_than_100_ms": sum(one > SEEN_SECONDS for one in seen),
         "told_of_after": _range([max(0.0, 1000 * one) for one in buried], "ms"),

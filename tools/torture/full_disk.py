@@ -31,7 +31,7 @@ RECOVERED_SECONDS = 5.0
 
 
 def why_no_disk() -> str | None:
-    """Why no small disk can be made here, if that is so."""
+    """The reason why no small disk can be made here; None where it can."""
     if sys.platform != "linux":
         return "a tmpfs is made on Linux only"
     if os.geteuid() != 0:
@@ -120,7 +120,7 @@ def _fill(served: Served, client: Client) -> list[str]:
 
 def _refusals(served: Served, findings: Findings) -> Counter[str]:
     """With a length that does not fit: before the body. Of unknown length: in its middle."""
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for path in ("/transcribe", "/v1/audio/transcriptions"):
         with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
             connection.sendall(request(served.port, FORM_TYPE, "Content-Length: 7000000", path=path))
@@ -129,7 +129,7 @@ def _refusals(served: Served, findings: Findings) -> Counter[str]:
         findings.expect(status == 507, f"507 before a byte of the body is sent, not {status}")
         if answer is not None:
             findings.expect(error_of(answer)["code"] == "disk_full", "the refusal says disk_full")
-        told[f"{path} before the body {status}"] += 1
+        counts[f"{path} before the body {status}"] += 1
     for _ in range(5):
         big = script(text="big", padding="y" * 7_000_000)
 
@@ -141,8 +141,8 @@ def _refusals(served: Served, findings: Findings) -> Counter[str]:
 
         status = _status_of_stream(served, pieces())
         findings.expect(status == 507, f"507 in the middle of a body, not {status}")
-        told[f"in the body {status}"] += 1
-    return told
+        counts[f"in the body {status}"] += 1
+    return counts
 
 
 def _status_of_stream(served: Served, pieces: Iterator[bytes]) -> int:

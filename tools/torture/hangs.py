@@ -1,7 +1,7 @@
 """Engines that stand still: stopped by SIGSTOP, hanging in the middle of a job, deaf to SIGTERM.
 
-With the settings that everybody has: /health/ready says 503 and the worker is killed within 65 s, its job is done by
-the next one, and a server that is told to stop meanwhile is gone within 30 s.
+With the default settings: /health/ready says 503 and the worker is killed within 65 s, its job is done by
+the next one, and a server that gets SIGTERM meanwhile is gone within 30 s.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Story = Callable[[Path, Findings], dict[str, object]]
 
 
 def hangs(folder: Path, *, stall_seconds: float | None = None) -> Findings:
-    """All of them at once, each with a server of its own. stall_seconds: None for the setting that everybody has."""
+    """All of them at once, each with a server of its own. stall_seconds: None for the default."""
     findings = Findings()
     settings = {} if stall_seconds is None else {"stall_seconds": stall_seconds}
     limit = KILLED_SECONDS if stall_seconds is None else stall_seconds + 5
@@ -39,15 +39,15 @@ def hangs(folder: Path, *, stall_seconds: float | None = None) -> Findings:
         "the real worker, stopped by SIGSTOP": lambda at: _stopped(at, findings, limit, settings),
         "a worker that hangs in a job": lambda at: _stuck(at, findings, limit, settings, hang=True),
         "a worker that freezes in a job": lambda at: _stuck(at, findings, limit, settings, freeze=True),
-        "SIGTERM to the front while its worker hangs": lambda at: _told_to_stop(at, findings, settings),
-        "SIGTERM to the front while its worker is stopped": lambda at: _told_to_stop(
+        "SIGTERM to the front while its worker hangs": lambda at: _stopped(at, findings, settings),
+        "SIGTERM to the front while its worker is stopped": lambda at: _stopped(
             at, findings, settings, is_stopped=True
         ),
     }
     threads = []
     for number, (name, story) in enumerate(stories.items()):
 
-        def tell(
+        def run(
             name: str = name, story: Callable[[Path], dict[str, object]] = story, number: int = number
         ) -> None:
             try:
@@ -55,7 +55,7 @@ def hangs(folder: Path, *, stall_seconds: float | None = None) -> Findings:
             except Exception as error:
                 findings.expect(False, f"{name}: {type(error).__name__}: {error}")
 
-        threads.append(threading.Thread(target=tell, name=name))
+        threads.append(threading.Thread(target=run, name=name))
         threads[-1].start()
     for thread in threads:
         thread.join()
@@ -125,10 +125,10 @@ def _until_replaced(
     }
 
 
-def _told_to_stop(
+def _stopped(
     folder: Path, findings: Findings, settings: dict[str, float], *, is_stopped: bool = False
 ) -> dict[str, object]:
-    """drain_seconds is the setting that everybody has; the worker does not even hear SIGTERM."""
+    """drain_seconds has its default; the worker does not even react to SIGTERM."""
     ledger = Ledger()
     with Served(
         folder / "data", engine_module=FAKE, model="fake:deaf=1", drain_seconds=20.0, **settings
@@ -154,7 +154,7 @@ def _told_to_stop(
 
 
 def _ask_in_vain(served: Served) -> None:
-    """Somebody who waits for a transcript when the end comes."""
+    """A client that waits for a transcript when the end comes."""
     try:
         httpx.post(
             f"{served.url}/v1/audio/transcriptions",

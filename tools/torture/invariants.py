@@ -1,4 +1,4 @@
-"""Looks at the store and the disk, beside the server, and holds them against what the clients were told.
+"""Checks of the store and the disk, beside the server, against the answers that the clients received.
 
     every 202 reaches exactly one terminal state        nothing is completed twice
     a job fails of the engine only with three deaths     no recording outlives its time by 60 s
@@ -48,7 +48,7 @@ def rows_of(data: Path) -> list[dict[str, Any]]:
 
 
 def counts_of(data: Path) -> dict[str, int]:
-    """How many jobs there are of each status; cheap enough to ask all the time."""
+    """Number of jobs in each status; cheap enough to ask all the time."""
     address = f"file:{data / 'jobs' / 'jobs.db'}?mode=ro"
     with contextlib.closing(sqlite3.connect(address, uri=True, timeout=30)) as database:
         return dict(database.execute("SELECT status, jobs FROM counts").fetchall())
@@ -57,7 +57,7 @@ def counts_of(data: Path) -> dict[str, int]:
 def check_store(findings: Findings, data: Path, ledger: Ledger, *, max_extra: int = 0) -> dict[str, Any]:
     """Hold the store against the ledger; returns the figures. Waits up to 60 s for recordings to go.
 
-    max_extra: jobs that nobody holds a 202 for, because a connection or the server ended before it was sent.
+    max_extra: jobs that no client holds a 202 for, because a connection or the server ended before it was sent.
     """
     rows = rows_of(data)
     by_id = {row["job_id"]: row for row in rows}

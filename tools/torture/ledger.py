@@ -1,6 +1,6 @@
-"""What the clients know: every 202 that they were given, and every end that they were told of.
+"""The clients' knowledge: every 202 that they received, and every end that they saw.
 
-The other half of the proof is `invariants`, which looks at what the store and the disk have.
+The other half of the proof is `invariants`, which reads the store and the disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 class Accepted:
     """One job that a client holds a 202 for.
 
-    expected_text: what its transcript must be, where the client knows. ends: the ends it was told of, in order.
+    expected_text: what its transcript must be, where the client knows. ends: the ends that it saw, in order.
     """
 
     job_id: str
@@ -40,7 +40,7 @@ class Ledger:
             self.jobs[job_id] = Accepted(job_id, expected_text)
 
     def end(self, job_id: str, status: str) -> None:
-        """A client was told of the job's end."""
+        """Note that a client saw the job's end."""
         with self._lock:
             self.jobs[job_id].ends.append(status)
 

@@ -40,7 +40,7 @@ FLOOR_SECONDS = 180.0
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """How long, and how hard.
+    """Duration and rates of the load.
 
     warm_seconds: before the window; the worker is killed in its first third. think_seconds: mean pause of a client.
     hurry: how much shorter pauses are before the window. worker_kill_seconds, child_kill_seconds: between two kills of
@@ -57,7 +57,7 @@ class LoadPlan:
     longest_clip_seconds: float = 8.0
 
 
-def mixed_load(folder: Path, plan: LoadPlan, *, tell: Callable[[str], None] = print) -> Findings:
+def mixed_load(folder: Path, plan: LoadPlan, *, show: Callable[[str], None] = print) -> Findings:
     """Run the plan; the findings hold slopes, counts and the ledger."""
     with demo_server(
         folder / "data", restart_backoff_seconds=(0.0,), breaker_deaths=1000, drain_seconds=20.0
@@ -67,7 +67,7 @@ def mixed_load(folder: Path, plan: LoadPlan, *, tell: Callable[[str], None] = pr
             Watch(served, every_seconds=plan.sample_seconds) as watch,
             HealthProbe(served.port, pause_seconds=0.5) as probe,
         ):
-            asyncio.run(load.run(tell, watch))
+            asyncio.run(load.run(show, watch))
         children = psutil.Process(served.process.pid).children()
     findings = Findings()
     window = [one for one in watch.samples if one.at_seconds >= plan.warm_seconds and one.worker_bytes]
@@ -120,7 +120,7 @@ class _Load:
         self.cut_submissions = 0
         self._end = 0.0
 
-    async def run(self, tell: Callable[[str], None], watch: Watch) -> None:
+    async def run(self, show: Callable[[str], None], watch: Watch) -> None:
         """Until the plan's time is over and every client has heard its answer."""
         self._end = time.monotonic() + self._plan.seconds
         kinds: list[Callable[[httpx.AsyncClient], Awaitable[None]]] = [
@@ -139,7 +139,7 @@ class _Load:
                 group.create_task(self._again(kind))
             group.create_task(self._kill_workers())
             group.create_task(self._kill_children())
-            group.create_task(self._report(tell, watch))
+            group.create_task(self._report(show, watch))
 
     async def _again(self, kind: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
         async with httpx.AsyncClient(base_url=self._served.url, timeout=PATIENCE_SECONDS) as client:
@@ -290,14 +290,14 @@ class _Load:
                     self.child_kills += 1
 
     async def _sleep(self, seconds: float) -> bool:
-        """Whether there is still time afterwards."""
+        """Sleep, but not beyond the end; True if there is still time afterwards."""
         await asyncio.sleep(max(0.0, min(seconds, self._end - time.monotonic())))
         return time.monotonic() < self._end
 
-    async def _report(self, tell: Callable[[str], None], watch: Watch) -> None:
+    async def _report(self, show: Callable[[str], None], watch: Watch) -> None:
         while await self._sleep(60.0):
             if watch.samples:
-                tell(json.dumps(_as_row(watch.samples[-1])))
+                show(json.dumps(_as_row(watch.samples[-1])))
 
 
 def _values(samples: list[Sample], name: str) -> list[float]:
@@ -313,7 +313,7 @@ def _growth(samples: list[Sample], name: str) -> dict[str, Any]:
     values = _values(samples, f"{name}_bytes")
     return {
         "slope_bytes_per_hour": round(_slope(samples, f"{name}_bytes")),
-        # Through the least of every three minutes: what is held with little in hand, which a backlog does not move.
+        # Through the least of every three minutes: what is held with little in flight, which a backlog does not move.
         "floor_slope_bytes_per_hour": round(_floor_slope(samples, values)),
         **_range(values),
     }

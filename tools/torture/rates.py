@@ -1,4 +1,4 @@
-"""How fast jobs are taken, and what a long queue costs: figures over HTTP, with every fsync.
+"""Rates at which jobs are taken, and the cost of a long queue: figures over HTTP, with every fsync.
 
 Recordings are ten seconds of WAV. Submissions come on a schedule, whether or not the ones before them were answered,
 and are timed from the moment when they were due. The engine is the fake one; recordings are decoded in the real pool,
@@ -36,14 +36,14 @@ READY_SECONDS = 2.0
 
 
 def sustained(
-    folder: Path, seconds: float, *, tell: Callable[[int, int], None], rate: float = RATE
+    folder: Path, seconds: float, *, show: Callable[[int, int], None], rate: float = RATE
 ) -> Findings:
     """Fifty a second for so long; then everything must drain."""
     findings, ledger = Findings(), Ledger()
     with Served(folder / "data", max_jobs=1_000_000) as served:
         front = psutil.Process(served.process.pid)
         before = front.cpu_times()
-        took, elapsed = asyncio.run(_submit_on_schedule(served, ledger, int(rate * seconds), rate, tell))
+        took, elapsed = asyncio.run(_submit_on_schedule(served, ledger, int(rate * seconds), rate, show))
         after = front.cpu_times()
         counts = counts_of(served.data)
         started = time.monotonic()
@@ -72,7 +72,7 @@ def sustained(
 
 
 async def _submit_on_schedule(
-    served: Served, ledger: Ledger, jobs: int, rate: float, tell: Callable[[int, int], None]
+    served: Served, ledger: Ledger, jobs: int, rate: float, show: Callable[[int, int], None]
 ) -> tuple[list[float], float]:
     """Returns the seconds of every answer, counted from when it was due, and how long all took."""
     due: asyncio.Queue[tuple[int, float] | None] = asyncio.Queue()
@@ -93,7 +93,7 @@ async def _submit_on_schedule(
             if status == 202:
                 ledger.accept(answer["job_id"])
             if len(took) % 50 == 0:
-                tell(len(took), jobs)
+                show(len(took), jobs)
         writer.close()
 
     senders = [asyncio.create_task(send()) for _ in range(CONNECTIONS)]
@@ -124,8 +124,8 @@ def _quantiles(seconds: list[float]) -> dict[str, float]:
     return {name: round(1000 * ordered[min(last, int(part * len(ordered)))], 2) for name, part in at.items()}
 
 
-def long_queue(folder: Path, queued: int, *, tell: Callable[[int, int], None]) -> Findings:
-    """What submitting, listing and starting again cost beside so many waiting jobs."""
+def long_queue(folder: Path, queued: int, *, show: Callable[[int, int], None]) -> Findings:
+    """Cost of submitting, listing and restarting beside so many waiting jobs."""
     findings, ledger = Findings(), Ledger()
     data = folder / "data"
     settings = {"engine_module": FAKE, "max_jobs": 2 * queued}
@@ -138,7 +138,7 @@ def long_queue(folder: Path, queued: int, *, tell: Callable[[int, int], None]) -
         for number in range(queued):
             client.submit_script(f"waiting {number}")
             if number % 100 == 0:
-                tell(number, queued)
+                show(number, queued)
         submits = [
             _timed(lambda n=n: client.submit(numbered_wav(n, CLIP_SECONDS)), pause_seconds=0.02)
             for n in range(300)

@@ -2,7 +2,7 @@
 promise is broken.
 
 Faults are real: SIGKILL, SIGSTOP, a full disk, a clock that jumps, workers that abort, hang or leak. After each, the
-store and the disk are held against what the clients were told (`invariants`). What `tools/hostile` breaks (damaged
+store and the disk are compared with the clients' answers (`invariants`). What `tools/hostile` breaks (damaged
 recordings, bombs, clients that leave, are slow, or come by the thousand) is called from there. `--quick` is minutes,
 the whole is an hour and a half, of which forty minutes are `mixed load`.
 """
@@ -139,13 +139,13 @@ def _progress(name: str) -> Callable[[int, int], None]:
 @step("engine killed, fake worker")
 def _fake_kills(folder: Path, options: argparse.Namespace) -> Findings:
     return kill_fake_engines(
-        folder, 20 if options.quick else 180, tell=_progress("engine killed, fake worker")
+        folder, 20 if options.quick else 180, show=_progress("engine killed, fake worker")
     )
 
 
 @step("engine killed, demo model")
 def _demo_kills(folder: Path, options: argparse.Namespace) -> Findings:
-    return kill_demo_engines(folder, 3 if options.quick else 20, tell=_progress("engine killed, demo model"))
+    return kill_demo_engines(folder, 3 if options.quick else 20, show=_progress("engine killed, demo model"))
 
 
 @step("front killed")
@@ -193,12 +193,12 @@ def _waiting_clients(folder: Path, options: argparse.Namespace) -> Findings:
 @step("submissions, 50 a second")
 def _sustained(folder: Path, options: argparse.Namespace) -> Findings:
     seconds = 15.0 if options.quick else 120.0
-    return sustained(folder, seconds, tell=_progress("submissions, 50 a second"))
+    return sustained(folder, seconds, show=_progress("submissions, 50 a second"))
 
 
 @step("long queue")
 def _long_queue(folder: Path, options: argparse.Namespace) -> Findings:
-    return long_queue(folder, 10_000, tell=_progress("long queue"))
+    return long_queue(folder, 10_000, show=_progress("long queue"))
 
 
 def _from_hostile(name: str) -> Step:
@@ -212,7 +212,7 @@ for _name, _hostile_name in FROM_HOSTILE.items():
 @step("mixed load")
 def _mixed(folder: Path, options: argparse.Namespace) -> Findings:
     plan = LoadPlan(seconds=300.0, warm_seconds=120.0) if options.quick else LoadPlan()
-    return mixed_load(folder, plan, tell=lambda line: print(line, flush=True))
+    return mixed_load(folder, plan, show=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

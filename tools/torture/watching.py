@@ -1,4 +1,4 @@
-"""What a server's processes hold while they run: memory, descriptors and files, sampled, and how steeply they grow."""
+"""Resources of a server's running processes: memory, descriptors and files, sampled, and the slope of their growth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOUR_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look. Bytes are resident ones; children are the decode children together."""
+    """One sample. Bytes are resident ones; children are the decode children together."""
 
     at_seconds: float
     front_bytes: int

@@ -1,7 +1,7 @@
 """mlx-qwen3-asr in a process of its own: `python mlx_qwen3_asr_side.py JSON`, run by the peer's Python.
 
 What is changed about the peer: it takes the ids of the published tokenizer for granted (start and end of a turn, and
-where generation stops), so those of the model at hand are put in their place. With forced counts it has no stop ids,
+where generation stops), so those of the loaded model are put in their place. With forced counts it has no stop ids,
 its loop guard is off, and each chunk's budget is the forced count; how it decodes is untouched.
 """
 

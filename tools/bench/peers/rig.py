@@ -1,4 +1,4 @@
-"""What the peers' scripts share: counts that are forced, and answering lines of JSON. Runs under the peer's Python."""
+"""Parts shared by the peers' scripts: forced counts, and answers in lines of JSON. Runs under the peer's Python."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLE_RATE_HZ = 16_000
 
 
 class ForcedCounts:
-    """How many tokens each chunk is to have, by the very function that our side uses (engine/batching/forcing.py)."""
+    """Number of tokens of each chunk, by the very function that our side uses (engine/batching/forcing.py)."""
 
     def __init__(self, forcing_file: str, tokens_per_second: float) -> None:
         self._count: Callable[[float, int, float], int] = runpy.run_path(forcing_file)["forced_token_count"]
@@ -27,7 +27,7 @@ class ForcedCounts:
 
     @property
     def is_on(self) -> bool:
-        """Whether counts are forced at all."""
+        """True when counts are forced at all."""
         return self._rate > 0
 
     def of_chunk(self, sample_count: int, offset_seconds: float) -> int:

@@ -1,4 +1,4 @@
-"""What every Python client program shares: a list of named checks, run in order, one JSON line each.
+"""Parts shared by all Python client programs: a list of named checks, run in order, one JSON line each.
 
 Standard library only, because each program runs in its client's own environment and knows nothing of this project. The
 first line names all checks that are about to run, so that the runner notices one
@@ -55,7 +55,7 @@ class Checks:
             try:
                 claim()
             except Exception as error:
-                # The line of this program that failed tells more than a library's last frame.
+                # The line of this program that failed says more than a library's last frame.
                 frames = traceback.extract_tb(error.__traceback__)
                 own = [frame for frame in frames if Path(frame.filename).parent == HERE] or frames
                 where = f"{Path(own[-1].filename).name}:{own[-1].lineno}"

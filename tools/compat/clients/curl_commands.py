@@ -34,7 +34,7 @@ EXIT_TIMED_OUT = 28
 
 @dataclass(frozen=True)
 class Answer:
-    """What one command came to."""
+    """The outcome of one command."""
 
     exit_code: int
     status: int
@@ -186,14 +186,14 @@ def events() -> None:
     parts = [part for part in answer.text.replace("\r\n", "\n").split("\n\n") if part.strip()]
     datas = [part for part in parts if not part.startswith(":")]
     assert all(part.startswith("data: ") for part in datas), answer.text
-    told = [json.loads(part.removeprefix("data: ")) for part in datas if part != "data: [DONE]"]
-    assert {one["type"] for one in told[:-1]} == {"transcript.text.delta"}, told
-    assert told[-1]["type"] == "transcript.text.done", told
-    assert len(told) > 2, "everything came at once"
-    assert "".join(one["delta"] for one in told[:-1]) == told[-1]["text"]
-    assert_words(told[-1]["text"], SPANISH)
-    assert_logprobs([one for event in told[:-1] for one in event["logprobs"]], SPANISH)
-    assert_token_usage(told[-1]["usage"])
+    events = [json.loads(part.removeprefix("data: ")) for part in datas if part != "data: [DONE]"]
+    assert {one["type"] for one in events[:-1]} == {"transcript.text.delta"}, events
+    assert events[-1]["type"] == "transcript.text.done", events
+    assert len(events) > 2, "everything came at once"
+    assert "".join(one["delta"] for one in events[:-1]) == events[-1]["text"]
+    assert_words(events[-1]["text"], SPANISH)
+    assert_logprobs([one for event in events[:-1] for one in event["logprobs"]], SPANISH)
+    assert_token_usage(events[-1]["usage"])
 
 
 def refusals() -> None:

@@ -1,6 +1,6 @@
 """LangChain's OpenAIWhisperParser: it exports the recording to MP3 with ffmpeg and uploads that.
 
-The parser swallows errors after three attempts, so every check looks at the documents that came out of it.
+The parser swallows errors after three attempts, so every check reads the documents that it returned.
 """
 
 from __future__ import annotations

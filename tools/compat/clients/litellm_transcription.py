@@ -46,7 +46,7 @@ def refused(kind: type[openai.APIStatusError], status: int, *calls: Callable[[],
 
 
 def error_of(call: Callable[[], Any]) -> Exception | None:
-    """What the call raises."""
+    """The error that the call raises."""
     try:
         call()
     except Exception as error:

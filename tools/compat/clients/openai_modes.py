@@ -27,7 +27,7 @@ class Sync:
         return answer
 
     def gather(self, calls: list[Callable[[], Any]]) -> list[Any]:
-        """What all calls come to."""
+        """Results of all calls."""
         return [call() for call in calls]
 
     def events(self, stream: Any) -> list[Any]:
@@ -60,7 +60,7 @@ class Async:
         return self._loop.run_until_complete(answer) if inspect.isawaitable(answer) else answer
 
     def gather(self, calls: list[Callable[[], Any]]) -> list[Any]:
-        """What all calls come to."""
+        """Results of all calls."""
 
         async def together() -> list[Any]:
             return await asyncio.gather(*(call() for call in calls))

@@ -49,13 +49,13 @@ def as_dict(answer: Any) -> dict[str, Any]:
 
 
 def attempts(path: str) -> list[dict[str, Any]]:
-    """What the fault proxy saw under one of its addresses."""
+    """Requests that the fault proxy saw under one of its addresses."""
     with urllib.request.urlopen(f"{PLAN['fault_url']}/{path}/attempts") as answer:
         return json.load(answer)
 
 
 def error_of(call: Callable[[], Any]) -> Any:
-    """What the call raises."""
+    """The error that the call raises."""
     try:
         call()
     except openai.APIError as error:

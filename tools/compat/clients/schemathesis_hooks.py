@@ -1,4 +1,4 @@
-"""What Schemathesis cannot know by itself: recordings that can be decoded, and rules that JSON Schema cannot state.
+"""Knowledge that Schemathesis lacks: recordings that can be decoded, and rules that JSON Schema cannot state.
 
 Loaded by Schemathesis (SCHEMATHESIS_HOOKS) in its own environment; imports nothing of the project. Valid requests get
 short real recordings, made from the one that SPEECH_WAV names; invalid ones keep whatever Schemathesis makes up.
@@ -61,7 +61,7 @@ def filter_case(context: Any, case: Any) -> bool:
 
 
 def _fits_after_all(case: Any) -> bool:
-    """Whether an invalid body is a valid one: by another alternative of the description, or by the time it is sent."""
+    """True when an invalid body is valid after all: by another alternative, or by the time it is sent."""
     definition = case.operation.schema.raw_schema["paths"][case.operation.path][case.operation.method.lower()]
     schema = definition["requestBody"]["content"].get(case.media_type, {}).get("schema")
     if schema is None:

@@ -123,7 +123,7 @@ def network_size(options: argparse.Namespace) -> Any:
 
 
 def encoder_from(options: argparse.Namespace) -> Path | None:
-    """Where the encoder's weights are if they are not trained."""
+    """The folder of the encoder's weights if they are not trained."""
     return Path(options.start_from) if options.hearings else None
 
 

@@ -118,7 +118,7 @@ def with_faults(
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """What a step needs; `seconds_wanted` is NaN where nothing is to be learned, and past each row's words."""
+    """The data of a step; `seconds_wanted` is NaN where nothing is to be learned, and past each row's words."""
 
     waveforms: Tensor  # (batch, samples) float32
     sample_counts: Tensor  # (batch,)

@@ -77,7 +77,7 @@ class _Phoneme:
 
 @dataclass
 class _Spoken:
-    """What the callback gathers in one call."""
+    """The events that the callback gathers in one call."""
 
     pieces: list[bytes]
     words: list[tuple[int, int]]  # place in the text, sample
@@ -199,7 +199,7 @@ class Espeak:
         return [sounds[sum(counts[:number])].sample for number in range(1, len(words))]
 
     def _phonemes_alone(self, word: str, accent: str) -> int:
-        """How many phonemes the word has when it stands alone, in the voice that is set."""
+        """Number of phonemes of the word when it stands alone, in the voice that is set."""
         if len(self._phoneme_counts) > _MOST_REMEMBERED:
             self._phoneme_counts.clear()
         key = (accent, word)

@@ -1,4 +1,4 @@
-"""How far the trained network's word borders are from the true ones, on sentences and a voice it never heard.
+"""Distances of the trained network's word borders from the true ones, on sentences and a voice it never heard.
 
 The figures that the project publishes come from tools/eval, through the shipped engine. This runs beside the training,
 in batches, on the same device, on classes as they come: no order between words is enforced.

@@ -50,7 +50,7 @@ class _HeardClip:
 
 
 class HeardPool:
-    """What the encoder made of every clip of a pool."""
+    """The encoder's output for every clip of a pool."""
 
     def __init__(self, clips: Sequence[_HeardClip], pad: int) -> None:
         ordered = sorted(clips, key=lambda clip: len(clip.token_ids))

@@ -1,7 +1,7 @@
 """Trains the demo aligner for a given number of minutes on speech with word times, while it is still being made.
 
 A time between two classes belongs to both by its distance, so the network learns where inside a class a border lies
-and picks the nearer one; a hard class would tell it less. The weights of the demo model are where it begins: they hear
+and picks the nearer one; a hard class would teach it less. The weights of the demo model are where it begins: they hear
 already which word is said, and what is left to learn is when. A decoder without positions of its own must learn to read
 a clock, too: at every piece of audio the lower layers are asked what time it is, so that the upper ones find it there
 when they look for a word. In a first run only the last layer was asked, and only at first: it was as good as classes
@@ -120,7 +120,7 @@ def audio_times(token_count: int, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step learns from, and the mean distance of the best class from the known times in milliseconds."""
+    """The losses of a step, and the mean distance of the best class from the known times in milliseconds."""
 
     entropy: Tensor
     clock: Tensor
