@@ -24,7 +24,7 @@ from tests.http.shared_work_story import PLAIN, Story, TranscriptionService, tra
 def run_story(tmp_path: Path):
     """Run one coroutine over a Story; whatever it did, no upload is left when all has ended."""
 
-    def run(story, **settings) -> None:
+    def run_one(story, **settings) -> None:
         async def whole() -> None:
             stage = Story(tmp_path, **settings)
             async with asyncio.timeout(PATIENCE_SECONDS):
@@ -35,7 +35,7 @@ def run_story(tmp_path: Path):
 
         run(whole())
 
-    return run
+    return run_one
 
 
 def test_twins_share_one_work_and_its_transcript(run_story):

@@ -200,7 +200,7 @@ def test_a_cut_off_file_that_still_decodes_is_kept_with_a_warning(kind: str) -> 
     expected = tones(3.0, 16_000)[: len(audio.samples)]
     assert aligned(audio.samples, expected) > (0.7 if kind == "amr" else 0.9)
     if kind in ("mp3 without a header", "avi video", "transport stream"):
-        return  # nothing in such a file tells where it should have ended
+        return  # nothing in such a file says where it should have ended
     assert any("cut off" in line for line in audio.warnings), audio.warnings
 
 

@@ -1,4 +1,4 @@
-"""One story per request however many workers tell it, and who is handed to a worker when."""
+"""One course of events per request over any number of workers, and the order in which workers get requests."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ async def test_end_of_the_audio_is_told_once_to_each_worker() -> None:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that is moved by hand."""
 
     def __init__(self) -> None:
         self.now = 0.0

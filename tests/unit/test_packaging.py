@@ -93,7 +93,7 @@ class TestDependencies:
             for one in tree.imports(source)
         }
         imported -= set(sys.stdlib_module_names) | {"scribewire", "engine", "server"}
-        # fastapi hands starlette's types on and cannot be had without it.
+        # fastapi exposes starlette's types and depends on it.
         imported.discard("starlette")
         declared = {canonicalize_name(Requirement(one).name) for one in project["project"]["dependencies"]}
         # FastAPI is built on pydantic; which version that is, is ours to bound although nothing imports it yet.

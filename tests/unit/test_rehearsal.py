@@ -1,4 +1,4 @@
-"""Meeting the usual shapes before the first request: on a CPU, told that it is a CUDA GPU."""
+"""Warm-up with the usual shapes before the first request: on a CPU that is taken for a CUDA GPU."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ NO_BREAKER = 1000
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that is moved by hand."""
 
     def __init__(self) -> None:
         self.now = 100.0

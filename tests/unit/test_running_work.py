@@ -1,6 +1,6 @@
 """Recordings that share one running batch: the order of waiting, audio still being written, text as it is decoded.
 
-The model says what it is told to (tests.fakes.scripted_model) or has random weights; everything round it is real.
+The model has scripted answers (tests.fakes.scripted_model) or has random weights; everything round it is real.
 """
 
 from __future__ import annotations
