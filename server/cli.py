@@ -134,9 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=_WEBHOOK_HELP,
         formatter_class=_Help,
     )
-    webhook.add_argument(
-        "--renew", action="store_true", help="make a new secret; the old one is no longer valid"
-    )
+    webhook.add_argument("--renew", action="store_true", help="make a new secret, which replaces the old one")
     add_settings_arguments(webhook, only=["data"])
     add_config_argument(webhook)
     for name, text in {**CLIENT_COMMANDS, **ENGINE_COMMANDS}.items():

@@ -169,9 +169,7 @@ def _add_submit(commands: argparse._SubParsersAction[argparse.ArgumentParser], d
         "--temperature", metavar="N", help="0 to 1; 0, the default, always chooses the likeliest token"
     )
     submit.add_argument(
-        "--words",
-        action="store_true",
-        help="add times of words to the result's JSON and use them for subtitles",
+        "--words", action="store_true", help="add times of words, to the result's JSON and for subtitles"
     )
     submit.add_argument("--model", metavar="NAME", help="refuse unless the server has this model loaded")
     submit.add_argument(
@@ -201,10 +199,7 @@ def _add_list(action: argparse.ArgumentParser) -> None:
 def _add_show(action: argparse.ArgumentParser) -> None:
     action.add_argument("job_id", metavar="JOB", help="as `submit` printed it and `jobs list` shows it")
     action.add_argument(
-        "-w",
-        "--wait",
-        action="store_true",
-        help="wait until it is finished; exit code 1 when it has no text then",
+        "-w", "--wait", action="store_true", help="wait until it is finished; exit code 1 without a text"
     )
     chosen = action.add_mutually_exclusive_group()
     chosen.add_argument(
@@ -233,10 +228,7 @@ def _add_purge(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument("--status", action="append", choices=FINISHED, help="only these; may be repeated")
     action.add_argument(
-        "--older-than",
-        type=_age,
-        metavar="AGE",
-        help="only those that ended at least AGE ago: 90m, 12h, 7d, 2w",
+        "--older-than", type=_age, metavar="AGE", help="only those that ended AGE ago: 90m, 12h, 7d, 2w"
     )
     action.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _add_json(action, 'print {"erased": N} instead of a sentence')

@@ -2,8 +2,7 @@
 
 A body, form or JSON, is parsed as it arrives; its recording is written to a 0600 file in its own folder under the data
 folder. Nothing stays on disk after a failure, and files of a killed server are removed at the next start, but not those
-of a second server on the same data folder. A recording is admitted, and counted, before the first byte of its body is
-read.
+of a second server on the same data folder. Admission is decided, and counted, before a body's first byte is read.
 """
 
 from __future__ import annotations
@@ -56,8 +55,7 @@ class Upload:
     """A recording on disk with its form fields; its holder deletes it.
 
     sha256: hex digest of the recording's bytes, computed while they were written
-    lease: its share of its key's limits, released when its folder is deleted; it passes on with a recording that is
-    moved
+    lease: its share of its key's limits, released when its folder is deleted; it goes with a recording that is moved
     executor: its threads remove the recording; None to remove it in the calling thread
     """
 
@@ -224,7 +222,7 @@ class UploadStore:
         if self._folder is None:
             raise RuntimeError("the upload store is not open")
         folder = self._folder / secrets.token_hex(16)
-        recording_file = RecordingFile(
+        file = RecordingFile(
             folder / "recording",
             max_bytes=self._max_upload_bytes,
             executor=self._executor,
@@ -232,26 +230,19 @@ class UploadStore:
         )
         body: MultipartBody | JsonBody
         if declares_json(request.headers):
-            body = JsonBody(recording_file, max_upload_bytes=self._max_upload_bytes)
+            body = JsonBody(file, max_upload_bytes=self._max_upload_bytes)
         else:
-            body = MultipartBody(request.headers.get("content-type", ""), file_fields, recording_file)
+            body = MultipartBody(request.headers.get("content-type", ""), file_fields, file)
         # No await between the first check and the count, so that racing requests cannot all pass as the last one.
         self._check_room(request, self._folder)
         lease = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
         self._receiving += 1
         try:
             folder.mkdir(mode=0o700)
-            fields = await self._read(request, body, recording_file)
-            return Upload(
-                recording_file.path,
-                recording_file.size_bytes,
-                recording_file.sha256,
-                fields,
-                lease,
-                self._executor,
-            )
+            fields = await self._read(request, body, file)
+            return Upload(file.path, file.size_bytes, file.sha256, fields, lease, self._executor)
         except BaseException as error:
-            recording_file.close()
+            file.close()
             shutil.rmtree(folder, ignore_errors=True)
             lease.release()
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -259,7 +250,7 @@ class UploadStore:
                 raise disk_full() from None
             raise
         finally:
-            recording_file.close()
+            file.close()
             lease.end_upload()
             self._receiving -= 1
 
@@ -282,15 +273,15 @@ class UploadStore:
             raise disk_full()
 
     async def _read(
-        self, request: Request, body: MultipartBody | JsonBody, recording_file: RecordingFile
+        self, request: Request, body: MultipartBody | JsonBody, file: RecordingFile
     ) -> FormFields:
         async for piece in self._new_pace().pieces(request):
             body.feed(piece)
-            await recording_file.write_if_full()
+            await file.write_if_full()
         fields = body.finish()
         if isinstance(body, JsonBody) and (named := body.file_path) is not None:
             self._local_files.check_is_open()
-            recording_file.create()
-            await recording_file.copy_from(lambda: self._local_files.open(named))
-        await recording_file.finish()
+            file.create()
+            await file.copy_from(lambda: self._local_files.open(named))
+        await file.finish()
         return fields

@@ -232,10 +232,7 @@ def _json_body(fields: dict[str, Schema]) -> Schema:
                 "contentEncoding": "base64",
                 "description": "The recording in base64, without a data: prefix.",
             },
-            "format": {
-                "description": "Ignored: the format is detected from the bytes.",
-                "examples": ["wav", "mp3"],
-            },
+            "format": {"description": "Ignored: detected from the bytes.", "examples": ["wav", "mp3"]},
         },
         "required": ["data"],
     }
@@ -276,7 +273,7 @@ def _answer_options() -> dict[str, Schema]:
             "type": "array",
             "items": {"type": "string", "enum": ["segment", "word", ""]},
             "description": "word adds `words` to verbose_json and to a job's result: the times of each word, for the "
-            "languages of the aligner; `warnings` name words without times. Segments always have times.",
+            "languages of the aligner; `warnings` say where words have no times. Segments always have times.",
         },
         "include[]": {
             "type": "array",
