@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import math
 import re
 import shlex
@@ -44,6 +43,8 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.listening import (
     ACCEPTED_AT_ONCE,
     SPARE_CONNECTIONS,
+    BindFailed,
+    bind,
     connection_cap,
     descriptor_limit,
     raise_descriptor_limit,
@@ -53,7 +54,6 @@ from scribewire.server.observability.logs import configure_logging
 from scribewire.server.settings.fields import Settings
 from scribewire.server.transcode.pool import Transcoder
 
-BACKLOG = 512
 KEEP_ALIVE_SECONDS = 30
 _LOADING_NOTE_SECONDS = 10.0
 _HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
@@ -91,7 +91,7 @@ def serve(
         _check_data_folder(settings)
         _check_local_folders(settings)
         listener = bind(settings.host, settings.port)
-    except (StartFailed, UnsafeBind, KeysUnreadable) as error:
+    except (StartFailed, BindFailed, UnsafeBind, KeysUnreadable) as error:
         print(f"scribewire: {error}", file=err)
         return 1
     with listener:
@@ -121,42 +121,6 @@ def _check_local_folders(settings: Settings) -> None:
     for folder in settings.allow_local_files:
         if not Path(folder).expanduser().is_dir():
             raise StartFailed(f"{folder} is not a folder; see --allow-local-files")
-
-
-class _Listener(socket.socket):
-    """A listening socket with a long queue, whatever length the event loop requests.
-
-    asyncio uses one number for the queue's length and for the connections accepted in one turn of the event loop; so
-    many at once would use up the descriptors before the first one can be refused.
-    """
-
-    def listen(self, backlog: int = BACKLOG, /) -> None:
-        """Listen, or continue to listen, with a queue of BACKLOG."""
-        super().listen(BACKLOG)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on this address; raises StartFailed."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio disables Nagle's delay (40 ms an answer) only on sockets that are declared as TCP.
-    listener = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host.strip("[]"), port))
-        # Listening now, not later, detects a second server that bound the port but does not listen yet.
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise StartFailed(_bind_failure(host, port, error)) from None
-    return listener
-
-
-def _bind_failure(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is in use; stop what listens there or choose another with --port"
-    if error.errno == errno.EACCES:
-        return f"port {port} on {host} may not be used by this user; choose one above 1023 with --port"
-    return f"cannot listen on {host} port {port}: {error.strerror or error}; see --host and --port"
 
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -1,4 +1,4 @@
-"""File descriptors: the limit raised as far as connections need it, and connections capped by the limit.
+"""The listening socket, the descriptors that connections need, and connections capped by their limit.
 
 Every connection takes one and every running upload another; the worker, the transcoding children, the job store and
 the log take the rest. Without free descriptors a server could accept no connection, not even for its health page.
@@ -6,11 +6,14 @@ the log take the rest. Without free descriptors a server could accept no connect
 
 from __future__ import annotations
 
+import errno
 import logging
 import resource
+import socket
 
 from scribewire.server.observability.logs import log_event
 
+BACKLOG = 512
 ACCEPTED_AT_ONCE = 8
 """Connections accepted in one iteration of the event loop; refusing one takes about four iterations."""
 
@@ -22,6 +25,46 @@ LEAST_WANTED = 4096
 FEWEST_CONNECTIONS = 8
 
 logger = logging.getLogger("scribewire.descriptors")
+
+
+class BindFailed(Exception):
+    """The address cannot be listened on; the message is one line saying why and what to do."""
+
+
+class _Listener(socket.socket):
+    """A listening socket with a long queue, whatever length the event loop requests.
+
+    asyncio uses one number for the queue's length and for the connections accepted in one turn of the event loop; so
+    many at once would use up the descriptors before the first one can be refused.
+    """
+
+    def listen(self, backlog: int = BACKLOG, /) -> None:
+        """Listen, or continue to listen, with a queue of BACKLOG."""
+        super().listen(BACKLOG)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens on this address; raises BindFailed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio disables Nagle's delay (40 ms an answer) only on sockets that are declared as TCP.
+    listener = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        # Listening now, not later, detects a second server that bound the port but does not listen yet.
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise BindFailed(_bind_failure(host, port, error)) from None
+    return listener
+
+
+def _bind_failure(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use; stop what listens there or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"port {port} on {host} may not be used by this user; choose one above 1023 with --port"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}; see --host and --port"
 
 
 def raise_descriptor_limit(max_connections: int, max_concurrent_uploads: int) -> int:

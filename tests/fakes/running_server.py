@@ -15,7 +15,8 @@ from scribewire.server.access.keys import KeyStore
 from scribewire.server.app import create_app
 from scribewire.server.context import ServerContext
 from scribewire.server.engine.client import EngineClient
-from scribewire.server.serve import DrainingServer, bind, uvicorn_config
+from scribewire.server.http.listening import bind
+from scribewire.server.serve import DrainingServer, uvicorn_config
 from scribewire.server.settings.fields import Settings
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.transcode.pool import Transcoder

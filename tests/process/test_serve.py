@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.serve import bind, load_failure
+from scribewire.server.http.listening import bind
+from scribewire.server.serve import load_failure
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, wait_until
 

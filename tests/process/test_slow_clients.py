@@ -16,8 +16,8 @@ import httpx
 import pytest
 import uvicorn
 
+from scribewire.server.http.listening import bind
 from scribewire.server.http.protocol import MAX_HEADER_BYTES, ConnectionLimits, GuardedConfig
-from scribewire.server.serve import bind
 from tests.fakes.front_server import front_server
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until

@@ -61,7 +61,7 @@ def files_stay_short(tree: Tree) -> list[str]:
 
 
 def roots_hold_few_files(tree: Tree) -> list[str]:
-    """What is new in the server or in the engine has a folder of its subject."""
+    """The roots of server and engine stay small: a new file has a place in a folder of its subject."""
     counts = Counter(source.relative.rpartition("/")[0] for source in tree.product)
     return [
         f"{root}/ holds {counts[root]} files in its root; the limit is {limit}"
