@@ -145,6 +145,21 @@ class TestContainer:
         with pytest.raises(replay.ReplayFailed, match="exit status 3"):
             replay.Replay(tmp_path).follow(replay.Instruction("RUN", "exit 3"))
 
+    def test_sources_are_copied_with_their_links(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("engine/__init__.py", "package/__init__.py", ".dockerignore"):
+            (tmp_path / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "project" / name).touch()
+        (tmp_path / "project" / "package" / "engine").symlink_to("../engine")
+        monkeypatch.setattr(replay, "PROJECT", tmp_path / "project")
+        followed = replay.Replay(tmp_path / "image")
+        followed.follow(replay.Instruction("WORKDIR", "/app"))
+        followed.follow(replay.Instruction("COPY", ". ."))
+        copied = tmp_path / "image" / "app" / "package" / "engine"
+        assert copied.readlink() == Path("../engine")
+        assert (copied / "__init__.py").is_file()
+
     def test_absolute_paths_of_the_image_stay_below_the_replays_root(self, tmp_path: Path) -> None:
         followed = replay.Replay(tmp_path)
         followed.follow(replay.Instruction("ENV", "SCRIBEWIRE_DATA=/data"))

@@ -106,10 +106,11 @@ class Replay:
         for source in sources:
             for path in sorted((PROJECT / source).rglob("*")):
                 relative = path.relative_to(PROJECT).as_posix()
-                if path.is_file() and not is_ignored(relative, ignored):
+                # As a container engine does: links are copied as links, the package's to its folders among them.
+                if (path.is_file() or path.is_symlink()) and not is_ignored(relative, ignored):
                     copied = self.inside(target) / path.relative_to(PROJECT / source)
                     copied.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(path, copied)
+                    shutil.copy2(path, copied, follow_symlinks=False)
 
     def run(self, command: str) -> None:
         """RUN, unless it changes the system or was asked to be left out."""
