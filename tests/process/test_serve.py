@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,10 +56,12 @@ class Served:
         if not program.exists():  # or a process of an earlier server may be reading it
             program.write_text(PROGRAM)
         self.data = data
+        # A file: a pipe that is read at the end only would fill up with log lines, and hold up the server.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by wait_ended
         self.process = subprocess.Popen(
             [sys.executable, str(program), json.dumps({"port": 0, "model": "demo", **settings}), str(data)],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
         )
@@ -90,8 +93,10 @@ class Served:
         return False
 
     def wait_ended(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=PATIENCE_SECONDS)
-        return self.process.returncode, "\n".join(self.said) + "\n" + out, err
+        out, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
+        with self._errors:
+            self._errors.seek(0)
+            return self.process.returncode, "\n".join(self.said) + "\n" + out, self._errors.read()
 
 
 @contextmanager
@@ -327,8 +332,11 @@ def test_second_interrupt_stops_at_once_and_cleanly(tmp_path: Path):
 
 def kill_worker_at_work(running: RunningServer) -> None:
     deaths = running.engine.worker_deaths
-    wait_until(lambda: running.leftovers() and running.engine._in_flight.held_count)
-    os.kill(running.engine.worker_process_id, signal.SIGKILL)
+    engine = running.engine
+    worker = wait_until(
+        lambda: running.leftovers() and engine._in_flight.held_count and engine.worker_process_id
+    )
+    os.kill(worker, signal.SIGKILL)
     wait_until(lambda: running.engine.worker_deaths > deaths)
 
 
