@@ -1,4 +1,4 @@
-"""The scribewire.engine's subcommands: transcribe, models, pull, languages, doctor, bench.
+"""The engine's subcommands: transcribe, models, pull, languages, doctor, bench.
 
 Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`, and by the child processes
 of `bench`. The `scribewire` command itself is the server's (server/cli.py), which passes these subcommands on.

@@ -96,6 +96,7 @@ def test_second_server_on_the_folder_is_refused_in_one_line(tmp_path: Path):
         running.until_ready()
         second = Served(data, data / "second.py", {})
         code, _, err = second.wait_ended()
+        second.close()
         assert code == 1
         (line,) = plain_lines(err)
         assert line.startswith("scribewire: another server (process ")

@@ -57,7 +57,7 @@ class Served:
             program.write_text(PROGRAM)
         self.data = data
         # A file: a pipe that is read at the end only would fill up with log lines, and hold up the server.
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by wait_ended
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed by served
         self.process = subprocess.Popen(
             [sys.executable, str(program), json.dumps({"port": 0, "model": "demo", **settings}), str(data)],
             stdout=subprocess.PIPE,
@@ -94,9 +94,15 @@ class Served:
 
     def wait_ended(self) -> tuple[int, str, str]:
         out, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
-        with self._errors:
-            self._errors.seek(0)
-            return self.process.returncode, "\n".join(self.said) + "\n" + out, self._errors.read()
+        self._errors.seek(0)
+        return self.process.returncode, "\n".join(self.said) + "\n" + out, self._errors.read()
+
+    def close(self) -> None:
+        """Kill it unless it has ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate(timeout=PATIENCE_SECONDS)
+        self._errors.close()
 
 
 @contextmanager
@@ -106,9 +112,7 @@ def served(data: Path, **settings: object) -> Iterator[Served]:
     try:
         yield running
     finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.communicate(timeout=PATIENCE_SECONDS)
+        running.close()
 
 
 def workers_of(process_id: int) -> list[psutil.Process]:
@@ -246,6 +250,7 @@ def test_unusable_data_folder_is_one_line_and_exit_1(tmp_path: Path, kind: str):
     (data / "a file").write_text("not a folder")
     running = Served(data / "a file" if kind == "a file" else data, tmp_path / "program.py", {})
     code, _, err = running.wait_ended()
+    running.close()
     assert code == 1
     (line,) = plain_lines(err)
     assert line.startswith("scribewire: ")
