@@ -1,1 +1,1 @@
-"""HTTP, keys, jobs and supervision of the engine's process; it imports only `scribewire.engine.protocol` of it."""
+"""HTTP, keys, jobs and supervision of the engine's process, of which it imports protocol, processes and subtitles."""
