@@ -39,8 +39,8 @@ def hangs(folder: Path, *, stall_seconds: float | None = None) -> Findings:
         "the real worker, stopped by SIGSTOP": lambda at: _stopped(at, findings, limit, settings),
         "a worker that hangs in a job": lambda at: _stuck(at, findings, limit, settings, hang=True),
         "a worker that freezes in a job": lambda at: _stuck(at, findings, limit, settings, freeze=True),
-        "SIGTERM to the front while its worker hangs": lambda at: _stopped(at, findings, settings),
-        "SIGTERM to the front while its worker is stopped": lambda at: _stopped(
+        "SIGTERM to the front while its worker hangs": lambda at: _terminated(at, findings, settings),
+        "SIGTERM to the front while its worker is stopped": lambda at: _terminated(
             at, findings, settings, is_stopped=True
         ),
     }
@@ -125,7 +125,7 @@ def _until_replaced(
     }
 
 
-def _stopped(
+def _terminated(
     folder: Path, findings: Findings, settings: dict[str, float], *, is_stopped: bool = False
 ) -> dict[str, object]:
     """drain_seconds has its default; the worker does not even react to SIGTERM."""
