@@ -20,7 +20,6 @@ from scribewire.engine.audio.split import can_be_halved, is_silent
 from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 from scribewire.engine.batching.sequence import FinishReason, Sequence
-from scribewire.engine.batching.speculative.calibration import Calibrator
 from scribewire.engine.batching.step import Prefill, RunningBatch
 from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError
@@ -45,7 +44,6 @@ class Pipeline:
         counters: WorkCounters,
         wake: Callable[[], None],
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
-        calibrator: Calibrator | None = None,
     ) -> None:
         """wake: called from other threads when there may be something to do. raises: ModelError, OptionInvalid"""
         self._config = config
@@ -55,7 +53,7 @@ class Pipeline:
         # Before the weights are loaded, or MLX's cache would have grown already.
         apply_limits(self._limits)
         self._model = load(config)
-        self._speculator = self._model.speculator(calibrator or Calibrator())
+        self._speculator = self._model.speculator()
         self._scheduler = Scheduler(self._batch_limits())
         self._batch = RunningBatch(self._model.network, self._model.special_tokens)
         self._works: dict[str, RecordingWork] = {}

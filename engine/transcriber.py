@@ -22,7 +22,6 @@ from types import TracebackType
 import numpy as np
 
 from scribewire.engine.audio.recording import Recording
-from scribewire.engine.batching.speculative.calibration import Calibrator
 from scribewire.engine.pipeline import Pipeline
 from scribewire.engine.protocol.config import AUTO_ALIGNER, SAMPLE_RATE_HZ, Chunking, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError, EngineFault, EngineUnavailable
@@ -64,7 +63,6 @@ class Transcriber:
     on_fault: called, on the engine's thread, with an error that is not the recording's: the device or our own code
     failed and all work in flight with it. Without it, only `is_broken` says so.
     load: makes the resident model, on the engine's thread; a test may give a scripted one.
-    calibrator: measures whether a draft model gains; a test may give one with a fixed answer.
     raises: ModelError subtypes, each naming what is wrong and what to do.
     """
 
@@ -80,7 +78,6 @@ class Transcriber:
         config: EngineConfig | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
         load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
-        calibrator: Calibrator | None = None,
     ) -> None:
         config = config or EngineConfig(
             dtype=dtype, device=device, offline=offline, aligner=aligner, preload_aligner=preload_aligner
@@ -90,7 +87,6 @@ class Transcriber:
         self.is_broken = False
         self._on_fault = on_fault
         self._load_model = load
-        self._calibrator = calibrator or Calibrator()
         self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._is_closing = False
         self._info: ModelInfo | None = None
@@ -318,11 +314,9 @@ class Transcriber:
             self._break(error)
 
     def _load(self) -> Pipeline:
-        # A draft that was measured not to gain is not loaded again.
-        config = self.config if self._calibrator.may_gain else replace(self.config, draft_model=None)
         with self.counters.loading():
             self._resident = Pipeline(
-                config, self.counters, lambda: self._inbox.put(None), self._load_model, self._calibrator
+                self.config, self.counters, lambda: self._inbox.put(None), self._load_model
             )
         self._info = self._resident.info
         return self._resident

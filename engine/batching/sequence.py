@@ -35,18 +35,6 @@ class SpecialTokens:
     none_token: int | None = None
 
 
-@dataclass(slots=True)
-class Replay:
-    """The repetition by plain steps of what a sequence has accepted already.
-
-    start: tokens accepted before the doubtful ones. place: the next to be checked. guard: as it was at `start`.
-    """
-
-    start: int
-    place: int
-    guard: LoopGuard | None
-
-
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A prompt, its audio, and the tokens generated so far.
@@ -58,9 +46,8 @@ class Sequence:
     may follow; None leaves the choice to the model.
     guard: watches for degenerate loops; None lets them run to the budget.
     forced_count: for benchmarks: end tokens are ignored and exactly so many tokens are generated; None otherwise.
-    mel: (frames, mel_bins), kept only while a draft may need it
-    (scribewire.engine.batching.speculative.decoding). replay: while it lasts, `tokens` are ahead of the decoder;
-    None usually. logprobs: natural log-probability of every token and of the end token (one more than tokens then),
+    mel: (frames, mel_bins), kept only while a draft may need it (scribewire.engine.batching.speculation).
+    logprobs: natural log-probability of every token and of the end token (one more than tokens then),
     under the model itself: before temperature, penalty and choices.
     prompt_after_prefix: tokens of the prompt behind `SpecialTokens.none_prefix`, where the language was written for the
     model; None where the model is to write it.
@@ -79,7 +66,6 @@ class Sequence:
     forced_count: int | None = None
     prompt_after_prefix: int | None = None
     mel: mx.array | None = None
-    replay: Replay | None = None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     no_speech_prob: float | None = None
@@ -89,8 +75,6 @@ class Sequence:
         self, token: int, logprob: float | None, none_prob: float | None, special_tokens: SpecialTokens
     ) -> None:
         """Take the next token; sets `finish_reason` when this was the last one."""
-        if self.replay is not None and self._was_accepted(token, logprob):
-            return
         if logprob is not None and self.wants_logprobs:
             self.logprobs.append(logprob)
         if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == special_tokens.none_prefix:
@@ -109,21 +93,3 @@ class Sequence:
                 return
         if len(self.tokens) >= self.token_budget:
             self.finish_reason = FinishReason.BUDGET
-
-    def _was_accepted(self, token: int, logprob: float | None) -> bool:
-        """True when a replayed token is the one that is here; all from the first that is not are dropped."""
-        replay = self.replay
-        assert replay is not None
-        if replay.place < len(self.tokens) and self.tokens[replay.place] == token:
-            if logprob is not None and self.wants_logprobs:
-                self.logprobs[replay.place] = logprob
-            replay.place += 1
-            return True
-        self.replay = None
-        if replay.place < len(self.tokens):
-            del self.tokens[replay.place :], self.logprobs[replay.place :]
-            self.guard = replay.guard
-            for kept in self.tokens[replay.start :]:
-                if self.guard is not None:
-                    self.guard.push(kept)
-        return False

@@ -43,7 +43,7 @@ class StepTokens:
 
 
 class LoneRounds(Protocol):
-    """Steps of a lone sequence that yield several tokens (scribewire.engine.batching.speculative.decoding)."""
+    """Steps of a lone sequence that yield several tokens (scribewire.engine.batching.speculation)."""
 
     @property
     def sequence(self) -> Sequence:

@@ -5,6 +5,7 @@ Everything here touches MLX and belongs to one thread. It decodes nothing by its
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
@@ -15,17 +16,17 @@ from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
 from scribewire.engine.audio.split import Samples
 from scribewire.engine.batching.forcing import forced_token_count
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.batching.speculative.calibration import Calibrator
-from scribewire.engine.batching.speculative.decoding import Speculator
-from scribewire.engine.batching.speculative.drafting import DRAFT_TOKENS, check_pair
+from scribewire.engine.batching.speculation import DRAFT_TOKENS, Speculator
 from scribewire.engine.checkpoint.fetch import resolve_model
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
 from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.config import ModelConfig
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import (
     CheckpointMismatch,
     LanguageUnknown,
     LanguageUnsupported,
+    OptionInvalid,
     PromptTooLong,
 )
 from scribewire.engine.recording.output import asr_special_tokens
@@ -54,6 +55,8 @@ _LEAST_ROOM = 32
 
 _ROOM_TO_SEE_A_LOOP = 2 * LONGEST_LOOP_PERIOD
 """A budget ends this far past the most that the audio can hold, so that a loop is seen as one before it is cut off."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +129,14 @@ class ResidentModel:
         draft_weights = sum(array.nbytes for array in resident_arrays(self.draft))
         return self.info.resident_bytes + draft_weights + DRAFT_TOKENS * _token_bytes(self.draft)
 
-    def speculator(self, calibrator: Calibrator) -> Speculator | None:
-        """Speculative decoding with the draft; None without one, or where it does not gain: it is then unloaded."""
+    def speculator(self) -> Speculator | None:
+        """Speculative decoding with the draft, None without one; the log says what it gains or costs here."""
         if self.draft is None:
             return None
         with self.host_products.on_one_thread():
-            plan = calibrator.plan(self.network, self.draft)
-        if plan is None:
-            self.draft = None
-            mx.clear_cache()
-            return None
-        return Speculator.with_draft(self.network, self.draft, self.special_tokens, plan)
+            speculator, told = Speculator.measured(self.network, self.draft, self.special_tokens)
+        _log.info("%s", told)
+        return speculator
 
     def encode(self, clips: Several[Samples]) -> tuple[list[mx.array], list[mx.array]]:
         """Log-mel frames (frames, mel_bins) and embeddings (tokens, hidden) of clips, (n,) float32 at 16 kHz each.
@@ -223,7 +223,7 @@ class ResidentModel:
         offline = self._config.offline
         folder = resolve_model(model, offline=offline, download=not offline).folder
         checkpoint = read_checkpoint(folder)
-        check_pair(self.network.config, self.tokenizer, checkpoint.config, Tokenizer.from_folder(folder))
+        check_draft(self.network.config, self.tokenizer, checkpoint.config, Tokenizer.from_folder(folder))
         return build_model(checkpoint, dtype=dtype, device=self.device)
 
     def _spoken(self, wanted: str | None, parameter: str) -> str | None:
@@ -247,6 +247,26 @@ class ResidentModel:
         if self.special_tokens.none_token is not None:
             choices.append(self.special_tokens.none_token)
         return tuple(dict.fromkeys(choices))
+
+
+def check_draft(
+    ours: ModelConfig, our_tokenizer: Tokenizer, theirs: ModelConfig, their_tokenizer: Tokenizer
+) -> None:
+    """Refuse a draft (theirs) whose ids or frames mean something else than the model's; raises OptionInvalid."""
+    difference = None
+    if ours.audio.mel_bins != theirs.audio.mel_bins:
+        difference = f"it hears {theirs.audio.mel_bins} mel bins, the model {ours.audio.mel_bins}"
+    elif ours.audio.chunk_frames != theirs.audio.chunk_frames:
+        difference = "it makes another number of tokens of the same audio"
+    elif ours.text.vocab_size != theirs.text.vocab_size:
+        difference = f"it has {theirs.text.vocab_size} tokens, the model {ours.text.vocab_size}"
+    elif ours.audio_token_id != theirs.audio_token_id or not our_tokenizer.has_the_ids_of(their_tokenizer):
+        difference = "its tokens are other ones"
+    if difference is not None:
+        raise OptionInvalid(
+            f"this draft model does not fit the model: {difference}; take a smaller one of the same family",
+            parameter="draft_model",
+        )
 
 
 def _token_bytes(network: SpeechModel) -> int:

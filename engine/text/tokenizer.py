@@ -117,6 +117,12 @@ class Tokenizer:
         """Ids that end a generation."""
         return frozenset(self._added[name] for name in (IM_END, END_OF_TEXT) if name in self._added)
 
+    def has_the_ids_of(self, other: Tokenizer) -> bool:
+        """True when every id means the same bytes in both."""
+        return (self.largest_id, self.end_ids) == (other.largest_id, other.end_ids) and all(
+            self.token_bytes(token) == other.token_bytes(token) for token in range(self.largest_id + 1)
+        )
+
     def _decode_run(self, ids: list[int]) -> str:
         return str(self._backend.decode(ids, skip_special_tokens=False)) if ids else ""
 

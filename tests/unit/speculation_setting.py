@@ -12,15 +12,13 @@ import pytest
 
 from scribewire.engine.audio.mel import log_mel_batch
 from scribewire.engine.batching.sequence import Sequence, SpecialTokens
-from scribewire.engine.batching.speculative.decoding import Speculator
-from scribewire.engine.batching.speculative.drafting import ModelDrafter
-from scribewire.engine.batching.speculative.gain import GUESS_COUNTS, Measured, SpeculationPlan
+from scribewire.engine.batching.speculation import Draft, Speculator
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids
-from tests.fakes.rigged_draft import RiggedDrafter
+from tests.fakes.rigged_draft import RiggedDraft
 from tests.fakes.tiny_model import write_tiny_model
 
 NEVER = SpecialTokens(end_ids=frozenset())
@@ -28,9 +26,6 @@ SAMPLES = 130_000
 DRAFT_SIZES = replace(
     TRUE_WINDOWS, name="draft", hidden_size=48, intermediate_size=64, num_hidden_layers=1, d_model=64
 )
-# A plain step takes 10, a round half of that: it pays at any acceptance.
-GAINING = Measured(10.0, 1.0, dict.fromkeys(GUESS_COUNTS, 5.0), 0.0)
-LOSING = Measured(10.0, 5.0, {count: 10.0 * (count + 1) for count in GUESS_COUNTS}, 50.0)
 
 
 def write_pair(folder: Path) -> tuple[Path, Path]:
@@ -74,16 +69,20 @@ class Setting:
         *,
         known: Sequence,
         special_tokens: SpecialTokens = NEVER,
-        plan: SpeculationPlan | None = None,
+        doubt: float = 0.0,
     ) -> Speculator:
-        """A speculator whose draft tokens follow a known answer."""
+        """A speculator whose guesses follow a known answer."""
         answer = [*known.tokens, *special_tokens.end_ids]
 
-        def make(sequence: Sequence) -> RiggedDrafter:
-            real = ModelDrafter(self.draft, sequence)
-            return RiggedDrafter(real, answer[len(sequence.tokens) :], acceptance, seed=width)
+        def make(sequence: Sequence) -> RiggedDraft:
+            real = Draft(self.draft, sequence)
+            return RiggedDraft(real, answer[len(sequence.tokens) :], acceptance, seed=width)
 
-        return Speculator(self.target, special_tokens, plan or SpeculationPlan(width, 0.0, GAINING), make)
+        return Speculator(self.target, make, special_tokens, doubt, width)
+
+    def drafted(self, draft: SpeechModel, width: int, special_tokens: SpecialTokens = NEVER) -> Speculator:
+        """A speculator whose guesses are this model's."""
+        return Speculator(self.target, lambda one: Draft(draft, one), special_tokens, 0.0, width)
 
     def ahead(self, speculator: Speculator, sequence: Sequence, special_tokens: SpecialTokens = NEVER) -> int:
         """Decode with this speculator; returns the number of steps."""

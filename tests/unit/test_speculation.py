@@ -9,17 +9,18 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.batching.sequence import FinishReason, SpecialTokens
-from scribewire.engine.batching.speculative.decoding import Speculator
-from scribewire.engine.batching.speculative.gain import SpeculationPlan
+from scribewire.engine.batching import speculation
+from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
+from scribewire.engine.batching.speculation import DOUBT_PER_DRIFT
 from scribewire.engine.batching.step import RunningBatch
+from scribewire.engine.batching.verify import drift
 from scribewire.engine.checkpoint.load import load_checkpoint
+from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.projection import Projection
 from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
 from tests.unit.speculation_setting import (
-    GAINING,
     NEVER,
     Setting,
     assert_same,
@@ -61,40 +62,35 @@ def test_answer_is_the_plain_one_however_often_the_draft_is_right(
     found = setting.sequence()
     steps = setting.ahead(speculator, found)
     assert_same(found, expected)
-    tally = speculator.tally
-    assert tally.starts == 1
+    assert speculator.starts == 1
     # The first token is the prefill's.
-    assert tally.tokens == len(expected.tokens) - 1
+    assert speculator.tokens == len(expected.tokens) - 1
     if acceptance == 1.0:
-        assert tally.rounds == -(-(len(expected.tokens) - 1) // (width + 1))
-        assert steps == tally.rounds + 1
+        assert speculator.rounds == -(-(len(expected.tokens) - 1) // (width + 1))
+        assert steps == speculator.rounds + 1
     if acceptance == 0.0:
-        assert tally.rounds == tally.tokens
+        assert speculator.rounds == speculator.tokens
 
 
 def test_second_model_as_draft_changes_no_token(setting: Setting) -> None:
     expected = setting.plain()
     for width in (2, 5):
-        speculator = Speculator.with_draft(
-            setting.target, setting.draft, NEVER, SpeculationPlan(width, 0.0, GAINING)
-        )
+        speculator = setting.drafted(setting.draft, width)
         found = setting.sequence()
         setting.ahead(speculator, found)
         assert_same(found, expected)
-        assert speculator.tally.rounds > 0
+        assert speculator.rounds > 0
 
 
 def test_model_that_is_its_own_draft_is_always_right(setting: Setting) -> None:
     expected = setting.plain(61)
     for width in (1, 2, 5):
-        speculator = Speculator.with_draft(
-            setting.target, setting.target, NEVER, SpeculationPlan(width, 0.0, GAINING)
-        )
+        speculator = setting.drafted(setting.target, width)
         found = setting.sequence(61)
         setting.ahead(speculator, found)
         assert_same(found, expected)
         # The draft's own cache followed every round, or its tokens would have gone astray.
-        assert speculator.tally.rounds == 60 // (width + 1)
+        assert speculator.rounds == 60 // (width + 1)
 
 
 def test_answer_that_outgrows_its_buffers_is_the_plain_one(setting: Setting) -> None:
@@ -106,7 +102,7 @@ def test_answer_that_outgrows_its_buffers_is_the_plain_one(setting: Setting) -> 
     speculator = setting.rigged(0.8, 5, known=expected)
     setting.ahead(speculator, found)
     assert_same(found, expected)
-    assert speculator.tally.tokens > 256
+    assert speculator.tokens > 256
 
 
 def test_budget_ends_an_answer_at_every_place_of_a_round(setting: Setting) -> None:
@@ -184,9 +180,9 @@ def test_others_join_between_rounds_and_leave_and_rounds_begin_again(setting: Se
     # The scheduler gives no speculator while others wait; here it must not matter.
     while guest.finish_reason is None:
         batch.step(speculator)
-    assert speculator.tally.starts == 1
+    assert speculator.starts == 1
     run(batch, speculator)
-    assert speculator.tally.starts == 2
+    assert speculator.starts == 2
     assert found.tokens == expected.tokens
     np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=0, atol=1e-4)
     assert guest.tokens == short.tokens
@@ -217,3 +213,120 @@ def test_step_tells_how_many_tokens_it_brought(setting: Setting) -> None:
         batch.step(setting.rigged(1.0, 4, known=expected))
         brought.append(batch.tokens_of_last_step)
     assert brought == [1, 5, 5, 5, 5]
+
+
+# ---- where wide passes drift -------------------------------------------------------------------------------------
+
+
+class DriftingWhenWide:
+    """A head that, for several rows at once, gives the best logit `drift` too low, as another kernel might."""
+
+    def __init__(self, head: Projection, drift: float) -> None:
+        self._head, self._drift = head, drift
+
+    def __call__(self, x: mx.array) -> mx.array:
+        logits = self._head(x)
+        if logits.size == logits.shape[-1]:
+            return logits
+        is_best = logits == mx.max(logits, axis=-1, keepdims=True)
+        return mx.where(is_best, logits - self._drift, logits)
+
+
+def drifting(setting: Setting, folder: Path, drift: float) -> Setting:
+    model = load_checkpoint(folder, dtype=mx.float32)
+    model.decoder.head = DriftingWhenWide(model.decoder.head, drift)
+    return setting.with_target(model)
+
+
+def margins(target: SpeechModel, audio: mx.array, tokens: list[int]) -> np.ndarray:
+    ordered = np.sort(np.array(target.score(prompt_ids(audio.shape[0]), audio, tokens)), axis=-1)
+    difference: np.ndarray = ordered[:, -1] - ordered[:, -2]
+    return difference
+
+
+def near_ties(setting: Setting, expected: Sequence, count: int) -> float:
+    """A margin that so many places behind the first stay below."""
+    return float(np.sort(margins(setting.target, setting.audio, expected.tokens)[1:])[count])
+
+
+def test_near_ties_are_decided_by_plain_steps_where_wide_ones_drift(
+    setting: Setting, pair: tuple[Path, Path]
+) -> None:
+    expected = setting.plain(50)
+    drift = 1.01 * near_ties(setting, expected, 2)
+    rigged = drifting(setting, pair[0], drift)
+    # Trusting blindly goes wrong here, so the rig is a true one.
+    trusting = rigged.sequence(50)
+    rigged.ahead(rigged.rigged(1.0, known=expected), trusting)
+    assert trusting.tokens != expected.tokens
+
+    speculator = rigged.rigged(0.8, known=expected, doubt=DOUBT_PER_DRIFT * drift)
+    found = rigged.sequence(50, guard=LoopGuard(10_000))
+    rigged.ahead(speculator, found)
+    assert found.tokens == expected.tokens
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, rtol=0, atol=2 * drift)
+    # Speculation goes on behind a plain decision.
+    assert 3 <= speculator.doubts < speculator.rounds
+    assert speculator.starts == 1
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.7, 1.0])
+def test_answer_is_the_plain_one_where_every_place_is_in_doubt(setting: Setting, acceptance: float) -> None:
+    expected = setting.plain(30)
+    speculator = setting.rigged(acceptance, known=expected, doubt=1e9)
+    found = setting.sequence(30)
+    setting.ahead(speculator, found)
+    assert_same(found, expected)
+    # Plain steps alone decided, one token a round.
+    assert speculator.doubts == speculator.rounds == speculator.tokens == 29
+
+
+def test_others_may_join_after_a_doubt(setting: Setting) -> None:
+    expected, short = setting.plain(40), setting.plain(9)
+    speculator = setting.rigged(1.0, known=expected, doubt=near_ties(setting, expected, 5))
+    batch = RunningBatch(setting.target, NEVER)
+    found, guest = setting.sequence(40), setting.sequence(9, mel=None)
+    batch.join([found])
+    while not speculator.doubts:
+        batch.step(speculator)
+    batch.join([guest])
+    run(batch)
+    assert found.tokens == expected.tokens
+    assert guest.tokens == short.tokens
+
+
+def test_full_draft_leaves_the_cache_to_plain_steps_as_they_would_have_it(
+    setting: Setting, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speculation, "DRAFT_TOKENS", len(prompt_ids(setting.audio.shape[0])) + 20)
+    expected = setting.plain(50)
+    drift = 1.01 * near_ties(setting, expected, 2)
+    rigged = drifting(setting, pair[0], drift)
+    speculator = rigged.rigged(1.0, known=expected, doubt=DOUBT_PER_DRIFT * drift)
+    found = rigged.sequence(50)
+    rigged.ahead(speculator, found)
+    assert found.tokens == expected.tokens
+    assert (speculator.starts, speculator.tokens) == (1, pytest.approx(16, abs=4))
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_sixteen_bits_give_the_plain_answer_too(pair: tuple[Path, Path], dtype: mx.Dtype) -> None:
+    in_16_bits = Setting(load_checkpoint(pair[0], dtype=dtype), load_checkpoint(pair[1], dtype=dtype))
+    doubt = DOUBT_PER_DRIFT * drift(in_16_bits.target, 5, lengths=(64, 300))
+    for acceptance in (0.5, 0.9, 1.0):
+        expected = in_16_bits.plain(60)
+        found = in_16_bits.sequence(60)
+        in_16_bits.ahead(in_16_bits.rigged(acceptance, known=expected, doubt=doubt), found)
+        assert found.tokens == expected.tokens
+
+
+def test_probe_sees_drift_and_measures_it(setting: Setting, pair: tuple[Path, Path]) -> None:
+    found = drift(drifting(setting, pair[0], drift=0.5).target, 4, lengths=(16, 40))
+    assert found == pytest.approx(0.5, abs=1e-3)
+    assert 0.0 <= drift(setting.target, 4, lengths=(16, 40)) < 1e-3
+
+
+def test_probe_takes_no_answer_for_the_worst(pair: tuple[Path, Path]) -> None:
+    broken = load_checkpoint(pair[0], dtype=mx.float32)
+    broken.decoder.head = DriftingWhenWide(broken.decoder.head, float("nan"))
+    assert drift(broken, 3, lengths=(16,)) == float("inf")

@@ -102,12 +102,7 @@ def parts(
         )
     agree = own("agreement", "--device", device, "--name", f"agreement_{device}", "--out", str(out))
     found.append(Part("agreement", "a batch against single runs", 300, agree))
-    pair: tuple[str, ...] = (
-        ("--pair", "large", "small") if is_tiny else ("--pair", "random:1.7b", "random:0.6b")
-    )
-    pair += ("--device", device, "--name", f"speculation_{device}")
-    guess = own("bench_speculation", *pair, "--out", str(out))
-    return [*found, Part("speculation", "rigged drafts", 300, guess)]
+    return found
 
 
 def run(

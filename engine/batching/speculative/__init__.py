@@ -1,1 +1,0 @@
-"""Speculative decoding of a lone sequence."""
