@@ -7,7 +7,8 @@ its row and its tokens until it is released. The rules:
 * Urgent chunks (the first minute of what a client waits for) go before all others, and a part of rows and tokens is
   kept for them, so a long recording delays them by one prefill at most. Where both wait, every fourth prefill is the
   others' nevertheless.
-* Among equals, the owner who was served least goes first, then the older recording, then the earlier chunk.
+* Among equals, the owner who was served least goes first, then the recording of that owner that was served least (so a
+  short one waits for one turn of each long one), then the older recording, then the earlier chunk.
 * Between two prefills the running batch takes some steps, more of them the more rows would otherwise be idle (for
   a client that waits to begin, only urgent ones count), and enough for a first word where recordings have just begun
   and no other client waits to begin.
@@ -80,6 +81,8 @@ class _RecordingQueue:
     owner: str
     is_interactive: bool
     order: int
+    served: int = 0
+    """Tokens that its chunks were given, beside those of the same owner's other recordings."""
     is_read: bool = False
     is_being_read: bool = False
     waiting: dict[int, Ticket] = field(default_factory=dict)
@@ -122,7 +125,9 @@ class Scheduler:
             # An owner that is new, or back, has no credit for the time away.
             least = min((self._served[one] for one in active), default=0)
             self._served[owner] = max(self._served.get(owner, 0), least)
-        self._recordings[recording_id] = _RecordingQueue(owner, is_interactive, self._opened)
+        # Nor has a new recording, beside the others of its owner.
+        served = min((one.served for one in self._recordings.values() if one.owner == owner), default=0)
+        self._recordings[recording_id] = _RecordingQueue(owner, is_interactive, self._opened, served)
         self._opened += 1
         self._may_read_more = True
 
@@ -171,9 +176,8 @@ class Scheduler:
         for recording_id, recording in sorted(self._recordings.items(), key=_reading_order):
             if recording.is_read or recording.is_being_read:
                 continue
-            # What a client waits for must not queue behind a long recording of the same owner.
-            may_be_urgent = recording.is_interactive and not recording.waiting
-            if ahead[recording.owner] < share or (may_be_urgent and ahead[recording.owner] < share + room):
+            # A recording must not queue behind a long one of the same owner.
+            if ahead[recording.owner] < (share if recording.waiting else share + room):
                 ahead[recording.owner] += 1
                 wanted.append(recording_id)
         return wanted
@@ -238,7 +242,7 @@ class Scheduler:
             self._waiting_beginners.discard(ticket.ticket_id)
             self._admitted[ticket.ticket_id] = ticket
             self._prefilling.add(ticket.ticket_id)
-            self._served[recording.owner] += ticket.reserve_tokens
+            self._note_served(recording, ticket)
             is_urgent = recording.is_urgent(ticket)
         self._has_beginners = any(ticket.index == 0 for ticket in group)
         if group:
@@ -256,7 +260,7 @@ class Scheduler:
         group = self._padded_alike(self._in_order(urgent or self._to_align.values()))
         for ticket in group:
             del self._to_align[ticket.ticket_id]
-            self._served[self._recordings[ticket.recording_id].owner] += ticket.reserve_tokens
+            self._note_served(self._recordings[ticket.recording_id], ticket)
         self._steps_since_prefill = 0
         self._may_align_next = False
         return group
@@ -276,6 +280,10 @@ class Scheduler:
         self._steps_since_prefill += 1
         if self._steps_since_prefill == _STEPS_BESIDE_SHORT:
             self._may_admit_more = True
+
+    def _note_served(self, recording: _RecordingQueue, ticket: Ticket) -> None:
+        self._served[recording.owner] += ticket.reserve_tokens
+        recording.served += ticket.reserve_tokens
 
     def _patience(self, joined_rows: int) -> int:
         """Steps before the next prefill. A client that waits to begin waits only for rows that are urgent too."""
@@ -399,24 +407,32 @@ class Scheduler:
         return group
 
     def _in_order(self, tickets: Iterable[Ticket]) -> Iterator[Ticket]:
-        """Tickets by owner, the least served first, counting what this order gives each.
+        """Tickets by owner and by recording, the least served first, counting what this order gives each.
 
         Heaps, because only the first few of many are taken.
         """
-        lanes: dict[str, list[tuple[int, int, int, Ticket]]] = {}
+        waiting: dict[str, list[tuple[int, int, Ticket]]] = {}
         for ticket in tickets:
-            recording = self._recordings[ticket.recording_id]
-            lanes.setdefault(recording.owner, []).append(
-                (recording.order, ticket.index, ticket.ticket_id, ticket)
-            )
+            waiting.setdefault(ticket.recording_id, []).append((ticket.index, ticket.ticket_id, ticket))
+        lanes: dict[str, list[tuple[int, int, str]]] = {}
+        for recording_id, chunks in waiting.items():
+            heapify(chunks)
+            recording = self._recordings[recording_id]
+            lanes.setdefault(recording.owner, []).append((recording.served, recording.order, recording_id))
         for lane in lanes.values():
             heapify(lane)
         owners = [(self._served[owner], owner) for owner in lanes]
         heapify(owners)
         while owners:
             served, owner = owners[0]
-            *_, ticket = heappop(lanes[owner])
-            if lanes[owner]:
+            lane = lanes[owner]
+            recording_served, order, recording_id = lane[0]
+            *_, ticket = heappop(waiting[recording_id])
+            if waiting[recording_id]:
+                heapreplace(lane, (recording_served + ticket.reserve_tokens, order, recording_id))
+            else:
+                heappop(lane)
+            if lane:
                 heapreplace(owners, (served + ticket.reserve_tokens, owner))
             else:
                 heappop(owners)

@@ -137,14 +137,33 @@ def test_owner_who_comes_back_has_saved_no_credit() -> None:
     assert 4 <= owners.count("new") <= 6
 
 
-def test_within_one_owner_the_older_recording_and_the_earlier_chunk_go_first() -> None:
+def test_recordings_of_one_owner_take_turns_the_older_first_and_each_from_its_beginning() -> None:
     rig = Rig(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
     rig.recording("first", 0, owner="ada", interactive=False)
     rig.recording("second", 2, owner="ada", interactive=False)
     rig.chunk("first", 1)
     rig.chunk("first", 0)
     order = [(t.recording_id, t.index) for _ in range(4) for t in rig.next_prefill()]
-    assert order == [("first", 0), ("first", 1), ("second", 0), ("second", 1)]
+    assert order == [("first", 0), ("second", 0), ("first", 1), ("second", 1)]
+
+
+def test_a_short_job_waits_for_one_turn_of_each_longer_job_of_its_owner() -> None:
+    rig = Rig(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    for name in ("hour", "lecture"):
+        rig.recording(name, 100, owner="ada", interactive=False)
+    before = [names(rig.next_prefill()) for _ in range(20)]
+    assert before == [["hour"], ["lecture"]] * 10
+    rig.recording("short", 1, owner="ada", interactive=False)
+    assert [names(rig.next_prefill()) for _ in range(4)] == [["hour"], ["lecture"], ["short"], ["hour"]]
+
+
+def test_a_recording_that_comes_later_has_saved_no_credit_beside_its_owner_s_others() -> None:
+    rig = Rig(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    rig.recording("old", 30, owner="ada", interactive=False)
+    for _ in range(10):
+        rig.end(rig.next_prefill())
+    rig.recording("new", 30, owner="ada", interactive=False)
+    assert [names(rig.next_prefill()) for _ in range(6)] == [["old"], ["new"]] * 3
 
 
 def test_prompts_prefilled_together_are_of_similar_length_and_nobody_starves() -> None:
@@ -179,22 +198,25 @@ def test_reading_ahead_is_bounded_and_shared_between_owners() -> None:
     scheduler.open("one", owner="few", is_interactive=False)
     wanted = scheduler.to_read()
     assert "one" in wanted
-    assert len(wanted) == 5
+    assert len(wanted) == 13
     for name in wanted:
         scheduler.reading(name)
     assert scheduler.to_read() == []
 
 
-def test_long_recording_read_ahead_does_not_keep_a_short_one_of_the_same_owner_waiting() -> None:
+@pytest.mark.parametrize("is_interactive", [True, False])
+def test_long_recording_read_ahead_does_not_keep_a_short_one_of_the_same_owner_waiting(
+    is_interactive: bool,
+) -> None:
     scheduler = Scheduler(BatchLimits(max_rows=2, token_budget=1000, prefill_tokens=1000))
-    scheduler.open("long", owner="ada", is_interactive=True)
+    scheduler.open("long", owner="ada", is_interactive=is_interactive)
     for index in range(4):
         assert scheduler.to_read() == ["long"]
         scheduler.reading("long")
         scheduler.has_read("long", is_last=False)
         scheduler.offer(Ticket(index, "long", index, 10, 20))
     assert scheduler.to_read() == []
-    scheduler.open("short", owner="ada", is_interactive=True)
+    scheduler.open("short", owner="ada", is_interactive=is_interactive)
     assert scheduler.to_read() == ["short"]
 
 
