@@ -103,7 +103,7 @@ class Settings:
     draft_model: str = _setting(
         "",
         setting_types.text_or_empty,
-        "A smaller draft model that guesses ahead while there is a single request; it seldom gains, which the start says.",
+        "A smaller draft model that guesses ahead for a lone request; it seldom gains, which the start says.",
         shown="none",
     )
     aligner: str = _setting(
