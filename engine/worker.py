@@ -1,14 +1,12 @@
 """The engine worker: a process around one Transcriber, messages in, messages out.
 
 Started by `scribewire.engine.processes.launch`. The main thread reads messages and submits recordings, so that a
-cancel is seen while work is in flight; one thread sends heartbeats, one waits for the front's death and then ends the
-process at once, so that no orphan keeps the GPU. MLX itself runs on the Transcriber's own thread, and so do all
-answers.
+cancel is seen while work is in flight; one thread sends heartbeats. MLX itself runs on the Transcriber's own thread,
+and so do all answers. The process ends at once when the front does, so that no orphan keeps the GPU.
 """
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import logging
 import os
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from scribewire.engine.audio.recording import PcmFile
-from scribewire.engine.processes.launch import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
+from scribewire.engine.processes.child import EXIT_ENGINE_FAULT, EXIT_PARENT_GONE
 from scribewire.engine.processes.memory import (
     give_large_buffers_back,
     leave_out_of_collections,
@@ -54,7 +52,7 @@ from scribewire.engine.transcriber import Listener, RecordingWork, TranscribeIte
 _HEARTBEAT_SECONDS = 1.0
 
 
-def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: EngineConfig, pipe: Connection) -> int:
     """Run until a Shutdown or the front's death; returns the exit code."""
     faulthandler.enable()
     give_large_buffers_back()
@@ -63,7 +61,6 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     # The front keeps the end of this stream and shows it while the model loads, and in its log after a death.
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
     outbox = _Outbox(pipe)
     try:
         transcriber = Transcriber(config=config, on_fault=_leave)
@@ -84,13 +81,6 @@ def _leave(error: BaseException) -> None:
     traceback.print_exception(error)
     sys.stderr.flush()
     os._exit(EXIT_ENGINE_FAULT)
-
-
-def _die_with_parent(liveness: Connection) -> None:
-    """Block until the front's end closes, however it died."""
-    with contextlib.suppress(EOFError, OSError):
-        liveness.recv_bytes()
-    os._exit(EXIT_PARENT_GONE)
 
 
 class _Outbox:

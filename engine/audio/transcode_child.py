@@ -28,7 +28,7 @@ import av.logging
 
 from scribewire.engine.audio.pcm import Samples, check_duration
 from scribewire.engine.audio.transcode import AudioStream, open_audio
-from scribewire.engine.processes.launch import EXIT_PARENT_GONE
+from scribewire.engine.processes.child import EXIT_OVER_MEMORY, EXIT_PARENT_GONE
 from scribewire.engine.processes.memory import peak_resident_bytes, resident_bytes
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 from scribewire.engine.protocol.errors import AudioUndecodable, AudioUnreadable, EngineError, RequestCancelled
@@ -50,7 +50,6 @@ from scribewire.engine.protocol.transcoding import (
     to_line,
 )
 
-EXIT_OVER_MEMORY = 71
 SAMPLE_BYTES = 4
 
 _IS_LINUX: bool = sys.platform == "linux"
@@ -59,24 +58,16 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_WATCH_SECONDS = 0.05
 
 
-def main(limits: TranscodeLimits, pipe: Connection, liveness: Connection) -> int:
+def main(limits: TranscodeLimits, pipe: Connection) -> int:
     """Transcode until the front closes the pipe or this process has served its time; returns the exit code."""
     av.logging.set_level(None)
     # What the decoding library may still say goes to the front's log, with the death it explains.
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
-    threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
     bounds = _Bounds(limits)
     bounds.apply()
     channel = _Channel(pipe)
     channel.send(TranscoderReady(os.getpid()))
     return _Transcoder(limits, bounds, channel).run()
-
-
-def _die_with_parent(liveness: Connection) -> None:
-    """Block until the front's end closes, however it died."""
-    with contextlib.suppress(EOFError, OSError):
-        liveness.recv_bytes()
-    os._exit(EXIT_PARENT_GONE)
 
 
 class _Stopped(Exception):

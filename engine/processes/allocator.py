@@ -11,8 +11,6 @@ import ctypes.util
 import importlib.metadata
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _PRELOAD = "LD_PRELOAD"
 _IS_LINUX: bool = sys.platform == "linux"  # a bool to mypy, which then checks both branches on every system
@@ -29,20 +27,10 @@ def preloadable(device: str) -> str | None:
     return ctypes.util.find_library("jemalloc")
 
 
-@contextmanager
-def preloaded(library: str | None) -> Iterator[None]:
-    """Have processes started inside the block load this library first; one that is set already is kept.
-
-    Changes the environment of the whole process for that time: one at a time.
-    """
-    if library is None or os.environ.get(_PRELOAD):
-        yield
-        return
-    os.environ[_PRELOAD] = library
-    try:
-        yield
-    finally:
-        del os.environ[_PRELOAD]
+def allocator_environment(device: str) -> dict[str, str]:
+    """Environment that loads the library into an engine process; empty for none, or where one is preloaded already."""
+    library = preloadable(device)
+    return {} if library is None or os.environ.get(_PRELOAD) else {_PRELOAD: library}
 
 
 def _has_cuda_build() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import math
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from scribewire.engine.processes.launch import EXIT_PARENT_GONE
+from scribewire.engine.processes.child import EXIT_OVER_MEMORY, EXIT_PARENT_GONE
 from scribewire.engine.processes.memory import peak_resident_bytes, resident_bytes
 from scribewire.engine.protocol.speakers import (
     SPEAKERS_EXTRA,
@@ -33,8 +34,6 @@ from scribewire.engine.protocol.speakers import (
     StopDiarizing,
 )
 from scribewire.engine.speakers.labels import Embedding, PipelineOutput, turns_of
-
-EXIT_OVER_MEMORY = 71
 
 PIPELINE_MODULE = "scribewire.engine.speakers.pyannote_pipeline"
 
@@ -71,9 +70,9 @@ class SpeakerPipeline(Protocol):
 Load = Callable[[DiarizationConfig], SpeakerPipeline]
 
 
-def main(config: DiarizationConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: DiarizationConfig, pipe: Connection) -> int:
     """Serve the parent with pyannote.audio until it closes the pipe; returns the exit code."""
-    return serve(config, pipe, liveness, load=load_pyannote)
+    return serve(config, pipe, load=load_pyannote)
 
 
 def load_pyannote(config: DiarizationConfig) -> SpeakerPipeline:
@@ -90,12 +89,9 @@ def load_pyannote(config: DiarizationConfig) -> SpeakerPipeline:
     return pipeline
 
 
-def serve(config: DiarizationConfig, pipe: Connection, liveness: Connection, *, load: Load) -> int:
+def serve(config: DiarizationConfig, pipe: Connection, *, load: Load) -> int:
     """Serve the parent with any pipeline."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(message)s")
-    # A library that prints must not print among the results of a command.
-    os.dup2(2, 1)
-    threading.Thread(target=_die_with_parent, args=(liveness,), name="liveness", daemon=True).start()
     if config.memory_bytes:
         threading.Thread(
             target=_watch_memory, args=(config.memory_bytes,), name="memory", daemon=True
@@ -127,15 +123,11 @@ def _answer(task: Diarize, pipeline: SpeakerPipeline, channel: _Channel) -> Diar
 
 
 def _diarize(task: Diarize, pipeline: SpeakerPipeline, channel: _Channel) -> Diarized:
-    reported_at = 0.0
-
     def on_step(step: str, fraction: float) -> None:
-        nonlocal reported_at
         channel.raise_if_stopped(task.task_id)
-        if time.monotonic() - reported_at >= _PROGRESS_SECONDS:
-            reported_at = time.monotonic()
-            channel.send(DiarizeProgress(task.task_id, step, fraction))
+        channel.note(DiarizeProgress(task.task_id, step, fraction))
 
+    channel.note(DiarizeProgress(task.task_id, "loading", 0.0))
     found = pipeline.find(
         task.samples_path,
         num_speakers=task.num_speakers,
@@ -167,17 +159,38 @@ class _Stopped(Exception):
 
 
 class _Channel:
-    """Messages over the pipe; only the main thread uses it."""
+    """Messages over the pipe, used by the main thread, and a sign of life each second while there is work."""
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
+        self._lock = threading.Lock()
+        self._progress: DiarizeProgress | None = None
+        self._reported_at = -math.inf
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def send(self, message: FromDiarizer) -> None:
         """Send, or end the process when the parent is gone."""
         try:
-            self._pipe.send(message)
+            with self._lock:
+                self._progress = message if isinstance(message, DiarizeProgress) else None
+                self._reported_at = -math.inf if self._progress is None else time.monotonic()
+                self._pipe.send(message)
         except OSError:
             os._exit(EXIT_PARENT_GONE)
+
+    def note(self, progress: DiarizeProgress) -> None:
+        """Send progress, unless some was sent within the last second; it is then sent later, if none follows."""
+        if time.monotonic() - self._reported_at >= _PROGRESS_SECONDS:
+            self.send(progress)
+        self._progress = progress
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(_PROGRESS_SECONDS)
+            # A step of a library may be long; a process that is stopped says nothing at all.
+            with self._lock, contextlib.suppress(OSError):
+                if self._progress is not None:
+                    self._pipe.send(self._progress)
 
     def receive(self) -> Diarize | StopDiarizing | None:
         """The next message, waiting for it; None when the parent has closed the pipe."""
@@ -193,13 +206,6 @@ class _Channel:
             message = self.receive()
             if message is None or (isinstance(message, StopDiarizing) and message.task_id == task_id):
                 raise _Stopped
-
-
-def _die_with_parent(liveness: Connection) -> None:
-    """Block until the parent's end closes, however it died."""
-    with contextlib.suppress(EOFError, OSError):
-        liveness.recv_bytes()
-    os._exit(EXIT_PARENT_GONE)
 
 
 def _watch_memory(limit_bytes: int) -> None:

@@ -13,6 +13,8 @@ import logging
 import time
 from typing import Literal, Protocol
 
+from scribewire.engine.processes.async_child import AsyncChild
+from scribewire.engine.processes.child import exit_in_words
 from scribewire.engine.processes.launch import WORKER_MODULE, start_worker
 from scribewire.engine.protocol.config import EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import EngineError, EngineFault, ModelError, error_from_code
@@ -24,11 +26,11 @@ from scribewire.engine.protocol.messages import (
     Shutdown,
     ToWorker,
 )
-from scribewire.server.engine.process import WorkerProcess
 from scribewire.server.engine.restarts import RestartPolicy, Restarts
 from scribewire.server.engine.watchdog import WatchLimits, WorkerWatch
 from scribewire.server.observability.logs import log_event
 
+Worker = AsyncChild[ToWorker, FromWorker]
 EngineState = Literal["stopped", "starting", "ready", "restarting", "failed", "stopping"]
 BreakerState = Literal["closed", "open", "trial"]
 
@@ -73,7 +75,7 @@ class EngineSupervisor:
         self._restarts = Restarts(self._policy)
         self._limits = watch or WatchLimits()
         self._listener: EngineListener | None = None
-        self._worker: WorkerProcess | None = None
+        self._worker: Worker | None = None
         self._watch: WorkerWatch | None = None
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False
@@ -94,7 +96,7 @@ class EngineSupervisor:
     @property
     def process_id(self) -> int | None:
         """The running worker's process id."""
-        return self._worker.process_id if self._worker is not None else None
+        return self._worker.child.process_id if self._worker is not None else None
 
     @property
     def resting_seconds(self) -> float:
@@ -113,7 +115,7 @@ class EngineSupervisor:
 
     def stderr_lines(self) -> list[str]:
         """The newest lines of the running worker's standard error."""
-        return self._worker.stderr_lines() if self._worker is not None else []
+        return self._worker.child.last_lines() if self._worker is not None else []
 
     def why_not_ready(self) -> str:
         """One sentence for clients that wait; meaningless while the state is `ready`."""
@@ -202,7 +204,7 @@ class EngineSupervisor:
         """Start a worker and follow it to its end; returns the seconds for which it was ready."""
         self._set_state("restarting" if self._was_ready else "starting")
         try:
-            worker = WorkerProcess(await asyncio.to_thread(start_worker, self._config, module=self._module))
+            worker = await Worker.of(await asyncio.to_thread(start_worker, self._config, module=self._module))
         except OSError as error:  # out of processes, descriptors or memory, which may be temporary
             self._trouble = f"no process could be started ({error.strerror or error})"
             log_event(logger, logging.ERROR, "engine_not_started", error=str(error))
@@ -241,7 +243,7 @@ class EngineSupervisor:
             self._report_death(worker, exit_code, reason)
         return time.monotonic() - ready_at if ready_at is not None else 0.0
 
-    async def _stay_with(self, worker: WorkerProcess, ready: Ready) -> str | None:
+    async def _stay_with(self, worker: Worker, ready: Ready) -> str | None:
         """Read a ready worker's messages to their end; returns the reason if it was terminated."""
         watch = self._watch = WorkerWatch(self._limits, time.monotonic())
         stuck: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -259,9 +261,7 @@ class EngineSupervisor:
                 await watching
         return stuck.result() if stuck.done() else None
 
-    async def _keep_watch(
-        self, worker: WorkerProcess, watch: WorkerWatch, stuck: asyncio.Future[str]
-    ) -> None:
+    async def _keep_watch(self, worker: Worker, watch: WorkerWatch, stuck: asyncio.Future[str]) -> None:
         """Wait until the worker stalls, and end it then."""
         while (verdict := watch.verdict(time.monotonic())) is None:
             begun = time.monotonic()
@@ -283,7 +283,7 @@ class EngineSupervisor:
             logger,
             logging.ERROR,
             "engine_stuck",
-            process_id=worker.process_id,
+            process_id=worker.child.process_id,
             reason=verdict,
             stacks=stacks,
         )
@@ -338,9 +338,9 @@ class EngineSupervisor:
         if self.state != "stopping":
             self._set_state("failed")
 
-    def _report_death(self, worker: WorkerProcess, exit_code: int | None, reason: str | None) -> None:
+    def _report_death(self, worker: Worker, exit_code: int | None, reason: str | None) -> None:
         is_expected = self.state in ("stopping", "failed")
-        ended = f"its process ended with {_exit_in_words(exit_code)}"
+        ended = f"its process ended: {exit_in_words(exit_code)}"
         self._trouble = ended if reason is None else f"{reason} ({ended})"
         if not is_expected:
             self.died_workers += 1
@@ -349,15 +349,9 @@ class EngineSupervisor:
             logging.DEBUG if is_expected else logging.ERROR,
             "engine_gone" if is_expected else "engine_died",
             exit_code=exit_code,
-            process_id=worker.process_id,
+            process_id=worker.child.process_id,
             reason=reason,
-            last_words=None if is_expected else worker.stderr_lines(),
+            last_words=None if is_expected else worker.child.last_lines(),
         )
         if self._listener is not None:
             self._listener.on_death(self._trouble)
-
-
-def _exit_in_words(exit_code: int | None) -> str:
-    if exit_code is None:
-        return "an unknown status"
-    return f"signal {-exit_code}" if exit_code < 0 else f"status {exit_code}"

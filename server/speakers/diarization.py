@@ -19,7 +19,8 @@ from scribewire.engine.protocol.errors import AudioError
 from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions, VoiceReference
 from scribewire.server.http.errors import bad_request
 from scribewire.server.speakers.child import Speakers
-from scribewire.server.transcode.pool import TranscodedRecording, Transcoder
+from scribewire.server.transcode.pool import Transcoder
+from scribewire.server.transcode.task import TranscodedRecording
 
 MAX_REFERENCE_SECONDS = 30.0
 REFERENCES = "known_speaker_references"

@@ -14,25 +14,17 @@ import math
 import os
 import secrets
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from scribewire.engine.processes.launch import TRANSCODE_CHILD_MODULE, start_transcode_child
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.errors import EngineUnavailable
-from scribewire.engine.protocol.messages import AudioSource
 from scribewire.engine.protocol.transcoding import TranscodeLimits
-from scribewire.server.engine.client import AudioOutcome
 from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
-from scribewire.server.transcode.process import (
-    SAMPLE_BYTES,
-    TranscodeProcess,
-    TranscodeTask,
-    no_room_for_samples,
-)
+from scribewire.server.transcode.process import SAMPLE_BYTES, TranscodeProcess, no_room_for_samples
+from scribewire.server.transcode.task import TranscodedRecording, TranscodeTask
 
 BEGINS_AFTER_SECONDS = 40.0
 """Audio that is enough to begin with: a whole chunk, and the stretch where it may be cut."""
@@ -43,32 +35,6 @@ MAX_FAILED_STARTS = 3
 _RESTART_PAUSE_SECONDS = 1.0
 
 logger = logging.getLogger("scribewire.decoding")
-
-
-def _nothing() -> None:
-    """Close a recording that holds nothing."""
-
-
-@dataclass(slots=True)
-class TranscodedRecording:
-    """A recording as the engine takes it; its holder closes it.
-
-    ended: of a growing source, its outcome (it never ends in an exception); None when it is complete.
-    warnings: one line each, complete once `ended` is done. failure: then, why transcoding ended early, if it did.
-    lead_seconds: time of transcoding until there was enough to begin with. decode_seconds: then, time of all of it.
-    """
-
-    source: AudioSource
-    ended: asyncio.Future[AudioOutcome] | None = None
-    warnings: tuple[str, ...] = ()
-    failure: Exception | None = None
-    lead_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    on_close: Callable[[], None] = _nothing
-
-    def close(self) -> None:
-        """Remove the samples and stop the work on them; closing again is no error."""
-        self.on_close()
 
 
 class Transcoder(Protocol):
@@ -113,12 +79,12 @@ class TranscodePool:
         self._module = module
         self._timeout_seconds = timeout_seconds
         self._begins_after_samples = int(begins_after_seconds * SAMPLE_RATE_HZ)
-        self._processes: set[TranscodeProcess] = set()
-        self._background: set[TranscodeProcess] = set()
         self._waiting: dict[bool, deque[TranscodeTask]] = {True: deque(), False: deque()}
-        self._starting: set[asyncio.Task[None]] = set()
+        self._free: dict[TranscodeProcess, asyncio.Future[TranscodeTask]] = {}
+        self._processes: set[TranscodeProcess] = set()
+        self._background: set[TranscodeTask] = set()
+        self._places: list[asyncio.Task[None]] = []
         self._failed_starts = 0
-        self._is_running = False
         self._stopped = asyncio.Event()
 
     @classmethod
@@ -134,91 +100,96 @@ class TranscodePool:
     @property
     def process_ids(self) -> list[int]:
         """Process ids of the running children."""
-        return [one.process_id for one in self._processes if one.process_id is not None]
-
-    # ---- lifecycle -------------------------------------------------------------------------------------------
+        return [one.child.process_id for one in self._processes]
 
     async def start(self) -> None:
         """Begin to start the children; returns at once, and recordings wait for the first one that is ready."""
-        self._is_running = True
-        for _ in range(self._process_count):
-            self._start_another(0.0)
+        self._places = [
+            asyncio.create_task(self._keep_child(), name="decode-child") for _ in range(self._process_count)
+        ]
 
     async def stop(self) -> None:
         """End the children; all tasks fail with EngineUnavailable. Stopping again is no error."""
-        self._is_running = False
         self._stopped.set()
         stopping = EngineUnavailable("The server is stopping.")
         self._refuse_waiting(stopping)
-        # A child that is being started is dismissed by the task that starts it.
-        await asyncio.gather(*self._starting, return_exceptions=True)
-        processes = list(self._processes)
-        for process in processes:
-            process.dismiss(stopping)
-        await asyncio.gather(*(process.gone.wait() for process in processes))
+        for process in self._processes:
+            if process.task is not None:
+                process.task.fail(stopping)
+            process.child.kill()
+        await asyncio.gather(*self._places)
 
-    def _start_another(self, pause_seconds: float) -> None:
-        task = asyncio.create_task(self._start(pause_seconds), name="decode-start")
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+    # ---- children, each in its place -------------------------------------------------------------------------
 
-    async def _start(self, pause_seconds: float) -> None:
-        while self._is_running:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_seconds):
-                    await self._stopped.wait()
-                    return
-            try:
-                handle = await asyncio.to_thread(
-                    start_transcode_child, self._process_limits, module=self._module
-                )
-            except OSError as error:  # out of processes, descriptors or memory, which may be temporary
-                log_event(logger, logging.ERROR, "decode_child_not_started", error=str(error))
-                self._count_failed_start()
-                pause_seconds = _RESTART_PAUSE_SECONDS
-                continue
-            self._processes.add(TranscodeProcess(handle, on_change=self._on_change, on_gone=self._on_gone))
-            return
+    async def _keep_child(self) -> None:
+        """Run one child after another until the pool stops."""
+        pause_seconds = 0.0
+        while not await self._is_stopped_within(pause_seconds):
+            was_ready = await self._run_child()
+            pause_seconds = 0.0 if was_ready else _RESTART_PAUSE_SECONDS
+            if not was_ready and not self._stopped.is_set():
+                self._failed_starts += 1
+                if self._failed_starts >= MAX_FAILED_STARTS and not self._processes:
+                    self._refuse_waiting(_unavailable())
 
-    def _count_failed_start(self) -> None:
-        self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS and not self._processes:
-            self._refuse_waiting(EngineUnavailable("Recordings cannot be decoded now; try again shortly."))
+    async def _is_stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        return self._stopped.is_set()
+
+    async def _run_child(self) -> bool:
+        """Start a child and have it do tasks until it leaves or dies; False when it was never ready."""
+        try:
+            child = await asyncio.to_thread(start_transcode_child, self._process_limits, module=self._module)
+        except OSError as error:  # out of processes, descriptors or memory, which may be temporary
+            log_event(logger, logging.ERROR, "decode_child_not_started", error=str(error))
+            return False
+        process = TranscodeProcess(child)
+        self._processes.add(process)
+        if self._stopped.is_set():
+            child.kill()
+        if await process.wait_ready():
+            self._failed_starts = 0
+            while not process.is_leaving and (task := await self._next_task(process)) is not None:
+                if not await process.transcode(task, timeout_seconds=self._timeout_seconds):
+                    self._wait_again(task)
+                self._background.discard(task)
+        self._processes.discard(process)
+        await process.end(is_wanted=self._stopped.is_set())
+        return process.was_ready
+
+    async def _next_task(self, process: TranscodeProcess) -> TranscodeTask | None:
+        """The next task for a free child; None when the child has died."""
+        given: asyncio.Future[TranscodeTask] = asyncio.get_running_loop().create_future()
+        self._free[process] = given
+        self._assign()
+        either: set[asyncio.Future[Any]] = {given, process.gone}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        self._free.pop(process, None)
+        return given.result() if given.done() else None
+
+    def _wait_again(self, task: TranscodeTask) -> None:
+        """Put a task first whose child died before it had opened the recording, unless that is the rule."""
+        task.times_lost += 1
+        if task.times_lost >= MAX_FAILED_STARTS or self._stopped.is_set():
+            task.fail(_unavailable())
+        else:
+            self._waiting[task not in self._background].appendleft(task)
 
     def _refuse_waiting(self, error: EngineUnavailable) -> None:
         for waiting in self._waiting.values():
             while waiting:
                 waiting.popleft().fail(error)
 
-    def _on_change(self, process: TranscodeProcess) -> None:
-        self._failed_starts = 0
-        if process.task is None:
-            self._background.discard(process)
-        self._assign()
-
-    def _on_gone(self, process: TranscodeProcess, lost: TranscodeTask | None) -> None:
-        if lost is not None:
-            lost.times_lost += 1
-            if lost.times_lost < MAX_FAILED_STARTS:
-                self._waiting[process not in self._background].appendleft(lost)
-            else:
-                lost.fail(EngineUnavailable("Recordings cannot be decoded now; try again shortly."))
-        self._processes.discard(process)
-        self._background.discard(process)
-        if not process.was_ready:
-            self._count_failed_start()
-        if self._is_running:
-            self._start_another(0.0 if process.was_ready else _RESTART_PAUSE_SECONDS)
-            self._assign()
-
-    # ---- work ------------------------------------------------------------------------------------------------
+    # ---- tasks -----------------------------------------------------------------------------------------------
 
     async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
         """See Transcoder; the samples are beside the upload until the recording is closed.
 
         Returns when everything is transcoded, or after `begins_after_seconds` of audio while the child continues.
         """
-        if not self._is_running:
+        if self._stopped.is_set() or not self._places:
             raise EngineUnavailable("The server is stopping.")
         task = TranscodeTask(
             upload_path,
@@ -231,35 +202,13 @@ class TranscodePool:
             self._assign()
             # Not the future itself, which a cancelled caller would cancel too.
             await asyncio.wait({task.enough})
-            if task.failure is not None:
-                raise task.failure
+            if task.recording.failure is not None:
+                raise task.recording.failure
         except BaseException:
             self._drop(task)
             raise
-        return self._recording(task)
-
-    def _recording(self, task: TranscodeTask) -> TranscodedRecording:
-        is_growing = not task.ended.done()
-        recording = TranscodedRecording(
-            AudioSource(
-                str(task.output_path),
-                kind="pcm_float32",
-                is_growing=is_growing,
-                expected_seconds=task.expected_seconds,
-            ),
-            ended=task.ended if is_growing else None,
-            warnings=task.warnings,
-            lead_seconds=task.lead_seconds,
-            decode_seconds=task.decode_seconds,
-            on_close=lambda: self._drop(task),
-        )
-
-        def on_ended(_: asyncio.Future[AudioOutcome]) -> None:
-            recording.warnings, recording.failure = task.warnings, task.failure
-            recording.decode_seconds = task.decode_seconds
-
-        task.ended.add_done_callback(on_ended)
-        return recording
+        task.recording.on_close = lambda: self._drop(task)
+        return task.recording
 
     def _drop(self, task: TranscodeTask) -> None:
         """Remove a task's samples, and the task itself from the queue or from its child."""
@@ -271,16 +220,21 @@ class TranscodePool:
         task.output_path.unlink(missing_ok=True)
 
     def _assign(self) -> None:
-        for process in [one for one in self._processes if one.is_free]:
+        for process, given in list(self._free.items()):
             jobs_may = len(self._background) < max(1, self._process_count - 1)
             is_interactive = bool(self._waiting[True])
             waiting = self._waiting[is_interactive]
             if not waiting or not (is_interactive or jobs_may):
                 return
-            if process.begin(waiting[0], timeout_seconds=self._timeout_seconds):
-                waiting.popleft()
-                if not is_interactive:
-                    self._background.add(process)
+            del self._free[process]
+            task = waiting.popleft()
+            if not is_interactive:
+                self._background.add(task)
+            given.set_result(task)
+
+
+def _unavailable() -> EngineUnavailable:
+    return EngineUnavailable("Recordings cannot be decoded now; try again shortly.")
 
 
 def _make_samples_file(folder: Path) -> Path:

@@ -24,7 +24,8 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.speakers.diarization import Diarization
-from scribewire.server.transcode.pool import TranscodedRecording, Transcoder
+from scribewire.server.transcode.pool import Transcoder
+from scribewire.server.transcode.task import TranscodedRecording
 
 
 class TranscriptionService:

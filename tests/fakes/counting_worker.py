@@ -19,12 +19,12 @@ from scribewire.engine.protocol.messages import Completed, Failed, Transcribe
 from tests.fakes import fake_worker
 
 
-def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: EngineConfig, pipe: Connection) -> int:
     """Run the fake worker behind a counting pipe; returns its exit code."""
     script = dict(pair.split("=", 1) for pair in config.model.partition(":")[2].split(",") if "=" in pair)
     count_path = Path(script["count_file"]) if "count_file" in script else None
     counting: Any = _CountingPipe(pipe, float(script.get("answer_seconds", 0)), count_path)
-    return fake_worker.main(config, counting, liveness)
+    return fake_worker.main(config, counting)
 
 
 class _CountingPipe:

@@ -50,7 +50,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from scribewire.engine.processes.launch import EXIT_PARENT_GONE
+from scribewire.engine.processes.child import EXIT_PARENT_GONE
 from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInfo
 from scribewire.engine.protocol.errors import (
     AudioEmpty,
@@ -92,9 +92,8 @@ LEAK_STEP_BYTES = 1 << 20
 GATE_STEP_SECONDS = 0.01
 
 
-def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: EngineConfig, pipe: Connection) -> int:
     """Run until Shutdown, or until the front is gone; returns the exit code."""
-    threading.Thread(target=_exit_with_the_front, args=(liveness,), daemon=True).start()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     script = _load_script(config.model)
     if script.get("deaf"):
@@ -112,13 +111,6 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
     version = int(script.get("version", PROTOCOL_VERSION))
     worker.send(Ready(worker.info, os.getpid(), protocol_version=version))
     return worker.run()
-
-
-def _exit_with_the_front(liveness: Connection) -> None:
-    try:
-        liveness.recv_bytes()
-    except (EOFError, OSError):
-        os._exit(EXIT_PARENT_GONE)
 
 
 def _load_script(model: str) -> dict[str, str]:

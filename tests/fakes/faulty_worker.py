@@ -19,7 +19,7 @@ from scribewire.engine.protocol.config import EngineConfig
 STEPS_BEFORE = 3
 
 
-def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: EngineConfig, pipe: Connection) -> int:
     """Run the real worker's main, with a decoder that checks for the cue at each step."""
     cue = Path(config.model) / "cue"
     step = RunningBatch.step
@@ -34,7 +34,7 @@ def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
         return step(self, ahead)
 
     RunningBatch.step = faulty_step
-    return worker.main(config, pipe, liveness)
+    return worker.main(config, pipe)
 
 
 def _break(cue: Path) -> None:

@@ -16,7 +16,7 @@ from scribewire.engine.protocol.transcoding import (
 )
 
 
-def main(limits: TranscodeLimits, pipe: Connection, liveness: Connection) -> int:
+def main(limits: TranscodeLimits, pipe: Connection) -> int:
     """Say what the recording says, or leave at once, and then do nothing."""
     os.write(pipe.fileno(), b'{"type": "TranscoderReady", "process_id": 1}\n')
     received = b""

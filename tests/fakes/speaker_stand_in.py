@@ -33,9 +33,9 @@ PITCHES = (200, 400, 800, 1600)
 MODULE = "tests.fakes.speaker_stand_in"
 
 
-def main(config: DiarizationConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: DiarizationConfig, pipe: Connection) -> int:
     """Run the child, as the launcher does."""
-    return child.serve(config, pipe, liveness, load=load)
+    return child.serve(config, pipe, load=load)
 
 
 def load(config: DiarizationConfig) -> StandIn:

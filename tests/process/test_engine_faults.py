@@ -345,7 +345,7 @@ def test_worker_killed_from_outside_is_seen_at_once_and_named(tmp_path: Path):
             os.kill(client.worker_process_id, signal.SIGKILL)
             assert (await task).text == "done"
             assert [message.request_id for message in sent] == [sent[0].request_id] * 2
-            assert [reason for _, reason in deaths] == ["its process ended with signal 9"]
+            assert [reason for _, reason in deaths] == ["its process ended: killed by signal 9 (SIGKILL)"]
         finally:
             await client.stop()
 

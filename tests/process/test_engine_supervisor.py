@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from scribewire.engine.processes.child import OUTPUT_BYTES
 from scribewire.engine.protocol.errors import (
     EngineBusy,
     EngineCrashed,
@@ -22,7 +23,6 @@ from scribewire.engine.protocol.errors import (
     ModelIncomplete,
     RequestCancelled,
 )
-from scribewire.server.engine.process import STDERR_BYTES
 from scribewire.server.engine.restarts import RestartPolicy
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, run, wait_until, wait_until_async
 from tests.process.engines import engine, recording, transcribe
@@ -136,7 +136,7 @@ def test_many_deaths_in_a_row_are_survived_and_leak_nothing(tmp_path: Path):
 def test_what_the_worker_said_before_it_died_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     async def story():
         async with engine() as client:
-            words = "x" * (STDERR_BYTES * 2) + "\nMetal: out of memory"
+            words = "x" * (OUTPUT_BYTES * 2) + "\nMetal: out of memory"
             with pytest.raises(EngineCrashed):
                 await transcribe(client, recording(tmp_path, stderr=words, exit=9), attempts=1)
             await client.wait_settled()
@@ -154,7 +154,7 @@ def test_worker_that_floods_its_standard_error_is_not_blocked(tmp_path: Path):
         async with engine() as client:
             source = recording(tmp_path, stderr="flood " * 100_000, text="done")
             assert (await transcribe(client, source)).text == "done"
-            assert len("".join(client.stderr_lines())) < 2 * STDERR_BYTES
+            assert len("".join(client.stderr_lines())) < 2 * OUTPUT_BYTES
 
     run(story())
 
@@ -233,7 +233,7 @@ def test_restarts_back_off(tmp_path: Path):
             with pytest.raises(EngineCrashed):
                 await transcribe(client, recording(tmp_path, exit=1), attempts=1)
             with pytest.raises(
-                EngineUnavailable, match="being replaced, because its process ended with status 1"
+                EngineUnavailable, match="being replaced, because its process ended: exit code 1"
             ):
                 await transcribe(client, recording(tmp_path, text="x"))
             assert client.state == "restarting"
@@ -291,7 +291,7 @@ if __name__ == "__main__":
     handle = start_worker(EngineConfig(model=sys.argv[1]), module=FAKE_WORKER_MODULE)
     if "load" not in sys.argv[1]:
         handle.pipe.recv()
-    print(handle.process.pid, flush=True)
+    print(handle.process_id, flush=True)
     time.sleep(600)
 """
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from scribewire.engine.processes import launch
-from scribewire.engine.processes.launch import EXIT_PARENT_GONE, WorkerHandle, start_worker
+from scribewire.engine.processes.child import EXIT_PARENT_GONE, ChildProcess
+from scribewire.engine.processes.launch import start_worker
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.messages import (
     AudioEnded,
@@ -43,15 +44,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def worker(folder: Path) -> Iterator[WorkerHandle]:
+def worker(folder: Path) -> Iterator[ChildProcess]:
     handle = start_worker(EngineConfig(model=str(folder), device="cpu"))
     yield handle
     handle.close()
-    handle.process.join(PATIENCE_SECONDS)
-    assert not handle.process.is_alive()
+    assert not handle.is_alive
 
 
-def receive(handle: WorkerHandle) -> FromWorker:
+def receive(handle: ChildProcess) -> FromWorker:
     """The next message that is not a heartbeat."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while isinstance(message := receive_any(handle), Heartbeat):
@@ -59,19 +59,19 @@ def receive(handle: WorkerHandle) -> FromWorker:
     return message
 
 
-def receive_any(handle: WorkerHandle) -> FromWorker:
+def receive_any(handle: ChildProcess) -> FromWorker:
     assert handle.pipe.poll(PATIENCE_SECONDS), "the worker said nothing"
     message: FromWorker = handle.pipe.recv()
     return message
 
 
-def receive_end(handle: WorkerHandle) -> Completed | Failed:
+def receive_end(handle: ChildProcess) -> Completed | Failed:
     while not isinstance(message := receive(handle), Completed | Failed):
         pass
     return message
 
 
-def iter_started(handle: WorkerHandle, count: int) -> Iterator[Started]:
+def iter_started(handle: ChildProcess, count: int) -> Iterator[Started]:
     while count:
         message = receive(handle)
         if isinstance(message, Started):
@@ -87,11 +87,11 @@ def pcm_file(tmp_path: Path, seconds: float) -> AudioSource:
 
 
 def test_request_runs_from_started_over_partials_to_exactly_one_end(
-    worker: WorkerHandle, tmp_path: Path
+    worker: ChildProcess, tmp_path: Path
 ) -> None:
     ready = receive(worker)
     assert isinstance(ready, Ready)
-    assert ready.process_id == worker.process.pid
+    assert ready.process_id == worker.process_id
     options = TranscribeOptions(language="English", max_tokens=5)
     worker.pipe.send(Transcribe("one", pcm_file(tmp_path, 40.0), options, wants_segments=True))
     messages = [receive(worker)]
@@ -104,12 +104,12 @@ def test_request_runs_from_started_over_partials_to_exactly_one_end(
     assert partials == end.transcript.segments
     assert any(isinstance(message, Progress) for message in messages)
     worker.pipe.send(Shutdown())
-    worker.process.join(PATIENCE_SECONDS)
-    assert worker.process.exitcode == 0
+    worker.wait(PATIENCE_SECONDS)
+    assert worker.exit_code == 0
 
 
 def test_error_of_one_request_is_answered_and_the_next_is_served(
-    worker: WorkerHandle, tmp_path: Path
+    worker: ChildProcess, tmp_path: Path
 ) -> None:
     assert isinstance(receive(worker), Ready)
     garbage = tmp_path / "garbage.wav"
@@ -122,7 +122,7 @@ def test_error_of_one_request_is_answered_and_the_next_is_served(
     assert isinstance(receive_end(worker), Completed)
 
 
-def test_cancel_reaches_running_and_waiting_work(worker: WorkerHandle, tmp_path: Path) -> None:
+def test_cancel_reaches_running_and_waiting_work(worker: ChildProcess, tmp_path: Path) -> None:
     assert isinstance(receive(worker), Ready)
     endless = TranscribeOptions(max_tokens=60_000)
     rows = 8
@@ -141,7 +141,7 @@ def test_cancel_reaches_running_and_waiting_work(worker: WorkerHandle, tmp_path:
 
 
 def test_growing_audio_is_read_until_the_front_says_that_it_is_over(
-    worker: WorkerHandle, tmp_path: Path
+    worker: ChildProcess, tmp_path: Path
 ) -> None:
     assert isinstance(receive(worker), Ready)
     whole = pcm_file(tmp_path, 40.0)
@@ -165,7 +165,7 @@ def test_growing_audio_is_read_until_the_front_says_that_it_is_over(
     assert grown.transcript.text == end.transcript.text
 
 
-def test_failure_while_audio_grows_is_the_requests_end(worker: WorkerHandle, tmp_path: Path) -> None:
+def test_failure_while_audio_grows_is_the_requests_end(worker: ChildProcess, tmp_path: Path) -> None:
     assert isinstance(receive(worker), Ready)
     source = AudioSource(pcm_file(tmp_path, 2.0).path, kind="pcm_float32", is_growing=True)
     worker.pipe.send(Transcribe("broken", source))
@@ -180,7 +180,7 @@ def test_failure_while_audio_grows_is_the_requests_end(worker: WorkerHandle, tmp
     )
 
 
-def test_deltas_over_the_pipe_are_the_text(worker: WorkerHandle, tmp_path: Path) -> None:
+def test_deltas_over_the_pipe_are_the_text(worker: ChildProcess, tmp_path: Path) -> None:
     assert isinstance(receive(worker), Ready)
     options = TranscribeOptions(language="English", max_tokens=40, temperature=0.8, seed=7)
     worker.pipe.send(Transcribe("live", pcm_file(tmp_path, 35.0), options, wants_deltas=True))
@@ -194,7 +194,7 @@ def test_deltas_over_the_pipe_are_the_text(worker: WorkerHandle, tmp_path: Path)
 
 
 def test_shutdown_cancels_what_outlasts_the_drain_and_refuses_new_work(
-    worker: WorkerHandle, tmp_path: Path
+    worker: ChildProcess, tmp_path: Path
 ) -> None:
     assert isinstance(receive(worker), Ready)
     worker.pipe.send(Transcribe("long", pcm_file(tmp_path, 29.0), TranscribeOptions(max_tokens=60_000)))
@@ -206,17 +206,17 @@ def test_shutdown_cancels_what_outlasts_the_drain_and_refuses_new_work(
     assert isinstance(late, Failed)
     assert isinstance(long, Failed)
     assert (late.code, long.code) == ("engine_unavailable", "cancelled")
-    worker.process.join(PATIENCE_SECONDS)
-    assert worker.process.exitcode == 0
+    worker.wait(PATIENCE_SECONDS)
+    assert worker.exit_code == 0
 
 
-def test_worker_ends_at_once_when_the_front_is_gone(worker: WorkerHandle, tmp_path: Path) -> None:
+def test_worker_ends_at_once_when_the_front_is_gone(worker: ChildProcess, tmp_path: Path) -> None:
     assert isinstance(receive(worker), Ready)
     worker.pipe.send(Transcribe("long", pcm_file(tmp_path, 29.0), TranscribeOptions(max_tokens=60_000)))
     assert isinstance(receive(worker), Started)
-    worker.liveness.close()
-    worker.process.join(PATIENCE_SECONDS)
-    assert worker.process.exitcode == EXIT_PARENT_GONE
+    worker.pipe.close()
+    worker.wait(PATIENCE_SECONDS)
+    assert worker.exit_code == EXIT_PARENT_GONE
 
 
 def test_unusable_model_is_reported_before_the_process_ends(tmp_path: Path) -> None:
@@ -224,8 +224,8 @@ def test_unusable_model_is_reported_before_the_process_ends(tmp_path: Path) -> N
     message = receive(handle)
     assert isinstance(message, LoadFailed)
     assert message.code == "model_missing"
-    handle.process.join(PATIENCE_SECONDS)
-    assert handle.process.exitcode == 1
+    handle.wait(PATIENCE_SECONDS)
+    assert handle.exit_code == 1
     handle.close()
 
 
@@ -234,20 +234,22 @@ def test_allocator_that_suits_the_device_is_loaded_into_the_worker(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Stands for jemalloc: part of the system's C library, and not loaded into Python by itself everywhere.
-    monkeypatch.setattr(launch, "preloadable", lambda device: "libBrokenLocale.so.1")
+    monkeypatch.setattr(
+        launch, "allocator_environment", lambda device: {"LD_PRELOAD": "libBrokenLocale.so.1"}
+    )
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     handle = start_worker(EngineConfig(model=str(folder), device="cpu"))
     try:
         assert isinstance(receive(handle), Ready)
-        asked = Path(f"/proc/{handle.process.pid}/environ").read_bytes().split(b"\0")
+        asked = Path(f"/proc/{handle.process_id}/environ").read_bytes().split(b"\0")
         assert b"LD_PRELOAD=libBrokenLocale.so.1" in asked
-        assert "libBrokenLocale" in Path(f"/proc/{handle.process.pid}/maps").read_text(encoding="utf-8")
+        assert "libBrokenLocale" in Path(f"/proc/{handle.process_id}/maps").read_text(encoding="utf-8")
     finally:
         handle.close()
-        handle.process.join(PATIENCE_SECONDS)
+        handle.wait(PATIENCE_SECONDS)
 
 
-def test_heartbeats_carry_counters_that_grow_with_work(worker: WorkerHandle, tmp_path: Path) -> None:
+def test_heartbeats_carry_counters_that_grow_with_work(worker: ChildProcess, tmp_path: Path) -> None:
     assert isinstance(receive(worker), Ready)
     # Long enough to outlast two heartbeats on any machine: forty recordings, each with as many tokens as it may have.
     source = pcm_file(tmp_path, 29.0)

@@ -1,18 +1,15 @@
-"""The allocator of an engine process, seen in a process that is really started."""
+"""The allocator of an engine process; test_worker sees it in a process that is really started."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from scribewire.engine.processes import allocator
-from scribewire.engine.processes.allocator import preloadable, preloaded
-from tests.fakes.waiting import PATIENCE_SECONDS
+from scribewire.engine.processes.allocator import allocator_environment, preloadable
 
 
 @pytest.fixture
@@ -50,30 +47,15 @@ def test_without_the_cuda_build_nothing_is_looked_for(monkeypatch: pytest.Monkey
     assert preloadable("gpu") is None
 
 
-def preload_seen_by_a_child() -> str:
-    code = "import os; print(os.environ.get('LD_PRELOAD', ''))"
-    # The dynamic linker complains about a library that is not there, and goes on.
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
-    )
-    return result.stdout.strip()
-
-
-def test_processes_started_meanwhile_are_told_and_later_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("cuda_build")
+def test_the_child_alone_is_told_and_not_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_PRELOAD", raising=False)
-    with preloaded("libnobody-has-this.so.9"):
-        assert preload_seen_by_a_child() == "libnobody-has-this.so.9"
-    assert preload_seen_by_a_child() == ""
-    with pytest.raises(ZeroDivisionError), preloaded("libnobody-has-this.so.9"):
-        _ = 1 / 0
+    assert allocator_environment("gpu") == {"LD_PRELOAD": "libjemalloc.so.2"}
+    assert allocator_environment("cpu") == {}
     assert "LD_PRELOAD" not in os.environ
 
 
+@pytest.mark.usefixtures("cuda_build")
 def test_whoever_preloads_something_is_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    chosen = str(tmp_path / "mine.so")
-    monkeypatch.setenv("LD_PRELOAD", chosen)
-    with preloaded("libnobody-has-this.so.9"):
-        assert preload_seen_by_a_child() == chosen
-    assert os.environ["LD_PRELOAD"] == chosen
-    with preloaded(None):
-        assert os.environ["LD_PRELOAD"] == chosen
+    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "mine.so"))
+    assert allocator_environment("gpu") == {}

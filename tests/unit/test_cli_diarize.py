@@ -168,7 +168,7 @@ def test_the_child_gets_the_samples_of_each_recording_and_is_ended_with_the_comm
                 assert joined(words).text == "one two"
         assert diarizer._process is process
     assert process is not None
-    assert not process.is_alive
+    assert not process.child.is_alive
 
 
 @pytest.mark.process

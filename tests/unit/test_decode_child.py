@@ -19,8 +19,8 @@ import pytest
 
 from scribewire.engine.audio import transcode_child as decode_child
 from scribewire.engine.audio.transcode import transcode_audio
-from scribewire.engine.audio.transcode_child import EXIT_OVER_MEMORY
-from scribewire.engine.processes.launch import EXIT_PARENT_GONE, TRANSCODE_CHILD_MODULE, start_transcode_child
+from scribewire.engine.processes.child import EXIT_OVER_MEMORY, EXIT_PARENT_GONE
+from scribewire.engine.processes.launch import TRANSCODE_CHILD_MODULE, start_transcode_child
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
@@ -53,12 +53,11 @@ class Child:
     def __init__(self, folder: Path, *, module: str = TRANSCODE_CHILD_MODULE, **limits: Any) -> None:
         self.folder = folder
         self.handle = start_transcode_child(TranscodeLimits(**limits), module=module)
-        self.process = self.handle.process
         self._received = b""
         self._task_id = 0
         ready = self.hear()
         assert isinstance(ready, TranscoderReady)
-        assert ready.process_id == self.process.pid
+        assert ready.process_id == self.handle.process_id
         self.psutil = psutil.Process(ready.process_id)
 
     def hear(self) -> FromTranscoder:
@@ -109,8 +108,8 @@ class Child:
         return end
 
     def exit_code(self) -> int | None:
-        self.process.join(PATIENCE_SECONDS)
-        return self.process.exitcode
+        self.handle.wait(PATIENCE_SECONDS)
+        return self.handle.exit_code
 
 
 @pytest.fixture
@@ -123,8 +122,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
 
     yield start_one
     for child in children:
-        child.process.kill()
-        child.process.join(PATIENCE_SECONDS)
         child.handle.close()
 
 
@@ -306,10 +303,10 @@ def test_the_same_table_takes_the_memory_where_it_may(start: Callable[..., Child
     assert peak_bytes(child.psutil.pid) > 300 * MB
 
 
-def main(limits: TranscodeLimits, pipe: Connection, liveness: Connection) -> int:
+def main(limits: TranscodeLimits, pipe: Connection) -> int:
     """A child that believes to be on a system whose limit on the address space does not bind."""
     decode_child._IS_LINUX = False
-    return decode_child.main(limits, pipe, liveness)
+    return decode_child.main(limits, pipe)
 
 
 @child_process
@@ -382,14 +379,14 @@ def test_limits_are_the_systems_own(start: Callable[..., Child]) -> None:
     child = start(cpu_seconds=7, file_bytes=123_456)
     limits = {
         line[:26].strip(): line[26:].split()[:2]
-        for line in Path(f"/proc/{child.process.pid}/limits").read_text().splitlines()[1:]
+        for line in Path(f"/proc/{child.handle.process_id}/limits").read_text().splitlines()[1:]
     }
     assert limits["Max core file size"] == ["0", "0"]
     assert limits["Max file size"] == ["123456", "123456"]
     assert int(limits["Max open files"][1]) <= 32
     assert limits["Max address space"][1] != "unlimited"
     child.decode(riff(bytes(32_000)))
-    text = Path(f"/proc/{child.process.pid}/limits").read_text()
+    text = Path(f"/proc/{child.handle.process_id}/limits").read_text()
     assert 7 <= int(text.split("Max cpu time")[1].split()[0]) <= 9
 
 
@@ -414,7 +411,7 @@ def test_it_loads_no_mlx_and_no_server() -> None:
 @child_process
 def test_it_leaves_when_the_front_closes_its_ends(start: Callable[..., Child]) -> None:
     child = start()
-    child.handle.close()
+    child.handle.pipe.close()
     assert child.exit_code() == EXIT_PARENT_GONE
 
 
@@ -434,7 +431,7 @@ if {is_busy}:
     os.write(handle.pipe.fileno(), to_line(task))
     while b"AudioBegun" not in os.read(handle.pipe.fileno(), 1000):
         pass
-print(handle.process.pid, flush=True)
+print(handle.process_id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     front = subprocess.run(

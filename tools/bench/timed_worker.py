@@ -21,12 +21,12 @@ TURNS_FILE = "BENCH_TURNS"
 _LINE_SECONDS = 1.0
 
 
-def main(config: EngineConfig, pipe: Connection, liveness: Connection) -> int:
+def main(config: EngineConfig, pipe: Connection) -> int:
     """Run as the worker does; returns its exit code."""
     with timed_turns() as turns:
         path = Path(os.environ[TURNS_FILE])
         threading.Thread(target=_write, args=(turns, path), name="turns", daemon=True).start()
-        return worker.main(config, pipe, liveness)
+        return worker.main(config, pipe)
 
 
 def _write(turns: Fairness, path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import select
-import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from scribewire.engine.processes.launch import WorkerHandle, start_transcode_child
+from scribewire.engine.processes.child import ChildProcess
+from scribewire.engine.processes.launch import start_transcode_child
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.transcoding import (
     FromTranscoder,
@@ -47,7 +47,6 @@ class ChildRecord:
     children: int = 0
     peak_resident_bytes: int = 0
     idle_resident_bytes: int = 0
-    last_words: list[str] = field(default_factory=list)
 
 
 class ChildUnderTest:
@@ -61,7 +60,7 @@ class ChildUnderTest:
         self._limits = limits or TranscodeLimits()
         self._hang_seconds = hang_seconds
         self._input, self._output = folder / "recording", folder / "samples"
-        self._handle: WorkerHandle | None = None
+        self._handle: ChildProcess | None = None
         self._received = b""
         self._task_id = 0
 
@@ -83,12 +82,11 @@ class ChildUnderTest:
         if self._handle is None:
             self._handle = start_transcode_child(self._limits)
             self._received = b""
-            threading.Thread(target=self._drain, args=(self._handle,), daemon=True).start()
             ready = self._next_message(self._handle, START_SECONDS)
-            assert isinstance(ready, TranscoderReady), f"the child did not start: {self.record.last_words}"
+            assert isinstance(ready, TranscoderReady), f"the child did not start: {self._handle.last_lines()}"
             self.record.children += 1
-            self.record.idle_resident_bytes = peak_resident_bytes(_process_id(self._handle))
-        return _process_id(self._handle)
+            self.record.idle_resident_bytes = peak_resident_bytes(self._handle.process_id)
+        return self._handle.process_id
 
     def decode(self, content: bytes | Path, *, limits: AudioLimits | None = None) -> Outcome:
         """Hand one file to the child and wait for its end; memory is noted."""
@@ -108,8 +106,8 @@ class ChildUnderTest:
             os.write(handle.pipe.fileno(), to_line(task))
             end = self._end_of_task(handle)
         except (EOFError, BrokenPipeError):
-            handle.process.join(START_SECONDS)
-            exit_code = handle.process.exitcode
+            handle.wait(START_SECONDS)
+            exit_code = handle.exit_code
             self._end()
             return Outcome(CRASH, time.monotonic() - started, exit_code=exit_code)
         seconds = time.monotonic() - started
@@ -126,7 +124,7 @@ class ChildUnderTest:
             return Outcome(SUCCESS, seconds, sample_count=end.sample_count)
         return Outcome(end.code, seconds, message=end.message)
 
-    def _end_of_task(self, handle: WorkerHandle) -> Transcoded | TranscodeFailed | None:
+    def _end_of_task(self, handle: ChildProcess) -> Transcoded | TranscodeFailed | None:
         """Notes on the way (taken, begun) are passed over; None after the time."""
         deadline = time.monotonic() + self._hang_seconds
         while True:
@@ -134,7 +132,7 @@ class ChildUnderTest:
             if message is None or isinstance(message, Transcoded | TranscodeFailed):
                 return message
 
-    def _next_message(self, handle: WorkerHandle, seconds: float) -> FromTranscoder | None:
+    def _next_message(self, handle: ChildProcess, seconds: float) -> FromTranscoder | None:
         """None after the time; raises EOFError when the child is gone."""
         deadline = time.monotonic() + seconds
         while b"\n" not in self._received:
@@ -151,29 +149,8 @@ class ChildUnderTest:
         line, _, self._received = self._received.partition(b"\n")
         return parse_from_transcoder(line)
 
-    def _drain(self, handle: WorkerHandle) -> None:
-        while True:
-            try:
-                data = os.read(handle.stderr.fileno(), 1 << 16)
-            except (OSError, ValueError):
-                return
-            if not data:
-                return
-            self.record.last_words = [
-                *self.record.last_words,
-                *data.decode("utf-8", "replace").splitlines(),
-            ][-20:]
-
     def _end(self) -> None:
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
-        handle.process.kill()
-        handle.process.join(START_SECONDS)
         handle.close()
-
-
-def _process_id(handle: WorkerHandle) -> int:
-    process_id = handle.process.pid
-    assert process_id is not None
-    return process_id
