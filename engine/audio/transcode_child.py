@@ -202,10 +202,15 @@ def _claimed_seconds(stream: AudioStream) -> float | None:
 
 
 class _SamplesFile:
-    """The samples on their way to the disk; the file is there already, so that a removed one stays removed."""
+    """The samples on their way to the disk; the file is there already, so that a removed one stays removed.
+
+    Samples that are in it come from an earlier turn of the same recording, and are not written again.
+    """
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        self._held_count = os.fstat(self._descriptor).st_size // SAMPLE_BYTES
+        os.lseek(self._descriptor, self._held_count * SAMPLE_BYTES, os.SEEK_SET)
         self.count = 0
 
     def __enter__(self) -> _SamplesFile:
@@ -222,7 +227,8 @@ class _SamplesFile:
 
     def append(self, block: Samples) -> None:
         """Write (n,) samples, all of them."""
-        data = memoryview(block.astype("<f4", copy=False).tobytes())
+        new = block[max(0, self._held_count - self.count) :]
+        data = memoryview(new.astype("<f4", copy=False).tobytes())
         while data:
             data = data[os.write(self._descriptor, data) :]
         self.count += len(block)

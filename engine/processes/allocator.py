@@ -27,10 +27,10 @@ def preloadable(device: str) -> str | None:
     return ctypes.util.find_library("jemalloc")
 
 
-def allocator_environment(device: str) -> dict[str, str]:
-    """Environment that loads the library into an engine process; empty for none, or where one is preloaded already."""
+def allocator_environment(device: str) -> dict[str, str] | None:
+    """Environment of an engine process that loads the library; None for this process's, where none is to be loaded."""
     library = preloadable(device)
-    return {} if library is None or os.environ.get(_PRELOAD) else {_PRELOAD: library}
+    return None if library is None or os.environ.get(_PRELOAD) else {**os.environ, _PRELOAD: library}
 
 
 def _has_cuda_build() -> bool:

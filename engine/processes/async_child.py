@@ -100,7 +100,7 @@ class AsyncChild(Generic[To, From]):
         await self.wait_gone(seconds)
         return self.child.last_lines(_DUMP_LINES)
 
-    async def terminate(self, seconds: float = TERMINATE_SECONDS) -> None:
+    async def terminate(self, seconds: float) -> None:
         """Send SIGTERM, and SIGKILL after `seconds` if it still runs; returns when it has ended."""
         self.child.send_signal(signal.SIGTERM)
         if not await self.wait_gone(seconds):
@@ -111,7 +111,7 @@ class AsyncChild(Generic[To, From]):
         """Ensure that the process has ended and release its resources; returns its exit code."""
         # A child closes its pipe a moment before it exits; terminating it then would hide its exit code.
         if not await self.wait_gone(_EXIT_GRACE_SECONDS):
-            await self.terminate()
+            await self.terminate(TERMINATE_SECONDS)
         self._writer.close()
         self.child.pipe.close()
         return self.child.exit_code

@@ -43,7 +43,7 @@ _READS_AFTER_DEATH = 16
 """Enough to empty a pipe; a process that the child left behind may go on writing."""
 
 _PROGRAM = """
-import sys
+import sys  # -P: the working folder may hold modules of its own
 from multiprocessing.connection import Connection
 pipe, life = Connection(int(sys.argv[2])), Connection(int(sys.argv[3]))
 sys.path[:] = pipe.recv()
@@ -63,7 +63,8 @@ class ChildProcess:
     ) -> None:
         """Spawn a fresh interpreter that runs `module.main(setup, pipe)`, whose result is its exit code.
 
-        setup: any value that can be pickled. name: shown in the list of processes. environment: beside this process's.
+        setup: any value that can be pickled. name: shown in the list of processes. environment: all of it; None for
+        this process's.
         raises: OSError
         """
         with contextlib.ExitStack() as undo:
@@ -73,16 +74,16 @@ class ChildProcess:
                 undo.callback(one.close)
             with theirs, their_life:
                 self._process = subprocess.Popen(
-                    # -P: the working folder may hold a `scribewire` of its own.
                     [
-                        *(sys.executable, *subprocess._args_from_interpreter_flags(), "-P", "-c", _PROGRAM),  # type: ignore[attr-defined]
-                        *(name, str(theirs.fileno()), str(their_life.fileno())),
+                        sys.executable,
+                        *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # as multiprocessing
+                        *("-P", "-c", _PROGRAM, name, str(theirs.fileno()), str(their_life.fileno())),
                     ],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     pass_fds=(theirs.fileno(), their_life.fileno()),
-                    env={**os.environ, **(environment or {})},
+                    env=environment,
                 )
             undo.pop_all()
         self.process_id = self._process.pid

@@ -48,8 +48,9 @@ class TranscodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Transcode:
-    """Transcode one recording into an existing, empty file: raw 16 kHz mono little-endian float32.
+    """Transcode one recording into an existing file: raw 16 kHz mono little-endian float32.
 
+    What is in the file are the recording's own first samples, written in an earlier turn.
     begins_after_samples: when so many are in the file and transcoding goes on, send AudioBegun.
     """
 

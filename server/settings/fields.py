@@ -221,7 +221,9 @@ class Settings:
         metavar="DIR",
     )
     decode_processes: int = _setting(
-        2, setting_types.integer(1, 64), "Child processes that turn uploads into samples, kept warm."
+        3,
+        setting_types.integer(1, 64),
+        "Child processes that turn uploads into samples, kept warm; of several, one is left to short recordings.",
     )
     decode_timeout_seconds: float = _setting(
         600.0,

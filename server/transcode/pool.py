@@ -1,7 +1,8 @@
-"""Uploads to samples that the engine maps, by a few warm transcoding children: one recording each at a time, in order.
+"""Uploads to samples that the engine maps, by a few warm transcoding children: one recording each at a time.
 
 The front never opens a recording. A child that crashes, hangs or exceeds its limits ends that one recording, with
-`audio_undecodable`, and is replaced at once. Interactive recordings go first, and jobs never hold every child.
+`audio_undecodable`, and is replaced at once. Recordings take turns (`scribewire.server.transcode.turns`): however many
+long ones there are, a short one is served soon.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import math
 import os
 import secrets
-from collections import deque
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
 from scribewire.server.transcode.process import SAMPLE_BYTES, TranscodeProcess, no_room_for_samples
 from scribewire.server.transcode.task import TranscodedRecording, TranscodeTask
+from scribewire.server.transcode.turns import FIRST_TURN_SECONDS, gives_way, next_in_turn
 
 BEGINS_AFTER_SECONDS = 40.0
 """Audio that is enough to begin with: a whole chunk, and the stretch where it may be cut."""
@@ -33,6 +35,8 @@ MAX_FAILED_STARTS = 3
 """After this number of children in a row that never became ready, waiting recordings fail."""
 
 _RESTART_PAUSE_SECONDS = 1.0
+_CLAIM_SECONDS = 0.5
+"""Interval at which recordings that wait look for one whose turn is over."""
 
 logger = logging.getLogger("scribewire.decoding")
 
@@ -46,9 +50,12 @@ class Transcoder(Protocol):
     async def stop(self) -> None:
         """End all work."""
 
-    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
+    async def transcode(
+        self, upload_path: Path, *, is_interactive: bool, owner: str = ""
+    ) -> TranscodedRecording:
         """The samples, as soon as enough of them can be read; cancelling the awaiting task stops the work.
 
+        owner: whose recordings take turns with those of others.
         raises: AudioError, EngineUnavailable, ApiError 507
         """
 
@@ -59,7 +66,7 @@ class TranscodePool:
     def __init__(
         self,
         *,
-        processes: int = 2,
+        processes: int = 3,
         timeout_seconds: float = 600.0,
         memory_bytes: int = 512 << 20,
         audio_limits: AudioLimits | None = None,
@@ -67,7 +74,10 @@ class TranscodePool:
         recordings_per_process: int = 1000,
         module: str = TRANSCODE_CHILD_MODULE,
     ) -> None:
-        """timeout_seconds: of one recording, in processor time and on the clock. module: the children's program."""
+        """timeout_seconds: of one recording, in processor time and on the clock. module: the children's program.
+
+        processes: of several, one is kept for recordings that have not had a turn.
+        """
         self._audio_limits = audio_limits or AudioLimits()
         self._process_limits = TranscodeLimits(
             cpu_seconds=math.ceil(timeout_seconds),
@@ -79,13 +89,14 @@ class TranscodePool:
         self._module = module
         self._timeout_seconds = timeout_seconds
         self._begins_after_samples = int(begins_after_seconds * SAMPLE_RATE_HZ)
-        self._waiting: dict[bool, deque[TranscodeTask]] = {True: deque(), False: deque()}
+        self._waiting: list[TranscodeTask] = []
+        self._running: list[TranscodeTask] = []
         self._free: dict[TranscodeProcess, asyncio.Future[TranscodeTask]] = {}
         self._processes: set[TranscodeProcess] = set()
-        self._background: set[TranscodeTask] = set()
         self._places: list[asyncio.Task[None]] = []
         self._failed_starts = 0
         self._stopped = asyncio.Event()
+        self._look_again: asyncio.TimerHandle | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TranscodePool:
@@ -152,9 +163,10 @@ class TranscodePool:
         if await process.wait_ready():
             self._failed_starts = 0
             while not process.is_leaving and (task := await self._next_task(process)) is not None:
-                if not await process.transcode(task, timeout_seconds=self._timeout_seconds):
+                is_done = await process.transcode(task, timeout_seconds=self._timeout_seconds)
+                self._running.remove(task)
+                if not is_done:
                     self._wait_again(task)
-                self._background.discard(task)
         self._processes.discard(process)
         await process.end(is_wanted=self._stopped.is_set())
         return process.was_ready
@@ -170,21 +182,23 @@ class TranscodePool:
         return given.result() if given.done() else None
 
     def _wait_again(self, task: TranscodeTask) -> None:
-        """Put a task first whose child died before it had opened the recording, unless that is the rule."""
-        task.times_lost += 1
+        """Wait for another turn, unless no child ever opens this recording."""
+        task.began_at = None
         if task.times_lost >= MAX_FAILED_STARTS or self._stopped.is_set():
             task.fail(_unavailable())
         else:
-            self._waiting[task not in self._background].appendleft(task)
+            self._waiting.append(task)
+            self._assign()
 
     def _refuse_waiting(self, error: EngineUnavailable) -> None:
-        for waiting in self._waiting.values():
-            while waiting:
-                waiting.popleft().fail(error)
+        while self._waiting:
+            self._waiting.pop().fail(error)
 
     # ---- tasks -----------------------------------------------------------------------------------------------
 
-    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
+    async def transcode(
+        self, upload_path: Path, *, is_interactive: bool, owner: str = ""
+    ) -> TranscodedRecording:
         """See Transcoder; the samples are beside the upload until the recording is closed.
 
         Returns when everything is transcoded, or after `begins_after_seconds` of audio while the child continues.
@@ -196,9 +210,11 @@ class TranscodePool:
             _make_samples_file(upload_path.parent),
             self._audio_limits,
             begins_after_samples=self._begins_after_samples,
+            is_interactive=is_interactive,
+            owner=owner,
         )
         try:
-            self._waiting[is_interactive].append(task)
+            self._waiting.append(task)
             self._assign()
             # Not the future itself, which a cancelled caller would cancel too.
             await asyncio.wait({task.enough})
@@ -212,25 +228,31 @@ class TranscodePool:
 
     def _drop(self, task: TranscodeTask) -> None:
         """Remove a task's samples, and the task itself from the queue or from its child."""
-        for waiting in self._waiting.values():
-            if task in waiting:
-                waiting.remove(task)
+        if task in self._waiting:
+            self._waiting.remove(task)
         for process in self._processes:
             process.stop(task)
         task.output_path.unlink(missing_ok=True)
 
     def _assign(self) -> None:
-        for process, given in list(self._free.items()):
-            jobs_may = len(self._background) < max(1, self._process_count - 1)
-            is_interactive = bool(self._waiting[True])
-            waiting = self._waiting[is_interactive]
-            if not waiting or not (is_interactive or jobs_may):
-                return
-            del self._free[process]
-            task = waiting.popleft()
-            if not is_interactive:
-                self._background.add(task)
-            given.set_result(task)
+        """Give free children to those whose turn it is, and have one whose turn is over give way."""
+        now = time.monotonic()
+        while self._free and (task := next_in_turn(self._waiting, self._running, self._process_count, now)):
+            self._waiting.remove(task)
+            self._running.append(task)
+            task.began_at = now
+            self._free.popitem()[1].set_result(task)
+        if not any(process.is_interrupted for process in self._processes):
+            giving_way = gives_way(self._waiting, self._running, self._process_count, now)
+            for process in self._processes:
+                if giving_way is not None and process.task is giving_way:
+                    process.interrupt()
+        if self._look_again is not None:
+            self._look_again.cancel()
+        if self._waiting or not all(task.is_long(now) for task in self._running):
+            is_trying = any(not task.is_long(now) for task in self._running)
+            seconds = FIRST_TURN_SECONDS if is_trying else _CLAIM_SECONDS
+            self._look_again = asyncio.get_running_loop().call_later(seconds, self._assign)
 
 
 def _unavailable() -> EngineUnavailable:

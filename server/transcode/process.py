@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from pathlib import Path
 
 from scribewire.engine.processes.child import KILL_SECONDS, ChildProcess, raw_socket
@@ -43,6 +44,9 @@ TAKE_SECONDS = 20.0
 STOP_SECONDS = 0.5
 """A child that does not abandon a recording, or exit, within this time after the request is killed."""
 
+INTERRUPT_SECONDS = 1.0
+"""A child that does not leave a recording whose turn is over within this time is killed, and so costs it nothing."""
+
 SAMPLE_BYTES = 4
 
 logger = logging.getLogger("scribewire.decoding")
@@ -52,7 +56,7 @@ class TranscodeProcess:
     """A started child; everything runs on the event loop.
 
     gone: done when the process has ended. was_ready: it has taken tasks, or could have. is_leaving: it takes no further
-    one. task: the one that it has.
+    one. task: the one that it has. is_interrupted: its turn is being ended.
     """
 
     def __init__(self, child: ChildProcess) -> None:
@@ -61,22 +65,27 @@ class TranscodeProcess:
         self.was_ready = False
         self.is_leaving = False
         self.task: TranscodeTask | None = None
+        self.is_interrupted = False
         self._task_id = 0
+        self._writer: asyncio.StreamWriter | None = None
 
     async def wait_ready(self) -> bool:
         """Wait until it takes tasks; False when it will not."""
-        self._reader, self._writer = await asyncio.open_unix_connection(
-            sock=raw_socket(self.child.pipe), limit=MAX_LINE_BYTES
-        )
-        self.was_ready = await self._next(START_SECONDS, TranscoderReady) is not None
+        with contextlib.suppress(OSError):
+            self._reader, self._writer = await asyncio.open_unix_connection(
+                sock=raw_socket(self.child.pipe), limit=MAX_LINE_BYTES
+            )
+            self.was_ready = await self._next(START_SECONDS, TranscoderReady) is not None
         return self.was_ready
 
     async def transcode(self, task: TranscodeTask, *, timeout_seconds: float) -> bool:
-        """Have the child do a task, and give it its end; False when the child died before it had opened the recording.
+        """Have the child do a task, and give it its end; False when it is to be done by another child, or later.
 
+        So it is when the child died before it had opened the recording, or was interrupted.
         timeout_seconds: from the recording's opening.
         """
         self.task = task
+        task.is_taken = False
         self._task_id += 1
         self._send(
             Transcode(
@@ -88,11 +97,17 @@ class TranscodeProcess:
             )
         )
         end = await self._end_of(task, timeout_seconds)
-        self.task = None
+        was_interrupted, self.is_interrupted, self.task = self.is_interrupted, False, None
         self.is_leaving = end is None or end.is_last
         if task.is_abandoned:
             task.fail(RequestCancelled("the transcoding was stopped"))
         elif end is None and not task.is_taken:
+            task.times_lost += 1
+            return False
+        elif was_interrupted and (
+            end is None or (isinstance(end, TranscodeFailed) and end.code == RequestCancelled.code)
+        ):
+            task.had_seconds = task.elapsed_seconds(time.monotonic())
             return False
         elif isinstance(end, TranscodeFailed):
             task.fail(_error_of(end))
@@ -108,15 +123,20 @@ class TranscodeProcess:
         """Stop a task, by a message or else by killing the child; a task that the child does not have is no error."""
         if self.task is task and not task.is_abandoned:
             task.is_abandoned = True
-            self._send(StopTranscoding(self._task_id))
-            asyncio.get_running_loop().call_later(STOP_SECONDS, self._kill_if_at, self._task_id)
+            self._leave_task(STOP_SECONDS)
+
+    def interrupt(self) -> None:
+        """End the turn of its task, by a message or else by killing the child; `transcode` then returns False."""
+        self.is_interrupted = True
+        self._leave_task(INTERRUPT_SECONDS)
 
     async def end(self, *, is_wanted: bool) -> None:
         """Wait for the process to end, or make it; one that dies and should not is logged."""
         await asyncio.wait({self.gone}, timeout=STOP_SECONDS)
         self.child.kill()
         await asyncio.wait({self.gone}, timeout=KILL_SECONDS)
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         self.child.pipe.close()
         if self.child.exit_code != 0 and not is_wanted:
             log_event(
@@ -165,11 +185,16 @@ class TranscodeProcess:
             pass  # dead
         return None
 
+    def _leave_task(self, seconds: float) -> None:
+        self._send(StopTranscoding(self._task_id))
+        asyncio.get_running_loop().call_later(seconds, self._kill_if_at, self._task_id)
+
     def _kill_if_at(self, task_id: int) -> None:
         if self.task is not None and self._task_id == task_id:
             self.child.kill()
 
     def _send(self, message: ToTranscoder) -> None:
+        assert self._writer is not None
         self._writer.write(to_line(message))
 
 

@@ -12,6 +12,7 @@ from scribewire.engine.protocol.errors import AudioUnreadable, EngineError
 from scribewire.engine.protocol.messages import AudioSource
 from scribewire.engine.protocol.transcoding import AudioBegun, Transcoded
 from scribewire.server.engine.requests import AudioOutcome
+from scribewire.server.transcode.turns import Contender
 
 
 def _nothing() -> None:
@@ -40,7 +41,7 @@ class TranscodedRecording:
         self.on_close()
 
 
-class TranscodeTask:
+class TranscodeTask(Contender):
     """One recording to be transcoded; its futures never end in an exception.
 
     enough: done when the beginning can be read, or at the end. ended: done at the end.
@@ -48,8 +49,16 @@ class TranscodeTask:
     """
 
     def __init__(
-        self, input_path: Path, output_path: Path, limits: AudioLimits, *, begins_after_samples: int
+        self,
+        input_path: Path,
+        output_path: Path,
+        limits: AudioLimits,
+        *,
+        begins_after_samples: int,
+        is_interactive: bool,
+        owner: str,
     ) -> None:
+        super().__init__(owner, is_interactive)
         loop = asyncio.get_running_loop()
         self.input_path = input_path
         self.output_path = output_path

@@ -68,7 +68,7 @@ class TranscriptionService:
             # A recording is not transcoded for an engine that will not take it.
             await self._engine.wait_ready()
             recording = await self._transcoder.transcode(
-                upload_path, is_interactive=priority == "interactive"
+                upload_path, is_interactive=priority == "interactive", owner=owner
             )
             diarization = None
             if options.speakers is not None:

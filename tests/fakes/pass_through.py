@@ -17,6 +17,8 @@ class PassThrough:
     async def stop(self) -> None:
         """Do nothing: there is no pool to stop."""
 
-    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
+    async def transcode(
+        self, upload_path: Path, *, is_interactive: bool, owner: str = ""
+    ) -> TranscodedRecording:
         """The upload itself."""
         return TranscodedRecording(AudioSource(str(upload_path)))

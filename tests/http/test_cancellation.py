@@ -31,7 +31,9 @@ class StuckTranscoder(PassThrough):
         self.waiting = 0
         self.given_up = 0
 
-    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
+    async def transcode(
+        self, upload_path: Path, *, is_interactive: bool, owner: str = ""
+    ) -> TranscodedRecording:
         self.waiting += 1
         try:
             await asyncio.Event().wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     path = tmp_path_factory.mktemp("long") / "recording"
     path.write_bytes(one * (3 * 3600 // 20))
+    return path
+
+
+@pytest.fixture(scope="session")
+def endless(long_recording: Path) -> Path:
+    """Nearly twelve hours: more work than any test waits for."""
+    path = long_recording.with_name("endless")
+    path.write_bytes(long_recording.read_bytes() * 4)
+    os.truncate(path, long_recording.stat().st_size * 119 // 30)
     return path
 
 

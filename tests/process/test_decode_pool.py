@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -84,26 +85,6 @@ def test_recordings_beyond_the_children_wait_their_turn(tmp_path: Path) -> None:
             ):
                 decoded.close()
             assert len(pool.process_ids) == 2
-
-    run(work())
-
-
-def test_what_a_client_waits_for_goes_first_and_jobs_leave_a_child_free(
-    tmp_path: Path, long_recording: Path
-) -> None:
-    async def work() -> None:
-        async with pool_of(processes=2, begins_after_seconds=1) as pool:
-            await wait_until_async(lambda: len(pool.process_ids) == 2)
-            job = await pool.transcode(upload(tmp_path, long_recording, "job"), is_interactive=False)
-            waiting_job = asyncio.create_task(
-                pool.transcode(upload(tmp_path, SHORT, "job 2"), is_interactive=False)
-            )
-            for number in range(3):
-                path = upload(tmp_path, SHORT, f"request {number}")
-                (await pool.transcode(path, is_interactive=True)).close()
-            assert not waiting_job.done()
-            job.close()
-            (await waiting_job).close()
 
     run(work())
 
@@ -238,5 +219,66 @@ def test_stopping_ends_what_waits_and_what_is_in_hand(tmp_path: Path, long_recor
             assert not psutil.pid_exists(child)
             with pytest.raises(EngineUnavailable):
                 await pool.transcode(short, is_interactive=True)
+
+    run(work())
+
+
+# ---- turns ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_interactive", [True, False], ids=["requests", "jobs"])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_short_recording_does_not_wait_for_the_long_ones_of_others(
+    tmp_path: Path, endless: Path, processes: int, is_interactive: bool
+) -> None:
+    """More long recordings than children, and all of them still go on when the short one is done."""
+    paths = [upload(tmp_path, endless, f"long {number}") for number in range(processes + 2)]
+    short = upload(tmp_path, SHORT)
+
+    async def work() -> None:
+        async with pool_of(processes=processes, begins_after_seconds=1) as pool:
+            long = [await pool.transcode(path, is_interactive=is_interactive) for path in paths]
+            for _ in range(3):
+                (await pool.transcode(short, is_interactive=is_interactive)).close()
+            assert not any(one.ended is None or one.ended.done() for one in long)
+            assert len(pool.process_ids) == processes
+            for one in long:
+                one.close()
+
+    run(work())
+
+
+def test_a_recording_that_gave_way_has_the_samples_that_it_would_have_had(tmp_path: Path, hour: Path) -> None:
+    expected = hashlib.sha256(transcode_audio(hour, limits=LIMITS).samples.astype("<f4").tobytes()).digest()
+    paths = [upload(tmp_path, hour, f"{number}") for number in range(3)]
+
+    async def work() -> None:
+        async with pool_of(processes=2, begins_after_seconds=1) as pool:
+            found = [await pool.transcode(path, is_interactive=True) for path in paths]
+            for one in found:
+                assert one.ended is not None
+                assert (await one.ended).failure is None
+                assert hashlib.sha256(Path(one.source.path).read_bytes()).digest() == expected
+                one.close()
+
+    run(work())
+
+
+def test_a_child_that_does_not_give_way_is_killed_and_its_recording_goes_on(
+    tmp_path: Path, hour: Path
+) -> None:
+    path, short = upload(tmp_path, hour), upload(tmp_path, SHORT, "b")
+
+    async def work() -> None:
+        async with pool_of(processes=1, begins_after_seconds=1) as pool:
+            decoded = await pool.transcode(path, is_interactive=True)
+            child = pool.process_ids[0]
+            os.kill(child, signal.SIGSTOP)
+            (await pool.transcode(short, is_interactive=True)).close()
+            assert not psutil.pid_exists(child)
+            assert decoded.ended is not None
+            outcome = await decoded.ended
+            assert (outcome.failure, outcome.sample_count) == (None, pytest.approx(3600 * RATE, rel=0.05))
+            decoded.close()
 
     run(work())

@@ -66,7 +66,7 @@ def test_request_caught_by_one_death_is_answered_by_the_next_worker(tmp_path: Pa
 def test_request_that_waits_is_not_handed_out_a_third_time(tmp_path: Path):
     async def story() -> None:
         async with engine() as client:
-            with pytest.raises(EngineCrashed, match="status 5"):
+            with pytest.raises(EngineCrashed, match="exit code 5"):
                 await transcribe(client, recording(tmp_path, exit=5))
             assert client.worker_deaths == 2
             await client.wait_ready()
@@ -197,7 +197,7 @@ def test_poison_runs_alone_the_third_time_and_fails_alone(tmp_path: Path):
             ]
             poison = asyncio.create_task(submit("poison", delay_seconds=0.1, exit=6))
             assert [(await one).text for one in neighbors] == ["0", "1", "2", "3"]
-            with pytest.raises(EngineCrashed, match="status 6"):
+            with pytest.raises(EngineCrashed, match="exit code 6"):
                 await poison
             assert client.worker_deaths == 3
             assert (await submit("after", text="fine")).text == "fine"
@@ -232,7 +232,7 @@ def test_worker_whose_work_does_not_move_is_replaced_and_its_stacks_are_logged(
 def test_worker_that_stands_still_altogether_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, model: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("scribewire.server.engine.process._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.engine.processes.async_child.TERMINATE_SECONDS", 0.3)
     monkeypatch.setattr("scribewire.server.engine.supervisor._SHUTDOWN_SECONDS", 0.3)
     keys = {"freeze": True} if model == "fake" else {"hang": True}
 

@@ -127,8 +127,12 @@ def test_many_deaths_in_a_row_are_survived_and_leak_nothing(tmp_path: Path):
                     await transcribe(client, source)
             await client.wait_settled()
             assert psutil.Process().num_fds() <= descriptors
-            names = sorted(thread.name for thread in threading.enumerate() if "engine-" in thread.name)
-            assert names == ["engine-reader", "engine-stderr", "engine-writer"]
+            await wait_until_async(
+                lambda: (
+                    [one.name for one in threading.enumerate() if "engine-" in one.name]
+                    == ["scribewire-engine-watch"]
+                )
+            )
 
     run(story())
 
@@ -262,7 +266,7 @@ def test_stop_lets_work_in_hand_finish(tmp_path: Path):
 def test_stop_ends_every_worker_and_every_request(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("scribewire.server.engine.process._TERMINATE_SECONDS", 0.3)
+    monkeypatch.setattr("scribewire.engine.processes.async_child.TERMINATE_SECONDS", 0.3)
     monkeypatch.setattr("scribewire.server.engine.supervisor._SHUTDOWN_SECONDS", 0.3)
 
     async def story():

@@ -65,7 +65,7 @@ def test_open_breaker_is_503_for_those_who_wait_and_no_end_for_jobs(tmp_path: Pa
         for answer, code in ((ready, "engine_resting"), (refused, "engine_unavailable")):
             error = assert_openai_error(answer, 503, code)
             assert "died 2 times within 600 s" in error["message"]
-            assert "status 1" in error["message"]
+            assert "exit code 1" in error["message"]
             assert 0 < int(answer.headers["retry-after"]) <= 5
         job = running.client.post("/transcribe", files={"audio": script(text="patience")}).json()
         assert running.client.get(f"/jobs/{job['job_id']}").json()["status"] in ("queued", "processing")

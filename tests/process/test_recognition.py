@@ -223,7 +223,9 @@ def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recordin
 class NoRoom:
     """A decoder on a disk that fills up once the recording has begun."""
 
-    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
+    async def transcode(
+        self, upload_path: Path, *, is_interactive: bool, owner: str = ""
+    ) -> TranscodedRecording:
         raise ApiError(507, "disk_full", "No room.", should_retry=False)
 
 
@@ -347,7 +349,9 @@ class Noticing:
         self._transcoder = transcoder
         self.were_growing: list[bool] = []
 
-    async def transcode(self, upload_path: Path, *, is_interactive: bool) -> TranscodedRecording:
-        recording = await self._transcoder.transcode(upload_path, is_interactive=is_interactive)
+    async def transcode(
+        self, upload_path: Path, *, is_interactive: bool, owner: str = ""
+    ) -> TranscodedRecording:
+        recording = await self._transcoder.transcode(upload_path, is_interactive=is_interactive, owner=owner)
         self.were_growing.append(recording.source.is_growing)
         return recording

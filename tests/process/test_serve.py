@@ -375,7 +375,7 @@ def test_job_whose_worker_dies_fails_and_says_so(tmp_path: Path):
             lambda: (job := running.client.get(f"/jobs/{job_id}").json())["status"] == "failed" and job
         )
         assert job["error"]["code"] == "engine_crashed"
-        assert "status 5" in job["error"]["message"]
+        assert "exit code 5" in job["error"]["message"]
         assert [death["attempt"] for death in job["worker_deaths"]] == [1, 2, 3]
         assert {death["code"] for death in job["worker_deaths"]} == {"engine_crashed"}
         assert running.client.delete(f"/jobs/{job_id}").status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -235,7 +236,7 @@ def test_allocator_that_suits_the_device_is_loaded_into_the_worker(
 ) -> None:
     # Stands for jemalloc: part of the system's C library, and not loaded into Python by itself everywhere.
     monkeypatch.setattr(
-        launch, "allocator_environment", lambda device: {"LD_PRELOAD": "libBrokenLocale.so.1"}
+        launch, "allocator_environment", lambda device: {**os.environ, "LD_PRELOAD": "libBrokenLocale.so.1"}
     )
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     handle = start_worker(EngineConfig(model=str(folder), device="cpu"))

@@ -34,6 +34,8 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.text": {"protocol"},
     "engine.audio": {"protocol"},
     "engine.audio.transcode_child": {"protocol", "audio", "processes"},
+    "engine.audio.vad": {"protocol", "audio", "processes"},
+    "engine.audio.vad_child": {"audio", "processes"},
     "engine.demo": {"protocol"},
     "engine.checkpoint": {"protocol", "model", "text", "demo"},
     "engine.batching": {"protocol", "model", "text", "audio", "checkpoint"},
@@ -93,7 +95,7 @@ NAME_BARE_MODULES = {
 # Imports that happen while running. Each entry: file, and why it may.
 LATE_IMPORTS = {
     "scribewire/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
-    "engine/processes/launch.py": "a child process imports its own module by name, never the front",
+    "engine/processes/child.py": "a child process imports its own module by name, never the front",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
     "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",

@@ -50,12 +50,12 @@ def test_without_the_cuda_build_nothing_is_looked_for(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("cuda_build")
 def test_the_child_alone_is_told_and_not_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_PRELOAD", raising=False)
-    assert allocator_environment("gpu") == {"LD_PRELOAD": "libjemalloc.so.2"}
-    assert allocator_environment("cpu") == {}
+    assert allocator_environment("gpu") == {**os.environ, "LD_PRELOAD": "libjemalloc.so.2"}
+    assert allocator_environment("cpu") is None
     assert "LD_PRELOAD" not in os.environ
 
 
 @pytest.mark.usefixtures("cuda_build")
 def test_whoever_preloads_something_is_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "mine.so"))
-    assert allocator_environment("gpu") == {}
+    assert allocator_environment("gpu") is None
