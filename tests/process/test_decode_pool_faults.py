@@ -13,7 +13,7 @@ import pytest
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineUnavailable
 from scribewire.server.transcode import process as decode_process
 from tests.fakes import lying_child
-from tests.fakes.waiting import run, wait_until, wait_until_async
+from tests.fakes.waiting import is_gone, run, wait_until, wait_until_async
 from tests.process.pools import SHORT, pool_of, samples_beside, upload
 
 pytestmark = pytest.mark.process
@@ -125,7 +125,7 @@ def test_idle_child_that_dies_costs_no_recording(tmp_path: Path) -> None:
 
 def wait_for_death(child: psutil.Process) -> None:
     """Blocks the event loop, so that the pool cannot have heard of the death when the next recording comes."""
-    wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: is_gone(child.pid))
 
 
 # ---- children that are not to be trusted ---------------------------------------------------------------------

@@ -37,6 +37,7 @@ from tools.hostile.connections import (
 from tools.hostile.explosions import REFUSAL_SECONDS, explode
 from tools.hostile.forged_headers import forged_headers
 from tools.hostile.listener import Listener
+from tools.hostile.long_recordings import long_recordings
 from tools.hostile.overload import overload, overloaded_server
 from tools.hostile.playlists import playlists
 
@@ -212,6 +213,12 @@ def _timed_bombs(findings: Findings) -> Findings:
     for name, one in findings.measured.items():
         findings.expect(one["seconds"] < REFUSAL_SECONDS, f"{name} is refused within 2 s: {one['seconds']} s")
     return findings
+
+
+@step("long recordings beside a bystander")
+def _long_recordings(folder: Path, options: argparse.Namespace) -> Findings:
+    with demo_server(folder / "data") as served:
+        return long_recordings(served.port, count=8, clips=20, resident_bytes=served.resident_bytes_of_all)
 
 
 @step("disconnects")
