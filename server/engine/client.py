@@ -1,8 +1,9 @@
-"""The server's one way to the engine: `await client.transcribe(...)`.
+"""The server's one way to the engine: admission, and then `async for event in client.transcribe(...)`.
 
-Every request gets exactly one end: a transcript, an engine error, or the cancellation of its awaiting task. The client
-bounds how many are admitted and waits a while for an engine that is starting. Requests that a dead worker held are
-sent to the next one, as often as their attempts allow; it keeps no jobs and counts nothing beyond this process.
+Every request gets exactly one end: a transcript, an engine error, or the closing of its events, with the task that
+awaits them or by hand. The client bounds how many are admitted and waits a while for an engine that is starting.
+Requests that a dead worker held are sent to the next one, as often as their attempts allow; it keeps no jobs and counts
+nothing beyond this process.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Literal
 
 from scribewire.engine.processes.launch import WORKER_MODULE
@@ -25,13 +26,14 @@ from scribewire.engine.protocol.messages import (
     Failed,
     FromWorker,
     Heartbeat,
-    Progress,
-    TextDelta,
     Transcribe,
 )
-from scribewire.engine.protocol.transcript import Segment, Transcript
-from scribewire.server.engine.inflight import InFlight
-from scribewire.server.engine.requests import AudioOutcome, Callbacks, EngineRequest
+from scribewire.server.engine.requests import (
+    AudioOutcome,
+    EngineRequest,
+    InFlight,
+    TranscriptionEvent,
+)
 from scribewire.server.engine.restarts import RestartPolicy
 from scribewire.server.engine.supervisor import BreakerState, EngineState, EngineSupervisor
 from scribewire.server.engine.totals import EngineStatistics
@@ -39,7 +41,7 @@ from scribewire.server.engine.watchdog import WatchLimits
 from scribewire.server.http.errors import EngineResting
 from scribewire.server.settings.fields import Settings
 
-__all__ = ["AudioOutcome", "EngineClient"]
+__all__ = ["AudioOutcome", "EngineClient", "TranscriptionEvent"]
 
 ATTEMPTS_WHILE_SOMEBODY_WAITS = 2
 ATTEMPTS_IN_THE_BACKGROUND = 1
@@ -61,8 +63,6 @@ class EngineClient:
         self._max_queued_requests = max_queued_requests
         self._wait_seconds = wait_seconds
         self._in_flight = in_flight or InFlight()
-        self._pending: dict[str, EngineRequest] = {}
-        """Requests that a caller awaits, by id."""
         self._admitted = 0
         self._is_closed = False
         self._closed_at = 0.0
@@ -172,7 +172,7 @@ class EngineClient:
 
     @property
     def admitted(self) -> int:
-        """Number of recordings admitted: being transcoded, waiting, or in flight."""
+        """Number of recordings admitted: being received or transcoded, waiting, or in flight."""
         return self._admitted
 
     @property
@@ -221,20 +221,30 @@ class EngineClient:
 
     # ---- requests --------------------------------------------------------------------------------------------
 
-    def check_admission(self) -> None:
-        """Refuse early what `transcribe` would refuse; raises EngineBusy, EngineUnavailable, a model error."""
-        self.check_usable()
+    def check_admission(self, *, is_patient: bool = False) -> None:
+        """Refuse what `admission` would refuse at once; raises EngineBusy, EngineUnavailable, a model error.
+
+        is_patient: of a job, which waits for a place and for the next worker: refused only if it can never be answered.
+        """
+        self._check_not_over()
+        if self._is_closed:
+            raise EngineUnavailable("The server is stopping.")
+        if is_patient:
+            return
         self._check_not_resting()
         if self._admitted >= self._max_queued_requests:
             raise EngineBusy(f"{self._max_queued_requests} recordings wait already; try again shortly.")
 
-    @contextlib.contextmanager
-    def admission(self) -> Iterator[None]:
-        """Count a recording as admitted while it is transcoded; raises as check_admission."""
+    @contextlib.asynccontextmanager
+    async def admission(self) -> AsyncIterator[ModelInfo]:
+        """A place for one recording, from before its body is read to its answer; yields the ready model.
+
+        raises: as check_admission, at once, and as wait_ready
+        """
         self.check_admission()
         self._admitted += 1
         try:
-            yield
+            yield await self.wait_ready()
         finally:
             self._admitted -= 1
 
@@ -245,65 +255,45 @@ class EngineClient:
         *,
         owner: str,
         priority: Literal["interactive", "background"] = "interactive",
-        on_started: Callable[[], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_partial: Callable[[Segment], None] | None = None,
-        on_delta: Callable[[TextDelta], None] | None = None,
+        wants_deltas: bool = False,
+        wants_segments: bool = False,
         audio_ended: asyncio.Future[AudioOutcome] | None = None,
-        is_admitted: bool = False,
         attempts: int | None = None,
         runs_alone: bool = False,
-    ) -> Transcript:
-        """Transcribe one recording; cancelling the awaiting task cancels the work at its next step.
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        """Transcribe one recording, whose caller holds an `admission`: its events, of which `Completed` is the last.
 
+        Closing the generator, or cancelling the task that awaits it, cancels the work at its next step.
+        wants_deltas, wants_segments: yield text as it is decoded, and segments as they end.
         audio_ended: of a growing source, its outcome; it must not end in an exception.
-        is_admitted: the caller holds an `admission` already.
         attempts: workers that may die with it before it fails: by default 2 for interactive work, and 1 for
         background work, whose deaths the job store counts. From the third attempt on it runs alone.
         runs_alone: nothing else is in flight with it, from the first attempt on.
-        Callbacks run on the event loop and must not block. They stay consistent when two workers take part.
-        raises: EngineBusy, EngineUnavailable, EngineCrashed, and whatever the engine answers.
+        raises: EngineUnavailable, EngineCrashed, and whatever the engine answers.
         """
+        self._check_not_over()
+        self._check_not_resting()
         if attempts is None:
             attempts = (
                 ATTEMPTS_WHILE_SOMEBODY_WAITS if priority == "interactive" else ATTEMPTS_IN_THE_BACKGROUND
             )
-        with contextlib.nullcontext() if is_admitted else self.admission():
-            await self.wait_ready()
-            message = Transcribe(
-                request_id=secrets.token_hex(16),
-                audio=source,
-                options=options,
-                owner=owner,
-                priority=priority,
-                wants_segments=on_partial is not None,
-                wants_deltas=on_delta is not None,
-            )
-            return await self._carry(
-                EngineRequest(
-                    message,
-                    Callbacks(on_started, on_progress, on_partial, on_delta),
-                    attempts=attempts,
-                    runs_alone=runs_alone,
-                    audio_ended=audio_ended,
-                )
-            )
-
-    async def _carry(self, request: EngineRequest) -> Transcript:
-        request_id = request.request_id
-        self._pending[request_id] = request
-        if request.audio_ended is not None:
-            request.audio_ended.add_done_callback(lambda _: self._send_audio_end(request))
+        message = Transcribe(
+            secrets.token_hex(16), source, options, owner, priority, wants_segments, wants_deltas
+        )
+        request = EngineRequest(message, attempts=attempts, runs_alone=runs_alone, audio_ended=audio_ended)
+        if audio_ended is not None:
+            audio_ended.add_done_callback(lambda _: self._send_audio_end(request))
         self._in_flight.add(request)
         self._send_next()
         try:
-            return await request.future
-        except asyncio.CancelledError:
-            if self._in_flight.held(request_id) is not None:
-                self._supervisor.send(Cancel(request_id))
-            raise
+            async with contextlib.aclosing(request.events()) as events:
+                async for event in events:
+                    yield event
         finally:
-            del self._pending[request_id]
+            if not request.is_over:
+                request.is_over = True
+                if self._in_flight.held(request.request_id) is not None:
+                    self._supervisor.send(Cancel(request.request_id))
             self._in_flight.withdraw(request)
             self._send_next()
 
@@ -319,12 +309,6 @@ class EngineClient:
             and (ended := request.audio_end()) is not None
         ):
             self._supervisor.send(ended)
-
-    def check_usable(self) -> None:
-        """Refuse when no request can ever be answered; raises EngineUnavailable, a model error."""
-        self._check_not_over()
-        if self._is_closed:
-            raise EngineUnavailable("The server is stopping.")
 
     def _check_not_over(self) -> None:
         if self.state == "failed":
@@ -351,11 +335,11 @@ class EngineClient:
         is_end = isinstance(message, Completed | Failed)
         if is_end:
             self._in_flight.release(request.request_id)
-        was_done = request.future.done()
+        was_over = request.is_over
         request.receive(message)
         if is_end:
             self._send_next()
-        elif request.future.done() and not was_done:
+        elif request.is_over and not was_over:
             # It cannot continue the text that was sent already.
             self._supervisor.send(Cancel(request.request_id))
 
@@ -375,14 +359,14 @@ class EngineClient:
     def on_death(self, reason: str) -> None:
         """Let the requests that the dead worker held wait for the next one, or fail them."""
         self.statistics.forget_worker()
-        held = [request for request in self._in_flight.drop_all() if not request.future.done()]
+        held = [request for request in self._in_flight.drop_all() if not request.is_over]
         if self.state in ("stopping", "stopped"):
             for request in held:
                 request.fail(EngineUnavailable("The server stopped before this was done."))
             return
         for request in held:
             request.lose_worker(reason)
-        self._in_flight.take_back(tuple(request for request in held if not request.future.done()))
+        self._in_flight.take_back(tuple(request for request in held if not request.is_over))
         if self.state == "failed":
             self._refuse_waiting(self.failure or EngineUnavailable("The model cannot be loaded."))
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 
 from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.server.engine.client import TranscriptionEvent
 from scribewire.server.jobs.job import Claim
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
@@ -21,7 +22,7 @@ logger = logging.getLogger("scribewire.jobs")
 
 
 class JobReport:
-    """One job's progress and text on their way to the store. Its callbacks are for the engine, and never block."""
+    """One job's progress and text on their way from its events to the store."""
 
     def __init__(self, store: JobStore, claim: Claim) -> None:
         self._store = store
@@ -30,14 +31,14 @@ class JobReport:
         self._text: list[str] = []
         self._news = asyncio.Event()
 
-    def on_progress(self, progress: Progress) -> None:
-        """Take the engine's newest progress."""
-        self._progress = progress
-        self._news.set()
-
-    def on_delta(self, delta: TextDelta) -> None:
-        """Take the next piece of text."""
-        self._text.append(delta.delta)
+    def take(self, event: TranscriptionEvent) -> None:
+        """Take the newest progress, or the next piece of text."""
+        if isinstance(event, Progress):
+            self._progress = event
+        elif isinstance(event, TextDelta):
+            self._text.append(event.delta)
+        else:
+            return
         self._news.set()
 
     async def keep_sending(self) -> None:

@@ -25,6 +25,7 @@ from scribewire.engine.protocol.errors import (
     ModelError,
     RequestCancelled,
 )
+from scribewire.engine.protocol.messages import Completed
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.access.limits import KeyLimits, Lease
 from scribewire.server.engine.client import EngineClient
@@ -37,7 +38,6 @@ from scribewire.server.jobs.reporting import JobReport
 from scribewire.server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.metrics import JobChange, Metrics
-from scribewire.server.observability.transcript_log import log_transcript
 from scribewire.server.transcription.service import TranscriptionService
 
 CONCURRENT_JOBS = 8
@@ -256,7 +256,7 @@ class JobRunner:
         """Transcribe and store the outcome; True when that was the job's end."""
         job = claim.job
         try:
-            transcript = await self._transcribe(claim, report)
+            transcript, is_demo = await self._transcribe(claim, report)
         except (EngineCrashed, EngineFault) as error:
             return await self._record_death(claim, error)
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
@@ -276,8 +276,6 @@ class JobRunner:
             )
         else:
             await self._until_written(report.send)
-            info = self._engine.info
-            is_demo = info is not None and info.is_demo
             is_completed = await self._write_end(
                 job.job_id,
                 job.owner,
@@ -285,23 +283,29 @@ class JobRunner:
                 bool,
             )
             if is_completed:
-                self._metrics.note_transcript("job", transcript)
-                log_transcript(transcript, is_demo=is_demo, job_id=job.job_id)
+                self._metrics.note_transcript("job", transcript, is_demo=is_demo, job_id=job.job_id)
                 self._changes.note("completed", job)
             return is_completed
         return False
 
-    async def _transcribe(self, claim: Claim, report: JobReport) -> Transcript:
+    async def _transcribe(self, claim: Claim, report: JobReport) -> tuple[Transcript, bool]:
+        """The transcript, and True when it is the demo model's."""
         path: Path = await self._store.claimed_audio(claim)
-        return await self._service.transcribe(
-            path,
-            claim.job.options,
-            owner=claim.job.owner,
-            priority="background",
-            on_progress=report.on_progress,
-            on_delta=report.on_delta,
-            runs_alone=claim.must_run_alone,
-        )
+        async with self._engine.admission() as info:
+            events = self._service.transcribe(
+                path,
+                claim.job.options,
+                owner=claim.job.owner,
+                priority="background",
+                wants_deltas=True,
+                runs_alone=claim.must_run_alone,
+            )
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    if isinstance(event, Completed):
+                        return event.transcript, info.is_demo
+                    report.take(event)
+        raise RuntimeError("a transcription ended without a transcript")
 
     async def _record_death(self, claim: Claim, error: EngineError) -> bool:
         return await self._fail(claim, _failure(as_api_error(error)), retryable=True)

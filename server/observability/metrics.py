@@ -6,11 +6,15 @@ statuses, kinds): no id, key, name or text of a client ever becomes one.
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.observability.logs import log_event
+
+logger = logging.getLogger("scribewire.transcripts")
 
 # Each counter would add a second series with its creation time, which has no use.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves it untyped
@@ -94,8 +98,16 @@ class Metrics:
         """Count the time that a recording waited for the engine."""
         self._waits.labels(kind).observe(max(0.0, seconds))
 
-    def note_transcript(self, kind: WorkKind, transcript: Transcript) -> None:
-        """Count a transcribed recording."""
+    def note_transcript(
+        self,
+        kind: WorkKind,
+        transcript: Transcript,
+        *,
+        is_demo: bool,
+        request_id: str | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        """Count a transcribed recording, and log a line of figures about it, never its text."""
         audio_seconds, engine_seconds = transcript.duration_seconds, transcript.timings.total_seconds
         self._recordings.labels(kind).inc()
         self._audio_seconds.labels(kind).inc(audio_seconds)
@@ -104,6 +116,21 @@ class Metrics:
         self._lengths.labels(kind).observe(audio_seconds)
         if audio_seconds > 0:
             self._factors.labels(kind).observe(engine_seconds / audio_seconds)
+        log_event(
+            logger,
+            logging.INFO,
+            "transcribed_by_demo_model" if is_demo else "transcribed",
+            request_id=request_id,
+            job_id=job_id,
+            model=transcript.model_id,
+            demo=is_demo,
+            audio_seconds=round(audio_seconds, 3),
+            engine_seconds=round(engine_seconds, 4),
+            language=transcript.language,
+            segments=len(transcript.segments),
+            output_tokens=transcript.usage.output_tokens,
+            warnings=len(transcript.warnings),
+        )
 
     def note_job(self, change: JobChange) -> None:
         """Count a change of a job's state."""

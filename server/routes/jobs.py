@@ -48,7 +48,7 @@ async def create_transcription_job(request: Request) -> Response:
 
 async def _submit(request: Request) -> Response:
     context = context_of(request)
-    context.engine.check_usable()
+    context.engine.check_admission(is_patient=True)
     idempotency_key = _idempotency_key(request)
     upload = await context.uploads.receive(request, file_fields=("audio", "file"))
     try:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
-from scribewire.engine.protocol.messages import TextDelta
-from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.context import context_of, owner_of
 from scribewire.server.http.disconnect import while_connected
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form import check_model, model_not_found, names_of, read_transcription_form
-from scribewire.server.intake.uploads import Upload
-from scribewire.server.observability.transcript_log import log_transcript
 from scribewire.server.routes.bodies import answer, answer_headers
-from scribewire.server.routes.streaming import TranscriptStream
+from scribewire.server.routes.streaming import TranscriptStream, note_answered
 from scribewire.server.transcription.sharing import RETRY_HEADER
 
 router = APIRouter()
@@ -32,19 +27,21 @@ _STARTED_AT = int(time.time())
 async def create_transcription(request: Request) -> Response:
     """Transcribe one recording: answer at its end, or with `stream` send its text as events while it is decoded."""
     context = context_of(request)
-    context.engine.check_admission()
     timeout_seconds = context.settings.request_timeout_seconds
-    upload = await context.uploads.receive(request, file_fields=("file",))
     async with AsyncExitStack() as held:
+        info = await held.enter_async_context(context.engine.admission())
+        upload = await context.uploads.receive(request, file_fields=("file",))
         await held.enter_async_context(upload)
         form = read_transcription_form(upload.fields)
-        info = await while_connected(request, context.engine.wait_ready(), timeout_seconds=timeout_seconds)
         check_model(form.model, info)
-        headers: dict[str, str] = {}
+        events = held.enter_context(
+            context.shared.transcribe(upload, form.options, owner=owner_of(request), wants_deltas=form.stream)
+        )
+        headers = {RETRY_HEADER: events.retry} if events.retry is not None else {}
         if form.stream:
             return TranscriptStream(
                 request,
-                lambda on_delta: _transcribe(request, upload, form.options, headers, on_delta=on_delta),
+                events,
                 info,
                 held=held.pop_all(),
                 more_headers=headers,
@@ -54,38 +51,11 @@ async def create_transcription(request: Request) -> Response:
                 first_wait_seconds=context.stream_first_wait_seconds,
                 keep_alive_seconds=context.stream_keep_alive_seconds,
             )
-        transcript = await while_connected(
-            request,
-            _transcribe(request, upload, form.options, headers),
-            timeout_seconds=timeout_seconds,
-        )
+        transcript = await while_connected(request, events.transcript(), timeout_seconds=timeout_seconds)
+    note_answered(request, transcript, info)
     response = answer(transcript, info, form)
     response.headers.update(headers)
     return response
-
-
-async def _transcribe(
-    request: Request,
-    upload: Upload,
-    options: TranscribeOptions,
-    headers: dict[str, str],
-    *,
-    on_delta: Callable[[TextDelta], None] | None = None,
-) -> Transcript:
-    """Obtain a transcript, for both kinds of answers; a header about a shared result is added to `headers`."""
-    context = context_of(request)
-    transcript = await context.shared.transcribe(
-        upload,
-        options,
-        owner=owner_of(request),
-        on_retry=lambda retry: headers.__setitem__(RETRY_HEADER, retry),
-        on_delta=on_delta,
-    )
-    info = context.engine.info
-    is_demo = info is not None and info.is_demo
-    context.metrics.note_transcript("request", transcript)
-    log_transcript(transcript, is_demo=is_demo, request_id=request.state.request_id)
-    return transcript
 
 
 @router.post("/v1/audio/translations")

@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -26,8 +26,9 @@ from starlette.types import Receive, Scope, Send
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.engine.protocol.errors import EngineError
-from scribewire.engine.protocol.messages import TextDelta
+from scribewire.engine.protocol.messages import Completed, TextDelta
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
+from scribewire.server.context import context_of
 from scribewire.server.http.disconnect import took_too_long, while_connected
 from scribewire.server.http.errors import ApiError, as_api_error, error_fields
 from scribewire.server.observability.logs import log_event
@@ -38,6 +39,7 @@ from scribewire.server.routes.bodies import (
     logprobs_body,
     transcript_logprobs,
 )
+from scribewire.server.transcription.sharing import SharedEvents
 
 STALLED_CLIENT_SECONDS = 30.0
 """A client that reads nothing for this time is treated as disconnected."""
@@ -47,19 +49,16 @@ UNSETTLED_WARNING = (
     "the transcript was settled differently after its text was streamed; ask again without stream for it"
 )
 
-OnDelta = Callable[[TextDelta], None]
-_Item = TextDelta | Literal["silence", "end"]
-
 logger = logging.getLogger("scribewire.streams")
 
 
 class TranscriptStream(Response):
-    """A response that starts the transcription, streams its text, and ends the work when the client disconnects."""
+    """A response that streams a transcription's text, and leaves it when the client disconnects."""
 
     def __init__(
         self,
         request: Request,
-        work: Callable[[OnDelta], Coroutine[Any, Any, Transcript]],
+        events: SharedEvents,
         info: ModelInfo,
         *,
         held: AbstractAsyncContextManager[Any],
@@ -73,8 +72,7 @@ class TranscriptStream(Response):
     ) -> None:
         """Take over `held`, which is closed when the stream is over.
 
-        work: starts the transcription; it calls back with each piece of text.
-        more_headers: read when the answer begins, so the work may set them before its first text.
+        events: taken as fast as the client takes the answer; what it has not taken is kept once for all who share them.
         first_wait_seconds: longest wait of the status for the first text.
         """
         # As in StreamingResponse: no body is set, so no length is sent.
@@ -82,13 +80,17 @@ class TranscriptStream(Response):
         self.media_type = "text/event-stream"
         self.background = None
         self.init_headers(
-            {**answer_headers(info), "cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx's
+            {
+                **answer_headers(info),
+                **more_headers,
+                "cache-control": "no-cache",
+                "x-accel-buffering": "no",  # nginx's
+            }
         )
         self._request = request
-        self._work = work
+        self._events = events
         self._info = info
         self._held = held
-        self._more_headers = more_headers
         self._wants_logprobs = wants_logprobs
         self._wants_segments = wants_segments
         self._timeout_seconds = timeout_seconds
@@ -108,17 +110,13 @@ class TranscriptStream(Response):
                 self._request.state.client_gone = True
 
     async def _run(self, send: Send) -> None:
-        items: asyncio.Queue[_Item] = asyncio.Queue()
-        work = asyncio.ensure_future(self._work(items.put_nowait))
-        work.add_done_callback(lambda _: items.put_nowait("end"))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._send_events(work, items, send)
+                await self._send_events(send)
         except ClientDisconnect:
             raise
         except asyncio.CancelledError:
             # The client disconnected, or the server stops; a disconnected client receives nothing.
-            work.cancel()
             if self._is_begun:
                 await self._fail(send, ApiError(503, "server_stopping", "The server is stopping."))
             raise
@@ -135,30 +133,24 @@ class TranscriptStream(Response):
             request_id = self._request.state.request_id
             message = f"The server failed; its log has more under {request_id}."
             await self._fail(send, ApiError(500, "internal_error", message))
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
 
-    async def _send_events(
-        self, work: asyncio.Future[Transcript], items: asyncio.Queue[_Item], send: Send
-    ) -> None:
-        item = await _next(items, self._first_wait_seconds)
-        if item == "end":
-            work.result()  # a failure by now is raised while its status can still be sent
-        self.headers.update(self._more_headers)
+    async def _send_events(self, send: Send) -> None:
+        # A failure by now is raised while its status can still be sent.
+        event = await self._next(self._first_wait_seconds)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._is_begun = True
         sent = ""
         sent_logprobs: list[TokenLogprob] = []
-        while item != "end":
-            if item == "silence":
+        while not isinstance(event, Completed):
+            if event is None:
                 await self._send(send, KEEP_ALIVE)
             else:
-                sent += item.delta
-                sent_logprobs += item.logprobs
-                await self._send_delta(send, item.delta, item.logprobs)
-            item = await _next(items, self._keep_alive_seconds)
-        transcript = work.result()
+                sent += event.delta
+                sent_logprobs += event.logprobs
+                await self._send_delta(send, event.delta, event.logprobs)
+            event = await self._next(self._keep_alive_seconds)
+        transcript = event.transcript
+        note_answered(self._request, transcript, self._info)
         if transcript.text.startswith(sent):
             # All of the text where it was ready at once.
             rest = transcript_logprobs(transcript)[len(sent_logprobs) :]
@@ -170,6 +162,20 @@ class TranscriptStream(Response):
                 await self._send(send, _event(diarized_segment_body(segment)))
         await self._send(send, _event(self._done(transcript, sent, sent_logprobs)))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self, seconds: float) -> TextDelta | Completed | None:
+        """The next text or the end; None after so much silence."""
+        patience = asyncio.timeout(seconds)
+        try:
+            async with patience:
+                async for event in self._events:
+                    if isinstance(event, TextDelta | Completed):
+                        return event
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            return None
+        raise RuntimeError("a transcription ended without a transcript")
 
     def _done(self, transcript: Transcript, sent: str, sent_logprobs: list[TokenLogprob]) -> dict[str, Any]:
         body = {"type": "transcript.text.done", **json_body(transcript, self._info)}
@@ -205,12 +211,11 @@ class TranscriptStream(Response):
             raise ClientDisconnect() from None
 
 
-async def _next(items: asyncio.Queue[_Item], seconds: float) -> _Item:
-    try:
-        async with asyncio.timeout(seconds):
-            return await items.get()
-    except TimeoutError:
-        return "silence"
+def note_answered(request: Request, transcript: Transcript, info: ModelInfo) -> None:
+    """Count a request's transcript and log its figures, for both kinds of answers."""
+    context_of(request).metrics.note_transcript(
+        "request", transcript, is_demo=info.is_demo, request_id=request.state.request_id
+    )
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -1,26 +1,28 @@
-"""One recording from its upload to its transcript: transcoded by a child, transcribed by the engine, both at once.
+"""One recording from its upload to its transcript, as one stream of events: a child transcodes it while the engine
+transcribes what is there.
 
 Where speakers are requested, another child diarizes meanwhile, and the two results are combined at the end.
 
-Nothing outlives the call: however it ends, the samples are removed, the child is stopped and the admission is released.
+Nothing outlives the stream: however it ends, the samples are removed and the child is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Literal
 
 from scribewire.engine.protocol.attribution import with_speakers
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import SpeakersError
-from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.messages import Completed, Started
 from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions
-from scribewire.engine.protocol.transcript import Segment, Transcript
-from scribewire.server.engine.client import EngineClient
+from scribewire.engine.protocol.transcript import Transcript
+from scribewire.server.engine.client import EngineClient, TranscriptionEvent
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.speakers.diarization import Diarization
@@ -29,7 +31,7 @@ from scribewire.server.transcode.task import TranscodedRecording
 
 
 class TranscriptionService:
-    """Uploads in, transcripts out; lives on one event loop."""
+    """Uploads in, events and a transcript out; lives on one event loop."""
 
     def __init__(
         self, engine: EngineClient, transcoder: Transcoder, speakers: Speakers, metrics: Metrics | None = None
@@ -46,77 +48,66 @@ class TranscriptionService:
         *,
         owner: str,
         priority: Literal["interactive", "background"] = "interactive",
-        on_started: Callable[[], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_partial: Callable[[Segment], None] | None = None,
-        on_delta: Callable[[TextDelta], None] | None = None,
+        wants_deltas: bool = False,
+        wants_segments: bool = False,
         runs_alone: bool = False,
-    ) -> Transcript:
-        """Transcribe one upload; cancelling the awaiting task cancels transcoding and the engine's work.
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        """Transcribe one upload, whose caller holds an admission; the events are the engine client's.
 
-        The callbacks, `runs_alone` and the errors are the engine client's; warnings of transcoding come before the
-        engine's.
-        Where diarization fails, a request fails, and a job completes without speakers and with a warning.
+        Closing the generator, or cancelling the task that awaits it, cancels transcoding and the engine's work.
+        Warnings of transcoding come before the engine's. Where diarization fails, a request fails at once, and a job
+        completes without speakers and with a warning.
         raises: also AudioError (the recording), ApiError 507 (no room for its samples), SpeakersError
         """
-        if options.speakers is not None and priority == "interactive":
+        is_interactive = priority == "interactive"
+        if options.speakers is not None and is_interactive:
             # A request fails before a long recording is transcoded; a job's transcript is kept without speakers.
             await self._diarization.check()
-        if priority == "interactive":
-            on_started = self._noting_wait(on_started)
-        with self._engine.admission():
-            # A recording is not transcoded for an engine that will not take it.
-            await self._engine.wait_ready()
-            recording = await self._transcoder.transcode(
-                upload_path, is_interactive=priority == "interactive", owner=owner
-            )
-            diarization = None
-            if options.speakers is not None:
-                diarizing = self._diarize(recording, upload_path, options.speakers, priority)
-                diarization = asyncio.create_task(diarizing, name="speakers")
-            try:
-                work = self._engine.transcribe(
-                    recording.source,
-                    # The engine has no use for the references of voices.
-                    dataclasses.replace(options, speakers=None),
-                    owner=owner,
-                    priority=priority,
-                    on_started=on_started,
-                    on_progress=on_progress,
-                    on_partial=on_partial,
-                    on_delta=on_delta,
-                    audio_ended=recording.ended,
-                    is_admitted=True,
-                    runs_alone=runs_alone,
-                )
-                transcript = await (work if diarization is None else _both(work, diarization))
-            except Exception:
-                if recording.failure is not None:
-                    # The engine only reports that the samples ended early; this is the reason.
-                    raise recording.failure from None
-                raise
-            finally:
-                recording.close()
-        return _with_transcoding(transcript, recording)
-
-    def _noting_wait(self, on_started: Callable[[], None] | None) -> Callable[[], None]:
         began = time.monotonic()
-
-        def note_and_report() -> None:
-            self._metrics.note_wait("request", time.monotonic() - began)
-            if on_started is not None:
-                on_started()
-
-        return note_and_report
+        recording = await self._transcoder.transcode(
+            upload_path, is_interactive=is_interactive, owner=owner
+        )
+        diarizing: asyncio.Task[Diarized | None] | None = None
+        if options.speakers is not None:
+            work = self._diarize(recording, upload_path, options.speakers, is_interactive=is_interactive)
+            diarizing = asyncio.create_task(work, name="speakers")
+        events = self._engine.transcribe(
+            recording.source,
+            # The engine has no use for the references of voices.
+            dataclasses.replace(options, speakers=None),
+            owner=owner,
+            priority=priority,
+            wants_deltas=wants_deltas,
+            wants_segments=wants_segments,
+            audio_ended=recording.ended,
+            runs_alone=runs_alone,
+        )
+        try:
+            async with contextlib.aclosing(_both(events, diarizing) if diarizing else events) as both:
+                async for event in both:
+                    if isinstance(event, Started) and is_interactive:
+                        self._metrics.note_wait("request", time.monotonic() - began)
+                    if isinstance(event, Completed):
+                        event = dataclasses.replace(
+                            event, transcript=_with_transcoding(event.transcript, recording)
+                        )
+                    yield event
+        except Exception:
+            if recording.failure is not None:
+                # The engine only reports that the samples ended early; this is the reason.
+                raise recording.failure from None
+            raise
+        finally:
+            recording.close()
 
     async def _diarize(
         self,
         recording: TranscodedRecording,
         upload_path: Path,
         options: SpeakerOptions,
-        priority: Literal["interactive", "background"],
+        *,
+        is_interactive: bool,
     ) -> Diarized | None:
-        is_interactive = priority == "interactive"
         try:
             return await self._diarization.diarize(
                 recording, upload_path.parent, options, is_interactive=is_interactive
@@ -129,22 +120,34 @@ class TranscriptionService:
 
 
 async def _both(
-    work: Coroutine[Any, Any, Transcript], diarization: asyncio.Task[Diarized | None]
-) -> Transcript:
-    """The transcript with its speakers; the first of the two to fail ends the other."""
-    transcribing = asyncio.create_task(work, name="transcribing")
-    tasks: set[asyncio.Task[Any]] = {transcribing, diarization}
+    events: AsyncGenerator[TranscriptionEvent, None], diarizing: asyncio.Task[Diarized | None]
+) -> AsyncGenerator[TranscriptionEvent, None]:
+    """The events, their transcript with its speakers; the first of the two to fail ends the other."""
+    coming: asyncio.Future[TranscriptionEvent] | None = None
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in (transcribing, diarization):
-            if task in done:
-                task.result()
-        speakers = diarization.result()
+        while True:
+            coming = coming or asyncio.ensure_future(anext(events))
+            awaited: set[asyncio.Future[Any]] = {coming} if diarizing.done() else {coming, diarizing}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+            event = coming.result() if coming.done() else None
+            if diarizing.done():
+                diarizing.result()
+            if event is None:
+                continue
+            coming = None
+            if isinstance(event, Completed):
+                yield dataclasses.replace(event, transcript=_attributed(event.transcript, await diarizing))
+                return
+            yield event
     finally:
+        tasks: set[asyncio.Future[Any]] = {diarizing} if coming is None else {diarizing, coming}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    transcript = transcribing.result()
+        await events.aclose()
+
+
+def _attributed(transcript: Transcript, speakers: Diarized | None) -> Transcript:
     if speakers is None:
         return transcript
     attributed = with_speakers(transcript, speakers.turns)

@@ -18,20 +18,22 @@ not shared: they have ids by which their results are found.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import EngineUnavailable
-from scribewire.engine.protocol.messages import Progress, TextDelta
-from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.engine.protocol.messages import Completed, Progress, SegmentDone, Started, TextDelta
+from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
+from scribewire.server.engine.client import TranscriptionEvent
 from scribewire.server.intake.uploads import Upload
 
 Retry = Literal["joined", "finished"]
@@ -43,20 +45,18 @@ MAX_RESULT_BYTES = 64 << 20
 
 
 class Transcribes(Protocol):
-    """The function that does the work: one recording in, one transcript out, cancelled with its awaiting task."""
+    """The function that does the work: one recording in, events out up to `Completed`."""
 
-    async def __call__(
+    def __call__(
         self,
         upload_path: Path,
         options: TranscribeOptions,
         *,
         owner: str,
-        on_started: Callable[[], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_partial: Callable[[Segment], None] | None = None,
-        on_delta: Callable[[TextDelta], None] | None = None,
-    ) -> Transcript:
-        """Transcribe; raises EngineError, ApiError."""
+        wants_deltas: bool = False,
+        wants_segments: bool = False,
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        """Transcribe; closing it cancels the work. raises: EngineError, ApiError"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,9 @@ class _WorkSpec:
             == replace(its, logprobs=False, token_logprobs=False)
         )
 
+    def asks_for(self, event: TranscriptionEvent) -> bool:
+        return {TextDelta: self.has_deltas, SegmentDone: self.has_segments}.get(type(event), True)
+
     def is_met_by_work_for(self, other: _WorkSpec) -> bool:
         return (
             self.is_met_by_result_of(other)
@@ -87,35 +90,57 @@ class _WorkSpec:
         )
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
-    """One request that waits, with its callbacks."""
+class SharedEvents:
+    """One request's view of a transcription: an iterator up to `Completed` that takes nothing before it is asked.
 
-    spec: _WorkSpec
-    on_started: Callable[[], None] | None
-    on_progress: Callable[[Progress], None] | None
-    on_partial: Callable[[Segment], None] | None
-    on_delta: Callable[[TextDelta], None] | None
+    Work that runs keeps one list of what was reported, in which each of its requests has a position; what a slow client
+    has not taken yet is held once for all of them. A wait that is cancelled loses nothing: the next one goes on.
+    """
 
-    def hear_delta(self, delta: TextDelta) -> None:
-        if self.on_delta is not None:
-            # A waiter that did not ask for log-probabilities gets none from work that another one started.
-            self.on_delta(delta if self.spec.options.token_logprobs else replace(delta, logprobs=()))
+    def __init__(
+        self, spec: _WorkSpec, retry: Retry | None, begun: list[TranscriptionEvent], work: _Work | None
+    ) -> None:
+        """begun: what was reported before it joined `work`, or where there is none, all of a finished result."""
+        self.retry = retry
+        """How an earlier upload served this one; None where the work was begun for it."""
+        self._spec = spec
+        self._begun = deque(begun)
+        self._work = work
+        self._position = 0 if work is None else len(work.reported)
+        self._is_over = False
 
-    def hear_result(self, transcript: Transcript) -> None:
-        """Report a finished result as if it had just been computed."""
-        if self.on_started is not None:
-            self.on_started()
-        if self.on_partial is not None:
-            for segment in transcript.segments:
-                self.on_partial(segment)
-        if transcript.text:
-            logprobs = tuple(entry for segment in transcript.segments for entry in segment.token_logprobs)
-            self.hear_delta(TextDelta("", transcript.text, logprobs))
+    def __aiter__(self) -> SharedEvents:
+        return self
+
+    async def __anext__(self) -> TranscriptionEvent:
+        """The next event; raises the work's errors, and EngineUnavailable when the server stops."""
+        if self._is_over:
+            raise StopAsyncIteration
+        while True:
+            if self._begun:
+                event = self._begun.popleft()
+            else:
+                assert self._work is not None
+                event = await self._work.event_at(self._position)
+                self._position += 1
+            if self._spec.asks_for(event):
+                self._is_over = isinstance(event, Completed)
+                break
+        if isinstance(event, TextDelta) and not self._spec.options.token_logprobs:
+            # Work that another request started may have computed log-probabilities.
+            return replace(event, logprobs=())
+        return event
+
+    async def transcript(self) -> Transcript:
+        """The transcript at the end; raises as `anext`."""
+        async for event in self:
+            if isinstance(event, Completed):
+                return event.transcript
+        raise RuntimeError("the transcript was taken already")
 
 
 class _Work:
-    """One recording being transcribed, with what was reported so far, for waiters that join later."""
+    """One recording being transcribed, with what was reported so far, for requests that join later."""
 
     task: asyncio.Task[Transcript]
     removal: Future[None] | None = None
@@ -123,49 +148,47 @@ class _Work:
 
     def __init__(self, spec: _WorkSpec) -> None:
         self.spec = spec
-        self.waiters: list[_Waiter] = []
-        self._is_started = False
-        self._progress: Progress | None = None
-        self._partials: list[Segment] = []
-        self._deltas: list[TextDelta] = []
+        self.waiter_count = 0
+        self.reported: list[TranscriptionEvent] = []
+        self._has_more = asyncio.Event()
 
-    def admit(self, waiter: _Waiter) -> None:
-        """Add a waiter and report what it missed; the text so far is its first delta."""
-        self.waiters.append(waiter)
-        if self._is_started and waiter.on_started is not None:
-            waiter.on_started()
-        if self._progress is not None and waiter.on_progress is not None:
-            waiter.on_progress(self._progress)
-        if waiter.on_partial is not None:
-            for segment in self._partials:
-                waiter.on_partial(segment)
-        if self._deltas:
-            logprobs: list[TokenLogprob] = [entry for delta in self._deltas for entry in delta.logprobs]
-            text = "".join(delta.delta for delta in self._deltas)
-            waiter.hear_delta(replace(self._deltas[0], delta=text, logprobs=tuple(logprobs)))
+    def report(self, event: TranscriptionEvent) -> None:
+        """Add an event for all who wait."""
+        self.reported.append(event)
+        self.wake()
 
-    def on_started(self) -> None:
-        self._is_started = True
-        for waiter in tuple(self.waiters):
-            if waiter.on_started is not None:
-                waiter.on_started()
+    def wake(self) -> None:
+        """Let all who wait look again."""
+        self._has_more.set()
+        self._has_more = asyncio.Event()
 
-    def on_progress(self, progress: Progress) -> None:
-        self._progress = progress
-        for waiter in tuple(self.waiters):
-            if waiter.on_progress is not None:
-                waiter.on_progress(progress)
+    def so_far(self) -> list[TranscriptionEvent]:
+        """What a request that joins now has missed: of progress the newest, and the text as one delta."""
+        kinds: dict[type, list[Any]] = {Started: [], Progress: [], SegmentDone: [], TextDelta: []}
+        for event in self.reported:
+            kinds[type(event)].append(event)
+        deltas: list[TextDelta] = kinds[TextDelta]
+        if deltas:
+            logprobs: list[TokenLogprob] = [entry for delta in deltas for entry in delta.logprobs]
+            text = "".join(delta.delta for delta in deltas)
+            kinds[TextDelta] = [replace(deltas[0], delta=text, logprobs=tuple(logprobs))]
+        return [*kinds[Started], *kinds[Progress][-1:], *kinds[SegmentDone], *kinds[TextDelta]]
 
-    def on_partial(self, segment: Segment) -> None:
-        self._partials.append(segment)
-        for waiter in tuple(self.waiters):
-            if waiter.on_partial is not None:
-                waiter.on_partial(segment)
+    async def event_at(self, position: int) -> TranscriptionEvent:
+        """An event once it is there, `Completed` at the end of all; raises the work's errors."""
+        while position >= len(self.reported):
+            if self.removal is not None:
+                return await self._end(self.removal)
+            await self._has_more.wait()
+        return self.reported[position]
 
-    def on_delta(self, delta: TextDelta) -> None:
-        self._deltas.append(delta)
-        for waiter in tuple(self.waiters):
-            waiter.hear_delta(delta)
+    async def _end(self, removal: Future[None]) -> Completed:
+        if not removal.done():
+            # A client that has its answer may rely on the recording being removed.
+            await asyncio.wait({asyncio.wrap_future(removal)})
+        if self.task.cancelled():
+            raise EngineUnavailable("The server is stopping.")
+        return Completed("", self.task.result())
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,45 +225,39 @@ class SharedWork:
         self._held_bytes = 0
         self._forgetting: asyncio.TimerHandle | None = None
 
-    async def transcribe(
+    @contextlib.contextmanager
+    def transcribe(
         self,
         upload: Upload,
         options: TranscribeOptions,
         *,
         owner: str,
-        on_retry: Callable[[Retry], None] | None = None,
-        on_started: Callable[[], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_partial: Callable[[Segment], None] | None = None,
-        on_delta: Callable[[TextDelta], None] | None = None,
-    ) -> Transcript:
-        """The recording's transcript, decoded for this request or shared with an equal one.
+        wants_deltas: bool = False,
+        wants_segments: bool = False,
+    ) -> Iterator[SharedEvents]:
+        """The recording's events, of work for this request or shared with an equal one, up to `Completed`.
 
         upload: taken over; its file is moved away as soon as this has begun.
-        on_retry: called before every other callback, and only when no work was begun for this request.
-        The deltas that on_delta gets, joined, are the transcript's text, always.
-        Cancelling the awaiting task cancels the work when it has no other waiter.
-        raises: the work's errors; EngineUnavailable when the server stops.
+        wants_deltas: the deltas, joined, are the transcript's text, always.
+        Leaving the context cancels the work when no other request waits for it.
         """
-        spec = _WorkSpec(owner, upload.sha256, options, on_delta is not None, on_partial is not None)
-        waiter = _Waiter(spec, on_started, on_progress, on_partial, on_delta)
-        retry: Retry | None = None
+        spec = _WorkSpec(owner, upload.sha256, options, wants_deltas, wants_segments)
         if (result := self._result_for(spec)) is not None:
-            retry = "finished"
-        elif (work := self._work_for(spec)) is not None:
-            retry = "joined"
-        else:
-            work = self._begin(spec, upload)
-        if retry is not None:
-            # Not waited for: the work that was found must not end before this request has joined it.
             upload.begin_delete()
-            if on_retry is not None:
-                on_retry(retry)
-        if result is not None:
-            waiter.hear_result(result.transcript)
-            return result.transcript
-        assert work is not None
-        return await self._wait(work, waiter)
+            yield SharedEvents(spec, "finished", _replay(result.transcript), None)
+            return
+        joined = self._work_for(spec)
+        work = self._begin(spec, upload) if joined is None else joined
+        work.waiter_count += 1
+        try:
+            if joined is not None:
+                # Not waited for: the work that was found must not end before this request has joined it.
+                upload.begin_delete()
+            yield SharedEvents(spec, None if joined is None else "joined", work.so_far(), work)
+        finally:
+            work.waiter_count -= 1
+            if not work.waiter_count:
+                work.task.cancel()  # no effect on a task that has ended
 
     async def stop(self) -> None:
         """Cancel running work, whose requests then fail with EngineUnavailable, and forget every result."""
@@ -260,7 +277,7 @@ class SharedWork:
         if not self._window_seconds:
             return None
         # Cancelled work has no waiters until its task has ended.
-        usable = (work for work in self._running if work.waiters and not work.task.done())
+        usable = (work for work in self._running if work.waiter_count and not work.task.done())
         return next((work for work in usable if spec.is_met_by_work_for(work.spec)), None)
 
     def _begin(self, spec: _WorkSpec, upload: Upload) -> _Work:
@@ -272,6 +289,7 @@ class SharedWork:
             work.removal = own.begin_delete()
             if not task.cancelled():
                 task.exception()  # retrieved, also without a waiter
+            work.wake()
 
         # Not a `with` inside the task: a task that is cancelled before its first step runs none of its code.
         work.task = asyncio.create_task(self._run(work, own), name="shared-work")
@@ -280,33 +298,22 @@ class SharedWork:
         return work
 
     async def _run(self, work: _Work, upload: Upload) -> Transcript:
-        transcript = await self._recognize(
+        spec = work.spec
+        events = self._recognize(
             upload.path,
-            work.spec.options,
-            owner=work.spec.owner,
-            on_started=work.on_started,
-            on_progress=work.on_progress,
+            spec.options,
+            owner=spec.owner,
             # Only when requested: deltas fix text that the engine could otherwise still revise.
-            on_partial=work.on_partial if work.spec.has_segments else None,
-            on_delta=work.on_delta if work.spec.has_deltas else None,
+            wants_deltas=spec.has_deltas,
+            wants_segments=spec.has_segments,
         )
-        self._remember(work.spec, transcript)
-        return transcript
-
-    async def _wait(self, work: _Work, waiter: _Waiter) -> Transcript:
-        work.admit(waiter)
-        try:
-            await asyncio.wait({work.task})
-            if work.removal is not None and not work.removal.done():
-                # A client that has its answer may rely on the recording being removed.
-                await asyncio.wait({asyncio.wrap_future(work.removal)})
-        finally:
-            work.waiters.remove(waiter)
-            if not work.waiters:
-                work.task.cancel()  # no effect on a task that has ended
-        if work.task.cancelled():
-            raise EngineUnavailable("The server is stopping.")
-        return work.task.result()
+        async with contextlib.aclosing(events):
+            async for event in events:
+                if isinstance(event, Completed):
+                    self._remember(spec, event.transcript)
+                    return event.transcript
+                work.report(event)
+        raise RuntimeError("a transcription ended without a transcript")
 
     # ---- finished results ------------------------------------------------------------------------------------
 
@@ -340,6 +347,16 @@ class SharedWork:
         self._forgetting = None
         self._forget_old()
         self._forget_in_time()
+
+
+def _replay(transcript: Transcript) -> list[TranscriptionEvent]:
+    """A finished result as if it had just been computed."""
+    events: list[TranscriptionEvent] = [Started("")]
+    events += [SegmentDone("", segment) for segment in transcript.segments]
+    if transcript.text:
+        logprobs = tuple(entry for segment in transcript.segments for entry in segment.token_logprobs)
+        events.append(TextDelta("", transcript.text, logprobs))
+    return [*events, Completed("", transcript)]
 
 
 def held_bytes(transcript: Transcript) -> int:

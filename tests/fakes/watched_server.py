@@ -31,10 +31,6 @@ class WatchedEngine(EngineClient):
         self.heard.append(message)
         super().on_message(message)
 
-    @property
-    def pending_count(self) -> int:
-        return len(self._pending)
-
     def started_count(self) -> int:
         return sum(isinstance(message, Started) for message in self.heard)
 
@@ -53,7 +49,7 @@ class WatchedServer(RunningServer):
         self._server = uvicorn.Server(uvicorn_config(app, self.settings))
 
     def is_clean(self) -> bool:
-        return self.engine.pending_count == 0 and self.leftovers() == []
+        return self.engine.admitted == self.engine.held_count == 0 and self.leftovers() == []
 
 
 def send(server: RunningServer, recording: bytes, **fields: str) -> socket.socket:

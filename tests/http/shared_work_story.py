@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from scribewire.engine.protocol.config import TranscribeOptions
-from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.messages import Completed
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.server.engine.requests import TranscriptionEvent
 from scribewire.server.intake.form_fields import FormFields
 from scribewire.server.intake.uploads import Upload
 from scribewire.server.transcription.sharing import Retry, SharedWork
@@ -35,15 +36,17 @@ class TranscriptionService:
         options: TranscribeOptions,
         *,
         owner: str,
-        on_started: Callable[[], None] | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_partial: Callable[[Segment], None] | None = None,
-        on_delta: Callable[[TextDelta], None] | None = None,
-    ) -> Transcript:
-        running = Running(upload_path, options, owner, on_started, on_progress, on_partial, on_delta)
+        wants_deltas: bool = False,
+        wants_segments: bool = False,
+    ) -> AsyncGenerator[TranscriptionEvent, None]:
+        running = Running(upload_path, options, owner, wants_deltas, wants_segments)
         self.begun.append(running)
         try:
-            return await running.end
+            while True:
+                event = await running.said.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
         except asyncio.CancelledError:
             running.is_cancelled = True
             raise
@@ -52,13 +55,25 @@ class TranscriptionService:
 class Running:
     """One call of the recognizer."""
 
-    def __init__(self, path: Path, options: TranscribeOptions, owner: str, *callbacks) -> None:
+    def __init__(
+        self, path: Path, options: TranscribeOptions, owner: str, wants_deltas: bool, wants_segments: bool
+    ) -> None:
         self.path = path
         self.options = options
         self.owner = owner
-        self.on_started, self.on_progress, self.on_partial, self.on_delta = callbacks
-        self.end: asyncio.Future[Transcript] = asyncio.get_running_loop().create_future()
+        self.wants_deltas, self.wants_segments = wants_deltas, wants_segments
+        self.said: asyncio.Queue[TranscriptionEvent | Exception] = asyncio.Queue()
         self.is_cancelled = False
+
+    def say(self, *events: TranscriptionEvent) -> None:
+        for event in events:
+            self.said.put_nowait(event)
+
+    def complete(self, transcript: Transcript) -> None:
+        self.say(Completed("r", transcript))
+
+    def fail(self, error: Exception) -> None:
+        self.said.put_nowait(error)
 
 
 class Story:
@@ -87,18 +102,26 @@ class Story:
         *,
         owner: str = "ann",
         retries: list[Retry] | None = None,
-        **callbacks: Callable,
+        heard: list[TranscriptionEvent] | None = None,
+        wants_deltas: bool = False,
+        wants_segments: bool = False,
     ) -> asyncio.Task[Transcript]:
+        """A request; `heard` gets the events before its transcript."""
+
         async def request() -> Transcript:
             # As the routes do: who holds the upload deletes it on leaving.
             async with self.upload(content) as upload:
-                return await self.shared.transcribe(
-                    upload,
-                    options,
-                    owner=owner,
-                    on_retry=None if retries is None else retries.append,
-                    **callbacks,
-                )
+                with self.shared.transcribe(
+                    upload, options, owner=owner, wants_deltas=wants_deltas, wants_segments=wants_segments
+                ) as events:
+                    if retries is not None and events.retry is not None:
+                        retries.append(events.retry)
+                    async for event in events:
+                        if isinstance(event, Completed):
+                            return event.transcript
+                        if heard is not None:
+                            heard.append(event)
+            raise AssertionError("no transcript")
 
         return asyncio.create_task(request())
 

@@ -104,12 +104,14 @@ def test_client_that_leaves_while_queued_is_never_begun(tmp_path: Path, stream: 
 
 @BOTH_WAYS
 def test_client_that_leaves_while_the_model_loads_leaves_nothing(tmp_path: Path, stream: str):
-    slow = {"model": "fake:load_seconds=600", "restart_wait_seconds": 600}
+    """Its recording is not even read before the model is ready; its place is free when the wait for that is over."""
+    slow = {"model": "fake:load_seconds=600", "restart_wait_seconds": 0.5}
     with WatchedServer(tmp_path, wait_ready=False, **slow) as running:
         connection = send(running, LONG, stream=stream)
-        wait_until(running.leftovers)
+        wait_until(lambda: running.engine.admitted == 1)
         connection.close()
         wait_until(running.is_clean)
+        assert running.context.uploads.under_way == running.context.uploads.received_count == 0
 
 
 def test_many_that_leave_at_once_leave_nothing(watched: WatchedServer):

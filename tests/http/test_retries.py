@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
 from dataclasses import replace
@@ -12,9 +13,10 @@ import pytest
 
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
-from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.messages import Completed, Progress, SegmentDone, Started, TextDelta
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.server.engine.requests import TranscriptionEvent
 from scribewire.server.transcription.sharing import Retry, SharedWork, held_bytes
 from tests.fakes.waiting import PATIENCE_SECONDS, let_others_run, run, wait_until_async
 from tests.http.shared_work_story import PLAIN, Story, TranscriptionService, transcript
@@ -46,7 +48,7 @@ def test_twins_share_one_work_and_its_transcript(run_story):
         second = stage.ask(retries=retries)
         await wait_until_async(lambda: retries)
         assert len(stage.files()) == 1, "the joiner's copy is not needed"
-        work.end.set_result(transcript())
+        work.complete(transcript())
         assert (await first) is (await second)
         assert retries == ["joined"]
         assert len(stage.service.begun) == 1
@@ -57,7 +59,7 @@ def test_twins_share_one_work_and_its_transcript(run_story):
 def test_retry_after_the_end_takes_the_result(run_story):
     async def story(stage: Story):
         first = stage.ask()
-        (await stage.work()).end.set_result(transcript())
+        (await stage.work()).complete(transcript())
         await first
         retries: list[Retry] = []
         stage.now += 599
@@ -72,11 +74,11 @@ def test_retry_after_the_end_takes_the_result(run_story):
 def test_result_is_decoded_again_after_the_window(run_story, jump: float):
     async def story(stage: Story):
         first = stage.ask()
-        (await stage.work()).end.set_result(transcript("first"))
+        (await stage.work()).complete(transcript("first"))
         await first
         stage.now += jump
         second = stage.ask()
-        (await stage.work(2)).end.set_result(transcript("second"))
+        (await stage.work(2)).complete(transcript("second"))
         assert (await second).text == "second"
 
     run_story(story)
@@ -110,8 +112,8 @@ def test_what_differs_is_not_shared_running_or_finished(run_story, other: dict):
         first = stage.ask()
         mine = await stage.work()
         second = stage.ask(**other, retries=retries)
-        (await stage.work(2)).end.set_result(transcript("other"))
-        mine.end.set_result(transcript("mine"))
+        (await stage.work(2)).complete(transcript("other"))
+        mine.complete(transcript("mine"))
         assert ((await first).text, (await second).text) == ("mine", "other")
         assert (await stage.ask()).text == "mine"
         assert (await stage.ask(**other)).text == "other"
@@ -137,14 +139,14 @@ def test_log_probabilities_serve_those_who_want_none(run_story):
         retries: list[Retry] = []
         second = stage.ask(retries=retries)
         await wait_until_async(lambda: retries)
-        work.end.set_result(transcript(logprobs=True))
+        work.complete(transcript(logprobs=True))
         assert (await second) is (await first)
-        deltas: list[TextDelta] = []
-        await stage.ask(options=replace(rich, token_logprobs=False), on_delta=deltas.append, retries=retries)
-        assert [(delta.delta, delta.logprobs) for delta in deltas] == [("Hello there.", ())]
-        deltas.clear()
-        await stage.ask(options=rich, on_delta=deltas.append, retries=retries)
-        assert [entry.text for entry in deltas[0].logprobs] == ["Hello", "there."]
+        for asked, entries in ((replace(rich, token_logprobs=False), []), (rich, ["Hello", "there."])):
+            heard: list[TranscriptionEvent] = []
+            await stage.ask(options=asked, wants_deltas=True, heard=heard, retries=retries)
+            (delta,) = deltas_in(heard)
+            assert delta.delta == "Hello there."
+            assert [entry.text for entry in delta.logprobs] == entries
         assert retries == ["joined", "finished", "finished"]
 
     run_story(story)
@@ -154,7 +156,7 @@ def test_sampling_without_a_seed_is_shared_too(run_story):
     async def story(stage: Story):
         warm = replace(PLAIN, temperature=0.8)
         first = stage.ask(options=warm)
-        (await stage.work()).end.set_result(transcript("sampled"))
+        (await stage.work()).complete(transcript("sampled"))
         assert (await first).text == (await stage.ask(options=warm)).text == "sampled"
 
     run_story(story)
@@ -165,11 +167,11 @@ def test_window_of_zero_shares_nothing(run_story):
         first, second = stage.ask(), stage.ask()
         await stage.work(2)
         for running in stage.service.begun:
-            running.end.set_result(transcript())
+            running.complete(transcript())
         await first
         await second
         third = stage.ask()
-        (await stage.work(3)).end.set_result(transcript("third"))
+        (await stage.work(3)).complete(transcript("third"))
         assert (await third).text == "third"
 
     run_story(story, window_seconds=0)
@@ -182,12 +184,12 @@ def test_failure_reaches_everyone_who_waits_and_is_not_remembered(run_story):
         retries: list[Retry] = []
         second = stage.ask(retries=retries)
         await wait_until_async(lambda: retries)
-        work.end.set_exception(AudioUndecodable("not audio", parameter="file"))
+        work.fail(AudioUndecodable("not audio", parameter="file"))
         for asked in (first, second):
             with pytest.raises(AudioUndecodable):
                 await asked
         third = stage.ask()
-        (await stage.work(2)).end.set_result(transcript("well"))
+        (await stage.work(2)).complete(transcript("well"))
         assert (await third).text == "well"
 
     run_story(story)
@@ -222,7 +224,7 @@ def test_who_stays_gets_the_work_that_another_one_began(run_story):
         await wait_until_async(lambda: retries)
         first.cancel()
         await let_others_run()
-        work.end.set_result(transcript("for the second"))
+        work.complete(transcript("for the second"))
         assert (await second).text == "for the second"
 
     run_story(story)
@@ -235,7 +237,7 @@ def test_cancelled_work_is_not_joined(run_story):
         first.cancel()
         second = stage.ask()  # in the same moment, before the cancelled task has ended
         work = await stage.work(2)
-        work.end.set_result(transcript("anew"))
+        work.complete(transcript("anew"))
         assert (await second).text == "anew"
         assert abandoned.is_cancelled
 
@@ -255,25 +257,29 @@ def test_work_cancelled_before_its_first_step_leaves_no_file(run_story):
     run_story(story)
 
 
+def deltas_in(heard: list[TranscriptionEvent]) -> list[TextDelta]:
+    return [event for event in heard if isinstance(event, TextDelta)]
+
+
+def texts_in(heard: list[TranscriptionEvent]) -> list[str]:
+    return [delta.delta for delta in deltas_in(heard)]
+
+
 def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(run_story):
     async def story(stage: Story):
-        early: list[str] = []
-        late: list[str] = []
-        started: list[str] = []
-        first = stage.ask(on_delta=lambda delta: early.append(delta.delta))
+        early: list[TranscriptionEvent] = []
+        late: list[TranscriptionEvent] = []
+        first = stage.ask(wants_deltas=True, heard=early)
         work = await stage.work()
-        work.on_started()
-        work.on_delta(TextDelta("r", "Hello"))
-        work.on_delta(TextDelta("r", " there"))
-        second = stage.ask(
-            on_delta=lambda delta: late.append(delta.delta), on_started=lambda: started.append("late")
-        )
+        work.say(Started("r"), TextDelta("r", "Hello"), TextDelta("r", " there"))
+        await wait_until_async(lambda: len(early) == 3)
+        second = stage.ask(wants_deltas=True, heard=late)
         await wait_until_async(lambda: late)
-        assert started == ["late"]
-        work.on_delta(TextDelta("r", "."))
-        work.end.set_result(transcript())
-        assert (await first).text == (await second).text == "".join(early) == "".join(late)
-        assert (early, late) == (["Hello", " there", "."], ["Hello there", "."])
+        assert late == [Started("r"), TextDelta("r", "Hello there")]
+        work.say(TextDelta("r", "."))
+        work.complete(transcript())
+        assert (await first).text == (await second).text == "".join(texts_in(early))
+        assert (texts_in(early), texts_in(late)) == (["Hello", " there", "."], ["Hello there", "."])
 
     run_story(story)
 
@@ -281,21 +287,23 @@ def test_late_joiner_of_a_stream_gets_the_text_so_far_and_then_the_rest(run_stor
 def test_plain_retry_joins_a_stream_but_a_stream_stays_live(run_story):
     async def story(stage: Story):
         retries: list[Retry] = []
-        heard: list[TextDelta] = []
-        first = stage.ask(on_delta=heard.append)
+        plainly: list[TranscriptionEvent] = []
+        first = stage.ask(wants_deltas=True)
         streamed = await stage.work()
-        second = stage.ask(retries=retries)
+        second = stage.ask(retries=retries, heard=plainly)
         await wait_until_async(lambda: retries == ["joined"])
-        streamed.end.set_result(transcript())
+        streamed.say(TextDelta("r", "Hello there."))
+        streamed.complete(transcript())
         await first
         await second
+        assert plainly == [], "it asked for no deltas"
 
         plain = stage.ask("b")
         silent = await stage.work(2)
-        assert silent.on_delta is None, "nobody asked for deltas"
-        live = stage.ask("b", on_delta=heard.append, retries=retries)
-        (await stage.work(3)).end.set_result(transcript())
-        silent.end.set_result(transcript())
+        assert not silent.wants_deltas, "nobody asked for deltas"
+        live = stage.ask("b", wants_deltas=True, retries=retries)
+        (await stage.work(3)).complete(transcript())
+        silent.complete(transcript())
         await plain
         await live
         assert retries == ["joined"]
@@ -307,38 +315,66 @@ def test_finished_result_streams_at_once_and_silence_streams_nothing(run_story):
     async def story(stage: Story):
         for content, text in (("a", "Hello."), ("b", "")):
             first = stage.ask(content)
-            (await stage.work(len(stage.service.begun) + 1)).end.set_result(transcript(text))
+            (await stage.work(len(stage.service.begun) + 1)).complete(transcript(text))
             await first
-        deltas: list[str] = []
-        segments: list[Segment] = []
-        await stage.ask(on_delta=lambda delta: deltas.append(delta.delta), on_partial=segments.append)
-        await stage.ask("b", on_delta=lambda delta: deltas.append(delta.delta))
-        assert deltas == ["Hello."]
-        assert [segment.text for segment in segments] == ["Hello."]
+        heard: list[TranscriptionEvent] = []
+        await stage.ask(wants_deltas=True, wants_segments=True, heard=heard)
+        segment = transcript("Hello.").segments[0]
+        assert heard == [Started(""), SegmentDone("", segment), TextDelta("", "Hello.")]
+        heard.clear()
+        await stage.ask("b", wants_deltas=True, heard=heard)
+        assert heard == [Started("")]
 
     run_story(story)
 
 
 def test_joiner_hears_progress_and_segments_said_before(run_story):
     async def story(stage: Story):
-        segment = transcript().segments[0]
-        first = stage.ask(on_partial=lambda _: None)
+        segment = SegmentDone("r", transcript().segments[0])
+        early: list[TranscriptionEvent] = []
+        first = stage.ask(wants_segments=True, heard=early)
         work = await stage.work()
-        work.on_progress(Progress("r", 1.0, 4.0))
-        work.on_progress(Progress("r", 2.0, 4.0))
-        work.on_partial(segment)
-        progress: list[float] = []
-        segments: list[Segment] = []
-        second = stage.ask(
-            on_progress=lambda said: progress.append(said.audio_seconds_done), on_partial=segments.append
-        )
-        await wait_until_async(lambda: segments)
-        work.on_progress(Progress("r", 4.0, 4.0))
-        work.end.set_result(transcript())
+        work.say(Progress("r", 1.0, 4.0), Progress("r", 2.0, 4.0), segment)
+        await wait_until_async(lambda: len(early) == 3)
+        heard: list[TranscriptionEvent] = []
+        second = stage.ask(wants_segments=True, heard=heard)
+        await wait_until_async(lambda: heard)
+        work.say(Progress("r", 4.0, 4.0))
+        work.complete(transcript())
         await first
         await second
-        assert progress == [2.0, 4.0]
-        assert segments == [segment]
+        assert heard == [Progress("r", 2.0, 4.0), segment, Progress("r", 4.0, 4.0)]
+
+    run_story(story)
+
+
+def test_requests_that_take_nothing_hold_the_text_once_and_lose_none_of_it(run_story):
+    """A slow client costs a position: ten of them hold no more than one, and a wait that is given up loses no event."""
+
+    async def story(stage: Story):
+        with contextlib.ExitStack() as held:
+            views = [
+                held.enter_context(
+                    stage.shared.transcribe(stage.upload(), PLAIN, owner="ann", wants_deltas=True)
+                )
+                for _ in range(10)
+            ]
+            work = await stage.work()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await anext(views[0])
+            work.say(*(TextDelta("r", f"{number} ") for number in range(500)))
+            work.complete(transcript("".join(f"{number} " for number in range(500))))
+            await wait_until_async(lambda: not stage.files())
+            (lists,) = {id(view._work.reported) for view in views}
+            assert lists == id(views[0]._work.reported)
+            assert all(not view._begun for view in views)
+            for view in views:
+                heard = [event async for event in view]
+                assert isinstance(heard.pop(), Completed)
+                assert texts_in(heard) == [f"{number} " for number in range(500)]
+                with pytest.raises(StopAsyncIteration):
+                    await anext(view)
 
     run_story(story)
 
@@ -347,14 +383,14 @@ def test_results_are_bounded_in_number_oldest_out(run_story):
     async def story(stage: Story):
         for count, content in enumerate("abc", start=1):
             asked = stage.ask(content)
-            (await stage.work(count)).end.set_result(transcript(content))
+            (await stage.work(count)).complete(transcript(content))
             await asked
         retries: list[Retry] = []
         for content in "bc":
             await stage.ask(content, retries=retries)
         assert retries == ["finished", "finished"]
         again = stage.ask("a", retries=retries)
-        (await stage.work(4)).end.set_result(transcript("anew"))
+        (await stage.work(4)).complete(transcript("anew"))
         assert (await again).text == "anew"
 
     run_story(story, max_results=2)
@@ -364,10 +400,10 @@ def test_results_are_bounded_in_bytes_and_a_huge_one_is_not_kept(run_story):
     async def story(stage: Story):
         for count, (content, text) in enumerate((("a", "x"), ("huge", "x" * 50_000)), start=1):
             asked = stage.ask(content)
-            (await stage.work(count)).end.set_result(transcript(text))
+            (await stage.work(count)).complete(transcript(text))
             await asked
         again = stage.ask("huge")
-        (await stage.work(3)).end.set_result(transcript("again"))
+        (await stage.work(3)).complete(transcript("again"))
         assert (await again).text == "again"
 
     run_story(story, max_result_bytes=100_000)
@@ -398,10 +434,11 @@ def test_results_are_forgotten_in_time_without_another_request(tmp_path: Path):
         service = TranscriptionService()
         stage = Story(tmp_path)
         shared = SharedWork(service, window_seconds=0.05)
-        asked = asyncio.create_task(shared.transcribe(stage.upload(), PLAIN, owner="ann"))
+        stage.shared = shared
+        asked = stage.ask()
         await wait_until_async(lambda: service.begun)
         result = transcript("private words")
-        service.begun[0].end.set_result(result)
+        service.begun[0].complete(result)
         await asked
         service.begun.clear()
         del asked
@@ -427,7 +464,7 @@ def test_an_error_is_the_engines_own(run_story):
     async def story(stage: Story):
         asked = stage.ask()
         error = EngineUnavailable("between two workers")
-        (await stage.work()).end.set_exception(error)
+        (await stage.work()).fail(error)
         with pytest.raises(EngineError) as raised:
             await asked
         assert raised.value is error

@@ -12,12 +12,13 @@ import pytest
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.messages import AudioSource
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.engine.client import EngineClient
+from scribewire.server.engine.client import EngineClient, TranscriptionEvent
 from scribewire.server.engine.restarts import RestartPolicy
 from scribewire.server.engine.supervisor import EngineSupervisor
 from scribewire.server.engine.watchdog import WatchLimits
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
 from tests.fakes.running_server import script
+from tests.fakes.streams import transcript_of
 
 IMPATIENT = WatchLimits(stall_seconds=2.5, terminate_seconds=0.5, tick_seconds=0.1)
 """A worker beats once a second."""
@@ -59,8 +60,19 @@ def recording(folder: Path, **keys: Any) -> AudioSource:
     return AudioSource(str(path))
 
 
-async def transcribe(client: EngineClient, source: AudioSource, **callbacks: Any) -> Transcript:
-    return await client.transcribe(source, TranscribeOptions(), owner="ann", **callbacks)
+async def transcribe(
+    client: EngineClient,
+    source: AudioSource,
+    options: TranscribeOptions | None = None,
+    *,
+    owner: str = "ann",
+    heard: list[TranscriptionEvent] | None = None,
+    **wishes: Any,
+) -> Transcript:
+    """The transcript of one recording, with a place of its own; `heard` gets the events before it."""
+    async with client.admission():
+        events = client.transcribe(source, options or TranscribeOptions(), owner=owner, **wishes)
+        return await transcript_of(events, heard=heard)
 
 
 def broken(folder: Path, *, times: int = 1, **keys: Any) -> AudioSource:

@@ -13,15 +13,15 @@ import pytest
 
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import EngineCrashed, EngineUnavailable
-from scribewire.engine.protocol.messages import Transcribe
+from scribewire.engine.protocol.messages import Progress, SegmentDone, Started, TextDelta, Transcribe
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.engine.client import EngineClient
-from scribewire.server.engine.inflight import InFlight
-from scribewire.server.engine.requests import EngineRequest
+from scribewire.server.engine.requests import EngineRequest, InFlight
 from scribewire.server.engine.restarts import RestartPolicy
 from scribewire.server.engine.supervisor import EngineSupervisor
 from scribewire.server.http.errors import EngineResting
 from tests.fakes.fake_worker import FAKE_WORKER_MODULE
+from tests.fakes.streams import transcript_of
 from tests.fakes.waiting import is_gone, run, wait_until_async
 from tests.process.engines import (
     IMPATIENT,
@@ -45,18 +45,16 @@ DEATH_NAMES = ["exit 75", "abort", "in mid-message"]
 @pytest.mark.parametrize("death", DEATHS, ids=DEATH_NAMES)
 def test_request_caught_by_one_death_is_answered_by_the_next_worker(tmp_path: Path, death: dict[str, Any]):
     async def story() -> None:
-        starts: list[str] = []
+        heard: list[Any] = []
         async with engine() as client:
             first_worker = client.worker_process_id
             neighbor = asyncio.create_task(
                 transcribe(client, recording(tmp_path, delay_seconds=0.5, text="neighbor"))
             )
-            transcript = await transcribe(
-                client, broken(tmp_path, text="answer", **death), on_started=lambda: starts.append("started")
-            )
+            transcript = await transcribe(client, broken(tmp_path, text="answer", **death), heard=heard)
             assert transcript.text == "answer"
             assert (await neighbor).text == "neighbor"
-            assert starts == ["started"]
+            assert [type(event) for event in heard].count(Started) == 1
             assert client.worker_deaths == 1
             assert is_gone(first_worker)
 
@@ -90,18 +88,14 @@ def test_nothing_is_told_twice_when_a_second_worker_goes_on(tmp_path: Path):
         heard: list[Any] = []
         source = broken(tmp_path, deltas=["Hel", "lo", " there."], token_logprobs=[-1, -2, -3], abort=True)
         async with engine() as client:
-            transcript = await client.transcribe(
-                source,
-                TranscribeOptions(logprobs=True, token_logprobs=True),
-                owner="ann",
-                on_started=lambda: heard.append("started"),
-                on_delta=lambda delta: heard.append(
-                    (delta.delta, tuple(one.logprob for one in delta.logprobs))
-                ),
-            )
+            options = TranscribeOptions(logprobs=True, token_logprobs=True)
+            transcript = await transcribe(client, source, options, wants_deltas=True, heard=heard)
             assert client.worker_deaths == 1
         assert transcript.text == "Hello there."
-        assert heard == ["started", ("Hel", (-1.0,)), ("lo", (-2.0,)), (" there.", (-3.0,))]
+        assert [type(event) for event in heard].count(Started) == 1
+        deltas = [event for event in heard if isinstance(event, TextDelta)]
+        told = [(delta.delta, [one.logprob for one in delta.logprobs]) for delta in deltas]
+        assert told == [("Hel", [-1.0]), ("lo", [-2.0]), (" there.", [-3.0])]
 
     run(story())
 
@@ -111,13 +105,13 @@ def test_segments_and_progress_go_on_where_they_were(tmp_path: Path):
         heard: list[Any] = []
         source = broken(tmp_path, partials=["a", "b"], duration_seconds=4, exit=1)
         async with engine() as client:
-            await transcribe(
-                client,
-                source,
-                on_partial=lambda segment: heard.append(segment.text),
-                on_progress=lambda progress: heard.append(progress.audio_seconds_done),
-            )
-        assert heard == ["a", 2.0, "b", 4.0, 4.0]
+            await transcribe(client, source, wants_segments=True, heard=heard)
+        told = [
+            event.segment.text if isinstance(event, SegmentDone) else event.audio_seconds_done
+            for event in heard
+            if isinstance(event, SegmentDone | Progress)
+        ]
+        assert told == ["a", 2.0, "b", 4.0, 4.0]
 
     run(story())
 
@@ -152,13 +146,13 @@ def test_stop_between_two_workers_ends_what_waits_for_the_next(tmp_path: Path):
 
 def test_closed_admission_refuses_the_new_and_finishes_the_old(tmp_path: Path):
     async def story() -> None:
-        async with engine() as client:
-            with client.admission():
-                client.close_admission()
-                with pytest.raises(EngineUnavailable, match="stopping"):
-                    await transcribe(client, recording(tmp_path, text="late"))
-                transcript = await transcribe(client, recording(tmp_path, text="early"), is_admitted=True)
-                assert transcript.text == "early"
+        async with engine() as client, client.admission() as info:
+            client.close_admission()
+            with pytest.raises(EngineUnavailable, match="stopping"):
+                await transcribe(client, recording(tmp_path, text="late"))
+            early = client.transcribe(recording(tmp_path, text="early"), TranscribeOptions(), owner="ann")
+            assert (await transcript_of(early)).text == "early"
+            assert info == client.info
 
     run(story())
 
@@ -187,9 +181,7 @@ def test_poison_runs_alone_the_third_time_and_fails_alone(tmp_path: Path):
 
             async def submit(name: str, **keys: Any) -> Transcript:
                 source = recording(tmp_path, **keys)
-                return await client.transcribe(
-                    source, TranscribeOptions(), owner=name, priority="background", attempts=3
-                )
+                return await transcribe(client, source, owner=name, priority="background", attempts=3)
 
             neighbors = [
                 asyncio.create_task(submit("neighbor", delay_seconds=0.3, text=str(number)))
@@ -287,7 +279,7 @@ def test_breaker_opens_is_tried_and_closes(tmp_path: Path):
             with pytest.raises(EngineResting, match="died 3 times within 600 s") as refusal:
                 await transcribe(client, recording(tmp_path, text="x"))
             assert refusal.value.retry_after_seconds == 1
-            client.check_usable()  # what can wait may still be accepted
+            client.check_admission(is_patient=True)  # what can wait may still be accepted
             await wait_until_async(lambda: client.state == "ready")
             assert client._supervisor.started_workers == 4
             assert (await transcribe(client, recording(tmp_path, text="back"))).text == "back"

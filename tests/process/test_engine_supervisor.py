@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from scribewire.engine.processes.child import OUTPUT_BYTES
+from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import (
     EngineBusy,
     EngineCrashed,
@@ -23,6 +25,8 @@ from scribewire.engine.protocol.errors import (
     ModelIncomplete,
     RequestCancelled,
 )
+from scribewire.engine.protocol.messages import SegmentDone
+from scribewire.server.engine.client import EngineClient
 from scribewire.server.engine.restarts import RestartPolicy
 from tests.fakes.waiting import PATIENCE_SECONDS, in_time, is_gone, run, wait_until, wait_until_async
 from tests.process.engines import engine, recording, transcribe
@@ -46,29 +50,34 @@ def test_progress_and_partial_results_arrive_in_order_before_the_end(tmp_path: P
     async def story():
         heard: list[Any] = []
         async with engine() as client:
-            transcript = await transcribe(
-                client,
-                recording(tmp_path, partials=["a", "b"], duration_seconds=4),
-                on_started=lambda: heard.append("started"),
-                on_partial=lambda segment: heard.append(segment.text),
-                on_progress=lambda progress: heard.append(progress.audio_seconds_done),
-            )
-            heard.append("end")
-        assert heard == ["started", "a", 2.0, "b", 4.0, "end"]
+            source = recording(tmp_path, partials=["a", "b"], duration_seconds=4)
+            transcript = await transcribe(client, source, wants_segments=True, heard=heard)
+        told = [
+            event.segment.text
+            if isinstance(event, SegmentDone)
+            else getattr(event, "audio_seconds_done", "started")
+            for event in heard
+        ]
+        assert told == ["started", "a", 2.0, "b", 4.0]
         assert transcript.text == "a b"
 
     run(story())
 
 
-def test_a_callback_that_fails_harms_no_other_request(tmp_path: Path):
+def test_caller_that_fails_while_it_takes_events_harms_no_other_request(tmp_path: Path):
     async def story():
-        def fails(_: object) -> None:
-            raise ValueError("a bug in a callback")
+        async with engine(max_queued_requests=1) as client:
+            with pytest.raises(ValueError, match="a bug in the caller"):
+                await fail_while_it_listens(client)
+            await wait_until_async(lambda: client.held_count == 0)
+            assert (await transcribe(client, recording(tmp_path, text="a"))).text == "a"
 
-        async with engine() as client:
-            source = recording(tmp_path, partials=["a"])
-            assert (await transcribe(client, source, on_partial=fails)).text == "a"
-            assert (await transcribe(client, source)).text == "a"
+    async def fail_while_it_listens(client: EngineClient) -> None:
+        source = recording(tmp_path, partials=["a"], delay_seconds=3600)
+        events = client.transcribe(source, TranscribeOptions(), owner="ann", wants_segments=True)
+        async with client.admission(), aclosing(events):
+            async for _ in events:
+                raise ValueError("a bug in the caller")
 
     run(story())
 
@@ -82,10 +91,10 @@ def test_worker_that_dies_fails_what_it_held_and_is_replaced(tmp_path: Path, dea
     async def story():
         async with engine() as client:
             first_worker = client.worker_process_id
-            started = asyncio.Event()
+            heard: list[Any] = []
             source = recording(tmp_path, delay_seconds=60)
-            neighbour = asyncio.create_task(transcribe(client, source, on_started=started.set, attempts=1))
-            await started.wait()
+            neighbour = asyncio.create_task(transcribe(client, source, heard=heard, attempts=1))
+            await wait_until_async(lambda: heard)
             with pytest.raises(EngineCrashed):
                 await transcribe(client, recording(tmp_path, **death), attempts=1)
             with pytest.raises(EngineCrashed):
@@ -101,11 +110,11 @@ def test_worker_that_dies_fails_what_it_held_and_is_replaced(tmp_path: Path, dea
 def test_sigkill_in_mid_request_is_noticed_and_named(tmp_path: Path):
     async def story():
         async with engine() as client:
-            started = asyncio.Event()
+            heard: list[Any] = []
             task = asyncio.create_task(
-                transcribe(client, recording(tmp_path, hang=True), on_started=started.set, attempts=1)
+                transcribe(client, recording(tmp_path, hang=True), heard=heard, attempts=1)
             )
-            await started.wait()
+            await wait_until_async(lambda: heard)
             os.kill(client.worker_process_id, signal.SIGKILL)
             with pytest.raises(EngineCrashed, match="signal 9"):
                 async with asyncio.timeout(PATIENCE_SECONDS):
@@ -166,10 +175,10 @@ def test_worker_that_floods_its_standard_error_is_not_blocked(tmp_path: Path):
 def test_cancelling_the_waiting_task_cancels_the_work(tmp_path: Path):
     async def story():
         async with engine(max_queued_requests=1) as client:
-            started = asyncio.Event()
+            heard: list[Any] = []
             source = recording(tmp_path, delay_seconds=60)
-            task = asyncio.create_task(transcribe(client, source, on_started=started.set))
-            await started.wait()
+            task = asyncio.create_task(transcribe(client, source, heard=heard))
+            await wait_until_async(lambda: heard)
             with pytest.raises(EngineBusy):
                 await transcribe(client, source)
             task.cancel()
@@ -248,10 +257,10 @@ def test_restarts_back_off(tmp_path: Path):
 def test_stop_lets_work_in_hand_finish(tmp_path: Path):
     async def story():
         async with engine() as client:
-            started = asyncio.Event()
+            heard: list[Any] = []
             source = recording(tmp_path, delay_seconds=0.3, text="finished")
-            task = asyncio.create_task(transcribe(client, source, on_started=started.set))
-            await started.wait()
+            task = asyncio.create_task(transcribe(client, source, heard=heard))
+            await wait_until_async(lambda: heard)
             worker = client.worker_process_id
             await client.stop(drain_seconds=PATIENCE_SECONDS)
             assert (await task).text == "finished"

@@ -11,15 +11,15 @@ import pytest
 
 from scribewire.engine.processes.launch import EXIT_ENGINE_FAULT
 from scribewire.engine.protocol.config import TranscribeOptions
-from scribewire.engine.protocol.messages import AudioSource
-from scribewire.server.engine.client import AudioOutcome
+from scribewire.engine.protocol.messages import AudioSource, TextDelta
+from scribewire.server.engine.client import AudioOutcome, TranscriptionEvent
 from tests.fakes import faulty_worker
 from tests.fakes.clips import uniform
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, run, wait_until, wait_until_async
 from tests.http.openai_shapes import check_stream, parse_events
-from tests.process.engines import IMPATIENT, engine, stuck_event
+from tests.process.engines import IMPATIENT, engine, stuck_event, transcribe
 
 pytestmark = pytest.mark.process
 
@@ -110,14 +110,13 @@ def test_real_engine_that_breaks_in_every_way_says_what_an_unbroken_one_says(
         async with engine(str(model), module=faulty_worker.__name__, watch=IMPATIENT) as client:
 
             async def transcribe_both() -> tuple[list[str], list[str]]:
-                deltas: list[str] = []
+                heard: list[TranscriptionEvent] = []
                 tasks = [
-                    client.transcribe(sources[0], OPTIONS, owner="ann"),
-                    client.transcribe(
-                        sources[1], OPTIONS, owner="bob", on_delta=lambda delta: deltas.append(delta.delta)
-                    ),
+                    transcribe(client, sources[0], OPTIONS),
+                    transcribe(client, sources[1], OPTIONS, owner="bob", wants_deltas=True, heard=heard),
                 ]
-                return [one.text for one in await asyncio.gather(*tasks)], deltas
+                texts = [one.text for one in await asyncio.gather(*tasks)]
+                return texts, [event.delta for event in heard if isinstance(event, TextDelta)]
 
             expected, _ = await transcribe_both()
             assert all(expected)
@@ -154,12 +153,12 @@ def test_growing_audio_is_handed_out_again_whole(model: Path, tmp_path: Path, is
 
     async def story() -> None:
         async with engine(str(model), module=faulty_worker.__name__) as client:
-            expected = await client.transcribe(whole, OPTIONS, owner="ann")
+            expected = await transcribe(client, whole, OPTIONS)
             give_cue(model, "abort")
             ended: asyncio.Future[AudioOutcome] = asyncio.get_running_loop().create_future()
             if is_whole:
                 grow(ended)
-            task = asyncio.create_task(client.transcribe(growing, OPTIONS, owner="ann", audio_ended=ended))
+            task = asyncio.create_task(transcribe(client, growing, OPTIONS, audio_ended=ended))
             await wait_until_async(lambda: client.worker_deaths == 1)
             if not is_whole:
                 await wait_until_async(lambda: client._in_flight.held_count == 1)

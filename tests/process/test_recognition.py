@@ -31,6 +31,7 @@ from scribewire.server.transcode.task import TranscodedRecording
 from scribewire.server.transcription.service import TranscriptionService
 from tests.fakes.media import LIMITS, encoded, riff, tones
 from tests.fakes.running_server import RunningServer, assert_openai_error
+from tests.fakes.streams import transcript_of
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until, wait_until_async
 from tests.process.pools import RATE, SHORT, pool_of, samples_beside, upload
@@ -115,7 +116,7 @@ def test_whole_recording_reaches_the_engine_with_its_warnings_and_times(tmp_path
 
     async def work() -> None:
         async with recognizer_of() as (service, engine, _):
-            transcript = await service.transcribe(path, TranscribeOptions(), owner="me")
+            transcript = await transcript_of(service.transcribe(path, TranscribeOptions(), owner="me"))
             assert transcript.text == hashlib.sha256(expected.samples.tobytes()).hexdigest()
             assert transcript.warnings == (*expected.warnings, "of the engine")
             assert transcript.timings.decode_audio_seconds > 0
@@ -131,7 +132,9 @@ def test_engine_begins_while_the_recording_is_decoded(tmp_path: Path, hour: Path
 
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=40) as (service, engine, _):
-            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
+            working = asyncio.create_task(
+                transcript_of(service.transcribe(path, TranscribeOptions(), owner="me"))
+            )
             await wait_until_async(lambda: engine.begun)
             source = engine.begun[0].audio
             assert source.is_growing
@@ -152,7 +155,9 @@ def test_recording_whose_child_dies_half_way_fails_with_that(tmp_path: Path, lon
 
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=1) as (service, engine, pool):
-            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
+            working = asyncio.create_task(
+                transcript_of(service.transcribe(path, TranscribeOptions(), owner="me"))
+            )
             await wait_until_async(lambda: engine.begun)
             os.kill(pool.process_ids[0], signal.SIGKILL)
             with pytest.raises(AudioUndecodable, match="within the limits"):
@@ -167,7 +172,9 @@ def test_dead_engine_stops_the_decoding_too(tmp_path: Path, long_recording: Path
 
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=1) as (service, engine, pool):
-            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
+            working = asyncio.create_task(
+                transcript_of(service.transcribe(path, TranscribeOptions(), owner="me"))
+            )
             await wait_until_async(lambda: engine.begun)
             engine.client.on_death("it was killed")
             engine.client.on_state("ready")
@@ -188,7 +195,9 @@ def test_cancelled_request_cancels_the_decoding_and_the_engines_work(
 
     async def work() -> None:
         async with recognizer_of(begins_after_seconds=1) as (service, engine, pool):
-            working = asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
+            working = asyncio.create_task(
+                transcript_of(service.transcribe(path, TranscribeOptions(), owner="me"))
+            )
             await wait_until_async(lambda: engine.begun)
             working.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -204,14 +213,16 @@ def test_recordings_being_decoded_count_as_waiting(tmp_path: Path, long_recordin
     paths = [upload(tmp_path, long_recording, str(number)) for number in range(3)]
 
     async def work() -> None:
-        async with recognizer_of(begins_after_seconds=1e6) as (service, _, _):
-            works = [
-                asyncio.create_task(service.transcribe(path, TranscribeOptions(), owner="me"))
-                for path in paths[:2]
-            ]
+        async with recognizer_of(begins_after_seconds=1e6) as (service, engine, _):
+
+            async def admitted(path: Path) -> Transcript:
+                async with engine.client.admission():
+                    return await transcript_of(service.transcribe(path, TranscribeOptions(), owner="me"))
+
+            works = [asyncio.create_task(admitted(path)) for path in paths[:2]]
             await wait_until_async(lambda: all(samples_beside(path) for path in paths[:2]))
             with pytest.raises(EngineBusy):
-                await service.transcribe(paths[2], TranscribeOptions(), owner="me")
+                await admitted(paths[2])
             assert samples_beside(paths[2]) == []
             for one in works:
                 one.cancel()
@@ -233,7 +244,7 @@ def test_lack_of_room_is_told_as_such(tmp_path: Path) -> None:
     async def work() -> None:
         service = TranscriptionService(ListeningEngine().client, NoRoom(), no_speakers())
         with pytest.raises(ApiError) as raised:
-            await service.transcribe(tmp_path, TranscribeOptions(), owner="me")
+            await transcript_of(service.transcribe(tmp_path, TranscribeOptions(), owner="me"))
         assert raised.value.rule.status == 507
 
     run(work())

@@ -1,20 +1,30 @@
-"""One course of events per request over any number of workers, and the order in which workers get requests."""
+"""One stream of events per request over any number of workers, and the order in which workers get requests."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineCrashed
-from scribewire.engine.protocol.messages import AudioEnded, AudioSource, Completed, TextDelta, Transcribe
-from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
-from scribewire.server.engine.inflight import InFlight
-from scribewire.server.engine.requests import AudioOutcome, Callbacks, EngineRequest
-from tests.fakes.waiting import run
+from scribewire.engine.protocol.messages import (
+    AudioEnded,
+    AudioSource,
+    Completed,
+    Progress,
+    SegmentDone,
+    Started,
+    TextDelta,
+    Transcribe,
+)
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
+from scribewire.server.engine.requests import AudioOutcome, EngineRequest, InFlight, TranscriptionEvent
+from tests.fakes.streams import transcript_of
+from tests.fakes.waiting import let_others_run, run
 
 
 def on_a_loop(story: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -33,16 +43,22 @@ def request(
     runs_alone: bool = False,
     options: TranscribeOptions | None = None,
     audio_ended: asyncio.Future[AudioOutcome] | None = None,
-    **callbacks: Any,
+    wants_deltas: bool = False,
 ) -> EngineRequest:
-    message = Transcribe(name, AudioSource("x"), options or TranscribeOptions(), priority=priority)
-    return EngineRequest(
-        message,
-        Callbacks(**callbacks),
-        attempts=attempts,
-        runs_alone=runs_alone,
-        audio_ended=audio_ended,
+    message = Transcribe(
+        name,
+        AudioSource("x"),
+        options or TranscribeOptions(),
+        priority=priority,
+        wants_deltas=wants_deltas,
     )
+    return EngineRequest(message, attempts=attempts, runs_alone=runs_alone, audio_ended=audio_ended)
+
+
+async def end_of(request: EngineRequest) -> Transcript:
+    """The transcript of a request that is over, or its error."""
+    assert request.is_over
+    return await transcript_of(request.events())
 
 
 def transcript(text: str) -> Transcript:
@@ -55,27 +71,28 @@ def transcript(text: str) -> Transcript:
 
 
 class Ear:
-    """A request that is listened to, over two workers."""
+    """A request whose events are taken as they come, over two workers."""
 
-    def __init__(self, *first: str, logprobs: bool = False) -> None:
+    def __init__(self, *first: str, logprobs: bool = False, attempts: int = 2) -> None:
         self.heard: list[TextDelta] = []
-        self.request = request(on_delta=self.heard.append)
+        self.request = request(wants_deltas=True, attempts=attempts)
         self._with_logprobs = logprobs
+        self.ending = asyncio.create_task(transcript_of(self.request.events(), heard=self.heard))
         self.say(*first)
         self.request.lose_worker("it was killed")
-        self.before = len(self.heard)
+        self.before = len(first)
 
     def say(self, *texts: str) -> None:
         for text in texts:
             logprobs = (TokenLogprob(text, text.encode(), -1.0),) if self._with_logprobs else ()
             self.request.receive(TextDelta("a", text, logprobs))
 
-    def end(self, text: str) -> str:
+    async def end(self, text: str) -> str:
         self.request.receive(Completed("a", transcript(text)))
-        return self.request.future.result().text
+        return (await self.ending).text
 
-    @property
-    def news(self) -> list[str]:
+    async def news(self) -> list[str]:
+        await let_others_run()
         return [delta.delta for delta in self.heard[self.before :]]
 
 
@@ -93,8 +110,8 @@ def test_second_worker_is_heard_from_where_the_first_one_stopped(second: list[st
     async def story() -> None:
         ear = Ear("One", " two")
         ear.say(*second)
-        assert ear.news == news
-        assert ear.end("One two three") == "One two three"
+        assert await ear.news() == news
+        assert await ear.end("One two three") == "One two three"
 
     run(story())
 
@@ -103,7 +120,7 @@ def test_second_worker_is_heard_from_where_the_first_one_stopped(second: list[st
 async def test_logprobs_of_text_that_was_sent_are_not_sent_again() -> None:
     ear = Ear("One", " two", logprobs=True)
     ear.say("One", " two", " three", " four")
-    assert ear.news == [" three", " four"]
+    assert await ear.news() == [" three", " four"]
     assert [one.text for delta in ear.heard for one in delta.logprobs] == ["One", " two", " three", " four"]
 
 
@@ -112,9 +129,9 @@ def test_text_that_begins_otherwise_ends_the_request_and_is_not_heard(second: li
     async def story() -> None:
         ear = Ear("One", " two")
         ear.say(*second)
-        assert ear.news == []
+        assert await ear.news() == []
         with pytest.raises(EngineCrashed, match="does not begin with what was sent"):
-            ear.request.future.result()
+            await ear.ending
 
     run(story())
 
@@ -124,21 +141,17 @@ async def test_whole_text_that_is_shorter_than_what_was_sent_is_no_answer() -> N
     ear = Ear("One", " two")
     ear.say("One")
     with pytest.raises(EngineCrashed):
-        ear.end("One")
+        await ear.end("One")
 
 
 @on_a_loop
 async def test_third_worker_is_compared_with_all_that_was_sent() -> None:
-    ear = Ear("One")
-    ear.request = request(attempts=3, on_delta=ear.heard.append)
-    ear.heard.clear()
-    ear.say("One")
-    ear.request.lose_worker("x")
+    ear = Ear("One", attempts=3)
     ear.say("One", " two")
     ear.request.lose_worker("x")
     ear.say("One two", " three")
-    assert [delta.delta for delta in ear.heard] == ["One", " two", " three"]
-    assert ear.end("One two three") == "One two three"
+    assert await ear.news() == [" two", " three"]
+    assert await ear.end("One two three") == "One two three"
 
 
 @on_a_loop
@@ -146,17 +159,17 @@ async def test_what_nobody_heard_may_change_between_two_workers() -> None:
     one = request()
     one.lose_worker("x")
     one.receive(Completed("a", transcript("another text")))
-    assert one.future.result().text == "another text"
+    assert (await end_of(one)).text == "another text"
 
 
 @on_a_loop
 async def test_stream_of_sampled_text_gets_a_seed_so_that_it_can_be_said_again() -> None:
     sampled = TranscribeOptions(temperature=0.7)
-    assert request(options=sampled, on_delta=print).message.options.seed is not None
+    assert request(options=sampled, wants_deltas=True).message.options.seed is not None
     assert request(options=sampled).message.options.seed is None
-    assert request(on_delta=print).message.options.seed is None
+    assert request(wants_deltas=True).message.options.seed is None
     seeded = TranscribeOptions(temperature=0.7, seed=5)
-    assert request(options=seeded, on_delta=print).message.options == seeded
+    assert request(options=seeded, wants_deltas=True).message.options == seeded
 
 
 @on_a_loop
@@ -164,11 +177,38 @@ async def test_attempts_are_as_many_as_were_given() -> None:
     one = request(attempts=3)
     for deaths in (1, 2):
         one.lose_worker("x")
-        assert not one.future.done()
+        assert not one.is_over
         assert one.runs_alone == (deaths == 2)
     one.lose_worker("it made no progress")
     with pytest.raises(EngineCrashed, match="it made no progress"):
-        one.future.result()
+        await end_of(one)
+
+
+@on_a_loop
+async def test_several_workers_start_once_and_never_go_back() -> None:
+    one = request(attempts=2)
+    segment = Segment(0, 0.0, 1.0, "One.", "English")
+    for _ in range(2):
+        one.receive(Started("a"))
+        one.receive(Progress("a", 1.0, 4.0))
+        one.receive(SegmentDone("a", segment))
+        if not one.deaths:
+            one.receive(Progress("a", 2.0, 4.0))
+            one.lose_worker("x")
+    one.receive(SegmentDone("a", replace(segment, index=1)))
+    one.receive(Progress("a", 4.0, 4.0))
+    one.receive(Completed("a", transcript("One.")))
+    one.receive(Progress("a", 4.0, 4.0))
+    heard: list[TranscriptionEvent] = []
+    await transcript_of(one.events(), heard=heard)
+    assert heard == [
+        Started("a"),
+        Progress("a", 1.0, 4.0),
+        SegmentDone("a", segment),
+        Progress("a", 2.0, 4.0),
+        SegmentDone("a", replace(segment, index=1)),
+        Progress("a", 4.0, 4.0),
+    ]
 
 
 @on_a_loop
