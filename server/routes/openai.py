@@ -15,7 +15,7 @@ from scribewire.server.http.disconnect import while_connected
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form import check_model, model_not_found, names_of, read_transcription_form
 from scribewire.server.routes.bodies import answer, answer_headers
-from scribewire.server.routes.streaming import TranscriptStream, note_answered
+from scribewire.server.routes.streaming import TranscriptStream
 from scribewire.server.transcription.sharing import RETRY_HEADER
 
 router = APIRouter()
@@ -52,7 +52,9 @@ async def create_transcription(request: Request) -> Response:
                 keep_alive_seconds=context.stream_keep_alive_seconds,
             )
         transcript = await while_connected(request, events.transcript(), timeout_seconds=timeout_seconds)
-    note_answered(request, transcript, info)
+    context.metrics.note_transcript(
+        "request", transcript, is_demo=info.is_demo, request_id=request.state.request_id
+    )
     response = answer(transcript, info, form)
     response.headers.update(headers)
     return response

@@ -150,7 +150,9 @@ class TranscriptStream(Response):
                 await self._send_delta(send, event.delta, event.logprobs)
             event = await self._next(self._keep_alive_seconds)
         transcript = event.transcript
-        note_answered(self._request, transcript, self._info)
+        context_of(self._request).metrics.note_transcript(
+            "request", transcript, is_demo=self._info.is_demo, request_id=self._request.state.request_id
+        )
         if transcript.text.startswith(sent):
             # All of the text where it was ready at once.
             rest = transcript_logprobs(transcript)[len(sent_logprobs) :]
@@ -209,13 +211,6 @@ class TranscriptStream(Response):
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         except TimeoutError:
             raise ClientDisconnect() from None
-
-
-def note_answered(request: Request, transcript: Transcript, info: ModelInfo) -> None:
-    """Count a request's transcript and log its figures, for both kinds of answers."""
-    context_of(request).metrics.note_transcript(
-        "request", transcript, is_demo=info.is_demo, request_id=request.state.request_id
-    )
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,8 @@ from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioUndecodable, EngineError, EngineUnavailable
 from scribewire.engine.protocol.messages import Completed, Progress, SegmentDone, Started, TextDelta
 from scribewire.engine.protocol.speakers import SpeakerOptions
-from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from scribewire.server.engine.requests import TranscriptionEvent
-from scribewire.server.transcription.sharing import Retry, SharedWork, held_bytes
+from scribewire.server.transcription.sharing import Retry, SharedWork
 from tests.fakes.waiting import PATIENCE_SECONDS, let_others_run, run, wait_until_async
 from tests.http.shared_work_story import PLAIN, Story, TranscriptionService, transcript
 
@@ -407,26 +405,6 @@ def test_results_are_bounded_in_bytes_and_a_huge_one_is_not_kept(run_story):
         assert (await again).text == "again"
 
     run_story(story, max_result_bytes=100_000)
-
-
-def test_size_of_a_result_is_not_underestimated():
-    text = "été " * 500
-    entries = tuple(TokenLogprob(f"tok{i} é", f"tok{i} é".encode(), -0.123 * i) for i in range(400))
-    segment = Segment(0, 0.5, 1.25, text, "French", tokens=tuple(range(1000, 1400)), token_logprobs=entries)
-    value = Transcript(text[:-1], "French", ("French",), 1.25, (segment,) * 1, "fake")
-    assert _reachable_bytes(value) <= held_bytes(value) <= 4 * _reachable_bytes(value)
-
-
-def _reachable_bytes(value: object) -> int:
-    """Bytes reachable from a value, classes left out."""
-    seen: dict[int, object] = {}
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if id(one) not in seen and not isinstance(one, type):
-            seen[id(one)] = one
-            waiting += gc.get_referents(one)
-    return sum(sys.getsizeof(one) for one in seen.values())
 
 
 def test_results_are_forgotten_in_time_without_another_request(tmp_path: Path):

@@ -5,8 +5,8 @@
 A real server is started with the demo model (`tools.release.walk_front`), a bundled recording is uploaded once so that
 everything is warm, and then a few times more under the eye of `sys.setprofile` in the front, in the audio child and in
 the engine's worker, each time with another last sample, so that no earlier answer is found, and on a connection of its
-own. What belongs to the upload was entered every time. Start-up is over by then, and what runs on its own (heartbeats,
-the watchdog, the claiming of jobs) falls into some of the short stretches that are watched, and not into all of them.
+own. What belongs to the upload was entered every time. Start-up is over by then. What runs on its own is left out by its
+task or thread (`tools.release.walk_notes`) or, where it is rare, by falling into some of the stretches and not into all.
 
 A module counts as entered when a function that is written in it was entered; that a dataclass of it was made does not
 count, and is told apart. A hand-over is a pair of threads, of one process or of two, between which the upload passes:
@@ -19,10 +19,12 @@ import argparse
 import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -43,8 +45,12 @@ UPLOADS = 6
 SETTLE_SECONDS = 0.3
 """The end of a request is logged and counted after its answer has arrived."""
 
+WIDTH = 120
+MOST_NAMED = 8
 MAX_MODULES = 40
 MAX_HAND_OVERS = 6
+
+PROCESSES = ("front", "audio child", "worker")
 
 THREADS = {
     ("front", "MainThread"): "front: event loop",
@@ -54,15 +60,6 @@ THREADS = {
     ("worker", "scribewire-read"): "worker: reading ahead",
 }
 """Threads by what they do; others are called by their own names."""
-
-
-@dataclass(frozen=True)
-class Visit:
-    """A module entered in a thread: its functions in order, and how often any of them was entered or resumed."""
-
-    module: str
-    functions: tuple[str, ...]
-    entries: int
 
 
 @dataclass(frozen=True)
@@ -294,19 +291,72 @@ def path_of(module: str) -> str:
 def subject_of(module: str) -> str:
     """First sentence of a module's docstring, on one line."""
     docstring = ast.get_docstring(ast.parse((PROJECT / path_of(module)).read_text(encoding="utf-8"))) or ""
-    return " ".join(docstring.split("\n\n")[0].split())
+    return re.split(r"(?<=[.:])\s", " ".join(docstring.split("\n\n")[0].split()))[0].rstrip(":.") + "."
+
+
+def page(walk: Walk) -> str:
+    """The walk in Markdown, each module where it is entered first."""
+    counts = ", ".join(f"{len(walk.modules_of(role))} in the {role}" for role in PROCESSES)
+    lines = [
+        "# The walk of one upload",
+        "",
+        "What happens between `curl -F file=@clip.wav` and its text, as it was seen and not as it was meant: every",
+        "function of ours that one upload enters, in the order of the clock, in the three processes that take part.",
+        "Written by `python -m tools.release.walk --write`, which says how start-up and what runs on its own are kept out.",
+        "",
+        f"**{len(walk.modules)} modules** ({counts}; some are entered in two) and **{len(walk.hand_overs)} hand-overs**",
+        f"between threads or processes, over which something passes {walk.crossings} times. The upload is one that nobody",
+        "sent before, of the bundled English recording, whole and not streamed; the model is the demo model on a CPU.",
+        "",
+        "| hand-over | by |",
+        "|---|---|",
+        *(f"| {one.sender} → {one.receiver} | {one.means} |" for one in walk.hand_overs),
+        "",
+        "## Step by step",
+        "",
+        "A step begins where the upload arrives in a thread. A module is described where it is entered first; a step in",
+        "which only known functions are entered again is left out.",
+    ]
+    described: set[str] = set()
+    for number, leg in enumerate(walk.legs, start=1):
+        by = f", by {leg.arrival.means} from *{leg.arrival.sender}*" if leg.arrival else ""
+        lines += ["", f"### {number}. {leg.thread}{by}", ""]
+        for module, functions in leg.functions.items():
+            subject = "" if module in described else f" {subject_of(module)}"
+            described.add(module)
+            line = f"* `{path_of(module)}`.{subject} {named(functions)}".rstrip()
+            lines += textwrap.wrap(
+                line, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+            )
+    if walk.only_made:
+        values = ", ".join(f"`{path_of(module)}`" for module in walk.only_made)
+        lines += [
+            "",
+            "## Values",
+            "",
+            f"Only dataclasses are made of these, and no function of theirs is entered: {values}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def named(functions: list[str]) -> str:
+    """The first few functions, without those inside of others."""
+    plain = [name for name in functions if "<" not in name]
+    more = len(plain) - MOST_NAMED
+    shown = [f"`{name}`" for name in (plain if more <= 1 else plain[:MOST_NAMED])]
+    return ", ".join(shown) + (f" and {more} more" if more > 1 else "")
 
 
 def summary(walk: Walk) -> dict[str, Any]:
     """The figures."""
     return {
         "modules": len(walk.modules),
-        "modules_by_process": {
-            role: len(walk.modules_of(role)) for role in ("front", "audio child", "worker")
-        },
+        "modules_by_process": {role: len(walk.modules_of(role)) for role in PROCESSES},
         "hand_overs": [f"{one.sender} -> {one.receiver}" for one in walk.hand_overs],
         "crossings": walk.crossings,
-        "entered": list(walk.modules),
+        "entered": {
+            role: {module: walk.entries[module] for module in walk.modules_of(role)} for role in PROCESSES
+        },
         "only_made": list(walk.only_made),
     }
 
@@ -322,6 +372,8 @@ def main(arguments: list[str]) -> int:
     print(json.dumps(figures, indent=1))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if options.write:
+        PAGE.write_text(page(walk), encoding="utf-8")
     is_short = len(walk.modules) <= MAX_MODULES and len(walk.hand_overs) <= MAX_HAND_OVERS
     return 0 if is_short else 1
 

@@ -26,7 +26,8 @@ def note_pipes(folder: Path) -> None:
             file.write(" ".join(str(os.fstat(end.fileno()).st_ino) for end in ends) + "\n")
         return ends
 
-    multiprocessing.context.BaseContext.Pipe = noted  # type: ignore[method-assign,assignment]
+    library: Any = multiprocessing.context.BaseContext
+    library.Pipe = noted
 
 
 def main() -> int:

@@ -32,6 +32,9 @@ NO_HEARTBEAT_SECONDS = 50.0
 
 _POLL_SECONDS = 0.02
 
+TASKS_OF_THEIR_OWN = frozenset({"Task-1", "engine-watchdog"})
+"""Of an event loop: uvicorn's main loop, which looks at its clock ten times a second, and the worker's watchdog."""
+
 _WAKE = asyncio.BaseEventLoop.call_soon_threadsafe.__code__
 _read, _write = os.read, os.write
 
@@ -59,7 +62,7 @@ class Notes:
 
     def note(self, kind: str, what: str, detail: str = "") -> None:
         """Note one event of the current thread."""
-        if self._switch[0]:
+        if self._switch[0] and not _runs_on_its_own():
             self._events.append((time.monotonic_ns(), threading.current_thread().name, kind, what, detail))
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:
@@ -99,6 +102,14 @@ class Notes:
             path = self._folder / f"{number}-{self._role}-{os.getpid()}"
             path.with_suffix(".draft").write_text(json.dumps([self._role, os.getpid(), events]))
             path.with_suffix(".draft").rename(path.with_suffix(".json"))
+
+
+def _runs_on_its_own() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop in this thread
+        return False
+    return task is not None and task.get_name() in TASKS_OF_THEIR_OWN
 
 
 def main(setup: Any, pipe: Any, liveness: Any) -> int:
