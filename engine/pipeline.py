@@ -62,12 +62,15 @@ class Pipeline:
         self._ticket_ids = itertools.count()
         self._prefill: Prefill | None = None
         self._prefill_pieces: list[ChunkPart] = []
+        self._wake = wake
         self._readers = ReadAhead(config, wake)
+        self._has_plans = False
+        """True when the words of some piece are known since the last look; set on another thread."""
         self._waits_for_audio: list[str] = []
         self._on_one_thread: AbstractContextManager[object] | None = None
         self._word_times = WordTimes(
             config, model=DEMO_MODEL if self.info.is_demo else config.model, dtype=self._model.network.dtype,
-            device=self._model.device, wake=wake, reserve=self._reserve_for_aligner,
+            device=self._model.device, wake=self._note_plan, reserve=self._reserve_for_aligner,
         )  # fmt: skip
         if config.preload_aligner:
             self._word_times.preload()
@@ -95,7 +98,8 @@ class Pipeline:
     def open(self, work: RecordingWork) -> None:
         """Start a recording; any error in it becomes its end."""
         try:
-            self._word_times.check(work.options)
+            if work.options.words:
+                self._word_times.check(work.options)
             work.decoding = self._model.decoding(work.options)
         except EngineError as error:
             work.fail(error)
@@ -323,7 +327,7 @@ class Pipeline:
             with_token_logprobs=work.options.token_logprobs,
         )
         piece.is_decoded = True
-        if self._word_times.wants(piece):
+        if work.options.words and self._word_times.wants(piece):
             self._word_times.plan(piece)
         else:
             self._close_piece(piece)
@@ -334,7 +338,14 @@ class Pipeline:
 
     # ---- when its words were said ----------------------------------------------------------------------------
 
+    def _note_plan(self) -> None:
+        self._has_plans = True
+        self._wake()
+
     def _take_plans(self) -> None:
+        if not self._has_plans:
+            return
+        self._has_plans = False
         for piece in self._word_times.take_planned(self._scheduler):
             self._close_piece(piece)
 
@@ -377,7 +388,8 @@ class Pipeline:
             self._scheduler.is_being_read(work.work_id) and work.work_id not in self._waits_for_audio
         )
         self._scheduler.close(work.work_id)
-        self._word_times.forget(work)
+        if work.options.words:
+            self._word_times.forget(work)
         if work.work_id in self._waits_for_audio:
             self._waits_for_audio.remove(work.work_id)
         sequences = work.open_sequences()

@@ -88,7 +88,7 @@ class ServerCollector(Collector):
         yield waiting
         yield _gauge(
             "scribewire_recordings_admitted",
-            "Recordings being decoded, waiting or with the engine.",
+            "Recordings with a place: being received, decoded, waiting or with the engine.",
             engine.admitted,
         )
         yield _gauge("scribewire_engine_recordings", "Recordings in the worker's hands.", engine.held_count)

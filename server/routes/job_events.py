@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from scribewire.server.http.disconnect import while_connected
+from scribewire.server.http.connection import while_connected
 from scribewire.server.jobs.job import JobEvent
 from scribewire.server.routes.job_bodies import event_body
 from scribewire.server.routes.streaming import KEEP_ALIVE, STALLED_CLIENT_SECONDS

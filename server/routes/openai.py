@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.context import context_of, owner_of
-from scribewire.server.http.disconnect import while_connected
+from scribewire.server.http.connection import while_connected
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form import check_model, model_not_found, names_of, read_transcription_form
 from scribewire.server.routes.bodies import answer, answer_headers

@@ -1,12 +1,12 @@
 """Trace one upload through every process of a server, and write docs/walk.md: the way from its socket to its text.
 
-    .venv/bin/python -m tools.release.walk [--write] [--json PATH]
+    .venv/bin/python -m tools.release.walk [--write] [--json PATH] [--max-modules N] [--max-hand-overs N]
 
 A real server is started with the demo model (`tools.release.walk_front`), a bundled recording is uploaded once so that
 everything is warm, and then a few times more under the eye of `sys.setprofile` in the front, in the audio child and in
 the engine's worker, each time with another last sample, so that no earlier answer is found, and on a connection of its
-own. What belongs to the upload was entered every time. Start-up is over by then. What runs on its own is left out by its
-task or thread (`tools.release.walk_notes`) or, where it is rare, by falling into some of the stretches and not into all.
+own. What belongs to the upload was entered every time. Start-up is over by then. What runs on its own is left out by
+its task (`tools.release.walk_notes`) or, where it is rare, by falling into some of these stretches and not into all.
 
 A module counts as entered when a function that is written in it was entered; that a dataclass of it was made does not
 count, and is told apart. A hand-over is a pair of threads, of one process or of two, between which the upload passes:
@@ -36,6 +36,7 @@ from typing import Any
 import httpx
 
 from scribewire.engine.demo import sample_recordings
+from tools.release.walk_front import PIPES
 from tools.release.walk_notes import FOLDER, OURS, SWITCH
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -47,8 +48,6 @@ SETTLE_SECONDS = 0.3
 
 WIDTH = 120
 MOST_NAMED = 8
-MAX_MODULES = 40
-MAX_HAND_OVERS = 6
 
 PROCESSES = ("front", "audio child", "worker")
 
@@ -273,7 +272,7 @@ def trace() -> Walk:
         folder = Path(name)
         uploads = watched_uploads(folder)
         peers: dict[str, str] = {}
-        for line in (folder / "pipes").read_text().splitlines():
+        for line in (folder / PIPES).read_text().splitlines():
             one, other = line.split()
             peers[one], peers[other] = other, one
     return read_walk([events_of(notes) for notes in uploads], peers)
@@ -297,16 +296,20 @@ def subject_of(module: str) -> str:
 def page(walk: Walk) -> str:
     """The walk in Markdown, each module where it is entered first."""
     counts = ", ".join(f"{len(walk.modules_of(role))} in the {role}" for role in PROCESSES)
+    intro = f"""
+        What happens between `curl -F file=@clip.wav` and its text, as it was seen and not as it was meant: every
+        function of ours that one upload enters, in the order of the clock, in the three processes that take part.
+        Written by `python -m tools.release.walk --write`, which says how start-up and what runs on its own are kept
+        out.
+
+        **{len(walk.modules)} modules** ({counts}; some are entered in two) and **{len(walk.hand_overs)} hand-overs**
+        between threads or processes, over which something passes {walk.crossings} times. The upload is one that nobody
+        sent before, of the bundled English recording, whole and not streamed; the model is the demo model on a CPU.
+        """
     lines = [
         "# The walk of one upload",
         "",
-        "What happens between `curl -F file=@clip.wav` and its text, as it was seen and not as it was meant: every",
-        "function of ours that one upload enters, in the order of the clock, in the three processes that take part.",
-        "Written by `python -m tools.release.walk --write`, which says how start-up and what runs on its own are kept out.",
-        "",
-        f"**{len(walk.modules)} modules** ({counts}; some are entered in two) and **{len(walk.hand_overs)} hand-overs**",
-        f"between threads or processes, over which something passes {walk.crossings} times. The upload is one that nobody",
-        "sent before, of the bundled English recording, whole and not streamed; the model is the demo model on a CPU.",
+        *textwrap.dedent(intro).strip().split("\n"),
         "",
         "| hand-over | by |",
         "|---|---|",
@@ -314,8 +317,8 @@ def page(walk: Walk) -> str:
         "",
         "## Step by step",
         "",
-        "A step begins where the upload arrives in a thread. A module is described where it is entered first; a step in",
-        "which only known functions are entered again is left out.",
+        "A step begins where the upload arrives in a thread. A module is described where it is entered first; a step",
+        "that enters only functions entered before is left out.",
     ]
     described: set[str] = set()
     for number, leg in enumerate(walk.legs, start=1):
@@ -362,10 +365,12 @@ def summary(walk: Walk) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Trace and print; returns 1 when the way is longer than it may be."""
+    """Trace and print; returns 1 when the way is longer than was allowed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="write docs/walk.md")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--max-modules", type=int, help="fail above this number")
+    parser.add_argument("--max-hand-overs", type=int, help="fail above this number")
     options = parser.parse_args(arguments)
     walk = trace()
     figures = summary(walk)
@@ -374,8 +379,8 @@ def main(arguments: list[str]) -> int:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     if options.write:
         PAGE.write_text(page(walk), encoding="utf-8")
-    is_short = len(walk.modules) <= MAX_MODULES and len(walk.hand_overs) <= MAX_HAND_OVERS
-    return 0 if is_short else 1
+    limits = ((walk.modules, options.max_modules), (walk.hand_overs, options.max_hand_overs))
+    return int(any(limit is not None and len(found) > limit for found, limit in limits))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing.context
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,17 @@ PIPES = "pipes"
 
 
 def note_pipes(folder: Path) -> None:
-    """Write down which two ends belong together of every pipe that is made."""
-    make = multiprocessing.context.BaseContext.Pipe
+    """Write down which two ends belong together of every pair of sockets that our own code makes."""
+    make = socket.socketpair
 
-    def noted(self: Any, duplex: bool = True) -> Any:
-        ends = make(self, duplex)
-        with (folder / PIPES).open("a") as file:
-            file.write(" ".join(str(os.fstat(end.fileno()).st_ino) for end in ends) + "\n")
+    def noted(*arguments: Any) -> Any:
+        ends = make(*arguments)
+        if sys._getframe(1).f_globals["__name__"].startswith(walk_notes.OURS):
+            with (folder / PIPES).open("a") as file:
+                file.write(" ".join(str(os.fstat(end.fileno()).st_ino) for end in ends) + "\n")
         return ends
 
-    library: Any = multiprocessing.context.BaseContext
-    library.Pipe = noted
+    socket.socketpair = noted
 
 
 def main() -> int:

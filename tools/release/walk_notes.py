@@ -15,6 +15,7 @@ import mmap
 import multiprocessing.connection
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -76,10 +77,22 @@ class Notes:
                 self.note("enter" if is_written else "make", module, frame.f_code.co_qualname)
             elif frame.f_code is _WAKE:
                 self.note("wake", "")
-        elif event in ("c_call", "c_return") and type(argument.__self__) is queue.SimpleQueue:
-            name = argument.__name__
-            if (event == "c_call") == (name == "put") and name in ("put", "get", "get_nowait"):
-                self.note("put" if name == "put" else "got", str(id(argument.__self__)))
+        elif event != "return":
+            self._note_call(event, argument)
+
+    def _note_call(self, event: str, function: Any) -> None:
+        """Note what is given when the call begins, and what is taken when it has succeeded."""
+        owner, name = function.__self__, function.__name__
+        if isinstance(owner, queue.SimpleQueue):
+            if (event, name) == ("c_call", "put"):
+                self.note("put", str(id(owner)))
+            elif event == "c_return" and name in ("get", "get_nowait"):
+                self.note("got", str(id(owner)))
+        elif isinstance(owner, socket.socket) and owner.family == socket.AF_UNIX:
+            if (event, name) == ("c_call", "send"):
+                self.note("write", str(os.fstat(owner.fileno()).st_ino))
+            elif (event, name) == ("c_return", "recv"):
+                self.note("read", str(os.fstat(owner.fileno()).st_ino))
 
     def _watched_read(self, descriptor: int, size: int) -> bytes:
         data = _read(descriptor, size)
@@ -112,7 +125,7 @@ def _runs_on_its_own() -> bool:
     return task is not None and task.get_name() in TASKS_OF_THEIR_OWN
 
 
-def main(setup: Any, pipe: Any, liveness: Any) -> int:
+def main(setup: Any, pipe: Any) -> int:
     """Run the worker or the audio child, whichever the setup is for, and note what it does."""
     is_worker = isinstance(setup, EngineConfig)
     Notes("worker" if is_worker else "audio child").begin()
@@ -120,5 +133,5 @@ def main(setup: Any, pipe: Any, liveness: Any) -> int:
     if is_worker:
         # On a busy machine a heartbeat would fall into every upload, and seem to be a part of it.
         child._HEARTBEAT_SECONDS = NO_HEARTBEAT_SECONDS
-    code: int = child.main(setup, pipe, liveness)
+    code: int = child.main(setup, pipe)
     return code

@@ -1,26 +1,32 @@
-"""Handling of an unread body: a bounded part of it is discarded after the answer, and the connection is closed.
+"""The connection behind a request: a body that is left unread, and a client that leaves before its answer.
 
 A refusal comes before the body is read (401, 413) or in the middle of it. Left open, the connection would read
 everything that the client still sends; closed at once, it would be reset, and many clients, which read the answer only
 when they have sent everything, would report the reset instead. So the answer is sent whole, a bounded part of what
-follows is discarded, and then the connection is closed.
+follows is discarded, and then the connection is closed. Work ends when its client disconnects or its time is over.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from scribewire.server.http.errors import ApiError
 from scribewire.server.http.protocol import OVER_CAPACITY
+
+Result = TypeVar("Result")
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 16 << 20
 
 
 class UnreadBody:
-    """ASGI middleware; see the module."""
+    """ASGI middleware: a bounded part of an unread body is discarded after the answer; see the module."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -59,6 +65,40 @@ class UnreadBody:
         await self._app(scope, watched_receive, watched_send)
 
 
+async def while_connected(
+    request: Request, work: Coroutine[Any, Any, Result], *, timeout_seconds: float | None
+) -> Result:
+    """Result of the work, which is cancelled when the client disconnects or the time is over.
+
+    The request's body must have been read to its end. timeout_seconds: None for no limit.
+    raises: ClientDisconnect, ApiError 504, and the work's errors.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, watch}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if watch.done():
+            raise ClientDisconnect()
+        raise took_too_long(timeout_seconds or 0.0)
+    finally:
+        watch.cancel()
+        task.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+def took_too_long(timeout_seconds: float) -> ApiError:
+    """The 504 of a request whose time is over; the same recording would take as long again."""
+    return ApiError(
+        504,
+        "request_timeout",
+        f"No transcript within {timeout_seconds:g} s (--request-timeout-seconds); "
+        "submit long recordings to /transcribe instead.",
+        should_retry=False,
+    )
+
+
 async def _discard(receive: Receive) -> None:
     discarded = 0
     try:
@@ -70,3 +110,8 @@ async def _discard(receive: Receive) -> None:
                 discarded += len(message.get("body", b""))
     except TimeoutError:
         return  # too slow to wait for; the answer is on its way
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
