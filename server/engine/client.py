@@ -59,7 +59,7 @@ class EngineClient:
         wait_seconds: float = 15.0,
         in_flight: InFlight | None = None,
     ) -> None:
-        self._supervisor = supervisor
+        self.supervisor = supervisor
         self._max_queued_requests = max_queued_requests
         self._wait_seconds = wait_seconds
         self._in_flight = in_flight or InFlight()
@@ -96,7 +96,7 @@ class EngineClient:
 
     def start(self) -> None:
         """Start the worker; returns at once."""
-        self._supervisor.start(self)
+        self.supervisor.start(self)
 
     def close_admission(self) -> None:
         """Admit nothing more, while admitted requests continue: the first step of a stop.
@@ -118,52 +118,42 @@ class EngineClient:
     async def stop(self, drain_seconds: float = 0.0) -> None:
         """Stop the worker; requests unfinished after the drain time fail with EngineUnavailable."""
         self.close_admission()
-        await self._supervisor.stop(drain_seconds)
+        await self.supervisor.stop(drain_seconds)
 
     @property
     def state(self) -> EngineState:
         """The engine's state."""
-        return self._supervisor.state
+        return self.supervisor.state
 
     @property
     def info(self) -> ModelInfo | None:
         """The loaded model, None until the first worker was ready."""
-        return self._supervisor.info
+        return self.supervisor.info
 
     @property
     def failure(self) -> EngineError | None:
         """The reason why no model can be loaded, None without one."""
-        return self._supervisor.failure
+        return self.supervisor.failure
 
     @property
     def worker_process_id(self) -> int | None:
         """The running worker's process id."""
-        return self._supervisor.process_id
+        return self.supervisor.process_id
 
     @property
     def worker_deaths(self) -> int:
         """Number of workers that have died since the start."""
-        return self._supervisor.died_workers
-
-    @property
-    def worker_starts(self) -> int:
-        """Number of workers started."""
-        return self._supervisor.started_workers
-
-    @property
-    def worker_stalls(self) -> int:
-        """Number of workers ended because they stalled."""
-        return self._supervisor.stalled_workers
+        return self.supervisor.died_workers
 
     @property
     def breaker(self) -> BreakerState:
         """State of the circuit breaker, which too many deaths open."""
-        return self._supervisor.breaker
+        return self.supervisor.breaker
 
     @property
     def is_stalled(self) -> bool:
         """True while a worker that stalled is being replaced."""
-        return self._supervisor.is_stalled
+        return self.supervisor.is_stalled
 
     @property
     def is_closed(self) -> bool:
@@ -187,14 +177,14 @@ class EngineClient:
 
     def stderr_lines(self) -> list[str]:
         """The newest lines of the running worker's standard error, such as a download's progress."""
-        return self._supervisor.stderr_lines()
+        return self.supervisor.stderr_lines()
 
     def unavailable(self) -> EngineUnavailable:
         """The error of an engine that is not ready, with the reason and the time until a retry makes sense."""
-        if seconds := self._supervisor.resting_seconds:
+        if seconds := self.supervisor.resting_seconds:
             seconds += self.info.load_seconds if self.info is not None else 0.0
-            return EngineResting(self._supervisor.why_not_ready(), retry_after_seconds=math.ceil(seconds))
-        return EngineUnavailable(self._supervisor.why_not_ready())
+            return EngineResting(self.supervisor.why_not_ready(), retry_after_seconds=math.ceil(seconds))
+        return EngineUnavailable(self.supervisor.why_not_ready())
 
     async def wait_settled(self) -> EngineState:
         """Wait until the engine is ready, or cannot become ready (`failed`, `stopping`, `stopped`)."""
@@ -293,14 +283,14 @@ class EngineClient:
             if not request.is_over:
                 request.is_over = True
                 if self._in_flight.held(request.request_id) is not None:
-                    self._supervisor.send(Cancel(request.request_id))
+                    self.supervisor.send(Cancel(request.request_id))
             self._in_flight.withdraw(request)
             self._send_next()
 
     def _send_next(self) -> None:
         """Send the worker the requests that it may hold now."""
         while self.state == "ready" and (request := self._in_flight.take_next()) is not None:
-            self._supervisor.send(request.message)
+            self.supervisor.send(request.message)
             self._send_audio_end(request)
 
     def _send_audio_end(self, request: EngineRequest) -> None:
@@ -308,7 +298,7 @@ class EngineClient:
             self._in_flight.held(request.request_id) is not None
             and (ended := request.audio_end()) is not None
         ):
-            self._supervisor.send(ended)
+            self.supervisor.send(ended)
 
     def _check_not_over(self) -> None:
         if self.state == "failed":
@@ -317,7 +307,7 @@ class EngineClient:
             raise EngineUnavailable("The server is stopping.")
 
     def _check_not_resting(self) -> None:
-        if self.state != "ready" and self._supervisor.resting_seconds:
+        if self.state != "ready" and self.supervisor.resting_seconds:
             raise self.unavailable()
 
     async def _next_change(self) -> None:
@@ -341,7 +331,7 @@ class EngineClient:
             self._send_next()
         elif request.is_over and not was_over:
             # It cannot continue the text that was sent already.
-            self._supervisor.send(Cancel(request.request_id))
+            self.supervisor.send(Cancel(request.request_id))
 
     def on_state(self, state: EngineState) -> None:
         """Wake callers that wait for the engine, and send or refuse the requests that wait for a worker."""
@@ -353,7 +343,7 @@ class EngineClient:
             self._refuse_waiting(EngineUnavailable("The server is stopping."))
         elif state == "ready":
             self._send_next()
-        elif self._supervisor.resting_seconds:
+        elif self.supervisor.resting_seconds:
             self._refuse_waiting(self.unavailable())
 
     def on_death(self, reason: str) -> None:

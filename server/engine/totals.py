@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from scribewire.engine.protocol.messages import Heartbeat
 
 
 @dataclass(slots=True)
 class EngineTotals:
-    """Work done by all workers since the server started."""
+    """Work done by all workers since the server started; the fields are those of a heartbeat, less `_done`."""
 
     chunks: int = 0
     tokens: int = 0
@@ -28,13 +28,10 @@ class EngineStatistics:
 
     def receive(self, beat: Heartbeat) -> None:
         """Add the increments since the worker's last heartbeat."""
-        last = self.now
-        totals = self.totals
-        totals.chunks += beat.chunks_done - (last.chunks_done if last else 0)
-        totals.tokens += beat.tokens_done - (last.tokens_done if last else 0)
-        totals.words += beat.words_done - (last.words_done if last else 0)
-        totals.steps += beat.steps_done - (last.steps_done if last else 0)
-        totals.row_slots += beat.row_slots_done - (last.row_slots_done if last else 0)
+        for field in fields(EngineTotals):
+            name = f"{field.name}_done"
+            increment = getattr(beat, name) - getattr(self.now, name, 0)
+            setattr(self.totals, field.name, getattr(self.totals, field.name) + increment)
         self.now = beat
 
     def forget_worker(self) -> None:

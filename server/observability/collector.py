@@ -65,14 +65,16 @@ class ServerCollector(Collector):
             get_args(BreakerState),
             engine.breaker,
         )
-        yield _counter("scribewire_engine_workers_started", "Engine workers started.", engine.worker_starts)
+        yield _counter(
+            "scribewire_engine_workers_started", "Engine workers started.", engine.supervisor.started_workers
+        )
         yield _counter(
             "scribewire_engine_worker_deaths", "Engine workers that ended untold.", engine.worker_deaths
         )
         yield _counter(
             "scribewire_engine_worker_stalls",
             "Engine workers ended because they stood still.",
-            engine.worker_stalls,
+            engine.supervisor.stalled_workers,
         )
 
     def _work_metrics(self) -> Iterator[Metric]:

@@ -17,20 +17,19 @@ import json
 from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from scribewire.server.http.connection import while_connected
 from scribewire.server.jobs.job import JobEvent
 from scribewire.server.routes.job_bodies import event_body
-from scribewire.server.routes.streaming import KEEP_ALIVE, STALLED_CLIENT_SECONDS
+from scribewire.server.routes.streaming import KEEP_ALIVE, EventStream
 
 COME_BACK = b": the server is stopping\nretry: 3000\n\n"
 """`retry` tells browsers' EventSource after how many milliseconds to connect again."""
 
 
-class JobEventStream(Response):
-    """A response that sends a log to its end, or until the client disconnects."""
+class JobEventStream(EventStream):
+    """A response that sends a log to its end, or until the client disconnects; read as fast as the client takes it."""
 
     def __init__(
         self,
@@ -41,12 +40,7 @@ class JobEventStream(Response):
         keep_alive_seconds: float,
     ) -> None:
         """stopping: set when the server stops. keep_alive_seconds: longest silence of the stream."""
-        # As in StreamingResponse: no body is set, so no length is sent.
-        self.status_code = 200
-        self.media_type = "text/event-stream"
-        self.background = None
-        self.init_headers({"cache-control": "no-cache", "x-accel-buffering": "no"})  # nginx's
-        self._request = request
+        super().__init__(request, {})
         self._events = events
         self._stopping = stopping
         self._keep_alive_seconds = keep_alive_seconds
@@ -59,44 +53,32 @@ class JobEventStream(Response):
             self._request.state.client_gone = True
 
     async def _send_log(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        # A separate task: an iterator's wait must not be cancelled for a comment.
-        queue: asyncio.Queue[JobEvent | None] = asyncio.Queue()
-        reading = asyncio.create_task(self._enqueue(queue))
+        await self._begin(send)
+        # Tasks of their own: an iterator's wait must not be cancelled for a comment.
+        coming = asyncio.ensure_future(anext(self._events, None))
         stopping = asyncio.create_task(self._stopping.wait())
-        for end in (reading, stopping):
-            end.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while True:
-                try:
-                    async with asyncio.timeout(self._keep_alive_seconds):
-                        event = await queue.get()
-                except TimeoutError:
-                    await self._send(send, KEEP_ALIVE)
-                    continue
-                if event is None:
+                await asyncio.wait(
+                    {coming, stopping},
+                    timeout=self._keep_alive_seconds,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if coming.done():
+                    if (event := coming.result()) is None:
+                        break
+                    await self._send(send, as_lines(event))
+                    coming = asyncio.ensure_future(anext(self._events, None))
+                elif stopping.done():
+                    await self._send(send, COME_BACK)
                     break
-                await self._send(send, as_lines(event))
-            if reading.done():
-                reading.result()
-            else:
-                await self._send(send, COME_BACK)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                else:
+                    await self._send(send, KEEP_ALIVE)
+            await self._finish(send)
         finally:
-            reading.cancel()
+            coming.cancel()
             stopping.cancel()
-            await asyncio.gather(reading, stopping, return_exceptions=True)
-
-    async def _enqueue(self, queue: asyncio.Queue[JobEvent | None]) -> None:
-        async for event in self._events:
-            queue.put_nowait(event)
-
-    async def _send(self, send: Send, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(STALLED_CLIENT_SECONDS):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
-            raise ClientDisconnect() from None
+            await asyncio.gather(coming, stopping, return_exceptions=True)
 
 
 def as_lines(event: JobEvent) -> bytes:

@@ -52,7 +52,41 @@ UNSETTLED_WARNING = (
 logger = logging.getLogger("scribewire.streams")
 
 
-class TranscriptStream(Response):
+class EventStream(Response):
+    """A response of server-sent events; a client that does not take one in time is treated as disconnected."""
+
+    def __init__(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        *,
+        stalled_client_seconds: float = STALLED_CLIENT_SECONDS,
+    ) -> None:
+        # As in StreamingResponse: no body is set, so no length is sent.
+        self.status_code = 200
+        self.media_type = "text/event-stream"
+        self.background = None
+        self.init_headers({**headers, "cache-control": "no-cache", "x-accel-buffering": "no"})  # nginx's
+        self._request = request
+        self._stalled_client_seconds = stalled_client_seconds
+        self._is_begun = False
+
+    async def _begin(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self._is_begun = True
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._stalled_client_seconds):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            raise ClientDisconnect() from None
+
+    async def _finish(self, send: Send) -> None:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class TranscriptStream(EventStream):
     """A response that streams a transcription's text, and leaves it when the client disconnects."""
 
     def __init__(
@@ -75,19 +109,8 @@ class TranscriptStream(Response):
         events: taken as fast as the client takes the answer; what it has not taken is kept once for all who share them.
         first_wait_seconds: longest wait of the status for the first text.
         """
-        # As in StreamingResponse: no body is set, so no length is sent.
-        self.status_code = 200
-        self.media_type = "text/event-stream"
-        self.background = None
-        self.init_headers(
-            {
-                **answer_headers(info),
-                **more_headers,
-                "cache-control": "no-cache",
-                "x-accel-buffering": "no",  # nginx's
-            }
-        )
-        self._request = request
+        headers = {**answer_headers(info), **more_headers}
+        super().__init__(request, headers, stalled_client_seconds=stalled_client_seconds)
         self._events = events
         self._info = info
         self._held = held
@@ -96,8 +119,6 @@ class TranscriptStream(Response):
         self._timeout_seconds = timeout_seconds
         self._first_wait_seconds = first_wait_seconds
         self._keep_alive_seconds = keep_alive_seconds
-        self._stalled_client_seconds = stalled_client_seconds
-        self._is_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raises errors from before its first byte, for the ordinary error answers."""
@@ -137,8 +158,7 @@ class TranscriptStream(Response):
     async def _send_events(self, send: Send) -> None:
         # A failure by now is raised while its status can still be sent.
         event = await self._next(self._first_wait_seconds)
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._is_begun = True
+        await self._begin(send)
         sent = ""
         sent_logprobs: list[TokenLogprob] = []
         while not isinstance(event, Completed):
@@ -163,7 +183,7 @@ class TranscriptStream(Response):
             for segment in transcript.segments:
                 await self._send(send, _event(diarized_segment_body(segment)))
         await self._send(send, _event(self._done(transcript, sent, sent_logprobs)))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._finish(send)
 
     async def _next(self, seconds: float) -> TextDelta | Completed | None:
         """The next text or the end; None after so much silence."""
@@ -203,14 +223,7 @@ class TranscriptStream(Response):
             raise error
         self._request.state.error_code = error.code
         await self._send(send, _event({"error": error_fields(error)}))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send(self, send: Send, data: bytes) -> None:
-        try:
-            async with asyncio.timeout(self._stalled_client_seconds):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        except TimeoutError:
-            raise ClientDisconnect() from None
+        await self._finish(send)
 
 
 def _event(body: dict[str, Any]) -> bytes:

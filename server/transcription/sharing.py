@@ -26,8 +26,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import EngineUnavailable
@@ -42,21 +41,6 @@ RETRY_HEADER = "x-scribewire-retry"
 
 MAX_RESULTS = 512
 MAX_RESULT_BYTES = 64 << 20
-
-
-class Transcribes(Protocol):
-    """The function that does the work: one recording in, events out up to `Completed`."""
-
-    def __call__(
-        self,
-        upload_path: Path,
-        options: TranscribeOptions,
-        *,
-        owner: str,
-        wants_deltas: bool = False,
-        wants_segments: bool = False,
-    ) -> AsyncGenerator[TranscriptionEvent, None]:
-        """Transcribe; closing it cancels the work. raises: EngineError, ApiError"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +190,17 @@ class SharedWork:
 
     def __init__(
         self,
-        recognize: Transcribes,
+        recognize: Callable[..., AsyncGenerator[TranscriptionEvent, None]],
         *,
         window_seconds: float,
         max_results: int = MAX_RESULTS,
         max_result_bytes: int = MAX_RESULT_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """window_seconds: how long a result may be taken after its end; 0 shares nothing at all."""
+        """recognize: as TranscriptionService.transcribe, which does the work; closing its events cancels it.
+
+        window_seconds: how long a result may be taken after its end; 0 shares nothing at all.
+        """
         self._recognize = recognize
         self._window_seconds = window_seconds
         self._max_results = max_results

@@ -281,7 +281,7 @@ def test_breaker_opens_is_tried_and_closes(tmp_path: Path):
             assert refusal.value.retry_after_seconds == 1
             client.check_admission(is_patient=True)  # what can wait may still be accepted
             await wait_until_async(lambda: client.state == "ready")
-            assert client._supervisor.started_workers == 4
+            assert client.supervisor.started_workers == 4
             assert (await transcribe(client, recording(tmp_path, text="back"))).text == "back"
             # It has stayed up for a while, so its death is the first of a new count. The supervisor measures that
             # while by the machine's clock, so the test has to let it pass.

@@ -209,8 +209,8 @@ def test_model_that_cannot_be_loaded_is_not_tried_again(tmp_path: Path):
             with pytest.raises(ModelIncomplete, match="refuses to load"):
                 await transcribe(client, recording(tmp_path, text="x"))
             # The task that starts workers has ended: nothing is left that could try again.
-            await wait_until_async(client._supervisor._task.done)
-            assert client._supervisor.started_workers == 1
+            await wait_until_async(client.supervisor._task.done)
+            assert client.supervisor.started_workers == 1
 
     run(story())
 
@@ -222,7 +222,7 @@ def test_worker_that_never_becomes_ready_is_given_up_on(model: str, load_timeout
             async with asyncio.timeout(PATIENCE_SECONDS):
                 assert await client.wait_settled() == "failed"
             assert isinstance(client.failure, EngineFault)
-            assert client._supervisor.started_workers == 3
+            assert client.supervisor.started_workers == 3
 
     run(story())
 

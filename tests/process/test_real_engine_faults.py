@@ -60,7 +60,7 @@ def test_open_breaker_is_503_for_those_who_wait_and_no_end_for_jobs(tmp_path: Pa
     settings = {"breaker_deaths": 2, "breaker_pause_seconds": 4.0, "restart_backoff_seconds": (0.0,)}
     with RunningServer(tmp_path, **settings) as running:
         assert_openai_error(running.transcribe(script(exit=1)), 503, "engine_crashed")
-        wait_until(lambda: running.engine._supervisor.resting_seconds)
+        wait_until(lambda: running.engine.supervisor.resting_seconds)
         ready, refused = running.client.get("/health/ready"), running.transcribe(script(text="x"))
         for answer, code in ((ready, "engine_resting"), (refused, "engine_unavailable")):
             error = assert_openai_error(answer, 503, code)
