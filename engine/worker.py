@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -121,20 +122,24 @@ class _Worker:
     def run(self) -> int:
         """Serve until a Shutdown is done."""
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self._stop(self._read(self._take))
+        return 0
+
+    def _read(self, take: Callable[[Transcribe], None]) -> Shutdown:
+        """Handle messages up to a Shutdown."""
         while True:
             try:
                 message: ToWorker = self._pipe.recv()
             except (EOFError, OSError):
                 os._exit(EXIT_PARENT_GONE)
             if isinstance(message, Transcribe):
-                self._take(message)
+                take(message)
             elif isinstance(message, AudioEnded):
                 self._end_audio(message)
             elif isinstance(message, Cancel):
                 self._cancel(message.request_id)
             elif isinstance(message, Shutdown):
-                self._stop(message)
-                return 0
+                return message
 
     def _take(self, message: Transcribe) -> None:
         request_id = message.request_id
@@ -199,26 +204,15 @@ class _Worker:
 
     def _stop(self, message: Shutdown) -> None:
         """Let work in flight finish within the given time, then cancel what is left; refuse what still comes."""
-        refusing = threading.Thread(target=self._refuse, name="refuse", daemon=True)
-        refusing.start()
+        threading.Thread(target=self._read, args=(self._refuse,), name="refuse", daemon=True).start()
         timer = threading.Timer(message.drain_seconds, self._cancel_all)
         timer.daemon = True
         timer.start()
         self._transcriber.close()
         self._is_over.set()
 
-    def _refuse(self) -> None:
-        while True:
-            try:
-                message: ToWorker = self._pipe.recv()
-            except (EOFError, OSError):
-                os._exit(EXIT_PARENT_GONE)
-            if isinstance(message, Transcribe):
-                self._fail(message.request_id, EngineUnavailable("the server is shutting down"))
-            elif isinstance(message, AudioEnded):
-                self._end_audio(message)
-            elif isinstance(message, Cancel):
-                self._cancel(message.request_id)
+    def _refuse(self, message: Transcribe) -> None:
+        self._fail(message.request_id, EngineUnavailable("the server is shutting down"))
 
     def _cancel_all(self) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
-from scribewire.engine.protocol.errors import AudioError
+from scribewire.engine.protocol.errors import AudioError, SpeakersError
 from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions, VoiceReference
 from scribewire.server.http.errors import bad_request
 from scribewire.server.speakers.child import Speakers
@@ -43,7 +43,8 @@ class Diarization:
         """The recording's speaker turns, once all of it is transcoded; None when transcoding failed.
 
         folder: the upload's own, for the temporary samples of known voices.
-        raises: the errors of Speakers.diarize; ApiError 400 for a reference that is no recording
+        is_interactive: False for a job, which gets a notice in place of speakers where diarization fails.
+        raises: the errors of Speakers.diarize, of a request; ApiError 400 for a reference that is no recording
         """
         async with contextlib.AsyncExitStack() as held:
             voices = [
@@ -55,7 +56,13 @@ class Diarization:
                 await asyncio.wait({recording.ended})
                 if recording.ended.result().failure is not None:
                     return None
-            return await self._speakers.diarize(recording.source.path, options, voices)
+            try:
+                return await self._speakers.diarize(recording.source.path, options, voices)
+            except SpeakersError as error:
+                if is_interactive:
+                    raise
+                # Hours of transcript are useful without their speakers.
+                return Diarized(0, (), (f"the speakers are not told apart: {error.message}",))
 
     @contextlib.asynccontextmanager
     async def _voice(

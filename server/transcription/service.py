@@ -18,9 +18,8 @@ from typing import Any, Literal
 
 from scribewire.engine.protocol.attribution import with_speakers
 from scribewire.engine.protocol.config import TranscribeOptions
-from scribewire.engine.protocol.errors import SpeakersError
 from scribewire.engine.protocol.messages import Completed, Started
-from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions
+from scribewire.engine.protocol.speakers import Diarized
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.engine.client import EngineClient, TranscriptionEvent
 from scribewire.server.observability.metrics import Metrics
@@ -69,7 +68,9 @@ class TranscriptionService:
         )
         diarizing: asyncio.Task[Diarized | None] | None = None
         if options.speakers is not None:
-            work = self._diarize(recording, upload_path, options.speakers, is_interactive=is_interactive)
+            work = self._diarization.diarize(
+                recording, upload_path.parent, options.speakers, is_interactive=is_interactive
+            )
             diarizing = asyncio.create_task(work, name="speakers")
         events = self._engine.transcribe(
             recording.source,
@@ -99,24 +100,6 @@ class TranscriptionService:
             raise
         finally:
             recording.close()
-
-    async def _diarize(
-        self,
-        recording: TranscodedRecording,
-        upload_path: Path,
-        options: SpeakerOptions,
-        *,
-        is_interactive: bool,
-    ) -> Diarized | None:
-        try:
-            return await self._diarization.diarize(
-                recording, upload_path.parent, options, is_interactive=is_interactive
-            )
-        except SpeakersError as error:
-            if is_interactive:
-                raise
-            # Hours of transcript are useful without their speakers.
-            return Diarized(0, (), (f"the speakers are not told apart: {error.message}",))
 
 
 async def _both(
