@@ -63,9 +63,7 @@ class TranscriptionService:
             # A request fails before a long recording is transcoded; a job's transcript is kept without speakers.
             await self._diarization.check()
         began = time.monotonic()
-        recording = await self._transcoder.transcode(
-            upload_path, is_interactive=is_interactive, owner=owner
-        )
+        recording = await self._transcoder.transcode(upload_path, is_interactive=is_interactive, owner=owner)
         diarizing: asyncio.Task[Diarized | None] | None = None
         if options.speakers is not None:
             work = self._diarization.diarize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.processes.launch import EXIT_ENGINE_FAULT
+from scribewire.engine.processes.child import EXIT_ENGINE_FAULT
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.messages import AudioSource, TextDelta
 from scribewire.server.engine.client import AudioOutcome, TranscriptionEvent
