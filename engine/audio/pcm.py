@@ -6,6 +6,7 @@ outside the accepted range. It never changes loudness: no gain, no peak normaliz
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,14 @@ from scribewire.engine.protocol.errors import (
 )
 
 Samples = npt.NDArray[np.float32]
+Planes = Sequence[npt.NDArray[np.generic]] | npt.NDArray[np.generic]
+"""Channels, (n,) each, of an accepted type."""
+
+_STRETCH_SECONDS = 0.1
+_MEMORY_SECONDS = 0.03
+_MEAN = -1
+_FADES_PER_SECOND = 200
+_CANCELLED = 0.03
 
 ABSURD_PEAK = 8.0
 """18 dB over full scale: no recording, but integers that were cast to float without being scaled."""
@@ -48,7 +57,9 @@ def prepare_samples(samples: npt.NDArray[np.generic], sample_rate_hz: int, *, li
         planes = planes.T
     check_channels(planes.shape[0], limits)
     check_duration(planes.shape[1] / sample_rate_hz, limits)
-    mono = mean_over_channels(planes)
+    downmix, second = Downmix(), int(sample_rate_hz)
+    starts = range(0, planes.shape[1], second)
+    mono = np.concatenate([downmix.mono(planes[:, at : at + second], second) for at in starts])
     peak = peak_of(mono)
     if not np.isfinite(peak):
         raise AudioUndecodable("the samples contain NaN or infinite values: replace them first")
@@ -57,28 +68,65 @@ def prepare_samples(samples: npt.NDArray[np.generic], sample_rate_hz: int, *, li
             f"float samples must lie in [-1, 1] and reach {peak:.6g}: divide by the full scale of their integer type"
         )
     resampler = Resampler(sample_rate_hz)
-    second = int(sample_rate_hz)
     parts = [resampler.push(mono[at : at + second]) for at in range(0, len(mono), second)]
     prepared: Samples = np.clip(np.concatenate([*parts, resampler.finish()]), -1.0, 1.0)
     check_not_too_short(len(prepared))
     return prepared
 
 
-def mean_over_channels(planes: Sequence[npt.NDArray[np.generic]] | npt.NDArray[np.generic]) -> Samples:
-    """(channels, n) of an accepted type to (n,) float32 by the plain mean, not by a downmix matrix.
+class Downmix:
+    """Channels to one, by the plain mean; by one channel where the mean cancels what every channel holds.
 
-    raises: AudioParametersUnsupported for other types
-    Source: librosa.to_mono, as the official package calls it.
+    Loudness is compared in stretches of at most 0.1 s. A change fades within 5 ms, so that nothing clicks.
     """
-    mono = _as_float(planes[0])
-    if len(planes) == 1:
+
+    def __init__(self) -> None:
+        self._energies: npt.NDArray[np.float64] = np.zeros(0)
+        self._source = _MEAN
+
+    def mono(self, planes: Planes, rate_hz: int) -> Samples:
+        """(channels, n) of an accepted type to (n,) float32.
+
+        raises: AudioParametersUnsupported for other types
+        Source: librosa.to_mono, as the official package calls it, but for channels that cancel.
+        """
+        channels = [_as_float(plane) for plane in planes]
+        if len(channels) == 1:
+            return channels[0]
+        # The channels one after another: several times quicker than a mean along an axis of two.
+        mean = channels[0] + channels[1]
+        for channel in channels[2:]:
+            mean += channel
+        mean *= np.float32(1.0 / len(channels))
+        if is_first := len(self._energies) != len(channels) + 1:
+            self._energies, self._source = np.zeros(len(channels) + 1), _MEAN
+        mono, stretch = mean, max(1, int(_STRETCH_SECONDS * rate_hz))
+        for start in range(0, len(mean), stretch):
+            sources = [one[start : start + stretch] for one in (*channels, mean)]
+            before = self._source
+            self._source = self._choice(sources, rate_hz)
+            if self._source == before == _MEAN:
+                continue
+            mono = mean.copy() if mono is mean else mono
+            new, old = sources[self._source], sources[before]
+            mono[start : start + stretch] = new
+            if new is not old and not (is_first and start == 0):
+                fading = min(len(new), max(1, rate_hz // _FADES_PER_SECOND))
+                weight = np.arange(1, fading + 1, dtype=np.float32) / np.float32(fading)
+                mono[start : start + fading] = weight * new[:fading] + (1 - weight) * old[:fading]
         return mono
-    # The channels one after another: several times quicker than a mean along an axis of two.
-    mono = mono + _as_float(planes[1])
-    for channel in planes[2:]:
-        mono += _as_float(channel)
-    mono *= np.float32(1.0 / len(planes))
-    return mono
+
+    def _choice(self, sources: list[Samples], rate_hz: int) -> int:
+        """What to take of a stretch: the number of a channel, or _MEAN, which is the last source."""
+        self._energies *= math.exp(-len(sources[0]) / (_MEMORY_SECONDS * rate_hz))
+        self._energies += [float(np.dot(one, one)) for one in sources]
+        *each, mean = self._energies
+        # Channels without relation leave a part of 1 / count of their mean energy.
+        share = mean * len(each) ** 2 / max(sum(each), 1e-30)
+        if share > (_CANCELLED if self._source == _MEAN else 10 * _CANCELLED):
+            return _MEAN
+        loudest = int(np.argmax(each))
+        return loudest if self._source == _MEAN or each[self._source] < each[loudest] / 4 else self._source
 
 
 def peak_of(samples: Samples) -> float:

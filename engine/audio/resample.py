@@ -9,6 +9,8 @@ until it is better than soxr's "HQ": its defaults lose 0.4 dB at 7 kHz and let 8
 
 from __future__ import annotations
 
+import math
+
 import av
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ class Resampler:
 
     def __init__(self, sample_rate_hz: int) -> None:
         self.sample_rate_hz = sample_rate_hz
+        self._is_silent = False
         self._resampler = av.AudioResampler(
             format="fltp", layout="mono", rate=SAMPLE_RATE_HZ, options=dict(_FILTER)
         )
@@ -32,6 +35,21 @@ class Resampler:
     def push(self, samples: Samples) -> Samples:
         """(n,) samples in, those out that are certain by now; a second or more at a time is quick."""
         if self.sample_rate_hz == SAMPLE_RATE_HZ or len(samples) == 0:
+            return samples
+        # After a second of zeros the filter holds nothing else, and further ones in whole periods change nothing in it.
+        was_silent, self._is_silent = (
+            self._is_silent,
+            len(samples) >= self.sample_rate_hz and not samples.any(),
+        )
+        if was_silent and self._is_silent:
+            period = self.sample_rate_hz // math.gcd(self.sample_rate_hz, SAMPLE_RATE_HZ)
+            skipped = len(samples) // period * period
+            silence = np.zeros(skipped * SAMPLE_RATE_HZ // self.sample_rate_hz, np.float32)
+            return np.concatenate([silence, self._pushed(samples[skipped:])])
+        return self._pushed(samples)
+
+    def _pushed(self, samples: Samples) -> Samples:
+        if len(samples) == 0:
             return samples
         frame = av.AudioFrame.from_ndarray(samples[np.newaxis, :], format="fltp", layout="mono")
         frame.sample_rate = self.sample_rate_hz

@@ -6,9 +6,22 @@ could be audio: the demuxers have the last word on everything that this module d
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Protocol
 
 HEAD_BYTES = 4096
+
+
+class SeekableFile(Protocol):
+    """What is read of a binary file."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes."""
+        ...
+
+    def seek(self, offset: int, /) -> int:
+        """Move to a position."""
+        ...
+
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -53,6 +66,7 @@ _CONTAINER_MAGIC: tuple[tuple[int, bytes], ...] = (
     (0, b"caff"),
     (0, b".snd"),
     (0, b"#!AMR"),
+    (0, b"\x0b\x77"),
     (0, b"riff\x2e\x91\xcf\x11"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     (0, b"\x00\x00\x01\xba"),
@@ -89,87 +103,15 @@ def is_known_container(head: bytes) -> bool:
     return any(head[offset : offset + len(magic)] == magic for offset, magic in _CONTAINER_MAGIC)
 
 
-def looks_cut_off(file: BinaryIO) -> bool:
-    """True when the container's end is missing: a box reaches past the file, an Ogg stream lacks its last page.
+def mp3_frame_count(file: SeekableFile) -> int | None:
+    """Number of frames that an MP3's Xing or Info header states; None where the duration is an estimate.
 
-    file: seekable; its position is left anywhere. False where the format does not show it.
-    """
-    size = file.seek(0, 2)
-    file.seek(0)
-    head = file.read(12)
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
-        return _boxes_end(file, size) != size
-    if head[:4] == b"RIFF":
-        # Recorders that write to a pipe state the largest size they know; that says nothing.
-        claimed = int.from_bytes(head[4:8], "little")
-        return claimed < 0x7FFF_0000 and claimed + 8 > size + 1
-    if head[:4] == b"FORM":
-        return int.from_bytes(head[4:8], "big") + 8 > size + 1
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return _segment_end(file, size) > size
-    if head[:4] == b"OggS":
-        file.seek(max(0, size - 65_536 - 300))
-        tail = file.read()
-        last = tail.rfind(b"OggS")
-        return last < 0 or len(tail) < last + 27 or not tail[last + 5] & 0x04
-    return False
-
-
-def mp3_states_its_length(file: BinaryIO) -> bool:
-    """True when an MP3 has a Xing or Info header: its declared duration is then a count of frames and no estimate.
-
-    file: seekable; its position is left anywhere
+    file: begins with the first frame, not with a tag; its position is left anywhere
     """
     file.seek(0)
-    head = file.read(10)
-    start = 0
-    if head[:3] == b"ID3" and len(head) == 10:
-        start = 10 + sum(
-            (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
-        )
-    file.seek(start)
     frame = file.read(400)
-    return b"Xing" in frame or b"Info" in frame
-
-
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the chain of top-level MP4 boxes; `size` when the file is whole."""
-    position = 0
-    while position < size:
-        file.seek(position)
-        header = file.read(16)
-        if len(header) < 8:
-            return position + 8
-        length = int.from_bytes(header[:4], "big")
-        if length == 1 and len(header) == 16:
-            length = int.from_bytes(header[8:16], "big")
-        elif length == 0:
-            return size
-        if length < 8:
-            return -1
-        position += length
-    return position
-
-
-def _segment_end(file: BinaryIO, size: int) -> int:
-    """Declared end of the Matroska segment; `size` when it declares none (live recordings)."""
-    file.seek(0)
-    start = file.read(4096)
-    header_length, at = _ebml_size(start, 4)
-    segment_at = at + header_length
-    if start[segment_at : segment_at + 4] != b"\x18\x53\x80\x67":
-        return size
-    length, at = _ebml_size(start, segment_at + 4)
-    return size if length < 0 else at + length
-
-
-def _ebml_size(data: bytes, at: int) -> tuple[int, int]:
-    """(value, position after it) of a variable-length size; -1 for "unknown" and for data that end."""
-    if at >= len(data) or data[at] == 0:
-        return -1, len(data)
-    width = 9 - data[at].bit_length()
-    value = int.from_bytes(data[at : at + width], "big") & ((1 << 7 * width) - 1)
-    return (-1 if value == (1 << 7 * width) - 1 else value), at + width
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    return int.from_bytes(frame[at + 8 : at + 12], "big") if at >= 0 and frame[at + 7] & 1 else None
 
 
 def _as_text(head: bytes) -> str | None:

@@ -8,6 +8,7 @@ recording is answered by one end, or by the death of this process, which the fro
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import logging
@@ -23,6 +24,7 @@ import traceback
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import BinaryIO
 
 import av.logging
 
@@ -30,7 +32,7 @@ from scribewire.engine.audio.pcm import Samples, check_duration
 from scribewire.engine.audio.transcode import AudioStream, open_audio
 from scribewire.engine.processes.child import EXIT_OVER_MEMORY, EXIT_PARENT_GONE
 from scribewire.engine.processes.memory import peak_resident_bytes, resident_bytes
-from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.errors import AudioUndecodable, AudioUnreadable, EngineError, RequestCancelled
 from scribewire.engine.protocol.transcoding import (
     DISK_FULL_CODE,
@@ -53,6 +55,12 @@ from scribewire.engine.protocol.transcoding import (
 SAMPLE_BYTES = 4
 
 _IS_LINUX: bool = sys.platform == "linux"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_KEEP_SIZE = 1
+_RESERVED_BYTES = 16 << 20
+_OPENING_CPU_SECONDS = 2
+"""To open a recording; one more for every 256 MB. Headers can keep the library busy for minutes."""
+
 _MAX_OPEN_FILES = 32
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MEMORY_WATCH_SECONDS = 0.05
@@ -169,7 +177,7 @@ class _Transcoder:
         with (
             Path(task.input_path).open("rb") as recording,
             _SamplesFile(task.output_path) as samples,
-            open_audio(recording, limits=task.limits) as stream,
+            self._opened(recording, task.limits) as stream,
         ):
             expected_seconds = _claimed_seconds(stream)
             # A declared length over the limit is taken at its word; an estimated one is not.
@@ -186,6 +194,13 @@ class _Transcoder:
                 self._channel.raise_if_stopped(task.task_id)
             warnings = tuple(_cut(warning) for warning in stream.warnings[:MAX_WARNINGS])
             return Transcoded(task.task_id, time.monotonic() - started, samples.count, warnings)
+
+    def _opened(self, recording: BinaryIO, limits: AudioLimits) -> AudioStream:
+        size = os.fstat(recording.fileno()).st_size
+        self._bounds.allow(_OPENING_CPU_SECONDS + (size >> 28))
+        stream = open_audio(recording, limits=limits)
+        self._bounds.allow(self._limits.cpu_seconds)
+        return stream
 
 
 def _failure(task: Transcode, error: EngineError) -> TranscodeFailed:
@@ -212,11 +227,13 @@ class _SamplesFile:
         self._held_count = os.fstat(self._descriptor).st_size // SAMPLE_BYTES
         os.lseek(self._descriptor, self._held_count * SAMPLE_BYTES, os.SEEK_SET)
         self.count = 0
+        self._reserved = 0
 
     def __enter__(self) -> _SamplesFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.ftruncate(self._descriptor, self.count * SAMPLE_BYTES)  # gives back what was reserved and not used
         os.close(self._descriptor)
 
     def check_room_for(self, seconds: float) -> None:
@@ -226,12 +243,36 @@ class _SamplesFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def append(self, block: Samples) -> None:
-        """Write (n,) samples, all of them."""
+        """Write (n,) samples, all of them; silence becomes a hole, which takes no room.
+
+        What a child before this one has written is passed over.
+        """
         new = block[max(0, self._held_count - self.count) :]
+        self.count += len(block)
+        if not len(new):
+            return
+        if not new.any():
+            os.ftruncate(self._descriptor, self.count * SAMPLE_BYTES)
+            return
+        at = (self.count - len(new)) * SAMPLE_BYTES
+        self._reserve(at + len(new) * SAMPLE_BYTES)
         data = memoryview(new.astype("<f4", copy=False).tobytes())
         while data:
-            data = data[os.write(self._descriptor, data) :]
-        self.count += len(block)
+            written = os.pwrite(self._descriptor, data, at)
+            data, at = data[written:], at + written
+
+    def _reserve(self, at: int) -> None:
+        """Take room for what comes next, so that a full disk is an error before anything is written.
+
+        raises: OSError(ENOSPC, EDQUOT). Only Linux can without moving the end of the file, which readers go by.
+        """
+        if at < self._reserved or not _IS_LINUX:
+            return
+        self._reserved = at + _RESERVED_BYTES
+        if _LIBC.fallocate(self._descriptor, _KEEP_SIZE, ctypes.c_int64(at), ctypes.c_int64(_RESERVED_BYTES)):
+            code = ctypes.get_errno()
+            if code in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(code, os.strerror(code))
 
 
 class _Bounds:
@@ -260,13 +301,18 @@ class _Bounds:
     @contextlib.contextmanager
     def for_one_recording(self) -> Iterator[None]:
         """End this process by SIGXCPU when the recording takes more processor time than one may."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        _lower_soft(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + self._limits.cpu_seconds)
+        self.allow(self._limits.cpu_seconds)
         self._is_working.set()
         try:
             yield
         finally:
             self._is_working.clear()
+
+    def allow(self, cpu_seconds: int) -> None:
+        """Give the recording so much processor time from now on."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        seconds = min(cpu_seconds, self._limits.cpu_seconds)
+        _lower_soft(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + seconds)
 
     def has_grown_beyond_measure(self) -> bool:
         """True when so much memory has stayed allocated that a fresh process is better."""

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scribewire.engine.audio import transcode as decode
+from scribewire.engine.audio.container import OpenContainer
+from scribewire.engine.audio.parts import Part
 from scribewire.engine.audio.transcode import transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
@@ -73,7 +74,7 @@ def test_playlists_are_refused_by_the_demuxer_list_too_and_open_no_other_file(
         .replace(b"file a.wav", f"file {target}".encode())
     )
     with pytest.raises(AudioFormatUnsupported) as caught:
-        decode._open_container(io.BytesIO(content), content)
+        OpenContainer(io.BytesIO(content), Part(b"", 0, len(content)), LIMITS)
     assert_one_helpful_line(caught.value)
 
 
