@@ -58,7 +58,7 @@ _IS_LINUX: bool = sys.platform == "linux"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _KEEP_SIZE = 1
 _RESERVED_BYTES = 16 << 20
-_OPENING_CPU_SECONDS = 2
+_OPENING_CPU_SECONDS = 1
 """To open a recording; one more for every 256 MB. Headers can keep the library busy for minutes."""
 
 _MAX_OPEN_FILES = 32
@@ -225,7 +225,6 @@ class _SamplesFile:
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         self._held_count = os.fstat(self._descriptor).st_size // SAMPLE_BYTES
-        os.lseek(self._descriptor, self._held_count * SAMPLE_BYTES, os.SEEK_SET)
         self.count = 0
         self._reserved = 0
 
@@ -233,7 +232,8 @@ class _SamplesFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.ftruncate(self._descriptor, self.count * SAMPLE_BYTES)  # gives back what was reserved and not used
+        # Gives back what was reserved and not used, and nothing that an earlier turn has written.
+        os.ftruncate(self._descriptor, max(self.count, self._held_count) * SAMPLE_BYTES)
         os.close(self._descriptor)
 
     def check_room_for(self, seconds: float) -> None:
@@ -251,10 +251,12 @@ class _SamplesFile:
         self.count += len(block)
         if not len(new):
             return
-        if not new.any():
-            os.ftruncate(self._descriptor, self.count * SAMPLE_BYTES)
-            return
         at = (self.count - len(new)) * SAMPLE_BYTES
+        if not new.any():
+            os.ftruncate(self._descriptor, at)  # gives back what was reserved
+            os.ftruncate(self._descriptor, self.count * SAMPLE_BYTES)
+            self._reserved = 0
+            return
         self._reserve(at + len(new) * SAMPLE_BYTES)
         data = memoryview(new.astype("<f4", copy=False).tobytes())
         while data:

@@ -39,6 +39,7 @@ from scribewire.engine.protocol.transcoding import (
     to_line,
 )
 from tests.fakes.media import LIMITS, LOSSLESS, encoded, riff, tones
+from tests.fakes.media_times import matroska_of_tags
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -347,6 +348,28 @@ def test_no_room_for_the_samples_has_a_code_of_its_own_and_the_child_goes_on(
     assert (end.code, end.is_last) == (DISK_FULL_CODE, False)
     assert child.samples_path.stat().st_size <= MB
     assert isinstance(child.decode(riff(bytes(32_000))), Transcoded)
+
+
+@child_process
+def test_silence_takes_no_room_on_the_disk(start: Callable[..., Child]) -> None:
+    child = start()
+    sound = np.int16(tones(2.0, 16_000) * 32_767).tobytes()
+    recording = riff(sound + bytes(600 * 32_000) + sound)
+    expected = transcode_audio(recording, limits=LIMITS).samples
+    end = child.decode(recording)
+    assert isinstance(end, Transcoded)
+    np.testing.assert_array_equal(np.fromfile(child.samples_path, "<f4"), expected)
+    assert child.samples_path.stat().st_size == 604 * SAMPLE_RATE_HZ * 4
+    assert child.samples_path.stat().st_blocks * 512 < 2 * MB
+
+
+@child_process
+def test_a_header_may_not_keep_the_child_busy(start: Callable[..., Child]) -> None:
+    child = start()
+    child.begin(matroska_of_tags(60_000))
+    with pytest.raises(EOFError):
+        child.hear()
+    assert child.exit_code() == -signal.SIGXCPU
 
 
 @child_process
