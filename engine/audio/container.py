@@ -217,7 +217,7 @@ class OpenContainer:
         if "ogg" in self._formats:  # its last page does, unless it is damaged
             self.states_its_length = self.part.size >= SPARSE_BYTES_PER_SECOND * (declared or 0.0)
         if "mp3" in self._formats:
-            self._stated_frames = sniff.mp3_frame_count(PartFile(self._file, self.part))
+            self._stated_frames = sniff.mp3_frame_count(PartFile(self._file, self.part).read(400))
             self.states_its_length = self._stated_frames is not None
         is_counted = bool(self._formats & _WITHOUT_STAMPS)
         self.timeline = Timeline(

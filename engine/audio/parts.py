@@ -85,9 +85,8 @@ def find_parts(file: BinaryIO) -> list[Part]:
 
 def _part_at(file: BinaryIO, start: int, size: int) -> Part:
     magic = _bytes(file, start, 16)
-    while (
-        magic[:3] == b"ID3" and start + (length := _id3_bytes(magic)) < size
-    ):  # thousands of fields take minutes
+    # Tags are left out: the library takes minutes for one of many fields.
+    while magic[:3] == b"ID3" and start + (length := _id3_bytes(magic)) < size:
         start += length
         magic = _bytes(file, start, 16)
     form = _FORMS.get(magic[:4])
@@ -140,7 +139,7 @@ def _chunked(file: BinaryIO, start: int, size: int, form: _Form) -> Part:
         if samples and (joint := next((one for one in (at, at - 1) if _bytes(file, one, 4) in _FORMS), 0)):
             return Part(b"", start, joint)
         raw = _bytes(file, at, header.size)
-        if len(raw) < header.size or (samples and is_padding(file, at, size)):
+        if len(raw) < header.size:
             return Part(b"", start, size, is_cut=not samples and size - start < _PATTERN_BYTES)
         name, length = header.unpack(raw)
         end = (body := at + header.size) + length - form.size_counts
@@ -156,6 +155,8 @@ def _chunked(file: BinaryIO, start: int, size: int, form: _Form) -> Part:
             if is_unknown or end > size:
                 break
         elif samples and not (name[:4].isascii() and name[:4].decode().isprintable() and end <= size + 1):
+            if is_padding(file, at, size):
+                return Part(b"", start, size)
             break
         at = end + (start - end) % form.pad
     if not samples:
@@ -179,8 +180,7 @@ _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
 def _boxes(file: BinaryIO, start: int, size: int) -> Part:
     at, has_index, is_fragmented, has_sound = start, False, False, False
     while at < size:
-        file.seek(at)
-        raw = file.read(16)
+        raw = _bytes(file, at, 16)
         length, kind = int.from_bytes(raw[:4], "big"), raw[4:8]
         if length == 1 and len(raw) == 16:
             length = int.from_bytes(raw[8:16], "big")
@@ -206,14 +206,12 @@ def _boxes(file: BinaryIO, start: int, size: int) -> Part:
 
 def _flac(file: BinaryIO, start: int, size: int) -> Part:
     """Leaves comments, pictures and the seek table out: the library takes a minute for a million comments."""
-    file.seek(start)
-    head, at, is_last = file.read(42), start + 42, False
+    head, at = _bytes(file, start, 42), start + 42
     is_last = len(head) == 42 and bool(head[4] & 0x80)
     if head[4:8] not in (b"\x00\x00\x00\x22", b"\x80\x00\x00\x22"):
         return Part(b"", start, size)
     while not is_last:
-        file.seek(at)
-        block = file.read(4)
+        block = _bytes(file, at, 4)
         if len(block) < 4:
             return Part(b"", start, size)
         is_last = bool(block[0] & 0x80)
@@ -227,8 +225,7 @@ _EBML = b"\x1aE\xdf\xa3"
 
 
 def _matroska(file: BinaryIO, start: int, size: int) -> Part:
-    file.seek(start)
-    head = file.read(4096)
+    head = _bytes(file, start, 4096)
     header_length, at = _ebml_size(head, 4)
     segment = at + header_length
     if head[segment : segment + 4] != b"\x18\x53\x80\x67":
@@ -240,11 +237,10 @@ def _matroska(file: BinaryIO, start: int, size: int) -> Part:
     end = start + at + length
     if end >= size:
         return Part(b"", start, size, is_cut=end > size)
-    file.seek(end)
-    if file.read(4) == _EBML:
+    following = _bytes(file, end, 4)
+    if following == _EBML:
         return Part(b"", start, end)
-    file.seek(end)
-    if file.read(4) in _MATROSKA_BODIES or is_padding(file, end, size):
+    if following in _MATROSKA_BODIES or is_padding(file, end, size):
         return Part(b"", start, size)  # the library reads on
     return Part(b"", start, end, left_bytes=size - end)
 
@@ -265,8 +261,7 @@ def _ogg(file: BinaryIO, start: int, size: int) -> Part:
     """Up to the page that begins another stream of a chain; those at the start belong together."""
     at = start
     while True:
-        file.seek(at)
-        page = file.read(27 + 255)
+        page = _bytes(file, at, 27 + 255)
         if not re.match(_OGG_BEGINNING, page) or len(page) < 27:
             break
         at += 27 + page[26] + sum(page[27 : 27 + page[26]])
@@ -278,15 +273,11 @@ def _ogg_is_cut(file: BinaryIO, start: int, end: int) -> bool | None:
     """False when the last page says that it is the last, None when it is whole and does not."""
     file.seek(max(start, end - 65_536 - 300))
     tail = file.read(end - file.tell())
-    last = tail.rfind(b"OggS")
-    if last < 0 or len(tail) < last + 27:
+    page = tail[max(tail.rfind(b"OggS"), 0) :]
+    sizes = page[27 : 27 + page[26]] if len(page) >= 27 else b""
+    if len(page) < 27 or not (page[5] & 0x04 or len(page) >= 27 + page[26] + sum(sizes)):
         return True
-    table = tail[last + 27 : last + 27 + tail[last + 26]]
-    if tail[last + 5] & 0x04:
-        return False
-    return (
-        None if len(tail) >= last + 27 + len(table) + sum(table) and len(table) == tail[last + 26] else True
-    )
+    return False if page[5] & 0x04 else None
 
 
 def _bytes(file: BinaryIO, at: int, count: int) -> bytes:
@@ -299,8 +290,7 @@ def _scan(file: BinaryIO, start: int, end: int, pattern: bytes) -> Iterator[int]
     compiled = re.compile(pattern, re.DOTALL)
     at = start
     while at < end:
-        file.seek(at)
-        data = file.read(min(_SCAN_BYTES + _PATTERN_BYTES, end - at))
+        data = _bytes(file, at, min(_SCAN_BYTES + _PATTERN_BYTES, end - at))
         if not data:
             return
         for match in compiled.finditer(data):
@@ -323,6 +313,4 @@ def is_tag(data: bytes) -> bool:
 
 def is_padding(file: BinaryIO, at: int, end: int) -> bool:
     """True when only padding or a tag stands from here to the end; moves the file's position."""
-    file.seek(at)
-    first = file.read(min(_SCAN_BYTES, end - at))
-    return is_tag(first)
+    return is_tag(_bytes(file, at, min(_SCAN_BYTES, end - at)))

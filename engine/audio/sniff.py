@@ -6,22 +6,7 @@ could be audio: the demuxers have the last word on everything that this module d
 
 from __future__ import annotations
 
-from typing import Protocol
-
 HEAD_BYTES = 4096
-
-
-class SeekableFile(Protocol):
-    """What is read of a binary file."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most so many bytes."""
-        ...
-
-    def seek(self, offset: int, /) -> int:
-        """Move to a position."""
-        ...
-
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -103,15 +88,13 @@ def is_known_container(head: bytes) -> bool:
     return any(head[offset : offset + len(magic)] == magic for offset, magic in _CONTAINER_MAGIC)
 
 
-def mp3_frame_count(file: SeekableFile) -> int | None:
+def mp3_frame_count(head: bytes) -> int | None:
     """Number of frames that an MP3's Xing or Info header states; None where the duration is an estimate.
 
-    file: begins with the first frame, not with a tag; its position is left anywhere
+    head: its first 400 bytes, without tags
     """
-    file.seek(0)
-    frame = file.read(400)
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    return int.from_bytes(frame[at + 8 : at + 12], "big") if at >= 0 and frame[at + 7] & 1 else None
+    at = max(head.find(b"Xing"), head.find(b"Info"))
+    return int.from_bytes(head[at + 8 : at + 12], "big") if at >= 0 and head[at + 7] & 1 else None
 
 
 def _as_text(head: bytes) -> str | None:
