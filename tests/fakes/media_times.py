@@ -162,3 +162,17 @@ def matroska_of_tags(count: int) -> bytes:
         + element(b"\x12\x54\xc3\x67", element(b"\x73\x73", tags))
         + whole[tracks:]
     )
+
+
+def table_of_millions() -> bytes:
+    """An m4a of some kilobytes whose sample table claims 14 million entries of 24 bytes in memory each."""
+    count = 14_000_000
+    file = bytearray(encoded("ipod", "aac", rate_hz=16_000))
+    at = file.index(b"stsz") + 8
+    file[at : at + 8] = struct.pack(">II", 1, count)
+    at = file.index(b"stsc") + 8
+    assert struct.unpack(">I", file[at : at + 4])[0] >= 1
+    file[at + 8 : at + 12] = struct.pack(">I", count)
+    at = file.index(b"stts") + 8
+    file[at + 4 : at + 8] = struct.pack(">I", count)
+    return bytes(file)
