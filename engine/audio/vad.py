@@ -131,7 +131,7 @@ class DetectorProcess:
         self, *, answer_seconds: float = ANSWER_SECONDS, module: str = VOICE_DETECTOR_MODULE
     ) -> None:
         """module: what the process runs."""
-        self._answer_seconds = answer_seconds
+        self.answer_seconds = answer_seconds
         self._module = module
         self._lock = threading.Lock()
         self._child: ChildProcess | None = None
@@ -165,7 +165,7 @@ class DetectorProcess:
     def end(self, stream: tuple[ChildProcess, int]) -> None:
         """End this recording."""
         child, number = stream
-        with self._lock, contextlib.suppress(OSError), raw_socket(child.pipe, self._answer_seconds) as pipe:
+        with self._lock, contextlib.suppress(OSError), raw_socket(child.pipe, self.answer_seconds) as pipe:
             pipe.sendall(HEADER.pack(number, 0))
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class DetectorProcess:
     def _exchange(self, child: ChildProcess, request: bytes, size: int) -> bytes:
         """The answer to a request, as much as came of it in time."""
         answer = bytearray()
-        with contextlib.suppress(OSError), raw_socket(child.pipe, self._answer_seconds) as pipe:
+        with contextlib.suppress(OSError), raw_socket(child.pipe, self.answer_seconds) as pipe:
             pipe.sendall(request)
             while len(answer) < size and (data := pipe.recv(size - len(answer))):
                 answer += data

@@ -32,6 +32,9 @@ from tools.hostile.connections import Findings
 HOURS = 11.9
 RATE_HZ = 8_000
 START_SECONDS = 120.0
+UNDER_WAY_SECONDS = 2.0
+"""From then on the attack's recordings are with the children."""
+
 MOST_SECONDS = 1.0
 MOST_TIMES_IDLE = 5.0
 _ANSWER_SECONDS = 600.0
@@ -54,6 +57,7 @@ def long_recordings(port: int, *, count: int, clips: int, resident_bytes: Callab
         started = time.monotonic()
         for thread in attack:
             thread.start()
+        time.sleep(UNDER_WAY_SECONDS)
         attacked, health, most_bytes = [], [], 0
         for number in range(clips):
             attacked.append(_clip_seconds(bystander, 1000 + number))
