@@ -7,7 +7,7 @@ second file is ever opened. No exception of the decoding library gets out: every
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import av
@@ -77,13 +77,22 @@ class OpenContainer:
     states_its_length: that is no estimate. has_next_track: another audio track may be tried, as `choice` + 1.
     """
 
-    def __init__(self, file: BinaryIO, part: Part, limits: AudioLimits, *, choice: int = 0) -> None:
-        """choice: 0 for the track to prefer, 1 for the next that there is a decoder for, and so on.
+    def __init__(
+        self,
+        file: BinaryIO,
+        part: Part,
+        limits: AudioLimits,
+        *,
+        choice: int = 0,
+        on_packet: Callable[[], None],
+    ) -> None:
+        """on_packet: called for each; what it raises must be no Exception. choice: 0 for the track to prefer, 1 for the next that there is a decoder for, and so on.
 
         raises: AudioFormatUnsupported, AudioTrackMissing, AudioTruncated, AudioUndecodable, AudioUnreadable,
                 AudioParametersUnsupported
         """
         self._file, self.part, self._limits, self._choice = file, part, limits, choice
+        self._on_packet = on_packet
         self._downmix = Downmix()
         self._stated_frames: int | None = None
         self._packet_count = self._packet_bytes = 0
@@ -268,6 +277,7 @@ class OpenContainer:
                 return
             if packet is None:
                 return
+            self._on_packet()
             try:
                 frames = packet.decode()
             except Exception as error:  # as above
@@ -302,7 +312,7 @@ class OpenContainer:
         try:
             with _open(self._file, self.part) as container:
                 track = container.streams.audio[self._container.streams.audio.index(self._track)]
-                check_counted_duration(container, track, self._limits)
+                check_counted_duration(container, track, self._limits, on_packet=self._on_packet)
         except Exception as error:  # as above; damage is judged by the decoding itself
             raise_if_no_damage(error)
 

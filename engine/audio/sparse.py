@@ -7,6 +7,7 @@ kilobytes that hold days. Decoding it up to the limit would take minutes; counti
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import av
 import av.audio.stream
@@ -43,15 +44,21 @@ class SparseWatch:
 
 
 def check_counted_duration(
-    container: av.container.InputContainer, track: av.audio.stream.AudioStream, limits: AudioLimits
+    container: av.container.InputContainer,
+    track: av.audio.stream.AudioStream,
+    limits: AudioLimits,
+    *,
+    on_packet: Callable[[], None],
 ) -> None:
     """Raise AudioTooLong as soon as the packets of a track last longer than the limit.
 
-    container: freshly opened. Lets what the library raises for a damaged container out.
+    container: freshly opened. on_packet: called often, for it takes a second; may raise to end it.
+    Lets what the library raises for a damaged container out.
     """
     seconds = 0.0
     tick_seconds = float(track.time_base or 0)
     for packet in container.demux(track):
+        on_packet()
         if packet.duration:
             seconds += packet.duration * tick_seconds
         else:  # only the samples show the duration

@@ -12,7 +12,7 @@ change all the others. So what exceeds full scale is clipped, and the rest is le
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,6 +91,8 @@ class AudioStream:
 
     def __init__(self, file: BinaryIO, limits: AudioLimits, *, closes_file: bool) -> None:
         """file: seekable, binary. Raises as `open_audio` does."""
+        self.on_packet: Callable[[], None] = _nothing
+        """Called while no block comes for long; what it raises must be no Exception, which would count as damage."""
         self._file = file
         self._limits = limits
         self._closes_file = closes_file
@@ -103,7 +105,7 @@ class AudioStream:
             self._parts = find_parts(file)
         except OSError as error:
             raise AudioUnreadable(f"the recording could not be read: {reason(error)}") from error
-        self._opened = OpenContainer(file, self._parts[0], limits)
+        self._opened = OpenContainer(file, self._parts[0], limits, on_packet=lambda: self.on_packet())
 
     def __enter__(self) -> Self:
         return self
@@ -186,7 +188,7 @@ class AudioStream:
             if number > 0:
                 self._opened.close()
                 try:
-                    self._opened = OpenContainer(self._file, part, self._limits)
+                    self._opened = OpenContainer(self._file, part, self._limits, on_packet=self.on_packet)
                 except (AudioFormatUnsupported, AudioTruncated, AudioUndecodable):
                     unread_bytes += part.size
                     continue
@@ -216,7 +218,9 @@ class AudioStream:
                 return
             choice += 1
             self._opened.close()
-            self._opened = OpenContainer(self._file, self._opened.part, self._limits, choice=choice)
+            self._opened = OpenContainer(
+                self._file, self._opened.part, self._limits, choice=choice, on_packet=self.on_packet
+            )
 
     def _conclude(self) -> None:
         """Warnings, or the error that too few samples deserve."""
@@ -236,3 +240,7 @@ class AudioStream:
 
 
 _NO_SAMPLES: Samples = np.empty(0, dtype=np.float32)
+
+
+def _nothing() -> None:
+    """Go on."""

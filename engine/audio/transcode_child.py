@@ -78,8 +78,8 @@ def main(limits: TranscodeLimits, pipe: Connection) -> int:
     return _Transcoder(limits, bounds, channel).run()
 
 
-class _Stopped(Exception):
-    """The front has stopped this recording."""
+class _Stopped(BaseException):
+    """The front has stopped this recording; no Exception, because those of a recording are taken for damage."""
 
 
 class _Channel:
@@ -184,6 +184,7 @@ class _Transcoder:
             if expected_seconds is not None and stream.states_its_duration:
                 check_duration(expected_seconds, task.limits)
                 samples.check_room_for(expected_seconds)
+            stream.on_packet = lambda: self._channel.raise_if_stopped(task.task_id)
             has_begun = False
             for block in stream.blocks():
                 # Sent before more is written, or a recording of just so many samples would begin when it ends.

@@ -13,5 +13,5 @@ NONSENSE = bytes(range(255, -1, -1)) * 64
 def main(setup: object, pipe: Connection) -> int:
     """Send bytes that are no message of any child, and then do nothing."""
     os.write(pipe.fileno(), NONSENSE)
-    threading.Event().wait()
+    threading.Event().wait(600)
     return 0

@@ -45,6 +45,11 @@ def quick(folder: Path) -> str:
     return str(path)
 
 
+def send(speakers: Speakers, number: signal.Signals) -> None:
+    assert speakers.process_id is not None
+    os.kill(speakers.process_id, number)
+
+
 def deaths(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [one.scribewire_event for one in caplog.records if one.getMessage() == "speaker_child_died"]
 
@@ -78,7 +83,7 @@ def test_a_child_that_is_killed_at_work_ends_the_recording_with_its_exit_in_word
                 speakers.diarize(scripted(tmp_path, speakers="waits"), SpeakerOptions())
             )
             await asyncio.sleep(0)
-            os.kill(speakers.process_id or 0, signal.SIGKILL)
+            send(speakers, signal.SIGKILL)
             with pytest.raises(SpeakersFailed, match=r"died \(killed by signal 9 \(SIGKILL\)\)"):
                 await working
             assert (await speakers.diarize(quick(tmp_path), SpeakerOptions())).turns
@@ -103,7 +108,7 @@ def test_a_child_that_hangs_is_ended_long_before_the_recordings_time(
     async def story() -> None:
         async with speakers_of(silence_seconds=1.5, timeout_seconds=3600.0) as speakers:
             await speakers.check()
-            os.kill(speakers.process_id or 0, signal.SIGSTOP)
+            send(speakers, signal.SIGSTOP)
             with pytest.raises(SpeakersFailed, match=r"said nothing for 1.5 s \(killed by signal 9"):
                 await speakers.diarize(quick(tmp_path), SpeakerOptions())
             await wait_until_async(lambda: deaths(caplog))

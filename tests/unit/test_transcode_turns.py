@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from scribewire.engine.audio.transcode import open_audio
 from scribewire.server.transcode.turns import (
     FIRST_TURN_SECONDS,
     TURN_GROWTH,
@@ -11,6 +13,7 @@ from scribewire.server.transcode.turns import (
     gives_way,
     next_in_turn,
 )
+from tests.fakes.media import LIMITS, encoded
 
 
 def waits(owner: str = "ann", *, had: float = 0.0, interactive: bool = True) -> Contender:
@@ -109,3 +112,22 @@ def test_all_work_ends_and_little_of_it_is_done_twice() -> None:
             waiting.append(leaving)
         assert now < 10_000
     assert worked < 20 * 30.0 * (1.0 + TURN_GROWTH / (TURN_GROWTH - 1.0))
+
+
+class TurnIsOver(BaseException):
+    """No Exception, as in the child."""
+
+
+def test_counting_a_file_that_holds_next_to_nothing_gives_way_too() -> None:
+    """It takes a second at twelve hours, and no block comes meanwhile."""
+    silence = encoded(
+        "flac", "flac", np.zeros(180 * 16_000, dtype=np.float32), codec_options={"frame_size": "65535"}
+    )
+    with open_audio(silence, limits=LIMITS) as stream:
+
+        def leave() -> None:
+            raise TurnIsOver
+
+        stream.on_packet = leave
+        with pytest.raises(TurnIsOver):
+            list(stream.blocks())
