@@ -86,8 +86,9 @@ class OpenContainer:
         choice: int = 0,
         on_packet: Callable[[], None],
     ) -> None:
-        """on_packet: called for each; what it raises must be no Exception. choice: 0 for the track to prefer, 1 for the next that there is a decoder for, and so on.
+        """choice: 0 for the track to prefer, 1 for the next that there is a decoder for, and so on.
 
+        on_packet: called for each packet; what it raises must be no Exception, which would count as damage.
         raises: AudioFormatUnsupported, AudioTrackMissing, AudioTruncated, AudioUndecodable, AudioUnreadable,
                 AudioParametersUnsupported
         """

@@ -107,7 +107,7 @@ class TranscodeProcess:
         elif was_interrupted and (
             end is None or (isinstance(end, TranscodeFailed) and end.code == RequestCancelled.code)
         ):
-            task.had_seconds = task.elapsed_seconds(time.monotonic())
+            task.had_seconds = max(task.had_seconds, task.elapsed_seconds(time.monotonic()))
             return False
         elif isinstance(end, TranscodeFailed):
             task.fail(_error_of(end))

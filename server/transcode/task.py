@@ -73,6 +73,7 @@ class TranscodeTask(Contender):
 
     def begin(self, message: AudioBegun) -> None:
         """Note that the beginning can be read."""
+        self.has_begun = True
         self._note(message.expected_seconds, message.decode_seconds)
 
     def complete(self, message: Transcoded) -> None:

@@ -9,12 +9,19 @@ Times are seconds of a monotonic clock, given by the caller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 FIRST_TURN_SECONDS = 0.1
 """Enough for a minute of sound in most formats, and so short that many can have their first turn in a second."""
+
+SLOW_FIRST_TURN_SECONDS = 0.5
+"""The same for one of which the beginning cannot be read yet: the machine may be busy, and the recording short."""
+
+SHORT_SECONDS = 2.0
+"""A recording that has had no longer turn may end another's before its time, where that one has had far more."""
 
 TURN_GROWTH = 4.0
 """However often a recording gives way, what is done again takes at most 4/3 of its own time."""
@@ -24,13 +31,15 @@ TURN_GROWTH = 4.0
 class Contender:
     """A recording that waits for a child or has one.
 
-    had_seconds: length of its last turn, 0 before its first. began_at: start of the present one, None while it waits.
+    had_seconds: length of its longest turn, 0 before its first. began_at: start of the present one, None while it waits.
+    has_begun: its beginning can be read.
     """
 
     owner: str
     is_interactive: bool
     had_seconds: float = 0.0
     began_at: float | None = None
+    has_begun: bool = False
 
     def elapsed_seconds(self, now: float) -> float:
         """Length of the present turn so far."""
@@ -38,7 +47,8 @@ class Contender:
 
     def is_long(self, now: float) -> bool:
         """True for one that has had its first turn."""
-        return self.had_seconds > 0.0 or self.elapsed_seconds(now) >= FIRST_TURN_SECONDS
+        first = FIRST_TURN_SECONDS if self.has_begun else SLOW_FIRST_TURN_SECONDS
+        return self.had_seconds > 0.0 or self.elapsed_seconds(now) >= first
 
     def has_had_its_turn(self, now: float) -> bool:
         """True when the present turn may be ended."""
@@ -67,13 +77,20 @@ def next_in_turn(waiting: Sequence[One], running: Sequence[One], children: int, 
 
 def gives_way(waiting: Sequence[One], running: Sequence[One], children: int, now: float) -> One | None:
     """The recording whose turn is to be ended now, for one that waits or to keep a child for first turns."""
-    long = [one for one in running if one.is_long(now)]
+    long = sorted(
+        (one for one in running if one.is_long(now)), key=lambda one: one.elapsed_seconds(now), reverse=True
+    )
     places = long_places(children)
+    over = [one for one in long if one.has_had_its_turn(now)]
     if len(long) < places:
         return None
-    candidates = [one for one in long if one.has_had_its_turn(now)]
     if len(long) == places:
         # A first turn claims a long one's child only where none is kept for it.
         claims = [one.had_seconds for one in waiting if one.had_seconds > 0.0 or places == children]
-        candidates = [one for one in candidates if claims and one.elapsed_seconds(now) >= min(claims)]
-    return max(candidates, key=lambda one: one.elapsed_seconds(now), default=None)
+        claim = min(claims, default=math.inf)
+        over = [one for one in over if one.elapsed_seconds(now) >= claim]
+        if not over and claim < SHORT_SECONDS:
+            # The one that has run longest is left alone, so that in the end every recording ends.
+            far_more = max(TURN_GROWTH * claim, FIRST_TURN_SECONDS)
+            over = [one for one in long[1:] if one.elapsed_seconds(now) >= far_more][-1:]
+    return over[0] if over else None

@@ -8,6 +8,8 @@ import pytest
 from scribewire.engine.audio.transcode import open_audio
 from scribewire.server.transcode.turns import (
     FIRST_TURN_SECONDS,
+    SHORT_SECONDS,
+    SLOW_FIRST_TURN_SECONDS,
     TURN_GROWTH,
     Contender,
     gives_way,
@@ -22,7 +24,7 @@ def waits(owner: str = "ann", *, had: float = 0.0, interactive: bool = True) -> 
 
 def runs(seconds: float, owner: str = "ann", *, had: float = 0.0) -> Contender:
     """In hand for so long at time 0."""
-    return Contender(owner, is_interactive=True, had_seconds=had, began_at=-seconds)
+    return Contender(owner, is_interactive=True, had_seconds=had, began_at=-seconds, has_begun=True)
 
 
 def test_among_equals_the_first_comes_first() -> None:
@@ -76,7 +78,7 @@ def test_the_one_that_ran_longest_gives_way_to_a_long_one_that_waits() -> None:
 
 
 def test_a_turn_after_another_lasts_several_times_as_long() -> None:
-    claims = [waits(had=0.1)]
+    claims = [waits(had=SHORT_SECONDS)]
     assert gives_way(claims, [runs(9.0), runs(2 * TURN_GROWTH - 0.1, had=2.0)], 3, 0.0) is not None
     protected = [runs(2 * TURN_GROWTH - 0.1, had=2.0), runs(3 * TURN_GROWTH - 0.1, had=3.0)]
     assert gives_way(claims, protected, 3, 0.0) is None
@@ -84,6 +86,23 @@ def test_a_turn_after_another_lasts_several_times_as_long() -> None:
 
 def test_one_that_had_much_does_not_claim_the_child_of_one_that_had_little() -> None:
     assert gives_way([waits(had=25.0)], [runs(1.0), runs(2.0)], 3, 0.0) is None
+
+
+def test_a_first_turn_is_longer_while_there_is_nothing_to_read_yet() -> None:
+    slow = Contender("ann", is_interactive=True, began_at=-0.2)
+    assert not slow.is_long(0.0)
+    slow.has_begun = True
+    assert slow.is_long(0.0)
+    assert Contender("ann", is_interactive=True, began_at=-SLOW_FIRST_TURN_SECONDS).is_long(0.0)
+
+
+def test_a_recording_that_had_little_does_not_wait_for_the_end_of_long_turns() -> None:
+    """All but the one that has run longest may be ended before their time."""
+    longest, other = runs(50.0, had=50.0), runs(40.0, had=50.0)
+    assert gives_way([waits(had=0.5)], [longest, other], 3, 0.0) is other
+    assert gives_way([waits(had=SHORT_SECONDS)], [longest, other], 3, 0.0) is None
+    assert gives_way([waits(had=0.5)], [longest, runs(1.0, had=50.0)], 3, 0.0) is None
+    assert gives_way([waits(had=0.5)], [longest], 2, 0.0) is None
 
 
 def test_a_single_child_is_claimed_by_first_turns_too() -> None:
@@ -95,23 +114,56 @@ def test_a_single_child_is_claimed_by_first_turns_too() -> None:
 def test_all_work_ends_and_little_of_it_is_done_twice() -> None:
     """Twenty recordings of 30 s each and three children, in steps of 50 ms."""
     left = {waits(f"{number % 4}"): 30.0 for number in range(20)}
-    waiting, running, now, worked = list(left), [], 0.0, 0.0
+    waiting: list[Contender] = list(left)
+    running: list[Contender] = []
+    now = worked = 0.0
     while left:
         while len(running) < 3 and (chosen := next_in_turn(waiting, running, 3, now)) is not None:
             waiting.remove(chosen)
             running.append(chosen)
-            chosen.began_at = now
+            chosen.began_at, chosen.has_begun = now, True
         now += 0.05
         worked += 0.05 * len(running)
         for one in [one for one in running if one.elapsed_seconds(now) >= left[one]]:
             running.remove(one)
             del left[one]
         if (leaving := gives_way(waiting, running, 3, now)) is not None:
-            leaving.had_seconds, leaving.began_at = leaving.elapsed_seconds(now), None
+            leaving.had_seconds = max(leaving.had_seconds, leaving.elapsed_seconds(now))
+            leaving.began_at = None
             running.remove(leaving)
             waiting.append(leaving)
         assert now < 10_000
     assert worked < 20 * 30.0 * (1.0 + TURN_GROWTH / (TURN_GROWTH - 1.0))
+
+
+def test_long_recordings_end_beside_an_endless_row_of_shorter_ones() -> None:
+    """Every five seconds one of 1.5 s comes: none waits long, and those of 60 s end all the same."""
+    left = {waits("eve"): 60.0, waits("bob"): 60.0}
+    waiting: list[Contender] = list(left)
+    running: list[Contender] = []
+    now, long_ones, longest_wait = 0.0, list(left), 0.0
+    came: dict[Contender, float] = {}
+    while any(one in left for one in long_ones):
+        while len(running) < 3 and (chosen := next_in_turn(waiting, running, 3, now)) is not None:
+            waiting.remove(chosen)
+            running.append(chosen)
+            chosen.began_at, chosen.has_begun = now, True
+        now = round(now + 0.05, 2)
+        if now % 5 == 0:
+            newcomer = waits("ann")
+            left[newcomer], came[newcomer] = 1.5, now
+            waiting.append(newcomer)
+        for one in [one for one in running if one.elapsed_seconds(now) >= left[one]]:
+            running.remove(one)
+            del left[one]
+            longest_wait = max(longest_wait, now - came.get(one, now))
+        if (leaving := gives_way(waiting, running, 3, now)) is not None:
+            leaving.had_seconds = max(leaving.had_seconds, leaving.elapsed_seconds(now))
+            leaving.began_at = None
+            running.remove(leaving)
+            waiting.append(leaving)
+        assert now < 10_000
+    assert longest_wait < 10.0
 
 
 class TurnIsOver(BaseException):
