@@ -31,7 +31,8 @@ TURN_GROWTH = 4.0
 class Contender:
     """A recording that waits for a child or has one.
 
-    had_seconds: length of its longest turn, 0 before its first. began_at: start of the present one, None while it waits.
+    had_seconds: length of its longest turn, 0 before its first. began_at: start of the present one, None while it
+    waits.
     has_begun: its beginning can be read.
     """
 

@@ -34,13 +34,12 @@ def test_killed_child_ends_its_recording_only_and_is_replaced(
             child = pool.process_ids[0]
             failing = asyncio.create_task(pool.transcode(path, is_interactive=True))
             await wait_until_async(lambda: any(one.stat().st_size for one in samples_beside(path)))
-            # Killed first, or the long recording might already have given way to the one that waits.
             os.kill(child, how)
-            waiting = asyncio.create_task(pool.transcode(short, is_interactive=True))
             with pytest.raises(AudioUndecodable, match="within the limits"):
                 await failing
             assert samples_beside(path) == []
-            (await waiting).close()
+            # Not before: the long recording gives way to one that waits, and then has another turn.
+            (await pool.transcode(short, is_interactive=True)).close()
             assert child not in pool.process_ids
 
     run(work())
