@@ -10,22 +10,12 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES, largest_body_bytes, upload_too_large
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.form_fields import (
-    MAX_FIELD_BYTES,
-    MAX_FIELDS,
-    FormFields,
-    field_not_text,
-    field_too_large,
-    fields_too_large,
-    second_recording,
-    too_many_fields,
-)
-from scribewire.server.intake.json_types import NumberText, check_types
+from scribewire.server.intake.form_fields import FormFields, fields_too_large, second_recording
+from scribewire.server.intake.json_types import NumberText, fields_from_json
 from scribewire.server.intake.recording_file import RecordingFile
 
 AUDIO_FIELD = "input_audio"
@@ -33,8 +23,6 @@ PATH_FIELD = "file_path"
 MAX_DELIMITERS = 50_000
 """Limit on brackets, commas, colons and quotes outside the recording; each costs a step of Python."""
 MAX_DEPTH = 64
-_NULL_MEANS_SOMETHING = ("chunking_strategy",)
-_FIELD_DEPTH = 4
 
 _DELIMITER = re.compile(rb'["{}\[\],:]')
 _TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -91,8 +79,7 @@ class JsonBody:
         if not isinstance(content, dict):
             raise _not_json("it is no object")
         self._check_recording(content)
-        check_types(content)
-        return FormFields(_as_form(content))
+        return fields_from_json(content)
 
     def _check_recording(self, content: dict[str, Any]) -> None:
         audio, path = content.pop(AUDIO_FIELD, None), content.pop(PATH_FIELD, None)
@@ -246,43 +233,6 @@ def _unescaped(escape: re.Match[bytes]) -> bytes:
     if letter not in _ESCAPES_IN_BASE64:
         raise _not_base64()
     return _ESCAPES_IN_BASE64[letter]
-
-
-def _as_form(content: dict[str, Any]) -> dict[str, list[str]]:
-    values: dict[str, list[str]] = {}
-    count = 0
-    for name, value in content.items():
-        for field, text in _texts_of(name, value, 0):
-            count += 1
-            if count > MAX_FIELDS:
-                raise too_many_fields()
-            try:
-                size_bytes = len(text.encode())
-                field.encode()
-            except UnicodeEncodeError:  # half a surrogate pair
-                raise field_not_text(field.encode("ascii", "replace").decode()) from None
-            if size_bytes > MAX_FIELD_BYTES:
-                raise field_too_large(field)
-            values.setdefault(field, []).append(text)
-    return values
-
-
-def _texts_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """A value as the equivalent form fields; null yields none where it has no meaning."""
-    if value is None and name in _NULL_MEANS_SOMETHING:
-        yield name, "null"
-    if isinstance(value, bool):
-        yield name, "true" if value else "false"
-    elif isinstance(value, str):
-        yield name, str(value)
-    elif depth == _FIELD_DEPTH:
-        return  # no known field is nested this deep
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts_of(f"{name}[{key}]", inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts_of(f"{name}[]", inner, depth + 1)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

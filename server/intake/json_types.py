@@ -6,10 +6,21 @@ as if left out, and unknown names are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from scribewire.server.http.errors import bad_request
+from scribewire.server.intake.form_fields import (
+    MAX_FIELD_BYTES,
+    MAX_FIELDS,
+    FormFields,
+    field_not_text,
+    field_too_large,
+    too_many_fields,
+)
+
+_NULL_MEANS_SOMETHING = ("chunking_strategy",)
+_FIELD_DEPTH = 4
 
 
 class NumberText(str):
@@ -65,6 +76,12 @@ _STRATEGY_TYPES: Mapping[str, _Type] = {
 }
 
 
+def fields_from_json(body: Mapping[str, Any]) -> FormFields:
+    """The fields of a body without its recording, checked; raises ApiError 400."""
+    check_types(body)
+    return FormFields(_as_form(body))
+
+
 def check_types(content: Mapping[str, Any]) -> None:
     """Refuse parameters of a wrong type; numbers must be `NumberText`. Raises ApiError 400."""
     for name, wanted in TYPES.items():
@@ -84,3 +101,40 @@ def _check(content: Mapping[str, Any], name: str, wanted: _Type, shown: str) -> 
     value = content.get(name)
     if value is not None and not is_right(value):
         raise bad_request("invalid_parameter", f"{shown} must be {kind} in a JSON body.", shown)
+
+
+def _as_form(content: Mapping[str, Any]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    count = 0
+    for name, value in content.items():
+        for field, text in _texts_of(name, value, 0):
+            count += 1
+            if count > MAX_FIELDS:
+                raise too_many_fields()
+            try:
+                size_bytes = len(text.encode())
+                field.encode()
+            except UnicodeEncodeError:  # half a surrogate pair
+                raise field_not_text(field.encode("ascii", "replace").decode()) from None
+            if size_bytes > MAX_FIELD_BYTES:
+                raise field_too_large(field)
+            values.setdefault(field, []).append(text)
+    return values
+
+
+def _texts_of(name: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+    """A value as the equivalent form fields; null yields none where it has no meaning."""
+    if value is None and name in _NULL_MEANS_SOMETHING:
+        yield name, "null"
+    if isinstance(value, bool):
+        yield name, "true" if value else "false"
+    elif isinstance(value, str):
+        yield name, str(value)
+    elif depth == _FIELD_DEPTH:
+        return  # no known field is nested this deep
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts_of(f"{name}[{key}]", inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_of(f"{name}[]", inner, depth + 1)
