@@ -163,8 +163,8 @@ class Transcriber:
         RequestCancelled.
         """
         item = TranscribeItem(
-            audio, language, prompt, temperature, seed, max_tokens, logprobs,
-            words=words, words_optional=words_optional, chunking=chunking or Chunking(),
+            audio, language=language, prompt=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens,
+            logprobs=logprobs, words=words, words_optional=words_optional, chunking=chunking or Chunking(),
         )  # fmt: skip
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return self.transcribe_item(item, listener=listener, is_cancelled=is_cancelled)
@@ -211,8 +211,8 @@ class Transcriber:
     ) -> Transcript:
         """`transcribe` for asyncio; cancelling the task stops the work at the next decode step."""
         item = TranscribeItem(
-            audio, language, prompt, temperature, seed, max_tokens, logprobs,
-            words=words, words_optional=words_optional, chunking=chunking or Chunking(),
+            audio, language=language, prompt=prompt, temperature=temperature, seed=seed, max_tokens=max_tokens,
+            logprobs=logprobs, words=words, words_optional=words_optional, chunking=chunking or Chunking(),
         )  # fmt: skip
         listener = Listener(on_progress=on_progress, on_segment=on_segment)
         return (await self._wait_async([self.submit(item, listener=listener)]))[0]

@@ -49,7 +49,7 @@ class Sampler:
     def _choose_one(self, sequence: Sequence, logits: mx.array) -> mx.array:
         state = self._states.get(id(sequence))
         if state is None:
-            key = mx.random.key(sequence.seed) if sequence.temperature > 0.0 else None
+            key = mx.random.key(sequence.seed) if sequence.options.temperature > 0.0 else None
             state = self._states[id(sequence)] = _State(key)
         logits = self._shaped(sequence, state, logits.astype(mx.float32))
         if state.key is None:
@@ -57,10 +57,12 @@ class Sampler:
         else:
             # The stream advances by one split a step.
             state.key, step_key = mx.random.split(state.key)
-            token = mx.random.categorical(logits / sequence.temperature, key=step_key).astype(mx.int32)
+            token = mx.random.categorical(logits / sequence.options.temperature, key=step_key).astype(
+                mx.int32
+            )
         state.chosen += 1
         state.last = token
-        if sequence.repetition_penalty != 1.0:
+        if sequence.options.repetition_penalty != 1.0:
             seen = mx.zeros(logits.shape[0], dtype=mx.bool_) if state.seen is None else state.seen
             state.seen = seen | (mx.arange(logits.shape[0]) == token)
         return token
@@ -68,7 +70,7 @@ class Sampler:
     def _shaped(self, sequence: Sequence, state: _State, logits: mx.array) -> mx.array:
         if state.seen is not None:
             # As CTRL defines it (Keskar et al. 2019): seen tokens move towards less likely, whatever their sign.
-            penalty = sequence.repetition_penalty
+            penalty = sequence.options.repetition_penalty
             logits = mx.where(state.seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
         prefix = self._special_tokens.none_prefix
         if sequence.head_choices is not None and state.chosen == len(prefix):
@@ -82,6 +84,5 @@ class Sampler:
 
 
 def _is_special(sequence: Sequence) -> bool:
-    return (
-        sequence.temperature > 0.0 or sequence.repetition_penalty != 1.0 or sequence.head_choices is not None
-    )
+    options = sequence.options
+    return options.temperature > 0.0 or options.repetition_penalty != 1.0 or sequence.head_choices is not None

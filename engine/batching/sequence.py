@@ -10,6 +10,7 @@ from enum import Enum
 
 import mlx.core as mx
 
+from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.text.repetition import LoopGuard
 
 
@@ -40,10 +41,10 @@ class Sequence:
     """A prompt, its audio, and the tokens generated so far.
 
     prompt_ids: with audio pad positions. audio: (tokens, hidden) embeddings for them, None without audio.
-    token_budget: tokens generated at most. temperature: 0 is greedy. seed: of this sequence's own random
-    stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
-    repetition_penalty: see TranscribeOptions. head_choices: right after `SpecialTokens.none_prefix` only these tokens
-    may follow; None leaves the choice to the model.
+    token_budget: tokens generated at most. options: the recording's, for the sampler. seed: of this sequence's own
+    random stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
+    head_choices: right after `SpecialTokens.none_prefix` only these tokens may follow; None leaves the choice to the
+    model.
     guard: watches for degenerate loops; None lets them run to the budget.
     forced_count: for benchmarks: end tokens are ignored and exactly so many tokens are generated; None otherwise.
     mel: (frames, mel_bins), kept only while a draft may need it (scribewire.engine.batching.speculation).
@@ -57,10 +58,9 @@ class Sequence:
     prompt_ids: list[int]
     audio: mx.array | None
     token_budget: int
-    temperature: float = 0.0
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
     seed: int = 0
     wants_logprobs: bool = False
-    repetition_penalty: float = 1.0
     head_choices: tuple[int, ...] | None = None
     guard: LoopGuard | None = None
     forced_count: int | None = None

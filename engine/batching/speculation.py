@@ -122,7 +122,7 @@ class Speculator:
 
     def suits(self, sequence: Sequence) -> bool:
         """True when from here on the most likely token is always chosen, and the draft has room for the answer."""
-        if sequence.mel is None or sequence.temperature or sequence.repetition_penalty != 1.0:
+        if sequence.mel is None or sequence.options.temperature or sequence.options.repetition_penalty != 1.0:
             return False
         is_free = sequence.head_choices is None or len(sequence.tokens) > len(self.special_tokens.none_prefix)
         return is_free and len(sequence.prompt_ids) + len(sequence.tokens) + self.width < DRAFT_TOKENS

@@ -112,7 +112,7 @@ class EngineConfig:
     audio: AudioLimits = field(default_factory=AudioLimits)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TranscribeOptions:
     """Options of one recording.
 
@@ -130,6 +130,7 @@ class TranscribeOptions:
     words_optional: with `words`: an aligner that is not there costs the words and not the recording, as for subtitles.
     speakers: also tell the speakers apart, which a process beside the engine does; the engine itself ignores it.
     chunking: how the recording is cut.
+    model: the id of the model, None for the one that is resident.
     """
 
     language: str | None = None
@@ -146,6 +147,7 @@ class TranscribeOptions:
     words_optional: bool = False
     speakers: SpeakerOptions | None = None
     chunking: Chunking = field(default_factory=Chunking)
+    model: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""

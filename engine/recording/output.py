@@ -71,7 +71,7 @@ def read_sequence(
         text=text,
         language=parsed.language if parsed.language in _LANGUAGE_NAMES else None,
         tokens=tuple(tokens[head:]),
-        temperature=sequence.temperature,
+        temperature=sequence.options.temperature,
         avg_logprob=sum(sequence.logprobs) / len(sequence.logprobs) if sequence.logprobs else None,
         compression_ratio=compression_ratio(text),
         no_speech_prob=sequence.no_speech_prob,

@@ -19,9 +19,8 @@ from scribewire.engine.align.aligner import AlignmentPrompt
 from scribewire.engine.audio.recording import OpenRecording, Recording
 from scribewire.engine.audio.split import Chunk, halved
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.protocol.config import Chunking, TranscribeOptions
+from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import RequestCancelled
-from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
 from scribewire.engine.recording.output import compression_ratio, main_language
 from scribewire.engine.recording.streaming_text import DeltaCallback, StreamingText
@@ -38,28 +37,10 @@ _ids = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
-class TranscribeItem:
-    """One recording with options of its own; the fields are those of TranscribeOptions."""
+class TranscribeItem(TranscribeOptions):
+    """One recording with options of its own, checked; raises OptionInvalid."""
 
     audio: Recording
-    language: str | None = None
-    prompt: str | None = None
-    temperature: float = 0.0
-    seed: int | None = None
-    max_tokens: int | None = None
-    logprobs: bool = False
-    token_logprobs: bool = False
-    languages: tuple[str, ...] = ()
-    keywords: tuple[str, ...] = ()
-    repetition_penalty: float = 1.0
-    words: bool = False
-    words_optional: bool = False
-    speakers: SpeakerOptions | None = None
-    chunking: Chunking = field(default_factory=Chunking)
-
-    def options(self) -> TranscribeOptions:
-        """The options without the audio, checked; raises OptionInvalid."""
-        return TranscribeOptions(**{one.name: getattr(self, one.name) for one in fields(TranscribeOptions)})
 
     @classmethod
     def of(cls, audio: Recording, options: TranscribeOptions) -> TranscribeItem:
@@ -127,7 +108,7 @@ class RecordingWork:
         """raises: OptionInvalid"""
         self.work_id = str(next(_ids))
         self.audio = item.audio
-        self.options = item.options()
+        self.options: TranscribeOptions = item
         self.owner = owner
         self.is_interactive = is_interactive
         self.listener = listener or Listener()

@@ -55,6 +55,7 @@ def test_options_reach_the_engine(server: RunningServer):
         "words_optional": False,
         "speakers": None,
         "chunking": DEFAULT_CHUNKING,
+        "model": None,
     }
 
 
@@ -83,6 +84,7 @@ def test_options_that_are_left_out_change_nothing(server: RunningServer):
         "words_optional": False,
         "speakers": None,
         "chunking": DEFAULT_CHUNKING,
+        "model": None,
     }
     empty = {
         "language": " ",

@@ -11,6 +11,7 @@ from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialT
 from scribewire.engine.batching.step import Prefill, RunningBatch, generate, prefill
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import AudioTooShort
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
@@ -81,13 +82,13 @@ def test_generated_ids_are_the_argmax_of_teacher_forced_logits(
 
 
 def test_sampled_row_does_not_depend_on_its_neighbors(model: SpeechModel, audio: list[mx.array]) -> None:
-    [alone] = run(model, [sequence(audio[1], temperature=0.9, seed=11)])
+    [alone] = run(model, [sequence(audio[1], options=TranscribeOptions(temperature=0.9), seed=11)])
     mixed = run(
         model,
         [
             sequence(audio[0]),
-            sequence(audio[1], temperature=0.9, seed=11),
-            sequence(audio[3], temperature=1.5),
+            sequence(audio[1], options=TranscribeOptions(temperature=0.9), seed=11),
+            sequence(audio[3], options=TranscribeOptions(temperature=1.5)),
         ],
     )
     assert mixed[1].tokens == alone.tokens
@@ -96,7 +97,8 @@ def test_sampled_row_does_not_depend_on_its_neighbors(model: SpeechModel, audio:
 
 def test_seed_decides_what_is_sampled(model: SpeechModel, audio: list[mx.array]) -> None:
     first, again, other = (
-        run(model, [sequence(audio[1], temperature=1.0, seed=seed)])[0].tokens for seed in (1, 1, 2)
+        run(model, [sequence(audio[1], options=TranscribeOptions(temperature=1.0), seed=seed)])[0].tokens
+        for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other

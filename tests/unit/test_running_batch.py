@@ -11,6 +11,7 @@ from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialT
 from scribewire.engine.batching.step import Prefill, RunningBatch
 from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.protocol.config import TranscribeOptions
 from tests.fakes.clips import uniform
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 
@@ -72,12 +73,14 @@ def test_sequences_that_join_at_different_steps_equal_those_decoded_alone(
 
 
 def test_sampled_row_draws_the_same_wherever_it_joins(model: SpeechModel, audio: list[mx.array]) -> None:
-    expected = alone(model, audio[1], temperature=0.9, seed=11)
+    expected = alone(model, audio[1], options=TranscribeOptions(temperature=0.9), seed=11)
     batch = RunningBatch(model, NEVER)
-    batch.join([sequence(audio[3], 40), sequence(audio[4], temperature=1.3, seed=2)])
+    batch.join(
+        [sequence(audio[3], 40), sequence(audio[4], options=TranscribeOptions(temperature=1.3), seed=2)]
+    )
     for _ in range(5):
         batch.step()
-    late = sequence(audio[1], temperature=0.9, seed=11)
+    late = sequence(audio[1], options=TranscribeOptions(temperature=0.9), seed=11)
     batch.join([late])
     run(batch)
     assert_same(late, expected)
@@ -167,10 +170,13 @@ def test_repetition_penalty_makes_said_tokens_less_likely_and_touches_no_neighbo
     model: SpeechModel, audio: list[mx.array]
 ) -> None:
     free = alone(model, audio[2], 60)
-    penalized = alone(model, audio[2], 60, repetition_penalty=1.8)
+    penalized = alone(model, audio[2], 60, options=TranscribeOptions(repetition_penalty=1.8))
     assert len(set(penalized.tokens)) > len(set(free.tokens))
     batch = RunningBatch(model, NEVER)
-    together = [sequence(audio[2], 60), sequence(audio[2], 60, repetition_penalty=1.8)]
+    together = [
+        sequence(audio[2], 60),
+        sequence(audio[2], 60, options=TranscribeOptions(repetition_penalty=1.8)),
+    ]
     batch.join(together)
     run(batch)
     assert together[0].tokens == free.tokens
@@ -180,7 +186,7 @@ def test_repetition_penalty_makes_said_tokens_less_likely_and_touches_no_neighbo
 def test_penalty_is_the_published_one_and_log_probabilities_are_the_models_own(
     model: SpeechModel, audio: list[mx.array]
 ) -> None:
-    found = alone(model, audio[2], 12, repetition_penalty=1.8)
+    found = alone(model, audio[2], 12, options=TranscribeOptions(repetition_penalty=1.8))
     logits = np.array(model.score(prompt_ids(audio[2].shape[0]), audio[2], found.tokens))
     for place, token in enumerate(found.tokens):
         row = logits[place].copy()

@@ -1,1 +1,0 @@
-"""The description that `GET /openapi.json` answers with: written by hand, bounds taken from where they are checked."""
