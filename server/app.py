@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +27,7 @@ from scribewire.server.jobs.store import JobStoreError
 from scribewire.server.observability.collector import ServerCollector
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.routes import jobs, openai, ops
+from scribewire.server.routes.openapi import custom_openapi
 from scribewire.server.settings.fields import Settings
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.transcode.pool import TranscodePool, Transcoder
@@ -94,10 +96,10 @@ def create_app(
     app = FastAPI(
         title="scribewire",
         lifespan=lifespan,
-        # The OpenAPI document is written by hand and has its own route.
+        # The OpenAPI document has its own route, behind the key.
         openapi_url=None,
     )
-    app.state.context = ServerContext(
+    context = app.state.context = ServerContext(
         settings,
         engine,
         uploads,
@@ -114,10 +116,14 @@ def create_app(
     install_error_handlers(app)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_exception_handler(JobStoreError, _on_job_store_error)
-    for router in (openai.router, jobs.router, ops.router):
+    routers = (openai.router, jobs.router, ops.router, *((ops.docs_router,) if settings.docs else ()))
+    for router in routers:
         app.include_router(router)
-    if settings.docs:
-        app.include_router(ops.docs_router)
+
+    def describe() -> dict[str, Any]:
+        return custom_openapi(routers, context.engine.info, has_callbacks=not targets.is_empty)
+
+    app.openapi = describe  # type: ignore[method-assign]  # FastAPI's own way to a description of one's own
     # The last middleware added is the outermost.
     app.add_middleware(Gate, settings=settings, key_store=key_store)
     app.add_middleware(UnreadBody)

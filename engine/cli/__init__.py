@@ -23,9 +23,9 @@ from scribewire.engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_ar
 from scribewire.engine.cli.console import PROGRAM, Console, shown_bytes
 from scribewire.engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
 from scribewire.engine.cli.listings import show_languages, show_models
-from scribewire.engine.cli.results import ALL_FORMATS, FORMATS, SUBTITLE_FORMATS
+from scribewire.engine.cli.results import ALL_FORMATS, FORMATS
 from scribewire.engine.cli.speakers import Diarizer
-from scribewire.engine.cli.transcribe import STANDARD_INPUT, Engine, Request, transcribe_files
+from scribewire.engine.cli.transcribe import Engine, Request, transcribe_files
 from scribewire.engine.demo import SampleRecording, sample_recordings
 from scribewire.engine.protocol.config import (
     AUTO_ALIGNER,
@@ -38,6 +38,8 @@ from scribewire.engine.protocol.config import (
 )
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL, DiarizationConfig, SpeakerOptions
+from scribewire.engine.protocol.whole_file import STANDARD_INPUT
+from scribewire.engine.subtitles import RENDERERS
 from scribewire.engine.text.languages import resolve_language
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
@@ -336,9 +338,9 @@ def _request(arguments: argparse.Namespace) -> Request:
         raise UsageError("transcribe", "--words has no place in plain text; add -f json")
     if arguments.format == ALL_FORMATS and arguments.output is None:
         arguments.output = Path()
-    if arguments.format in SUBTITLE_FORMATS and arguments.output is None and len(arguments.files) > 1:
+    if arguments.format in RENDERERS and arguments.output is None and len(arguments.files) > 1:
         raise UsageError("transcribe", "subtitles of several recordings need a folder: add -o DIR")
-    times_words = arguments.diarize or arguments.format in (*SUBTITLE_FORMATS, ALL_FORMATS)
+    times_words = arguments.diarize or arguments.format in (*RENDERERS, ALL_FORMATS)
     counts = (arguments.num_speakers, arguments.min_speakers, arguments.max_speakers)
     if not arguments.diarize and any(count is not None for count in counts):
         raise UsageError("transcribe", "a number of speakers is for --diarize; add it")

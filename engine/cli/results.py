@@ -9,20 +9,10 @@ from typing import Any
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.engine.subtitles import (
-    cue_values,
-    cues_from_transcript,
-    render_lrc,
-    render_srt,
-    render_tsv,
-    render_vtt,
-)
+from scribewire.engine.subtitles import RENDERERS, cue_values, cues_from_transcript
 from scribewire.engine.text.joining import join_texts
 
-_RENDERERS = {"srt": render_srt, "vtt": render_vtt, "tsv": render_tsv, "lrc": render_lrc}
-
-FORMATS = ("txt", "json", *_RENDERERS)
-SUBTITLE_FORMATS = tuple(_RENDERERS)
+FORMATS = ("txt", "json", *RENDERERS)
 ALL_FORMATS = "all"
 """Every format at once, each in a file of its own."""
 
@@ -42,7 +32,7 @@ def result_text(transcript: Transcript, form: str, info: ModelInfo, file: str, *
     if form == "json":
         values = document(transcript, info, file)
         return json.dumps(values, ensure_ascii=False, indent=2 if is_file else None) + "\n"
-    return _RENDERERS[form](cues_from_transcript(transcript))
+    return RENDERERS[form](cues_from_transcript(transcript))
 
 
 def _text(transcript: Transcript) -> str:

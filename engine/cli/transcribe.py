@@ -10,7 +10,6 @@ import contextlib
 import shutil
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,9 +22,7 @@ from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.engine.protocol.whole_file import write_whole
-
-STANDARD_INPUT = "-"
+from scribewire.engine.protocol.whole_file import STANDARD_INPUT, output_names, write_whole
 
 
 class Engine(Protocol):
@@ -145,27 +142,6 @@ def _beside(
 def shown_name(name: str) -> str:
     """A file as messages name it."""
     return "standard input" if name == STANDARD_INPUT else name
-
-
-def output_names(files: Sequence[str]) -> list[str]:
-    """The name of each file's results, without extension.
-
-    It is the file's stem, its whole name where stems collide, numbered where those do too; compared without case, as
-    macOS does.
-    """
-    paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
-    stems = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
-        candidate, number = base, 1
-        while candidate.casefold() in taken:
-            number += 1
-            candidate = f"{base}-{number}"
-        taken.add(candidate.casefold())
-        names.append(candidate)
-    return names
 
 
 def _deliver(

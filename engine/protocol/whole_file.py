@@ -1,10 +1,14 @@
-"""Files that are there in full or not at all."""
+"""Files of results, which are there in full or not at all, and their names."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+STANDARD_INPUT = "-"
 
 
 def write_whole(target: Path, content: str) -> None:
@@ -21,3 +25,24 @@ def write_whole(target: Path, content: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def output_names(files: Sequence[str]) -> list[str]:
+    """The name of each file's results, without extension.
+
+    It is the file's stem, its whole name where stems collide, numbered where those do too; compared without case, as
+    macOS does.
+    """
+    paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
+    stems = Counter(path.stem.casefold() for path in paths)
+    taken: set[str] = set()
+    names = []
+    for path in paths:
+        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
+        candidate, number = base, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{base}-{number}"
+        taken.add(candidate.casefold())
+        names.append(candidate)
+    return names

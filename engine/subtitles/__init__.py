@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from scribewire.engine.subtitles.cues import Cue, cues_from_segments, cues_from_transcript
-from scribewire.engine.subtitles.formats import cue_values, render_lrc, render_srt, render_tsv, render_vtt
+from scribewire.engine.subtitles.formats import (
+    RENDERERS,
+    cue_values,
+    render_lrc,
+    render_srt,
+    render_tsv,
+    render_vtt,
+)
 
 __all__ = [
+    "RENDERERS",
     "Cue",
     "cue_values",
     "cues_from_segments",

@@ -7,7 +7,7 @@ forge another.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from scribewire.engine.subtitles.cues import Cue
@@ -69,6 +69,15 @@ def render_lrc(cues: Iterable[Cue]) -> str:
     if cleared_at is not None:
         lines.append(_lrc_clock(cleared_at))
     return "".join(f"{line}\n" for line in lines)
+
+
+RENDERERS: Mapping[str, Callable[[Iterable[Cue]], str]] = {
+    "srt": render_srt,
+    "vtt": render_vtt,
+    "tsv": render_tsv,
+    "lrc": render_lrc,
+}
+"""Every kind of file, by its extension."""
 
 
 def cue_values(cues: Iterable[Cue]) -> list[dict[str, Any]]:

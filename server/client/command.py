@@ -22,11 +22,12 @@ from scribewire.server.client.jobs import (
     retry_jobs,
     show_job,
 )
-from scribewire.server.client.submit import FORMATS, Submit, submit_files
+from scribewire.server.client.submit import Submit, submit_files
+from scribewire.server.intake.formats import FORMATS, names_of_formats
 
 SHOWN_JOBS = 20
 EXIT_BROKEN_PIPE = 141
-_FORMATS = f"{', '.join(list(FORMATS)[:-1])} or {list(FORMATS)[-1]}"
+_FORMATS = names_of_formats()
 
 
 def main(

@@ -12,13 +12,12 @@ import json
 import secrets
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scribewire.engine.protocol.whole_file import write_whole
+from scribewire.engine.protocol.whole_file import STANDARD_INPUT, output_names, write_whole
 from scribewire.server.client.connection import ServerConnection
 from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
@@ -32,17 +31,7 @@ from scribewire.server.client.failures import (
     Refused,
 )
 from scribewire.server.client.waiting import wait_for_job
-
-STANDARD_INPUT = "-"
-FORMATS = {
-    "text": "txt",
-    "json": "json",
-    "srt": "srt",
-    "vtt": "vtt",
-    "verbose_json": "json",
-    "diarized_json": "json",
-}
-"""The formats of a transcript and their file extensions."""
+from scribewire.server.intake.formats import FORMATS
 
 TRIES = 6
 BUSY_PAUSE_SECONDS = 5.0
@@ -90,8 +79,8 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
     failures = 0
     told_of_demo = False
     try:
-        names = output_names(request.files, FORMATS[request.format])
-        for file, output_name in zip(request.files, names, strict=True):
+        extension = FORMATS[request.format].extension
+        for file, output_name in zip(request.files, output_names(request.files), strict=True):
             shown = "standard input" if file == STANDARD_INPUT else file
             try:
                 with _opened(file, console) as recording:
@@ -103,7 +92,7 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
                 failures += 1
                 console.warn(f"{shown}: {_in_words(error)}")
                 continue
-            submitted.append(_Submitted(shown, output_name, job["job_id"]))
+            submitted.append(_Submitted(shown, f"{output_name}.{extension}", job["job_id"]))
             if not request.waits:
                 _say_accepted(request, console, submitted[-1], job)
         for index, one in enumerate(submitted if request.waits else ()):
@@ -122,26 +111,6 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
         _report_unfinished(submitted, console, because="interrupted")
         return EXIT_INTERRUPTED
     return EXIT_FAILED if failures else 0
-
-
-def output_names(files: Sequence[str], extension: str) -> list[str]:
-    """Name of each file's result: its stem, its whole name where stems collide, numbered where those do too.
-
-    Names are compared without case, as on macOS.
-    """
-    paths = [Path("stdin") if name == STANDARD_INPUT else Path(name) for name in files]
-    stems = Counter(path.stem.casefold() for path in paths)
-    taken: set[str] = set()
-    names = []
-    for path in paths:
-        base = path.stem if stems[path.stem.casefold()] == 1 else path.name
-        candidate, number = base, 1
-        while candidate.casefold() in taken:
-            number += 1
-            candidate = f"{base}-{number}"
-        taken.add(candidate.casefold())
-        names.append(f"{candidate}.{extension}")
-    return names
 
 
 # ---- submitting --------------------------------------------------------------------------------------------------
@@ -244,7 +213,7 @@ def _deliver(
             console.say(str(target))
     elif not request.as_json:
         content = server.result(one.job_id, request.format)
-        if len(request.files) > 1 and request.format in ("text", "srt", "vtt"):
+        if len(request.files) > 1 and not FORMATS[request.format].is_json:
             console.say(f"{'' if is_first else chr(10)}==> {one.shown} <==")
         console.write(content if content.endswith("\n") else content + "\n")
     return True

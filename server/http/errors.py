@@ -147,15 +147,12 @@ def as_api_error(error: EngineError, *, recording_param: str | None = None) -> A
     )
 
 
+_ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
 def error_type(status: int) -> str:
     """OpenAI's `type` for a status."""
-    if status == 401:
-        return "authentication_error"
-    if status == 403:
-        return "permission_error"
-    if status == 429:
-        return "rate_limit_error"
-    return "server_error" if status >= 500 else "invalid_request_error"
+    return _ERROR_TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 
 
 def error_fields(error: ApiError) -> dict[str, Any]:
@@ -191,7 +188,6 @@ _HTTP_CODES = {
     405: "method_not_allowed",
     413: "request_too_large",
     415: "unsupported_media_type",
-    422: "invalid_parameter",
     429: "too_many_requests",
 }
 
@@ -227,17 +223,12 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_validation_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0] if error.errors() else {}
-        where = ".".join(str(part) for part in first.get("loc", ())[1:])
-        refusal = ApiError(
-            422,
-            "invalid_parameter",
-            f"{where or 'request'}: {first.get('msg', 'invalid')}",
-            param=where or None,
-        )
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        refusal = bad_request("invalid_parameter", f"{where or 'request'}: {first['msg']}.", where or None)
         return await on_api_error(request, refusal)
 
     app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
     app.add_exception_handler(EngineError, on_engine_error)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(RequestValidationError, on_validation_error)

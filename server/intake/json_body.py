@@ -14,8 +14,13 @@ from typing import Any, NoReturn
 
 from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES, largest_body_bytes, upload_too_large
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.form_fields import FormFields, fields_too_large, second_recording
-from scribewire.server.intake.json_types import NumberText, fields_from_json
+from scribewire.server.intake.form_fields import (
+    FormFields,
+    NumberText,
+    fields_from_json,
+    fields_too_large,
+    second_recording,
+)
 from scribewire.server.intake.recording_file import RecordingFile
 
 AUDIO_FIELD = "input_audio"

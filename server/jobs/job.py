@@ -5,7 +5,7 @@ Times are Unix seconds of the wall clock and for display only: nothing is decide
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from scribewire.engine.protocol.config import TranscribeOptions
@@ -51,21 +51,38 @@ class StoredAudio:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One recording to be kept as a job, with its options.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobParameters:
+    """What is asked of a job besides its recording; a store keeps further fields beside the options, as one JSON text.
 
-    owner: the id of the key that submits. result_format: default format of the result.
-    idempotency_key: the client's name for this submission, unique for its owner.
+    result_format: default format of the result.
     callback_url: receiver of the webhook at the job's end, for which the store keeps the deliveries that are due.
+    """
+
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
+    result_format: str = "json"
+    callback_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission(JobParameters):
+    """One recording to be kept as a job.
+
+    owner: the id of the key that submits.
+    idempotency_key: the client's name for this submission, unique for its owner.
     """
 
     owner: str
     audio: StoredAudio
-    options: TranscribeOptions = field(default_factory=TranscribeOptions)
-    result_format: str = "json"
     idempotency_key: str | None = None
-    callback_url: str | None = None
+
+    @classmethod
+    def of(
+        cls, parameters: JobParameters, owner: str, audio: StoredAudio, idempotency_key: str | None = None
+    ) -> Submission:
+        """A recording's submission with these parameters."""
+        values = {one.name: getattr(parameters, one.name) for one in fields(JobParameters)}
+        return cls(owner, audio, idempotency_key, **values)
 
 
 CallbackStatus = Literal["due", "delivered", "given_up"]
@@ -85,7 +102,7 @@ class CallbackState:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(JobParameters):
     """One recording submitted for asynchronous transcription.
 
     attempts: workers that started it; one that was drained, or belonged to a server that was stopped, is not counted.
@@ -100,9 +117,6 @@ class Job:
     owner: str
     created_at: float
     status: JobStatus = "queued"
-    options: TranscribeOptions = field(default_factory=TranscribeOptions)
-    result_format: str = "json"
-    callback_url: str | None = None
     started_at: float | None = None
     finished_at: float | None = None
     audio_seconds_done: float = 0.0
@@ -116,6 +130,13 @@ class Job:
     is_demo: bool = False
     failure: JobFailure | None = None
     callback: CallbackState | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Share of the recording that is done, from 0 to 1."""
+        total = self.audio_seconds_total
+        done = self.audio_seconds_done / total if total else float(self.is_finished)
+        return round(min(1.0, done), 4)
 
     @property
     def is_finished(self) -> bool:

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import (
     EngineBusy,
     EngineCrashed,
@@ -32,7 +31,7 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.errors import ApiError, as_api_error, error_type
 from scribewire.server.intake.uploads import Upload
 from scribewire.server.jobs.changes import JobChanges
-from scribewire.server.jobs.job import Claim, Job, JobFailure, Submission
+from scribewire.server.jobs.job import Claim, Job, JobFailure, JobParameters, Submission
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.reporting import JobReport
 from scribewire.server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
@@ -110,12 +109,10 @@ class JobRunner:
     async def submit(
         self,
         upload: Upload,
-        options: TranscribeOptions,
+        parameters: JobParameters,
         *,
         owner: str,
-        result_format: str = "json",
         idempotency_key: str | None = None,
-        callback_url: str | None = None,
         request_id: str | None = None,
     ) -> Submitted:
         """Store the recording and queue its job; when this returns, both are on disk and the upload is removed.
@@ -124,9 +121,7 @@ class JobRunner:
         """
         try:
             audio = await self._store.put_audio(upload.path, sha256=upload.sha256)
-            submitted = await self._store.submit(
-                Submission(owner, audio, options, result_format, idempotency_key, callback_url)
-            )
+            submitted = await self._store.submit(Submission.of(parameters, owner, audio, idempotency_key))
         except JobStoreError as error:
             raise as_refusal(error) from None
         if submitted.is_new:

@@ -13,22 +13,41 @@ from typing import Any, TypeVar
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
-from scribewire.server.jobs.job import JobFailure, Submission, WorkerDeath
+from scribewire.server.jobs.job import JobFailure, JobParameters, Submission, WorkerDeath
 
 _Value = TypeVar("_Value")
+
+_OTHERWISE_KEPT = {"options", "result_format", "callback_url"}
+_OPTIONS = [one.name for one in dataclasses.fields(TranscribeOptions)]
+_FIRST_OPTIONS = _OPTIONS[: _OPTIONS.index("chunking") + 1]
+"""Written also where they have their default, as they always were; a later option is declared behind them."""
 
 
 def fingerprint(submission: Submission) -> str:
     """Hex digest of recording, format, options and callback URL; the same for every owner."""
-    content = [submission.audio.sha256, submission.result_format, options_to_json(submission.options)]
+    content = [submission.audio.sha256, submission.result_format, parameters_to_json(submission)]
     if submission.callback_url is not None:
         content.append(submission.callback_url)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def options_to_json(options: TranscribeOptions) -> str:
-    """Options as a text, the same for the same options."""
-    return _text(dataclasses.asdict(options))
+def parameters_to_json(parameters: JobParameters) -> str:
+    """A job's options, and those of its parameters that have no column, as one text: the same for the same ones.
+
+    Later fields are left out where they have their default, so that fingerprints outlive an upgrade.
+    """
+    defaults = _further(JobParameters()) | dataclasses.asdict(TranscribeOptions())
+    values = _further(parameters) | dataclasses.asdict(parameters.options)
+    return _text(
+        {name: one for name, one in values.items() if name in _FIRST_OPTIONS or one != defaults[name]}
+    )
+
+
+def parameters_from_json(text: str) -> dict[str, Any]:
+    """The fields of JobParameters from their text, but those that have a column."""
+    values = json.loads(text)
+    known = _further(JobParameters())
+    return {name: values[name] for name in known if name in values} | {"options": options_from_json(text)}
 
 
 def options_from_json(text: str) -> TranscribeOptions:
@@ -78,6 +97,11 @@ def transcript_from_json(text: str) -> Transcript:
     values["usage"] = _build(TokenUsage, values.get("usage", {}))
     values["timings"] = _build(Timings, values.get("timings", {}))
     return _build(Transcript, values)
+
+
+def _further(parameters: JobParameters) -> dict[str, Any]:
+    names = {one.name for one in dataclasses.fields(JobParameters)} - _OTHERWISE_KEPT
+    return {name: getattr(parameters, name) for name in names}
 
 
 def _segment(values: dict[str, Any]) -> Segment:

@@ -3,93 +3,167 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from scribewire.engine.protocol.config import ModelInfo
-from scribewire.server.jobs.job import Job, JobEvent, JobFailure
-from scribewire.server.routes.bodies import job_result_body, shows_words
+from scribewire.server.http.answers import Answer, Count, ErrorFields, UnixSeconds, about, optional
+from scribewire.server.jobs import job as stored
+from scribewire.server.jobs.job import CallbackStatus, JobPage, JobStatus
+from scribewire.server.routes.documents import Seconds, Share, Warnings, Words, words_of
+
+JobId = Annotated[str, about(pattern="^job_[0-9a-f]{32}$")]
+_Progress = Annotated[
+    float, BeforeValidator(lambda seconds: round(seconds, 3)), about("Seconds of the recording.", minimum=0)
+]
 
 
-def accepted_body(job: Job) -> dict[str, Any]:
-    """Body of the answer to a submission."""
-    return {"job_id": job.job_id, "status": job.status, "created_at": int(job.created_at)}
+class AcceptedJob(Answer):
+    """The answer to a submission."""
+
+    job_id: JobId
+    status: JobStatus
+    created_at: UnixSeconds
 
 
-def listed_body(job: Job) -> dict[str, Any]:
+class DeletedJob(Answer):
+    """The answer to a cancellation, or to a deletion."""
+
+    job_id: JobId
+    status: JobStatus = about("The job's final status.")
+    erased: bool = about("True when the job and all its data were removed.")
+
+
+class JobProgress(Answer):
+    """How far a job is."""
+
+    audio_seconds_done: _Progress
+    audio_seconds_total: _Progress | None
+    fraction: Share
+
+
+class JobWorkerDeath(Answer):
+    """A worker that died while it held the job."""
+
+    attempt: Count
+    at: UnixSeconds
+    code: str
+
+
+class ListedJob(Answer):
     """A job without its texts."""
-    return {
-        "job_id": job.job_id,
-        "status": job.status,
-        "created_at": int(job.created_at),
-        "started_at": int(job.started_at) if job.started_at is not None else None,
-        "finished_at": int(job.finished_at) if job.finished_at is not None else None,
-        "progress": _progress(job),
-        "attempts": job.attempts,
-        "worker_deaths": [
-            {"attempt": death.attempt, "at": int(death.at), "code": death.code} for death in job.deaths
-        ],
-        "demo": job.is_demo,
-        "error": failure_body(job.failure),
-    }
+
+    job_id: JobId
+    status: JobStatus
+    created_at: UnixSeconds
+    started_at: UnixSeconds | None
+    finished_at: UnixSeconds | None
+    progress: JobProgress
+    attempts: Count = about(
+        "Workers that started the job. Those stopped together with the server are not counted."
+    )
+    worker_deaths: list[JobWorkerDeath] = about(
+        "Workers that died while they held the job. It is tried again until there are three.", of="deaths"
+    )
+    demo: bool = about(of="is_demo")
+    error: ErrorFields | None = about(of="failure")
 
 
-def job_body(job: Job) -> dict[str, Any]:
+class JobList(Answer):
+    """A page of jobs, newest first."""
+
+    object: Literal["list"]
+    data: list[ListedJob]
+    next_cursor: str | None = about("Value of `cursor` for the next page.")
+    has_more: bool
+
+
+class JobCallback(Answer):
+    """Progress of the webhook to `callback_url`; `waiting` until the job has ended."""
+
+    url: str
+    status: Literal["waiting", CallbackStatus]
+    attempts: Count
+    last_error: str | None
+    last_attempt_at: UnixSeconds | None
+
+
+class JobSegment(Answer):
+    """A segment of a job's result."""
+
+    id: Count = about(of="index")
+    start: Seconds = about(of="start_seconds")
+    end: Seconds = about(of="end_seconds")
+    text: str
+    speaker: str | None = optional("Only with diarization.")
+
+
+class JobResult(Answer):
+    """A completed job's transcript."""
+
+    text: str
+    language: Annotated[str, BeforeValidator(str.lower)] | None
+    duration: Seconds = about(of="duration_seconds")
+    model: str = about(of="model_id")
+    segments: list[JobSegment]
+    words: Words | None = optional()
+    warnings: Warnings | None = optional()
+
+
+class Job(ListedJob):
     """A job with all its data."""
-    return {
-        **listed_body(job),
-        "queue_position": job.queue_position,
-        "partial_text": job.partial_text,
-        "has_audio": job.has_audio,
-        "callback": _callback(job),
-        "result": job_result_body(job.transcript, with_words=shows_words(job.options))
-        if job.transcript is not None
-        else None,
-    }
+
+    queue_position: Annotated[int, about(minimum=1)] | None = about(
+        "1 for the next job; null unless the job is queued."
+    )
+    partial_text: str = about("The text so far, while the job is processed.")
+    has_audio: bool = about("True while the recording is kept.")
+    callback: JobCallback | None
+    result: JobResult | None
 
 
-def _callback(job: Job) -> dict[str, Any] | None:
-    """Progress of a job's webhook: `waiting` until the job has ended."""
-    if job.callback_url is None:
-        return None
-    state = job.callback
-    at = state.last_attempt_at if state is not None else None
-    return {
-        "url": job.callback_url,
-        "status": state.status if state is not None else "waiting",
-        "attempts": state.attempts if state is not None else 0,
-        "last_error": state.last_error if state is not None else None,
-        "last_attempt_at": int(at) if at is not None else None,
-    }
+class JobEvent(Answer):
+    """The `data` of one event of a job."""
+
+    at: UnixSeconds
+    attempt: Count
+    audio_seconds_done: _Progress
+    audio_seconds_total: _Progress | None
+    text: str | None = optional(
+        "Of `partial`: continues the text of the events before it, since the last `queued`."
+    )
+    error: ErrorFields | None = optional()
 
 
-def event_body(event: JobEvent) -> dict[str, Any]:
+def job_list(page: JobPage) -> JobList:
+    """A page of jobs without their texts."""
+    jobs = [_values(ListedJob, job, progress=job) for job in page.jobs]
+    more = {"next_cursor": page.cursor, "has_more": page.cursor is not None}
+    return JobList.model_validate({"object": "list", "data": jobs, **more})
+
+
+def whole_job(job: stored.Job) -> Job:
+    """A job with all its data."""
+    transcript, state = job.transcript, job.callback or stored.CallbackState()
+    callback, result = None, None
+    if job.callback_url is not None:
+        status = "waiting" if job.callback is None else state.status
+        callback = _values(JobCallback, state, url=job.callback_url, status=status)
+    if transcript is not None:
+        words, warnings = words_of(transcript, job.options), transcript.warnings or None
+        result = _values(JobResult, transcript, words=words, warnings=warnings)
+    return Job.model_validate(_values(Job, job, progress=job, callback=callback, result=result))
+
+
+def event_data(event: stored.JobEvent) -> dict[str, Any]:
     """The data of one event of a job's log."""
-    body: dict[str, Any] = {
-        "at": int(event.at),
-        "attempt": event.attempt,
-        "audio_seconds_done": round(event.audio_seconds_done, 3),
-        "audio_seconds_total": _seconds(event.audio_seconds_total),
-    }
-    if event.kind == "partial":
-        body["text"] = event.text
-    if event.kind == "failed":
-        body["error"] = failure_body(event.failure)
-    return body
+    text = event.text if event.kind == "partial" else None
+    error = event.failure if event.kind == "failed" else None
+    return JobEvent.model_validate(_values(JobEvent, event, text=text, error=error)).values()
 
 
-def failure_body(failure: JobFailure | None) -> dict[str, Any] | None:
-    """A job's failure as OpenAI's error object."""
-    if failure is None:
-        return None
-    return {
-        "message": failure.message,
-        "type": failure.type,
-        "param": failure.param,
-        "code": failure.code,
-    }
-
-
-def info_of(job: Job, resident: ModelInfo | None) -> ModelInfo:
+def info_of(job: stored.Job, resident: ModelInfo | None) -> ModelInfo:
     """The model of a job's result, which may differ from the one loaded now, if any."""
     if job.transcript is None and resident is not None:
         return resident
@@ -99,15 +173,11 @@ def info_of(job: Job, resident: ModelInfo | None) -> ModelInfo:
     return ModelInfo(model_id, job.is_demo, (), "", "", 0, 0, 0, 0.0)
 
 
-def _progress(job: Job) -> dict[str, Any]:
-    total = job.audio_seconds_total
-    fraction = min(1.0, job.audio_seconds_done / total) if total else (1.0 if job.is_finished else 0.0)
-    return {
-        "audio_seconds_done": round(job.audio_seconds_done, 3),
-        "audio_seconds_total": _seconds(total),
-        "fraction": round(fraction, 4),
+def _values(kind: type[Answer], source: object, **more: object) -> dict[str, Any]:
+    """An answer's values by field: further ones, and the others from the source's attributes."""
+    attributes = {
+        name: str(field.validation_alias or name)
+        for name, field in kind.model_fields.items()
+        if name not in more
     }
-
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+    return {name: getattr(source, attribute) for name, attribute in attributes.items()} | more

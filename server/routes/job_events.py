@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from scribewire.server.http.connection import while_connected
 from scribewire.server.jobs.job import JobEvent
-from scribewire.server.routes.job_bodies import event_body
+from scribewire.server.routes.job_bodies import event_data
 from scribewire.server.routes.streaming import KEEP_ALIVE, EventStream
 
 COME_BACK = b": the server is stopping\nretry: 3000\n\n"
@@ -83,5 +83,5 @@ class JobEventStream(EventStream):
 
 def as_lines(event: JobEvent) -> bytes:
     """One event in the wire format; ASCII, because some clients end lines at U+2028 and similar characters."""
-    data = json.dumps(event_body(event), separators=(",", ":"))
+    data = json.dumps(event_data(event), separators=(",", ":"))
     return f"id: {event.event_id}\nevent: {event.kind}\ndata: {data}\n\n".encode("ascii")

@@ -6,24 +6,37 @@ import re
 from typing import get_args
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from scribewire.server.context import context_of, owner_of
+from scribewire.server.engine.model_names import resolve_model
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.form import (
-    ResponseFormat,
-    TranscriptionForm,
-    check_model,
-    read_callback_url,
-    read_job_form,
-    read_result_format,
-)
-from scribewire.server.jobs.job import Job, JobStatus
+from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
+from scribewire.server.intake.request import FormatName, JobRequest, validated
+from scribewire.server.jobs.job import EventKind, Job, JobStatus
 from scribewire.server.jobs.refusals import as_refusal
-from scribewire.server.jobs.store import MAX_PAGE, CursorInvalid
-from scribewire.server.routes.bodies import answer, answer_headers
-from scribewire.server.routes.job_bodies import accepted_body, info_of, job_body, listed_body
+from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
+from scribewire.server.routes.bodies import answer, answer_headers, json_answer
+from scribewire.server.routes.job_bodies import (
+    AcceptedJob,
+    DeletedJob,
+    JobList,
+    info_of,
+    job_list,
+    whole_job,
+)
+from scribewire.server.routes.job_bodies import Job as JobBody
 from scribewire.server.routes.job_events import JobEventStream
+from scribewire.server.routes.openapi import (
+    ABOUT_MODEL,
+    FORBIDDEN_FILE,
+    described,
+    event_stream,
+    in_header,
+    in_query,
+    transcripts,
+)
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 REPLAY_HEADER = "x-scribewire-replayed"
@@ -31,40 +44,99 @@ REPLAY_HEADER = "x-scribewire-replayed"
 
 DEFAULT_PAGE = 20
 
-router = APIRouter()
+EVENTS_EXAMPLE = (
+    "id: 1\nevent: queued\n"
+    'data: {"at":1700000000,"attempt":0,"audio_seconds_done":0.0,"audio_seconds_total":null}\n\n'
+    "id: 2\nevent: partial\n"
+    'data: {"at":1700000001,"attempt":1,"audio_seconds_done":2.5,"audio_seconds_total":2.5,"text":"Hello there."}\n\n'
+    ": keep-alive\n\n"
+    "id: 3\nevent: done\n"
+    'data: {"at":1700000002,"attempt":1,"audio_seconds_done":2.5,"audio_seconds_total":2.5}\n\n'
+)
+
+_CONFLICT = "The job is not in a state for this."
+_LOCATION = {
+    "location": {"required": True, "schema": {"type": "string", "pattern": "^/jobs/job_[0-9a-f]{32}$"}}
+}
+_LINKS = {"job": {"operationId": "getJob", "parameters": {"job_id": "$response.body#/job_id"}}}
+_SUBMISSION = described(
+    "The job; `location` is its address.",
+    AcceptedJob,
+    status=202,
+    headers={
+        **_LOCATION,
+        REPLAY_HEADER: {
+            "description": "Sent when the Idempotency-Key was used before; the job is the earlier one.",
+            "schema": {"type": "string", "const": "true"},
+        },
+    },
+    links=_LINKS,
+    request=JobRequest,
+    parameters=[
+        in_header(
+            IDEMPOTENCY_HEADER,
+            "The same key with the same recording and parameters is the same job.",
+            type="string",
+            pattern="^[!-~]{1,255}$",
+        )
+    ],
+    refusals={
+        403: FORBIDDEN_FILE,
+        404: None,
+        409: "The Idempotency-Key was used for another recording, or with other parameters.",
+        429: None,
+        507: None,
+    },
+)
+
+router = APIRouter(tags=["jobs"])
 
 
-@router.post("/transcribe")
+class ListQuery(BaseModel):
+    """The query of a list of jobs."""
+
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE)
+    cursor: str | None = Field(
+        None,
+        description="`next_cursor` of the previous page.",
+        json_schema_extra={"pattern": CURSOR_PATTERN},
+    )
+    status: JobStatus | None = Field(None, description="Only jobs with this status.")
+
+
+class ResultQuery(BaseModel):
+    """The query of a job's result."""
+
+    format: FormatName | None = Field(
+        None, description="When left out, the response_format of the job's submission."
+    )
+
+
+@router.post("/v1/audio/transcriptions/jobs", name="create_transcription_job", openapi_extra=_SUBMISSION)
+@router.post("/transcribe", openapi_extra=_SUBMISSION)
 async def submit_job(request: Request) -> Response:
-    """Accept a recording (field `audio` or `file`) and answer 202 as soon as it is stored."""
-    return await _submit(request)
+    """Submit one recording and fetch its transcript later.
 
-
-@router.post("/v1/audio/transcriptions/jobs")
-async def create_transcription_job(request: Request) -> Response:
-    """Submit a job at an address below OpenAI's own, with its fields."""
-    return await _submit(request)
-
-
-async def _submit(request: Request) -> Response:
+    An accepted job survives crashes and restarts of the server.
+    """
     context = context_of(request)
     context.engine.check_admission(is_patient=True)
     idempotency_key = _idempotency_key(request)
     upload = await context.uploads.receive(request, file_fields=("audio", "file"))
     try:
-        form = read_job_form(upload.fields)
-        if form.model:
+        wanted = JobRequest.of(upload.fields)
+        model = None
+        if wanted.model is not None:
             # Known since the first load of the model; a job need not wait for an engine that is restarting.
-            check_model(form.model, context.engine.info or await context.engine.wait_ready())
-        if form.options.speakers is not None:
+            model = resolve_model(wanted.model, context.engine.info or await context.engine.wait_ready())
+        parameters = wanted.parameters(model, context.callback_targets)
+        if parameters.options.speakers is not None:
             await context.speakers.check()
         submitted = await context.runner.submit(
             upload,
-            form.options,
+            parameters,
             owner=owner_of(request),
-            result_format=form.response_format,
             idempotency_key=idempotency_key,
-            callback_url=read_callback_url(upload.fields, context.callback_targets),
             request_id=request.state.request_id,
         )
     except BaseException:
@@ -74,7 +146,7 @@ async def _submit(request: Request) -> Response:
     headers = {"location": f"/jobs/{submitted.job.job_id}"}
     if not submitted.is_new:
         headers[REPLAY_HEADER] = "true"
-    return JSONResponse(accepted_body(submitted.job), status_code=202, headers=headers)
+    return json_answer(AcceptedJob.model_validate(submitted.job), 202, headers)
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -88,49 +160,78 @@ def _idempotency_key(request: Request) -> str | None:
     return key
 
 
-@router.get("/jobs")
+@router.get(
+    "/jobs",
+    openapi_extra=described(
+        "One page.",
+        JobList,
+        parameters=in_query(ListQuery),
+    ),
+)
 async def list_jobs(request: Request) -> Response:
-    """List the owner's jobs, newest first."""
+    """The key's jobs, newest first."""
     context = context_of(request)
+    query = validated(ListQuery, request.query_params)
     try:
         page = await context.jobs.list(
             owner_of(request),
-            status=_status(request),
-            cursor=_given(request, "cursor"),
-            limit=_limit(request),
+            status=query.status,
+            cursor=query.cursor,
+            limit=query.limit,
         )
     except CursorInvalid as error:
         raise as_refusal(error) from None
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": [listed_body(job) for job in page.jobs],
-            "next_cursor": page.cursor,
-            "has_more": page.cursor is not None,
-        }
-    )
+    return json_answer(job_list(page))
 
 
-@router.api_route("/jobs/{job_id}", methods=["GET", "DELETE"])
+@router.api_route("/jobs/{job_id}", methods=["GET", "DELETE"], include_in_schema=False)
 async def one_job(request: Request, job_id: str) -> Response:
-    """Get or delete a job: one route for both, so that a 405 names both in `Allow`."""
-    return await (_delete_job if request.method == "DELETE" else _get_job)(request, job_id)
+    """Get or delete a job: the first route of both that matches, so that a 405 names both in `Allow`."""
+    return await (delete_job if request.method == "DELETE" else get_job)(request, job_id)
 
 
-async def _get_job(request: Request, job_id: str) -> Response:
-    """A job's state, with its result when it is completed."""
+@router.get(
+    "/jobs/{job_id}",
+    openapi_extra=described("The job.", JobBody, headers=ABOUT_MODEL, refusals={404: None}),
+)
+async def get_job(request: Request, job_id: str) -> Response:
+    """A job's state, with its result when it is completed.
+
+    Only the key that submitted a job sees it.
+    """
     job = await _job(request, job_id)
     warnings = job.transcript.warnings if job.transcript is not None else ()
     info = context_of(request).engine.info
     headers = answer_headers(info_of(job, info), warnings) if job.transcript is not None or info else None
-    return JSONResponse(job_body(job), headers=headers)
+    return json_answer(whole_job(job), headers=headers)
 
 
-@router.get("/jobs/{job_id}/result")
+@router.delete("/jobs/{job_id}", openapi_extra=described("The outcome.", DeletedJob, refusals={404: None}))
+async def delete_job(request: Request, job_id: str) -> Response:
+    """Cancel an unfinished job; erase a finished one with all its data."""
+    context = context_of(request)
+    job = await _job(request, job_id)
+    if job.is_finished:
+        await context.runner.erase(job, request_id=request.state.request_id)
+        return json_answer(DeletedJob(job_id=job.job_id, status=job.status, erased=True))
+    ended = await context.runner.cancel(job.job_id, job.owner, request_id=request.state.request_id)
+    status = ended.status if ended is not None else "cancelled"
+    return json_answer(DeletedJob(job_id=job.job_id, status=status, erased=False))
+
+
+@router.get(
+    "/jobs/{job_id}/result",
+    openapi_extra=described(
+        "The transcript in the requested format.",
+        transcripts(),
+        headers=ABOUT_MODEL,
+        parameters=in_query(ResultQuery),
+        refusals={404: None, 409: _CONFLICT},
+    ),
+)
 async def get_job_result(request: Request, job_id: str) -> Response:
-    """A completed job's transcript, in the format requested now, or else at its submission."""
-    wanted = _given(request, "format")
-    chosen = read_result_format(wanted) if wanted is not None else None
+    """A completed job's transcript in any format."""
+    chosen = validated(ResultQuery, request.query_params).format
     job = await _job(request, job_id)
     if job.transcript is None:
         raise ApiError(
@@ -140,27 +241,40 @@ async def get_job_result(request: Request, job_id: str) -> Response:
             param="job_id",
             should_retry=False,
         )
-    response_format: ResponseFormat = chosen or read_result_format(job.result_format)
-    if response_format == "diarized_json" and job.options.speakers is None:
+    response_format = FORMATS.get(chosen or job.result_format, FORMATS[DEFAULT_FORMAT])
+    if "speakers" in response_format.wants and job.options.speakers is None:
         raise ApiError(
             409,
             "job_not_diarized",
-            "This job's speakers were not told apart; submit it with response_format=diarized_json.",
+            f"This job's speakers were not told apart; submit it with response_format={response_format.name}.",
             param="format",
             should_retry=False,
         )
-    form = TranscriptionForm(
-        model=None,
-        response_format=response_format,
-        options=job.options,
-        wants_logprobs=job.options.token_logprobs and response_format == "json",
-    )
-    return answer(job.transcript, info_of(job, context_of(request).engine.info), form)
+    return answer(job.transcript, info_of(job, context_of(request).engine.info), response_format, job.options)
 
 
-@router.get("/jobs/{job_id}/events")
+@router.get(
+    "/jobs/{job_id}/events",
+    openapi_extra=described(
+        "Server-sent events, and comments that keep the connection alive.",
+        event_stream("JobEvent", EVENTS_EXAMPLE, kinds=get_args(EventKind)),
+        parameters=[
+            in_header(
+                "last-event-id",
+                "Leave out the events up to this one.",
+                type="integer",
+                minimum=0,
+                maximum=10**15 - 1,
+            )
+        ],
+        refusals={404: None},
+    ),
+)
 async def follow_job(request: Request, job_id: str) -> Response:
-    """Stream the job's events from its beginning, or after Last-Event-ID, until it has ended."""
+    """A job's events from its beginning, then live, until it has ended.
+
+    `queued` after other events means that the job, and with it its text, begins again.
+    """
     after_id = _last_event_id(request)
     job = await _job(request, job_id)
     context = context_of(request)
@@ -170,30 +284,34 @@ async def follow_job(request: Request, job_id: str) -> Response:
     )
 
 
-async def _delete_job(request: Request, job_id: str) -> Response:
-    """Cancel an unfinished job; erase a finished one with all its data."""
-    context = context_of(request)
-    job = await _job(request, job_id)
-    if job.is_finished:
-        await context.runner.erase(job, request_id=request.state.request_id)
-        return JSONResponse({"job_id": job.job_id, "status": job.status, "erased": True})
-    ended = await context.runner.cancel(job.job_id, job.owner, request_id=request.state.request_id)
-    status = ended.status if ended is not None else "cancelled"
-    return JSONResponse({"job_id": job.job_id, "status": status, "erased": False})
-
-
-@router.post("/jobs/{job_id}/cancel")
+@router.post(
+    "/jobs/{job_id}/cancel",
+    openapi_extra=described("The job's state now.", DeletedJob, refusals={404: None}),
+)
 async def cancel_job(request: Request, job_id: str) -> Response:
-    """Cancel an unfinished job; a finished one stays as it is, which the answer's status shows."""
+    """Cancel an unfinished job; a finished one stays as it is.
+
+    Unlike DELETE it never erases, so it is safe to repeat and when the job ends at the same time.
+    """
     job = await context_of(request).runner.cancel(
         job_id, owner_of(request), request_id=request.state.request_id
     )
     if job is None:
         raise _not_found()
-    return JSONResponse({"job_id": job.job_id, "status": job.status, "erased": False})
+    return json_answer(DeletedJob(job_id=job.job_id, status=job.status, erased=False))
 
 
-@router.post("/jobs/{job_id}/retry")
+@router.post(
+    "/jobs/{job_id}/retry",
+    openapi_extra=described(
+        "The job; `location` is its address.",
+        AcceptedJob,
+        status=202,
+        headers=_LOCATION,
+        links=_LINKS,
+        refusals={404: None, 409: _CONFLICT, 429: None, 507: None},
+    ),
+)
 async def retry_job(request: Request, job_id: str) -> Response:
     """Queue a failed job again, as long as its recording is kept."""
     job = await context_of(request).runner.retry(
@@ -201,7 +319,7 @@ async def retry_job(request: Request, job_id: str) -> Response:
     )
     if job is None:
         raise _not_found()
-    return JSONResponse(accepted_body(job), status_code=202, headers={"location": f"/jobs/{job.job_id}"})
+    return json_answer(AcceptedJob.model_validate(job), 202, {"location": f"/jobs/{job.job_id}"})
 
 
 async def _job(request: Request, job_id: str) -> Job:
@@ -213,31 +331,6 @@ async def _job(request: Request, job_id: str) -> Job:
 
 def _not_found() -> ApiError:
     return ApiError(404, "job_not_found", "There is no such job, or its time is over.", param="job_id")
-
-
-def _given(request: Request, name: str) -> str | None:
-    return request.query_params.get(name)
-
-
-def _status(request: Request) -> JobStatus | None:
-    wanted = _given(request, "status")
-    for status in get_args(JobStatus):
-        if wanted == status:
-            return status  # type: ignore[no-any-return]  # get_args is not typed
-    if wanted is not None:
-        raise bad_request(
-            "invalid_parameter", f"status must be one of {', '.join(get_args(JobStatus))}.", "status"
-        )
-    return None
-
-
-def _limit(request: Request) -> int:
-    text = _given(request, "limit")
-    if text is None:
-        return DEFAULT_PAGE
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_PAGE:
-        raise bad_request("invalid_parameter", f"limit must be from 1 to {MAX_PAGE}.", "limit")
-    return int(text)
 
 
 def _last_event_id(request: Request) -> int:

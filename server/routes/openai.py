@@ -4,49 +4,101 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Literal
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.context import context_of, owner_of
+from scribewire.server.engine.model_names import names_of, resolve_model
+from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.connection import while_connected
 from scribewire.server.http.errors import ApiError
-from scribewire.server.intake.form import check_model, model_not_found, names_of, read_transcription_form
-from scribewire.server.routes.bodies import answer, answer_headers
+from scribewire.server.intake.request import TranscriptionRequest
+from scribewire.server.routes.bodies import answer, answer_headers, json_answer
+from scribewire.server.routes.openapi import (
+    ABOUT_MODEL,
+    FORBIDDEN_FILE,
+    described,
+    event_stream,
+    header,
+    transcripts,
+)
 from scribewire.server.routes.streaming import TranscriptStream
 from scribewire.server.transcription.sharing import RETRY_HEADER
 
-router = APIRouter()
+router = APIRouter(tags=["openai"])
 
 _STARTED_AT = int(time.time())
 
+EVENT_EXAMPLE = (
+    'data: {"type":"transcript.text.delta","delta":"Hello"}\n\n'
+    ": keep-alive\n\n"
+    'data: {"type":"transcript.text.delta","delta":" there."}\n\n'
+    'data: {"type":"transcript.text.done","text":"Hello there.","languages":[{"code":"en"}],"usage":{"type":"tokens",'
+    '"input_tokens":22,"input_token_details":{"audio_tokens":13,"text_tokens":9},"output_tokens":4,'
+    '"total_tokens":26}}\n\n'
+)
 
-@router.post("/v1/audio/transcriptions")
+
+class Model(Answer):
+    """The resident model under one of its names."""
+
+    id: str
+    object: Literal["model"]
+    created: UnixSeconds
+    owned_by: str
+    demo: bool = about("True for the bundled demo model.")
+    description: str
+    resident_model: str = about("The resident model's id.")
+    languages: list[str]
+
+
+class ModelList(Answer):
+    """The resident model under each of its names."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+@router.post(
+    "/v1/audio/transcriptions",
+    openapi_extra=described(
+        "The transcript in the requested format.",
+        {**transcripts(), **event_stream("StreamEvent", EVENT_EXAMPLE)},
+        headers={**ABOUT_MODEL, RETRY_HEADER: header("Retry")},
+        request=TranscriptionRequest,
+        refusals={403: FORBIDDEN_FILE, 404: None, 429: None, 504: None, 507: None},
+    ),
+)
 async def create_transcription(request: Request) -> Response:
-    """Transcribe one recording: answer at its end, or with `stream` send its text as events while it is decoded."""
+    """Transcribe one recording and wait for the transcript, or with `stream` for its text as events.
+
+    Disconnecting cancels the request. The same recording sent again by the same key with the same parameters within the
+    retry window (10 minutes unless set otherwise) is not decoded again.
+    """
     context = context_of(request)
     timeout_seconds = context.settings.request_timeout_seconds
     async with AsyncExitStack() as held:
         info = await held.enter_async_context(context.engine.admission())
         upload = await context.uploads.receive(request, file_fields=("file",))
         await held.enter_async_context(upload)
-        form = read_transcription_form(upload.fields)
-        check_model(form.model, info)
+        wanted = TranscriptionRequest.of(upload.fields)
+        options = wanted.options(resolve_model(wanted.model, info))
         events = held.enter_context(
-            context.shared.transcribe(upload, form.options, owner=owner_of(request), wants_deltas=form.stream)
+            context.shared.transcribe(upload, options, owner=owner_of(request), wants_deltas=wanted.stream)
         )
         headers = {RETRY_HEADER: events.retry} if events.retry is not None else {}
-        if form.stream:
+        if wanted.stream:
             return TranscriptStream(
                 request,
                 events,
                 info,
                 held=held.pop_all(),
                 more_headers=headers,
-                wants_logprobs=form.wants_logprobs,
-                wants_segments=form.response_format == "diarized_json",
+                wants_logprobs=wanted.wants_logprobs,
+                wants_segments="speakers" in wanted.format.wants,
                 timeout_seconds=timeout_seconds,
                 first_wait_seconds=context.stream_first_wait_seconds,
                 keep_alive_seconds=context.stream_keep_alive_seconds,
@@ -55,14 +107,17 @@ async def create_transcription(request: Request) -> Response:
     context.metrics.note_transcript(
         "request", transcript, is_demo=info.is_demo, request_id=request.state.request_id
     )
-    response = answer(transcript, info, form)
+    response = answer(transcript, info, wanted.format, options)
     response.headers.update(headers)
     return response
 
 
-@router.post("/v1/audio/translations")
+@router.post(
+    "/v1/audio/translations",
+    openapi_extra=described(refusals={400: "Always, with the code unsupported_endpoint."}),
+)
 async def create_translation() -> Response:
-    """Refuse translation, which the model does not support."""
+    """Refused: the model does not translate."""
     raise ApiError(
         400,
         "unsupported_endpoint",
@@ -70,38 +125,38 @@ async def create_translation() -> Response:
     )
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", openapi_extra=described("The names.", ModelList, headers=ABOUT_MODEL))
 async def list_models(request: Request) -> Response:
-    """List the resident model under its own id and under each of its aliases."""
+    """The resident model under its id and each alias."""
     info = await context_of(request).engine.wait_ready()
-    return JSONResponse(
-        {"object": "list", "data": [_model_body(info, name) for name in names_of(info)]},
-        headers=answer_headers(info),
-    )
+    models = ModelList(object="list", data=[_model(info, name) for name in names_of(info)])
+    return json_answer(models, headers=answer_headers(info))
 
 
-@router.get("/v1/models/{model_id:path}")
+@router.get(
+    "/v1/models/{model_id:path}",
+    openapi_extra=described("The model.", Model, headers=ABOUT_MODEL, refusals={404: None}),
+)
 async def get_model(request: Request, model_id: str) -> Response:
-    """The resident model by its id or an alias; ids hold slashes."""
+    """The resident model by its id or an alias; ids may hold slashes, encoded or not."""
     info = await context_of(request).engine.wait_ready()
-    if model_id not in names_of(info):
-        raise model_not_found(model_id, info)
-    return JSONResponse(_model_body(info, model_id), headers=answer_headers(info))
+    resolve_model(model_id, info)
+    return json_answer(_model(info, model_id), headers=answer_headers(info))
 
 
-def _model_body(info: ModelInfo, model_id: str) -> dict[str, Any]:
+def _model(info: ModelInfo, name: str) -> Model:
     description = f"{info.parameter_count:,} parameters, {info.weight_bits}-bit weights, on {info.device}"
     if info.is_demo:
         description = (
             f"The bundled demo model: small, for trying things out, not for real transcription. {description}"
         )
-    return {
-        "id": model_id,
-        "object": "model",
-        "created": _STARTED_AT,
-        "owned_by": "scribewire",
-        "demo": info.is_demo,
-        "description": description,
-        "resident_model": info.model_id,
-        "languages": list(info.languages),
-    }
+    return Model(
+        id=name,
+        object="model",
+        created=_STARTED_AT,
+        owned_by="scribewire",
+        demo=info.is_demo,
+        description=description,
+        resident_model=info.model_id,
+        languages=list(info.languages),
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -14,38 +15,56 @@ from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
 from scribewire.server.context import context_of
+from scribewire.server.http.answers import Answer
 from scribewire.server.http.errors import as_api_error
 from scribewire.server.jobs.store import JobStoreError
 from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS, why_not_ready
-from scribewire.server.routes.bodies import answer_headers
-from scribewire.server.routes.openapi.document import openapi_document
+from scribewire.server.routes.bodies import answer_headers, json_answer
+from scribewire.server.routes.openapi import ABOUT_MODEL, DOCUMENT, described, texts
 
-router = APIRouter()
-docs_router = APIRouter()
+router = APIRouter(tags=["operation"])
+docs_router = APIRouter(tags=["operation"])
 
 
-@router.get("/health/live")
+class Readiness(Answer):
+    """A server that accepts recordings, and its model."""
+
+    status: Literal["ready"]
+    model: str
+    demo: bool
+    device: str
+
+
+@router.get("/health/live", openapi_extra=described("The status alone.", needs_key=False))
 async def live() -> Response:
-    """An empty 200 without a key: the process answers."""
+    """The process answers, without a key."""
     return Response(status_code=200)
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", openapi_extra=described("Ready.", Readiness, headers=ABOUT_MODEL))
 async def ready(request: Request) -> Response:
-    """A 200 with the model, or a 503 with the reason."""
+    """The model is loaded and recordings are accepted; 503 with the reason otherwise."""
     context = context_of(request)
     if (reason := await why_not_ready(context.engine, context.uploads, context.jobs)) is not None:
         raise reason
     info = context.engine.info
     if info is None:
         raise as_api_error(context.engine.unavailable())
-    body = {"status": "ready", "model": info.model_id, "demo": info.is_demo, "device": info.device}
-    return JSONResponse(body, headers=answer_headers(info))
+    body = Readiness(status="ready", model=info.model_id, demo=info.is_demo, device=info.device)
+    return json_answer(body, headers=answer_headers(info))
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    openapi_extra=described(
+        "Every metric with its help text.", texts("text/plain", "application/openmetrics-text")
+    ),
+)
 async def metrics(request: Request) -> Response:
-    """Metrics for Prometheus, in its text format or in OpenMetrics where that is requested."""
+    """Metrics for Prometheus, in its text format or in OpenMetrics where that is requested.
+
+    Requires a key where the other addresses do.
+    """
     context = context_of(request)
     # The other figures are served also when the store fails.
     context.collector.store_stats = None
@@ -56,23 +75,16 @@ async def metrics(request: Request) -> Response:
     return Response(encode(context.metrics.registry), media_type=content_type)
 
 
-@router.get("/openapi.json")
+@router.get("/openapi.json", openapi_extra=described("The description.", {"application/json": DOCUMENT}))
 async def describe(request: Request) -> Response:
-    """The OpenAPI document."""
-    context = context_of(request)
-    # The gate sets a key id only where a key is required.
-    needs_key = hasattr(request.state, "key_id")
-    return JSONResponse(
-        openapi_document(
-            context.engine.info,
-            needs_key=needs_key,
-            has_docs=context.settings.docs,
-            has_callbacks=not context.callback_targets.is_empty,
-        )
-    )
+    """This description."""
+    document = await asyncio.to_thread(request.app.openapi)
+    # The gate sets a key id only where a key is required. An empty requirement beside it would make it optional.
+    security: list[dict[str, list[str]]] = [{"bearer": []}] if hasattr(request.state, "key_id") else []
+    return JSONResponse({**document, "security": security})
 
 
-@docs_router.get("/docs")
+@docs_router.get("/docs", openapi_extra=described("The page.", texts("text/html")))
 async def docs() -> Response:
-    """A page that shows the OpenAPI document; its script comes from a public host, not from this server."""
+    """A page to read this description and to try it; its script comes from a public host, not from this server."""
     return get_swagger_ui_html(openapi_url="/openapi.json", title="scribewire")

@@ -32,12 +32,12 @@ from scribewire.server.context import context_of
 from scribewire.server.http.connection import took_too_long, while_connected
 from scribewire.server.http.errors import ApiError, as_api_error, error_fields
 from scribewire.server.observability.logs import log_event
-from scribewire.server.routes.bodies import (
-    answer_headers,
-    diarized_segment_body,
-    json_body,
-    logprobs_body,
+from scribewire.server.routes.bodies import answer_headers
+from scribewire.server.routes.documents import (
+    DiarizedSegment,
+    logprobs_of,
     transcript_logprobs,
+    transcription,
 )
 from scribewire.server.transcription.sharing import SharedEvents
 
@@ -181,7 +181,7 @@ class TranscriptStream(EventStream):
             sent_logprobs += rest
         if self._wants_segments:
             for segment in transcript.segments:
-                await self._send(send, _event(diarized_segment_body(segment)))
+                await self._send(send, _event(DiarizedSegment.model_validate(segment).values()))
         await self._send(send, _event(self._done(transcript, sent, sent_logprobs)))
         await self._finish(send)
 
@@ -200,9 +200,9 @@ class TranscriptStream(EventStream):
         raise RuntimeError("a transcription ended without a transcript")
 
     def _done(self, transcript: Transcript, sent: str, sent_logprobs: list[TokenLogprob]) -> dict[str, Any]:
-        body = {"type": "transcript.text.done", **json_body(transcript, self._info)}
+        body = {"type": "transcript.text.done", **transcription(transcript, self._info).values()}
         if self._wants_logprobs:
-            body["logprobs"] = logprobs_body(sent_logprobs)
+            body["logprobs"] = [one.values() for one in logprobs_of(sent_logprobs)]
         if sent != transcript.text:
             # A fault of the server. The sent text stays, with a warning that the final text differs.
             log_event(logger, logging.ERROR, "stream_differs", request_id=self._request.state.request_id)
@@ -213,7 +213,7 @@ class TranscriptStream(EventStream):
     async def _send_delta(self, send: Send, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         body: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
         if self._wants_logprobs:
-            body["logprobs"] = logprobs_body(logprobs)
+            body["logprobs"] = [one.values() for one in logprobs_of(logprobs)]
         if delta or body.get("logprobs"):
             await self._send(send, _event(body))
 

@@ -95,10 +95,8 @@ def test_attempt_that_fails_is_shown_and_never_holds_up_the_end_of_the_server(tm
 
 def test_document_says_whether_a_callback_may_be_asked_for(tmp_path: Path, server: RunningServer):
     def field(one: RunningServer) -> dict[str, object]:
-        content = one.client.get("/openapi.json").json()["paths"]["/transcribe"]["post"]["requestBody"][
-            "content"
-        ]
-        schema: dict[str, object] = content["multipart/form-data"]["schema"]["properties"]["callback_url"]
+        schemas = one.client.get("/openapi.json").json()["components"]["schemas"]
+        schema: dict[str, object] = schemas["JobForm"]["properties"]["callback_url"]
         return schema
 
     assert field(server)["enum"] == [""]

@@ -141,7 +141,7 @@ def test_request_that_takes_too_long_is_504_and_not_retried(tmp_path: Path):
         assert response.headers["x-should-retry"] == "false"
 
 
-def test_parameter_of_the_wrong_type_is_422_in_the_shape():
+def test_parameter_of_the_wrong_type_is_400_in_the_shape():
     app = FastAPI()
     app.add_middleware(RequestScope, metrics=Metrics())
     install_error_handlers(app)
@@ -156,7 +156,7 @@ def test_parameter_of_the_wrong_type_is_422_in_the_shape():
         ) as client:
             return await client.get("/numbers/seven")
 
-    assert_openai_error(run(ask()), 422, "invalid_parameter", param="number")
+    assert_openai_error(run(ask()), 400, "invalid_parameter", param="number")
 
 
 def test_api_error_keeps_its_headers():

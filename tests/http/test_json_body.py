@@ -105,13 +105,13 @@ def test_body_means_the_same_however_it_is_cut(tmp_path: Path):
     for size in [1, 2, 3, 7, 64, len(body)]:
         parsed = Parsed(tmp_path, body, list(range(size, len(body), size)))
         assert parsed.recording == recording
-        assert parsed.fields.text("prompt") == 'a "quoted" {[,:]} \\ é😀'
+        assert parsed.fields.value("prompt") == 'a "quoted" {[,:]} \\ é😀'
     for _ in range(100):
         cuts = sorted(random_cuts.sample(range(1, len(body)), 5))
         assert Parsed(tmp_path, body, cuts).recording == recording
 
 
-def test_values_become_the_fields_a_form_would_have_sent(tmp_path: Path):
+def test_values_become_fields(tmp_path: Path):
     body = {
         "model": "whisper-1",
         "temperature": 0.2,
@@ -124,26 +124,29 @@ def test_values_become_the_fields_a_form_would_have_sent(tmp_path: Path):
         "input_audio": encoded(),
     }
     fields = Parsed(tmp_path, json.dumps(body).encode(), []).fields
-    assert fields.text("model") == "whisper-1"
-    assert fields.text("temperature") == "0.2"
-    assert fields.text("seed") == "7"
-    assert fields.text("stream") == "false"
-    assert fields.text("prompt") is None
-    assert fields.texts("keywords") == ["Ada", "Bob"]
-    assert fields.text("chunking_strategy[type]") == "server_vad"
-    assert fields.text("chunking_strategy[threshold]") == "0.5"
-    assert fields.text("chunking_strategy[inner][deep]") == "true"
-    assert fields.text("input_audio") is fields.text("input_audio[format]") is None
+    assert {name: fields.value(name) for name in ("model", "temperature", "seed", "stream", "prompt")} == {
+        "model": "whisper-1",
+        "temperature": 0.2,
+        "seed": 7,
+        "stream": False,
+        "prompt": None,
+    }
+    assert fields.items("keywords") == ["Ada", "Bob"]
+    assert fields.items("timestamp_granularities") == ["segment"]
+    assert fields.value("chunking_strategy") == {
+        "type": "server_vad", "threshold": 0.5, "inner": {"deep": True},
+    }  # fmt: skip
+    assert fields.value("input_audio") is None
 
 
-@pytest.mark.parametrize(("sent", "field"), [({"chunking_strategy": None}, "null"), ({}, None)])
+@pytest.mark.parametrize(("sent", "is_null"), [({"chunking_strategy": None}, True), ({}, False)])
 def test_null_is_told_from_nothing_where_it_means_something(
-    tmp_path: Path, sent: dict[str, None], field: str | None
+    tmp_path: Path, sent: dict[str, None], is_null: bool
 ):
     body = json.dumps({**sent, "prompt": None, "input_audio": encoded()}).encode()
     fields = Parsed(tmp_path, body, []).fields
-    assert fields.text("chunking_strategy") == field
-    assert fields.text("prompt") is None
+    assert fields.is_null("chunking_strategy") == is_null
+    assert fields.value("prompt") is None
 
 
 def test_unknown_keys_are_ignored(server: RunningServer):

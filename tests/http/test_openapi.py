@@ -17,9 +17,11 @@ from fastapi.routing import APIRoute
 import scribewire.server.routes
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.intake.form import ResponseFormat
-from scribewire.server.routes.openapi.document import EVENT_EXAMPLE, openapi_document
-from scribewire.server.routes.openapi.jobs import EVENTS_EXAMPLE
+from scribewire.server.intake.formats import FORMATS
+from scribewire.server.routes import jobs, openai, ops
+from scribewire.server.routes.jobs import EVENTS_EXAMPLE
+from scribewire.server.routes.openai import EVENT_EXAMPLE
+from scribewire.server.routes.openapi import custom_openapi
 from scribewire.server.transcription.sharing import RETRY_HEADER
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
@@ -27,6 +29,7 @@ from tests.http.schema_check import resolve, violations
 
 SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)
 TRANSCRIPTIONS = "/v1/audio/transcriptions"
+ROUTERS = (openai.router, jobs.router, ops.router, ops.docs_router)
 METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
 
 
@@ -100,7 +103,7 @@ def routes_of_the_package() -> set[tuple[str, str]]:
 
 
 def test_every_route_is_described_and_every_description_is_a_route():
-    written = openapi_document(None, needs_key=True, has_docs=True)
+    written = custom_openapi(ROUTERS, None, has_callbacks=False)
     assert {(path, method) for path, method, _ in operations(written)} == routes_of_the_package()
 
 
@@ -151,7 +154,12 @@ def test_description_is_there_before_the_model_is(tmp_path: Path):
 
 
 def form_of(document: dict[str, Any], path: str = TRANSCRIPTIONS) -> dict[str, Any]:
-    return document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    return body_of(document, "multipart/form-data", path)
+
+
+def body_of(document: dict[str, Any], kind: str, path: str = TRANSCRIPTIONS) -> dict[str, Any]:
+    schema = document["paths"][path]["post"]["requestBody"]["content"][kind]["schema"]
+    return resolve(schema["$ref"], document)
 
 
 def test_references_lead_somewhere_and_operation_ids_are_unique(document: dict[str, Any]):
@@ -194,16 +202,15 @@ def test_names_and_languages_of_the_model_are_listed(document: dict[str, Any]):
 def test_every_option_of_the_engine_can_be_asked_for_in_both_bodies(document: dict[str, Any]):
     # These follow from response_format, include, timestamp_granularities, chunking_strategy and the known speakers.
     computed = {"logprobs", "token_logprobs", "words", "words_optional", "chunking", "speakers"}
-    content = document["paths"][TRANSCRIPTIONS]["post"]["requestBody"]["content"]
-    form = {name.removesuffix("[]") for name in content["multipart/form-data"]["schema"]["properties"]}
-    body = set(content["application/json"]["schema"]["properties"])
+    form = {name.removesuffix("[]") for name in form_of(document)["properties"]}
+    body = set(body_of(document, "application/json")["properties"])
     wanted = set(TranscribeOptions.__dataclass_fields__) - computed
     assert wanted <= form
     assert wanted <= body
     assert {name for name in form if "[" not in name} - {"file"} == body - {"input_audio", "file_path"}
 
 
-@pytest.mark.parametrize("response_format", ResponseFormat.__args__)
+@pytest.mark.parametrize("response_format", list(FORMATS))
 def test_every_format_is_answered_as_described(
     server: RunningServer, document: dict[str, Any], response_format: str
 ):
@@ -224,7 +231,7 @@ def test_words_are_described_as_they_are_sent(server: RunningServer, document: d
 
 
 def test_every_media_type_described_is_sent(server: RunningServer, document: dict[str, Any]):
-    answers = [server.transcribe(SPEECH, response_format=one) for one in ResponseFormat.__args__]
+    answers = [server.transcribe(SPEECH, response_format=one) for one in list(FORMATS)]
     answers.append(server.transcribe(SPEECH, stream="true"))
     sent = {answer.headers["content-type"].partition(";")[0] for answer in answers}
     assert sent == set(described(document, TRANSCRIPTIONS, "post", 200)["content"])
@@ -320,7 +327,7 @@ def check_job_addresses(server: RunningServer, document: dict[str, Any], locatio
     """Check a finished job's answer on each of its addresses, and that it is gone afterwards."""
     client = server.client
     check_answer(document, client.get("/jobs"), "/jobs")
-    for one in ResponseFormat.__args__:
+    for one in list(FORMATS):
         result = client.get(f"{location}/result", params={"format": one})
         check_answer(document, result, "/jobs/{job_id}/result")
     check_answer(document, client.get(f"{location}/events"), "/jobs/{job_id}/events")
@@ -386,7 +393,7 @@ def test_translations_are_described_as_refused(server: RunningServer, document: 
 
 def test_demo_is_described_with_its_own_names():
     info = ModelInfo("demo", True, ("English",), "cpu", "float32", 16, 1, 1, 0.1, ("en",))
-    written = openapi_document(info, needs_key=False, has_docs=False)
+    written = custom_openapi(ROUTERS, info, has_callbacks=False)
     assert "demo" in form_of(written)["properties"]["model"]["enum"]
 
 

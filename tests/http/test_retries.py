@@ -94,6 +94,7 @@ def test_result_is_decoded_again_after_the_window(run_story, jump: float):
         {"options": replace(PLAIN, max_tokens=10)},
         {"options": replace(PLAIN, languages=("en", "es"))},
         {"options": replace(PLAIN, keywords=("Zoë",))},
+        {"options": replace(PLAIN, model="another/model")},
         {"options": replace(PLAIN, repetition_penalty=1.1)},
         {"options": replace(PLAIN, words=True)},
         {"options": replace(PLAIN, words=True, words_optional=True)},
@@ -125,6 +126,7 @@ def test_every_option_is_part_of_what_must_agree():
     tested = {
         "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
         "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers", "chunking",
+        "model",
     }  # fmt: skip
     assert set(TranscribeOptions.__dataclass_fields__) == tested
 

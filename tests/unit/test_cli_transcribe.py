@@ -9,9 +9,8 @@ import pytest
 
 from scribewire.engine.cli import main
 from scribewire.engine.cli.console import Console
-from scribewire.engine.cli.transcribe import output_names
 from scribewire.engine.protocol.config import Chunking, EngineConfig
-from scribewire.engine.protocol.whole_file import write_whole
+from scribewire.engine.protocol.whole_file import output_names, write_whole
 from tests.fakes.fake_transcriber import FakeTranscriber
 
 

@@ -128,7 +128,9 @@ def test_webhooks_are_due_submissions_are_known_and_the_running_job_is_taken_fir
             audio = await store.put_audio(source, sha256=sha256)
             owner = JOBS[name]["job"]["owner"]
             again = await store.submit(
-                Submission(owner, audio, SPOKEN_OPTIONS, idempotency_key=key, callback_url=CALLBACK_URL)
+                Submission(
+                    owner, audio, options=SPOKEN_OPTIONS, idempotency_key=key, callback_url=CALLBACK_URL
+                )
             )
             assert (again.job.job_id, again.is_new) == (JOBS[name]["job"]["job_id"], False)
         claims = await store.claim("w1", limit=9)

@@ -14,7 +14,7 @@ import pytest
 
 from scribewire import Transcriber
 from scribewire.engine.batching.sequence import SpecialTokens
-from scribewire.engine.protocol.config import EngineConfig
+from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import OptionInvalid
 from scribewire.engine.recording.work import TranscribeItem
 from scribewire.engine.resident.device import HostProducts
@@ -47,8 +47,8 @@ def test_rounds_are_only_for_greedy_rows(setting: Setting) -> None:
     special_tokens = SpecialTokens(frozenset(), none_prefix=(1, 2), none_token=3)
     speculator = setting.drafted(setting.draft, 3, special_tokens)
     assert speculator.suits(setting.sequence())
-    assert not speculator.suits(setting.sequence(temperature=0.7))
-    assert not speculator.suits(setting.sequence(repetition_penalty=1.2))
+    assert not speculator.suits(setting.sequence(options=TranscribeOptions(temperature=0.7)))
+    assert not speculator.suits(setting.sequence(options=TranscribeOptions(repetition_penalty=1.2)))
     assert not speculator.suits(setting.sequence(mel=None))
     restricted = setting.sequence(head_choices=(4, 5))
     restricted.tokens += [1, 2]

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
-from scribewire.server.jobs.serialization import options_from_json, options_to_json
+from scribewire.server.jobs.job import JobParameters
+from scribewire.server.jobs.serialization import options_from_json, parameters_to_json
 
 
 def test_options_come_back_as_they_were() -> None:
     options = TranscribeOptions(
         language="es", languages=("es", "en"), keywords=("Ana",), chunking=Chunking("voice", 0.7, 100, 900)
     )
-    assert options_from_json(options_to_json(options)) == options
+    assert options_from_json(parameters_to_json(JobParameters(options=options))) == options
 
 
 def test_options_from_before_there_was_a_choice_of_chunking_have_the_usual_one() -> None:
-    stored = json.loads(options_to_json(TranscribeOptions(prompt="Ana")))
+    stored = json.loads(parameters_to_json(JobParameters(options=TranscribeOptions(prompt="Ana"))))
     del stored["chunking"]
     assert options_from_json(json.dumps(stored)) == TranscribeOptions(prompt="Ana")

@@ -7,9 +7,10 @@ import json
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word
+from scribewire.server.jobs.job import JobParameters
 from scribewire.server.jobs.serialization import (
     options_from_json,
-    options_to_json,
+    parameters_to_json,
     transcript_from_json,
     transcript_to_json,
 )
@@ -23,14 +24,15 @@ def test_options_come_back_with_their_speakers():
         TranscribeOptions(speakers=speakers),
         TranscribeOptions(speakers=SpeakerOptions(min_speakers=2, max_speakers=3)),
     ):
-        assert options_from_json(options_to_json(options)) == options
+        assert options_from_json(parameters_to_json(JobParameters(options=options))) == options
 
 
 def test_options_of_an_older_version_and_of_a_newer_one_can_be_read():
     assert options_from_json('{"language": "es"}') == TranscribeOptions(language="es")
-    newer = json.loads(options_to_json(TranscribeOptions(speakers=SpeakerOptions(num_speakers=2))))
+    two = TranscribeOptions(speakers=SpeakerOptions(num_speakers=2))
+    newer = json.loads(parameters_to_json(JobParameters(options=two)))
     newer["tomorrow"] = newer["speakers"]["tomorrow"] = 1
-    assert options_from_json(json.dumps(newer)) == TranscribeOptions(speakers=SpeakerOptions(num_speakers=2))
+    assert options_from_json(json.dumps(newer)) == two
 
 
 def test_transcripts_come_back_with_words_and_speakers():

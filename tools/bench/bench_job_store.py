@@ -90,7 +90,9 @@ async def rate(
 
 async def enqueue(store: SqliteJobStore, folder: Path) -> None:
     """One job whose recording is already where it belongs (none, here)."""
-    await store.submit(Submission("ann", StoredAudio(f"{next(_numbers):032x}", WAV_BYTES, "0" * 64), OPTIONS))
+    await store.submit(
+        Submission("ann", StoredAudio(f"{next(_numbers):032x}", WAV_BYTES, "0" * 64), options=OPTIONS)
+    )
 
 
 async def with_recording(store: SqliteJobStore, folder: Path) -> None:
@@ -98,7 +100,7 @@ async def with_recording(store: SqliteJobStore, folder: Path) -> None:
     source = folder / f"upload-{next(_numbers)}"
     await asyncio.to_thread(source.write_bytes, bytes(WAV_BYTES))
     audio = await store.put_audio(source, sha256="0" * 64)
-    await store.submit(Submission("ann", audio, OPTIONS))
+    await store.submit(Submission("ann", audio, options=OPTIONS))
 
 
 async def with_many_queued(folder: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -137,7 +139,7 @@ async def small(store: SqliteJobStore, folder: Path) -> None:
     """One job with a recording of a few bytes, as fast as that goes."""
     source = folder / f"upload-{next(_numbers)}"
     source.write_bytes(b"audio")
-    await store.submit(Submission("ann", await store.put_audio(source, sha256="0" * 64), OPTIONS))
+    await store.submit(Submission("ann", await store.put_audio(source, sha256="0" * 64), options=OPTIONS))
 
 
 async def timed(work: Awaitable[Any]) -> float:

@@ -33,8 +33,8 @@ LEAST_EXAMPLES = 2000
 EXAMPLES_PER_OPERATION = 200
 RUN_SECONDS = 1800.0
 CACHE = PROJECT / "build" / "compat"
-CONFIGURATION = PROJECT / "tests" / "compat" / "schemathesis.toml"
-RESULTS = PROJECT / "tests" / "compat" / "results" / "schemathesis.json"
+CONFIGURATION = PROJECT / "tools" / "compat" / "schemathesis.toml"
+RESULTS = PROJECT / "tools" / "compat" / "results" / "schemathesis.json"
 NOT_PROMISED = "use_after_free"
 """DELETE cancels an unfinished job, which is still there to be asked for, as the description says; it erases a finished
 one. Nothing else can be deleted."""

@@ -31,7 +31,7 @@ from scribewire.server.jobs.serialization import (
     deaths_to_json,
     failure_to_json,
     fingerprint,
-    options_to_json,
+    parameters_to_json,
     transcript_to_json,
 )
 from scribewire.server.jobs.sqlite import callbacks as sqlite_callbacks
@@ -97,7 +97,7 @@ class JobOperations:
             (
                 "job_" + secrets.token_hex(16),
                 submission.owner,
-                options_to_json(submission.options),
+                parameters_to_json(submission),
                 submission.result_format,
                 submission.callback_url,
                 submission.idempotency_key,

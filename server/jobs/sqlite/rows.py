@@ -12,7 +12,7 @@ from scribewire.server.jobs.job import CallbackState, Job, JobEvent, JobPage, Jo
 from scribewire.server.jobs.serialization import (
     deaths_from_json,
     failure_from_json,
-    options_from_json,
+    parameters_from_json,
     transcript_from_json,
 )
 from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
@@ -32,7 +32,6 @@ def job_of(row: sqlite3.Row, *, queue_position: int | None = None) -> Job:
         owner=row["owner"],
         created_at=row["created_at"],
         status=row["status"],
-        options=options_from_json(row["options"]),
         result_format=row["result_format"],
         callback_url=row["callback_url"],
         started_at=row["started_at"],
@@ -45,6 +44,7 @@ def job_of(row: sqlite3.Row, *, queue_position: int | None = None) -> Job:
         has_audio=row["audio_id"] is not None,
         is_demo=bool(row["is_demo"]),
         failure=failure_from_json(row["failure"]),
+        **parameters_from_json(row["options"]),
     )
 
 

@@ -66,12 +66,16 @@ def _fits_after_all(case: Any) -> bool:
     schema = definition["requestBody"]["content"].get(case.media_type, {}).get("schema")
     if schema is None:
         return False
+    components = case.operation.schema.raw_schema["components"]["schemas"]
+    schema = components[schema["$ref"].rpartition("/")[2]]
     body = _as_json(case.body)
     if case.media_type == "multipart/form-data":
         is_job = "audio" in schema["properties"]
         if not is_job and getattr(case.body.get("file"), "data", None) not in RECORDINGS:
             return False  # a job takes any bytes and fails later; here they must be a recording
         body = {name: _as_sent(name, value) for name, value in body.items()}
+    else:
+        body = {name: _as_meant(value, schema["properties"].get(name, {})) for name, value in body.items()}
     # Bounds on lists count different entries.
     body = {name: _different(value) if isinstance(value, list) else value for name, value in body.items()}
     return bool(jsonschema_rs.is_valid(schema, body))
@@ -95,6 +99,21 @@ def _as_sent(name: str, value: Any) -> Any:
         # Sent several times, which is no fault as long as it says the same; an empty list is not sent at all.
         value = value[0] if value else ""
     return _text(value) if name in ("prompt", "file", "audio") else value
+
+
+def _as_meant(value: Any, schema: dict[str, Any]) -> Any:
+    """In JSON numbers may be texts, and a list one comma-joined text."""
+    kinds = schema.get("anyOf", [schema])[0].get("type", ())
+    if not isinstance(value, str):
+        return value
+    if kinds == "array":
+        return [piece.strip() for piece in value.split(",") if piece.strip()]
+    if "number" in kinds or "integer" in kinds:
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def _different(entries: list[Any]) -> list[Any]:
