@@ -207,9 +207,15 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """Counts of what one sweep removed, or returned to the queue."""
+    """Counts of what one sweep removed, or returned to the queue.
+
+    leftovers: files of recordings that were never accepted, removed by a start. orphans: accepted recordings of
+    unknown jobs, set aside. waiting: what is kept past its time, until a leap of the wall clock is believed.
+    """
 
     results: int = 0
     recordings: int = 0
     requeued: int = 0
+    leftovers: int = 0
     orphans: int = 0
+    waiting: int = 0

@@ -9,11 +9,12 @@ _STATUS = {
     "too_many_jobs": 429,
     "disk_full": 507,
     "job_store_unavailable": 503,
+    "data_folder_gone": 503,
     "idempotency_conflict": 409,
     "cursor_invalid": 400,
     "job_not_retryable": 409,
 }
-_RETRY_AFTER_SECONDS = {"too_many_jobs": 10, "job_store_unavailable": 5}
+_RETRY_AFTER_SECONDS = {"too_many_jobs": 10, "job_store_unavailable": 5, "data_folder_gone": 5}
 _PARAM = {"cursor_invalid": "cursor", "job_not_retryable": "job_id"}
 # SDKs retry 409 and 507 automatically, each time with the whole recording, and would be refused again.
 _NOT_TO_BE_RETRIED = {"disk_full", "idempotency_conflict", "job_not_retryable"}

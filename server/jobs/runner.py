@@ -34,7 +34,13 @@ from scribewire.server.jobs.changes import JobChanges
 from scribewire.server.jobs.job import Claim, Job, JobFailure, JobParameters, Submission
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.reporting import JobReport
-from scribewire.server.jobs.store import JobStore, JobStoreError, JobStoreUnavailable, Submitted
+from scribewire.server.jobs.store import (
+    JobStore,
+    JobStoreError,
+    JobStoreUnavailable,
+    RecordingLost,
+    Submitted,
+)
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.metrics import JobChange, Metrics
 from scribewire.server.transcription.service import TranscriptionService
@@ -83,6 +89,7 @@ class JobRunner:
 
     async def start(self) -> None:
         """Begin to work on the store's jobs, which count in their owners' limits; the store is open."""
+        self._store.on_unreadable = self._note_unreadable
         for job_id, owner in await self._store.unfinished():
             self._leases[job_id] = self._limits.occupy(owner, is_checked=False)
         self._spawn(self._keep_claiming(), self._loops, name="jobs")
@@ -161,6 +168,11 @@ class JobRunner:
         """Remove a job with all its data."""
         if await self._store.erase(job.job_id, job.owner):
             self._changes.note("erased", job, request_id=request_id)
+
+    def _note_unreadable(self, job: Job) -> None:
+        self._release_lease(job.job_id)
+        code = job.failure.code if job.failure is not None else None
+        self._changes.note("failed", job, code=code, level=logging.WARNING)
 
     def _release_lease(self, job_id: str) -> None:
         if (lease := self._leases.pop(job_id, None)) is not None:
@@ -254,6 +266,8 @@ class JobRunner:
             transcript, is_demo = await self._transcribe(claim, report)
         except (EngineCrashed, EngineFault) as error:
             return await self._record_death(claim, error)
+        except RecordingLost as error:
+            return await self._fail(claim, JobFailure(error.code, str(error), error_type(500)))
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
             # No failure of the job and no worker's death: the job returns to its place in the queue.
             await self._release(claim, _PAUSE_SECONDS)

@@ -1,14 +1,17 @@
 """Jobs' values as JSON texts, for stores that keep them outside this process.
 
 A field that a later version adds has a default, so that older texts can still be read; unknown fields are left out.
+A text that holds something else raises an exception of any kind. Transcripts, which may take megabytes, are written
+and read a segment at a time: a single call for all would keep every other thread of the process waiting.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
@@ -85,12 +88,14 @@ def deaths_from_json(text: str) -> tuple[WorkerDeath, ...]:
 
 def transcript_to_json(transcript: Transcript) -> str:
     """A transcript as a text, bytes of tokens in hex."""
-    return json.dumps(dataclasses.asdict(transcript), default=bytes.hex, separators=(",", ":"))
+    head = _text(dataclasses.asdict(dataclasses.replace(transcript, segments=())))
+    segments = ",".join(_text(dataclasses.asdict(one)) for one in transcript.segments)
+    return head.replace('"segments":[]', f'"segments":[{segments}]', 1)
 
 
 def transcript_from_json(text: str) -> Transcript:
     """A transcript from its text, equal to the one it was made from."""
-    values = json.loads(text)
+    values = _in_pieces(text)
     values["segments"] = tuple(_segment(one) for one in values["segments"])
     values["languages"] = tuple(values["languages"])
     values["warnings"] = tuple(values.get("warnings", ()))
@@ -114,10 +119,60 @@ def _segment(values: dict[str, Any]) -> Segment:
     return _build(Segment, values)
 
 
+def _in_pieces(text: str) -> dict[str, Any]:
+    """An object, read by one call for each value and for each item of a list, if it is written as by `_text`."""
+    try:
+        return _compact_object(text)
+    except (ValueError, IndexError):
+        values: dict[str, Any] = json.loads(text)
+        return values
+
+
+def _compact_object(text: str) -> dict[str, Any]:
+    decode = json.JSONDecoder().raw_decode
+    values: dict[str, Any] = {}
+    at = 0
+    while text[at] in "{,":
+        name, at = decode(text, at + 1)
+        if text[at : at + 2] != ":[" or text[at + 2] == "]":
+            values[name], at = decode(text, at + 1)
+            continue
+        values[name] = items = []
+        at += 1
+        while text[at] in "[,":
+            item, at = decode(text, at + 1)
+            items.append(item)
+        at += 1
+    if text[at:] != "}":
+        raise ValueError("not the text of an object")
+    return values
+
+
 def _text(values: Any) -> str:
-    return json.dumps(values, separators=(",", ":"), sort_keys=True)
+    return json.dumps(values, default=bytes.hex, separators=(",", ":"), sort_keys=True)
 
 
 def _build(kind: type[_Value], values: dict[str, Any]) -> _Value:
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
-    return kind(**{name: value for name, value in values.items() if name in known})
+    types = _types(kind)  # type: ignore[arg-type]  # mypy holds types to be unhashable
+    known = {name: value for name, value in values.items() if name in types}
+    for name, value in known.items():
+        if not _fits(value, types[name]):
+            raise TypeError(f"{name} of {kind.__name__} has another type")
+    return kind(**known)
+
+
+@functools.cache
+def _types(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """True for a value of the type; a number without a fraction is one with a fraction, too, as in JSON."""
+    if hint.__class__ is type:
+        return isinstance(value, (float, int) if hint is float else hint)
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(one, get_args(hint)[0]) for one in value)
+    return any(_fits(value, one) for one in get_args(hint))

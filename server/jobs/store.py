@@ -9,7 +9,7 @@ Nothing here depends on tables, files or connections, so that a broker on anothe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -61,6 +61,18 @@ class JobStoreUnavailable(JobStoreError):
     """The store cannot be reached, read or written now, or is closed."""
 
     code = "job_store_unavailable"
+
+
+class RecordingLost(JobStoreError):
+    """The recording of a job is not where it was kept."""
+
+    code = "recording_lost"
+
+
+class DataFolderGone(JobStoreUnavailable):
+    """The folder with the database was removed, replaced or unmounted while the server ran."""
+
+    code = "data_folder_gone"
 
 
 class DataFolderInUse(JobStoreError):
@@ -121,13 +133,20 @@ class Submitted:
 
 
 class JobStore(Protocol):
-    """Keeps jobs. Every method may raise JobStoreUnavailable, and those that write JobStoreDiskFull."""
+    """Keeps jobs. Every method may raise JobStoreUnavailable, and those that write JobStoreDiskFull.
+
+    What is kept of a job may be damaged: the job then fails with `job_unreadable`, whoever asked for what, and no other
+    job is affected. on_unreadable: called with each such job, on the event loop.
+    """
+
+    on_unreadable: Callable[[Job], None]
 
     async def open(self) -> Swept:
         """Open the store, on the running event loop.
 
-        Jobs that an earlier start of the server was working on are queued again, and charged no attempt; recordings
-        that belong to no job are removed. raises: DataFolderInUse
+        Jobs that an earlier start of the server was working on are queued again, and charged no attempt. Recordings
+        that no job was accepted for are removed, and accepted ones of unknown jobs set aside, for the time of failed
+        jobs' recordings. raises: DataFolderInUse
         """
 
     async def close(self) -> None:
@@ -158,7 +177,7 @@ class JobStore(Protocol):
         """
 
     async def claimed_audio(self, claim: Claim) -> Path:
-        """The recording as a local file, which exists as long as the claim is held."""
+        """The recording as a local file, which exists as long as the claim is held. raises: RecordingLost"""
 
     async def heartbeat(
         self,
@@ -215,7 +234,7 @@ class JobStore(Protocol):
         """Counts over all owners."""
 
     async def check(self) -> None:
-        """Return when the store can be written to now."""
+        """Try what a submission needs, undo it, and return when it could be stored now."""
 
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """Ids and owners of all jobs that are queued or processing, of all owners."""
@@ -251,5 +270,6 @@ class JobStore(Protocol):
     async def sweep(self) -> Swept:
         """Remove what is past its retention, and revoke claims whose lease expired; to be called twice a minute.
 
-        Ages are counted by a clock that never jumps: setting the wall clock while the server runs changes nothing.
+        Ages are counted by a clock that never jumps: setting the wall clock while the server runs changes nothing, and
+        what a start makes older by more than a day waits until the server has run for another.
         """

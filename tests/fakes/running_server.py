@@ -110,7 +110,8 @@ class RunningServer:
         """Recordings that are on disk now, of requests and of jobs."""
         servers = (self.settings.data / "uploads").glob("server-*")
         uploads = [path for server in servers for path in server.iterdir() if path.is_dir()]
-        return [*uploads, *(self.settings.data / "jobs").glob("*audio/*")]
+        jobs = self.settings.data / "jobs"
+        return [*uploads, *jobs.glob("*audio/*"), *jobs.glob("incoming/*")]
 
 
 def assert_openai_error(

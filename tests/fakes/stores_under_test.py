@@ -80,7 +80,7 @@ class StoreUnderTest:
 
     def files(self) -> list[str]:
         """Names of all recordings on disk."""
-        folders = ("audio", "passing-audio")
+        folders = ("audio", "incoming", "passing-audio")
         return sorted(
             path.name
             for name in folders

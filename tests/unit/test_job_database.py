@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scribewire.server.jobs.sqlite.columns import RowDamaged
 from scribewire.server.jobs.sqlite.database import Database, FileDatabase, MemoryDatabase
 from scribewire.server.jobs.sqlite.writer import Effects, GroupCommitWriter
 from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreFull, JobStoreUnavailable
@@ -25,7 +26,11 @@ class Written:
         self.flushes = 0
         self.broken: OSError | None = None
         self.writer = GroupCommitWriter(
-            database.writing, before_commit=self._flush, after_commit=lambda _: None, on_loop=lambda _: None
+            database.writing,
+            mend=self._mend,
+            before_commit=self._flush,
+            after_commit=lambda _: None,
+            on_loop=lambda _: None,
         )
         database.open()
         with database.writing() as connection:
@@ -36,10 +41,13 @@ class Written:
         if self.broken is not None:
             raise self.broken
 
+    def _mend(self, connection: sqlite3.Connection, effects: Effects, damage: RowDamaged) -> None:
+        connection.execute("DELETE FROM numbers WHERE number = ?", (damage.seq,))
+
     def adding(self, number: int) -> Callable[[sqlite3.Connection, Effects], int]:
         def add(connection: sqlite3.Connection, effects: Effects) -> int:
             connection.execute("INSERT INTO numbers VALUES (?)", (number,))
-            effects.new_audio = True
+            effects.new_audio.add(str(number))
             if number < 0:
                 raise JobStoreFull("a refusal")
             return number

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from scribewire.server.jobs.retention import RetentionClock
+from scribewire.server.jobs.retention import ClockReading, RetentionClock
 from scribewire.server.jobs.sqlite import migrations
 from scribewire.server.jobs.sqlite.recordings import AudioFolder, store_error
 from scribewire.server.jobs.sqlite.store import SqliteJobStore
@@ -73,7 +73,7 @@ def test_every_acknowledged_job_survives_kills_and_no_recording_is_left_over(und
     run(story())
 
 
-def test_what_a_dead_server_held_is_queued_again_and_its_orphans_are_removed(under: StoreUnderTest):
+def test_what_a_dead_server_held_is_queued_again_and_what_it_never_accepted_is_removed(under: StoreUnderTest):
     async def dies():
         async with under.opened() as store:
             job = await under.submit()
@@ -94,7 +94,7 @@ def test_what_a_dead_server_held_is_queued_again_and_its_orphans_are_removed(und
         under.folder = under.folder / "killed"
         store = SqliteJobStore(under.folder / "data")
         swept = await store.open()
-        assert (swept.requeued, swept.orphans) == (1, 2)
+        assert (swept.requeued, swept.leftovers, swept.orphans) == (1, 2, 0)
         assert len(under.files()) == 1
         state = await store.get(job.job_id, "ann")
         assert (state.status, state.attempts, state.partial_text) == ("queued", 0, "")
@@ -143,12 +143,14 @@ def test_finished_jobs_their_logs_and_their_ages_survive_restarts(under: StoreUn
 
 def test_keeping_clock_counts_the_time_between_runs_but_never_backwards():
     wall, monotonic = 1000.0, 50.0
-    clock = RetentionClock(wall=lambda: wall, monotonic=lambda: monotonic, saved=(10.0, 940.0))
+    saved = ClockReading(10.0, 940.0)
+    clock = RetentionClock(wall=lambda: wall, monotonic=lambda: monotonic, saved=saved)
     assert clock.now() == 70.0
     monotonic += 5
     wall += 9000
-    assert clock.reading() == (75.0, 10_000.0)
-    assert RetentionClock(wall=lambda: 0.0, monotonic=lambda: 0.0, saved=(75.0, 10_000.0)).now() == 75.0
+    saved = clock.reading()
+    assert saved == ClockReading(75.0, 10_000.0)
+    assert RetentionClock(wall=lambda: 0.0, monotonic=lambda: 0.0, saved=saved).now() == 75.0
 
 
 def test_everything_on_disk_is_private(under: StoreUnderTest):
@@ -221,7 +223,7 @@ def test_recording_on_another_disk_is_copied_and_half_a_copy_is_removed(
     with pytest.raises(JobStoreDiskFull):
         folder.take(source, "")
     assert source.exists()
-    assert len(list(folder.folder.iterdir())) == 1
+    assert len(list((tmp_path / "incoming").iterdir())) == 1
 
 
 def test_damaged_database_is_named_and_the_folder_is_free_again(under: StoreUnderTest):

@@ -6,13 +6,15 @@ import sqlite3
 
 from scribewire.server.jobs.delivery import LEASE_SECONDS, Delivery, new_delivery_id, webhook_body
 from scribewire.server.jobs.job import JobFailure, JobStatus
-from scribewire.server.jobs.sqlite.rows import job_of
+from scribewire.server.jobs.sqlite.columns import job_of
 
 _TAKE = (
     "UPDATE callbacks SET attempts = attempts + 1, due_on_clock = :until WHERE seq IN (SELECT seq FROM callbacks "
     "WHERE status = 'due' AND due_on_clock <= :now ORDER BY due_on_clock LIMIT :limit) "
     "RETURNING seq, delivery_id, body, attempts"
 )
+
+_GIVE_UP = "UPDATE callbacks SET status = 'given_up', attempts = 0, last_error = 'unreadable' WHERE seq = ?"
 
 
 def add(
@@ -40,16 +42,11 @@ def take(connection: sqlite3.Connection, now: float, limit: int) -> tuple[Delive
         job = connection.execute(
             "SELECT job_id, owner, callback_url FROM jobs WHERE seq = ?", (row["seq"],)
         ).fetchone()
-        taken.append(
-            Delivery(
-                job["job_id"],
-                job["owner"],
-                row["delivery_id"],
-                job["callback_url"],
-                row["body"],
-                row["attempts"],
-            )
-        )
+        texts = (job["job_id"], job["owner"], row["delivery_id"], job["callback_url"], row["body"])
+        if all(isinstance(one, str) for one in texts) and isinstance(row["attempts"], int):
+            taken.append(Delivery(*texts, row["attempts"]))
+        else:
+            connection.execute(_GIVE_UP, (row["seq"],))
     return tuple(taken)
 
 
@@ -73,4 +70,4 @@ def note(
 def next_due(connection: sqlite3.Connection) -> float | None:
     """Time at which the next delivery is due, None without one."""
     (due,) = connection.execute("SELECT min(due_on_clock) FROM callbacks WHERE status = 'due'").fetchone()
-    return None if due is None else float(due)
+    return float(due) if isinstance(due, (int, float)) else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scribewire.server.jobs.sqlite.migrations import migrate
+from scribewire.server.jobs.store import DataFolderGone
 
 PAGE_CACHE_KIB = 512
 
@@ -44,6 +45,7 @@ class FileDatabase:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._identity = (0, 0)
         self._writer: sqlite3.Connection | None = None
         self._reading = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -51,7 +53,9 @@ class FileDatabase:
     def open(self) -> None:
         """See Database."""
         # Made here with its mode, which SQLite copies to the log and the shared memory.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._identity = _identity(os.fstat(descriptor))
+        os.close(descriptor)
         self._writer = self._connect(is_reader=False)
         migrate(self._writer)
 
@@ -61,14 +65,28 @@ class FileDatabase:
         assert self._writer is not None
         with _committed(self._writer) as connection:
             yield connection
+            # Before the commit: what is written to a file that has no name any more is lost, and must be refused.
+            self._check_place()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """See Database."""
+        self._check_place()
         if not hasattr(self._reading, "connection"):
             self._reading.connection = self._connect(is_reader=True)
         with _undone(self._reading.connection) as connection:
             yield connection
+
+    def _check_place(self) -> None:
+        try:
+            is_same = _identity(os.stat(self._path)) == self._identity
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise DataFolderGone(
+                f"The folder {self._path.parent}, which holds the jobs, was removed, replaced or unmounted while the "
+                "server ran; put it back, or restart the server to begin with an empty one."
+            )
 
     def close(self) -> None:
         """See Database; closing the last connection writes the log back into the database."""
@@ -76,7 +94,8 @@ class FileDatabase:
             self._connections.pop().close()
 
     def _connect(self, *, is_reader: bool) -> sqlite3.Connection:
-        connection = _connected(str(self._path))
+        # Opened only if it is there: SQLite would make an empty one.
+        connection = _connected(f"{self._path.absolute().as_uri()}?mode=rw", is_uri=True)
         self._connections.append(connection)
         # KiB, negative by SQLite's rule. The system caches the file too; SQLite's default of 2 MB for each connection
         # fills up over hours, which looks like a leak.
@@ -138,11 +157,26 @@ class MemoryDatabase:
         return self._connection
 
 
-def _connected(path: str) -> sqlite3.Connection:
+def _connected(path: str, *, is_uri: bool = False) -> sqlite3.Connection:
     # A reader's connection is closed by another thread than its own, once that has ended.
-    connection = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, isolation_level=None, timeout=10.0, check_same_thread=False, uri=is_uri
+    )
     connection.row_factory = sqlite3.Row
+    connection.text_factory = _text
     return connection
+
+
+def _text(data: bytes) -> str | bytes:
+    """A text, or its bytes where they are none: sqlite3 would fail the whole statement, whichever row is to blame."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager

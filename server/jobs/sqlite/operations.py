@@ -6,6 +6,7 @@ its Effects. Every report of a worker is fenced: it counts only while the row st
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
 import time
@@ -20,14 +21,13 @@ from scribewire.server.jobs.job import (
     EventKind,
     JobFailure,
     JobStatus,
+    StoredAudio,
     Submission,
     Swept,
     WorkerDeath,
 )
 from scribewire.server.jobs.notifications import CALLBACKS, WORK, claim_topic, log_topic
-from scribewire.server.jobs.retention import RetentionClock
 from scribewire.server.jobs.serialization import (
-    deaths_from_json,
     deaths_to_json,
     failure_to_json,
     fingerprint,
@@ -36,7 +36,9 @@ from scribewire.server.jobs.serialization import (
 )
 from scribewire.server.jobs.sqlite import callbacks as sqlite_callbacks
 from scribewire.server.jobs.sqlite import statements
-from scribewire.server.jobs.sqlite.rows import JOB_COLUMNS, find, job_of, owners_queues, queue_position
+from scribewire.server.jobs.sqlite.columns import JOB_COLUMNS, RowDamaged, job_of, new_job_id, replacements
+from scribewire.server.jobs.sqlite.retained import RetainedData
+from scribewire.server.jobs.sqlite.rows import counts, find, owners_queues, queue_position
 from scribewire.server.jobs.sqlite.writer import Effects
 from scribewire.server.jobs.store import (
     LEASE_OVER,
@@ -47,6 +49,9 @@ from scribewire.server.jobs.store import (
     Submitted,
     not_heard_of_again,
 )
+from scribewire.server.observability.logs import log_event
+
+logger = logging.getLogger("scribewire.jobs")
 
 
 class JobOperations:
@@ -62,16 +67,16 @@ class JobOperations:
         self._rules = rules
         self._wall = wall
         self._monotonic = monotonic
-        self._clock = RetentionClock(wall=wall, monotonic=monotonic)
+        self.retained = RetainedData(rules, wall=wall, monotonic=monotonic)
         self._boot = secrets.token_hex(8)
         self.fairness = Fairness()
         self.is_draining = False
 
     def begin(self, connection: sqlite3.Connection, effects: Effects) -> int:
         """Resume after an earlier start; returns how many jobs were queued again."""
-        saved = connection.execute("SELECT seconds, wall FROM clock").fetchone()
-        if saved is not None:
-            self._clock = RetentionClock(wall=self._wall, monotonic=self._monotonic, saved=tuple(saved))
+        for statement in statements.COUNT_ANEW:
+            connection.execute(statement)
+        self.retained.begin(connection)
         return self._requeue_all(connection, effects)
 
     # ---- submitting ------------------------------------------------------------------------------------------
@@ -92,30 +97,30 @@ class JobOperations:
                 effects.removed_audio.add(submission.audio.audio_id)
                 return Submitted(job_of(known), is_new=False)
         self._check_room(connection)
-        row = connection.execute(
-            statements.INSERT,
-            (
-                "job_" + secrets.token_hex(16),
-                submission.owner,
-                parameters_to_json(submission),
-                submission.result_format,
-                submission.callback_url,
-                submission.idempotency_key,
-                digest,
-                self._wall(),
-                submission.audio.audio_id,
-                submission.audio.size_bytes,
-            ),
-        ).fetchone()
-        effects.new_audio = True
+        row = connection.execute(statements.INSERT, self._row_of(submission, digest)).fetchone()
+        effects.new_audio.add(submission.audio.audio_id)
         self._log(connection, effects, row, "queued")
         effects.notified.add(WORK)
         return Submitted(
             job_of(row, queue_position=queue_position(connection, self.fairness, row)), is_new=True
         )
 
+    def _row_of(self, submission: Submission, digest: str) -> tuple[object, ...]:
+        return (
+            new_job_id(),
+            submission.owner,
+            parameters_to_json(submission),
+            submission.result_format,
+            submission.callback_url,
+            submission.idempotency_key,
+            digest,
+            self._wall(),
+            submission.audio.audio_id,
+            submission.audio.size_bytes,
+        )
+
     def _check_room(self, connection: sqlite3.Connection) -> None:
-        counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
+        counted = counts(connection)
         unfinished = counted["queued"] + counted["processing"]
         if unfinished >= self._rules.max_unfinished:
             raise JobStoreFull(f"{unfinished} jobs are unfinished already")
@@ -138,9 +143,12 @@ class JobOperations:
         claims: list[Claim] = []
         while len(claims) < limit and (queue := self.fairness.next_of(owners_queues(connection))) is not None:
             row = connection.execute(statements.CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
+            job = job_of(row)
+            if not job.has_audio:
+                raise RowDamaged(row["seq"], "audio_id")
             self.fairness.note_served(queue.owner)
             self._log(connection, effects, row, "progress")
-            claims.append(Claim(job_of(row), worker, row["claim_number"]))
+            claims.append(Claim(job, worker, row["claim_number"]))
         return tuple(claims)
 
     def is_held(self, connection: sqlite3.Connection, claim: Claim) -> bool:
@@ -222,8 +230,9 @@ class JobOperations:
     def take_back_silent(self, connection: sqlite3.Connection, effects: Effects) -> int:
         """Revoke the claims whose lease expired; returns how many."""
         rows = connection.execute(
-            f"SELECT {JOB_COLUMNS}, worker FROM jobs WHERE status = 'processing' AND lease_until < ? ORDER BY seq",
-            (self._monotonic(),),
+            f"SELECT {JOB_COLUMNS}, worker FROM jobs WHERE status = 'processing' "
+            "AND (lease_until < ? OR boot IS NOT ? OR typeof(lease_until) <> 'real') ORDER BY seq",
+            (self._monotonic(), self._boot),
         ).fetchall()
         for row in rows:
             failure = not_heard_of_again()
@@ -240,8 +249,8 @@ class JobOperations:
         *,
         code: str | None = None,
     ) -> JobStatus:
-        death = WorkerDeath(row["attempts"], worker, self._wall(), code or failure.code)
-        deaths = (*deaths_from_json(row["deaths"]), death)
+        death = WorkerDeath(row["attempts"], str(worker), self._wall(), code or failure.code)
+        deaths = (*job_of(row).deaths, death)
         if len(deaths) < self._rules.max_worker_deaths:
             self._requeue(connection, effects, row, uncharged=0, deaths=deaths_to_json(deaths))
             return "queued"
@@ -300,30 +309,46 @@ class JobOperations:
         self._requeue(connection, effects, row, uncharged=row["attempts"], deaths="[]")
         return True
 
+    def end_damaged(self, connection: sqlite3.Connection, effects: Effects, damage: RowDamaged) -> None:
+        """End a job whose row cannot be read as failed, and replace what cannot be read.
+
+        Its recording is kept, so that it can be retried, unless its options are lost: then it is set aside.
+        """
+        if connection.execute("SELECT 1 FROM jobs WHERE seq = ?", (damage.seq,)).fetchone() is None:
+            return  # erased in the meantime
+        row = self._row(connection, damage.seq)
+        lost = replacements(row)
+        if "options" in lost and "audio_id" not in lost and row["audio_id"] is not None:
+            effects.orphaned_audio.add(row["audio_id"])
+            self.retained.note_orphans(connection, [row["audio_id"]])
+            lost["audio_id"] = None
+        for name, value in lost.items():
+            connection.execute(f"UPDATE jobs SET {name} = ? WHERE seq = ?", (value, damage.seq))
+        row = self._row(connection, damage.seq)
+        log_event(logger, logging.ERROR, "job_unreadable", job_id=row["job_id"], columns=damage.columns)
+        self._end(connection, effects, row, "failed", "failed", keeps_audio=True, failure=damage.failure())
+        effects.unreadable.append(job_of(row))
+
     def sweep(self, connection: sqlite3.Connection, effects: Effects) -> Swept:
         """See JobStore.sweep."""
         requeued = self.take_back_silent(connection, effects)
-        now = self._clock.now()
-        old = connection.execute(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE ended_on_clock < ?",
-            (now - self._rules.keep_results_seconds,),
-        ).fetchall()
-        for row in old:
-            self._remove(connection, effects, row)
-        unneeded = connection.execute(
-            "SELECT seq, audio_id FROM jobs WHERE audio_id IS NOT NULL AND "
-            "(status = 'failed' AND ended_on_clock < ? OR status = 'completed' AND NOT ? OR status = 'cancelled')",
-            (now - self._rules.keep_failed_audio_seconds, self._rules.keep_audio),
-        ).fetchall()
-        for row in unneeded:
-            connection.execute("UPDATE jobs SET audio_id = NULL WHERE seq = ?", (row["seq"],))
-            effects.removed_audio.add(row["audio_id"])
-        self.save_clock(connection, effects)
-        return Swept(results=len(old), recordings=len(unneeded), requeued=requeued)
+        self.retained.save_clock(connection)
+        old = self.retained.old_results(connection)
+        for seq in old:
+            self._remove(connection, effects, self._row(connection, seq))
+        recordings = self.retained.remove_recordings(connection, effects)
+        return Swept(len(old), recordings, requeued, waiting=self.retained.waiting(connection))
 
-    def save_clock(self, connection: sqlite3.Connection, effects: Effects) -> None:
-        """Save the retention clock for the next start."""
-        connection.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?)", self._clock.reading())
+    def rehearse(self, connection: sqlite3.Connection, effects: Effects) -> None:
+        """Insert a job as a submission does, and undo it."""
+        connection.execute("SAVEPOINT rehearsal")
+        trial = Submission("", StoredAudio("", 0, ""))
+        try:
+            connection.execute(statements.INSERT, self._row_of(trial, fingerprint(trial)))
+        finally:
+            connection.execute("ROLLBACK TO rehearsal")
+            connection.execute("RELEASE rehearsal")
+        self.retained.save_clock(connection)
 
     def _remove(self, connection: sqlite3.Connection, effects: Effects, row: sqlite3.Row) -> None:
         connection.execute("DELETE FROM jobs WHERE seq = ?", (row["seq"],))
@@ -343,12 +368,12 @@ class JobOperations:
         failure: JobFailure | None = None,
     ) -> None:
         connection.execute(
-            "UPDATE jobs SET status = ?, finished_at = ?, ended_on_clock = ?, worker = NULL, boot = NULL, "
-            "lease_until = NULL, failure = ?, audio_id = ? WHERE seq = ?",
+            "UPDATE jobs SET status = ?, finished_at = ?, ended_on_clock = coalesce(ended_on_clock, ?), "
+            "worker = NULL, boot = NULL, lease_until = NULL, failure = ?, audio_id = ? WHERE seq = ?",
             (
                 status,
                 self._wall(),
-                self._clock.now(),
+                self.retained.clock.now(),
                 failure_to_json(failure),
                 row["audio_id"] if keeps_audio else None,
                 row["seq"],
@@ -359,7 +384,7 @@ class JobOperations:
         self._log(connection, effects, row, kind, failure=failure)
         effects.notified.add(claim_topic(row["job_id"]))
         if row["callback_url"] is not None:
-            now, finished_at = self._clock.now(), self._wall()
+            now, finished_at = self.retained.clock.now(), self._wall()
             sqlite_callbacks.add(
                 connection, row, status=status, failure=failure, now=now, finished_at=finished_at
             )
@@ -371,7 +396,7 @@ class JobOperations:
         self, connection: sqlite3.Connection, effects: Effects, limit: int
     ) -> tuple[tuple[Delivery, ...], float | None]:
         """See JobStore.take_callbacks; also returns the seconds until the next one is due."""
-        now = self._clock.now()
+        now = self.retained.clock.now()
         taken = sqlite_callbacks.take(connection, now, limit)
         due = sqlite_callbacks.next_due(connection)
         return taken, None if due is None else max(0.0, due - now)
@@ -385,7 +410,7 @@ class JobOperations:
         retry_seconds: float | None,
     ) -> None:
         """See JobStore.note_callback."""
-        due = None if retry_seconds is None else self._clock.now() + retry_seconds
+        due = None if retry_seconds is None else self.retained.clock.now() + retry_seconds
         sqlite_callbacks.note(connection, delivery, error=error, due_on_clock=due, at=self._wall())
         effects.notified.add(CALLBACKS)
 
@@ -405,6 +430,11 @@ class JobOperations:
         ).fetchone()
         return row
 
+    def _row(self, connection: sqlite3.Connection, seq: int) -> sqlite3.Row:
+        row: sqlite3.Row
+        (row,) = connection.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE seq = ?", (seq,))
+        return row
+
     def _log(
         self,
         connection: sqlite3.Connection,
@@ -415,5 +445,6 @@ class JobOperations:
         text: str = "",
         failure: JobFailure | None = None,
     ) -> None:
-        connection.execute(statements.LOG, (kind, self._wall(), text, failure_to_json(failure), row["seq"]))
+        values = (kind, self._wall(), text, failure_to_json(failure), row["seq"])
+        connection.execute(statements.LOG, values)
         effects.notified.add(log_topic(str(row["job_id"])))

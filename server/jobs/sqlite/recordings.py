@@ -16,8 +16,17 @@ from pathlib import Path
 
 from scribewire.server.access.keys import make_private_folder
 from scribewire.server.jobs.job import StoredAudio
-from scribewire.server.jobs.store import DataFolderInUse, JobStoreDiskFull, JobStoreError, JobStoreUnavailable
+from scribewire.server.jobs.sqlite.columns import AUDIO_ID
+from scribewire.server.jobs.store import (
+    DataFolderInUse,
+    JobStoreDiskFull,
+    JobStoreError,
+    JobStoreUnavailable,
+    RecordingLost,
+)
 
+ORPHANS_FOLDER = "orphans"
+TRIAL_BYTES = 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -75,25 +84,35 @@ class FolderLock:
 
 
 class AudioFolder:
-    """One file per recording, named by a random id. Its methods block, and may be called from any thread."""
+    """One file per recording, named by a random id. Its methods block, and may be called from any thread.
+
+    Recordings are in `audio/` while a job on disk needs them, and in `incoming/` before that and after it: what a
+    killed server leaves there belongs to nobody, unless the database knows it. What is in `audio/` was accepted; if the
+    database does not know it any more, it is set aside in `orphans/`.
+    """
 
     def __init__(self, folder: Path, *, is_durable: bool = True) -> None:
-        """is_durable: wait until recordings are on the disk; otherwise the system decides when to write them."""
+        """is_durable: wait until recordings are on the disk; otherwise there is one folder, erased at every start."""
         self.folder = folder
         self._is_durable = is_durable
+        self._incoming = folder.parent / "incoming" if is_durable else folder
+        self._orphans = folder.parent / ORPHANS_FOLDER
 
     def make(self) -> None:
-        """Make the folder; raises OSError."""
-        make_private_folder(self.folder)
+        """Make the folders; raises OSError."""
+        for folder in (self.folder, self._incoming):
+            make_private_folder(folder)
 
     def take(self, source: Path, sha256: str) -> StoredAudio:
         """Move a file in and flush its bytes to the disk; raises JobStoreError and leaves `source` as it was.
 
-        The folder's entry is on the disk only after `flush`.
+        The folder's entry is on the disk only after `before_commit`.
         """
         audio_id = secrets.token_hex(16)
-        target = self.folder / audio_id
+        target = self._incoming / audio_id
         try:
+            if not self._is_durable:
+                make_private_folder(self.folder)  # nothing is lost in it that is not lost already
             if self._is_durable:
                 with source.open("rb") as stream:
                     flush_to_disk(stream.fileno())
@@ -121,33 +140,80 @@ class AudioFolder:
             target.unlink(missing_ok=True)
             raise
 
-    def flush(self) -> None:
-        """Flush the folder's entries to the disk; raises OSError."""
+    def before_commit(self, new: Collection[str], removed: Collection[str]) -> None:
+        """Prepare a commit: new recordings survive a power failure, removed ones are vouched for no more.
+
+        raises: OSError
+        """
         if not self._is_durable:
             return
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            flush_to_disk(descriptor)
-        finally:
-            os.close(descriptor)
+        self._move(removed, self.folder, self._incoming)
+        if new:
+            descriptor = os.open(self._incoming, os.O_RDONLY)
+            try:
+                flush_to_disk(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def after_commit(self, new: Collection[str], removed: Collection[str], orphaned: Collection[str]) -> None:
+        """Put recordings where they belong now, or remove them; raises OSError."""
+        if self._is_durable:
+            self._move(new, self._incoming, self.folder)
+            self.set_aside(orphaned)
+        self.remove(removed)
+
+    def _move(self, audio_ids: Collection[str], source: Path, target: Path) -> None:
+        for audio_id in filter(AUDIO_ID.fullmatch, audio_ids):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(source / audio_id, target / audio_id)
 
     def path(self, audio_id: str) -> Path:
-        """Path of a recording."""
-        return self.folder / audio_id
+        """Path of a recording; raises RecordingLost when there is no such file, and OSError."""
+        for folder in (self.folder, self._incoming):
+            if (folder / audio_id).exists():
+                return folder / audio_id
+        os.stat(self.folder)  # not lost, if the whole folder cannot be reached
+        raise RecordingLost("The recording of this job is not on the server's disk any more.")
 
     def remove(self, audio_ids: Collection[str]) -> None:
-        """Remove recordings; missing ones are no error."""
-        for audio_id in audio_ids:
-            self.path(audio_id).unlink(missing_ok=True)
+        """Remove recordings from wherever they are; missing ones are no error. raises: OSError"""
+        for audio_id in filter(AUDIO_ID.fullmatch, audio_ids):
+            for folder in (self._incoming, self.folder, self._orphans):
+                (folder / audio_id).unlink(missing_ok=True)
 
-    def remove_all_but(self, known: Collection[str]) -> int:
-        """Remove files that belong to no job, also samples of a killed transcoding child; returns their count."""
-        removed = 0
-        for entry in os.scandir(self.folder):
-            if entry.name not in known and not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-                removed += 1
-        return removed
+    def sort_out(self, known: Collection[str]) -> tuple[int, list[str]]:
+        """Compare the folders with the ids that the database knows.
+
+        Files that were never accepted are removed, also samples of a killed transcoding child; accepted ones that the
+        database does not know are set aside. returns: how many were removed, and all that are set aside now
+        """
+        self._move(known, self._incoming, self.folder)
+        unknown = [one for one in self._files(self.folder) if one.name not in known]
+        orphans = [one.name for one in unknown if self._is_durable and AUDIO_ID.fullmatch(one.name)]
+        self.set_aside(orphans)
+        left = [one for one in (*unknown, *self._files(self._incoming)) if one.name not in (*known, *orphans)]
+        for one in left:
+            one.unlink(missing_ok=True)
+        return len(left), [one.name for one in self._files(self._orphans)]
+
+    def set_aside(self, audio_ids: Collection[str]) -> None:
+        """Move recordings of unknown jobs to the folder of orphans; raises OSError."""
+        if audio_ids:
+            make_private_folder(self._orphans)
+            self._move(audio_ids, self.folder, self._orphans)
+
+    def _files(self, folder: Path) -> list[Path]:
+        if not folder.is_dir():
+            return []
+        return [Path(one.path) for one in os.scandir(folder) if not one.is_dir(follow_symlinks=False)]
+
+    def check(self) -> None:
+        """Return when a recording could be moved in now; raises OSError."""
+        trial = self._incoming / f"trial-{secrets.token_hex(8)}"
+        try:
+            trial.write_bytes(bytes(TRIAL_BYTES))
+        finally:
+            trial.unlink(missing_ok=True)
 
     def erase(self) -> None:
         """Remove the folder with its content; raises OSError. A missing one is no error."""

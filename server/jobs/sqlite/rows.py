@@ -8,44 +8,32 @@ import sqlite3
 from typing import get_args
 
 from scribewire.server.jobs.fairness import Fairness, OwnerQueue
-from scribewire.server.jobs.job import CallbackState, Job, JobEvent, JobPage, JobStatus, StoreStats
-from scribewire.server.jobs.serialization import (
-    deaths_from_json,
-    failure_from_json,
-    parameters_from_json,
-    transcript_from_json,
+from scribewire.server.jobs.job import (
+    CallbackState,
+    CallbackStatus,
+    EventKind,
+    Job,
+    JobEvent,
+    JobPage,
+    JobStatus,
+    StoreStats,
+)
+from scribewire.server.jobs.serialization import failure_from_json, transcript_from_json
+from scribewire.server.jobs.sqlite.columns import (
+    JOB_COLUMNS,
+    RowDamaged,
+    count,
+    job_of,
+    number,
+    one_of,
+    or_null,
+    text,
 )
 from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
 
-JOB_COLUMNS = (
-    "seq, job_id, owner, status, options, result_format, callback_url, created_at, started_at, finished_at, "
-    "audio_id, audio_seconds_done, audio_seconds_total, attempts, deaths, claim_number, is_demo, failure"
-)
 _JOB_COLUMNS_OF_JOBS = ", ".join(f"jobs.{name}" for name in JOB_COLUMNS.split(", "))
 _LARGEST_SEQ = (1 << 63) - 1
-
-
-def job_of(row: sqlite3.Row, *, queue_position: int | None = None) -> Job:
-    """The job of a row of JOB_COLUMNS, without its texts."""
-    return Job(
-        job_id=row["job_id"],
-        owner=row["owner"],
-        created_at=row["created_at"],
-        status=row["status"],
-        result_format=row["result_format"],
-        callback_url=row["callback_url"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        audio_seconds_done=row["audio_seconds_done"],
-        audio_seconds_total=row["audio_seconds_total"],
-        attempts=row["attempts"],
-        deaths=deaths_from_json(row["deaths"]),
-        queue_position=queue_position,
-        has_audio=row["audio_id"] is not None,
-        is_demo=bool(row["is_demo"]),
-        failure=failure_from_json(row["failure"]),
-        **parameters_from_json(row["options"]),
-    )
+_END_EVENTS: dict[JobStatus, EventKind] = {"completed": "done", "failed": "failed", "cancelled": "cancelled"}
 
 
 def find(connection: sqlite3.Connection, job_id: str, owner: str) -> sqlite3.Row | None:
@@ -61,15 +49,17 @@ def owners_queues(connection: sqlite3.Connection) -> list[OwnerQueue]:
     """The queued jobs of every owner that has any; its cost grows with such owners, not with their jobs."""
     rows = connection.execute(
         "SELECT owner, jobs, (SELECT min(seq) FROM jobs WHERE status = 'queued' AND jobs.owner = queues.owner) "
-        "AS oldest FROM queues"
+        "AS oldest FROM queues WHERE oldest IS NOT NULL"
     )
     return [OwnerQueue(row["owner"], row["jobs"], row["oldest"]) for row in rows.fetchall()]
 
 
-def queue_position(connection: sqlite3.Connection, fairness: Fairness, row: sqlite3.Row) -> int:
-    """Position of a row's queued job, 1 for next."""
+def queue_position(connection: sqlite3.Connection, fairness: Fairness, row: sqlite3.Row) -> int | None:
+    """Position of a row's queued job, 1 for next; None where the counts of queued jobs are damaged."""
     queues = owners_queues(connection)
-    (mine,) = [one for one in queues if one.owner == row["owner"]]
+    mine = next((one for one in queues if one.owner == row["owner"]), None)
+    if mine is None:
+        return None
     (newer,) = connection.execute(
         "SELECT count(*) FROM jobs WHERE status = 'queued' AND owner = ? AND seq > ?",
         (row["owner"], row["seq"]),
@@ -81,7 +71,7 @@ def unfinished(connection: sqlite3.Connection) -> tuple[tuple[str, str], ...]:
     """Ids and owners of all unfinished jobs."""
     one = "SELECT job_id, owner FROM jobs WHERE status = "
     rows = connection.execute(f"{one} 'queued' UNION ALL {one} 'processing'").fetchall()
-    return tuple((row["job_id"], row["owner"]) for row in rows)
+    return tuple((row["job_id"], row["owner"]) for row in rows if isinstance(row["owner"], str))
 
 
 def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, fairness: Fairness) -> Job | None:
@@ -96,16 +86,29 @@ def whole_job(connection: sqlite3.Connection, job_id: str, owner: str, fairness:
     if row is None:
         return None
     position = queue_position(connection, fairness, row) if row["status"] == "queued" else None
+    job = job_of(row, queue_position=position)
+    try:
+        transcript = transcript_from_json(row["transcript"]) if job.status == "completed" else None
+    except Exception:
+        raise RowDamaged(row["seq"], "transcript") from None
+    partial_text = row["partial_text"] if isinstance(row["partial_text"], str) else ""
     return dataclasses.replace(
-        job_of(row, queue_position=position),
-        partial_text=row["partial_text"] or "",
-        transcript=None if row["transcript"] is None else transcript_from_json(row["transcript"]),
-        callback=None
-        if row["callback_status"] is None
-        else CallbackState(
-            row["callback_status"], row["callback_attempts"], row["last_error"], row["last_at"]
-        ),
+        job, partial_text=partial_text, transcript=transcript, callback=_callback_of(row)
     )
+
+
+def _callback_of(row: sqlite3.Row) -> CallbackState | None:
+    if row["callback_status"] is None:
+        return None
+    try:
+        return CallbackState(
+            one_of(CallbackStatus)(row["callback_status"]),
+            count(row["callback_attempts"]),
+            or_null(text)(row["last_error"]),
+            or_null(number)(row["last_at"]),
+        )
+    except (TypeError, KeyError):
+        return CallbackState("given_up", last_error="unreadable")
 
 
 def page(
@@ -135,27 +138,35 @@ def log(
 ) -> tuple[JobStatus, list[JobEvent]] | None:
     """A job's status, and its events after an id, in order; None when this owner has no such job.
 
-    The status is read first, so that the last event of a finished job is always among the events.
+    The status is read first, so that the last event of a finished job is always among the events. An event that cannot
+    be read is shown without its content, the last one with what the job says of its end.
     """
     row = find(connection, job_id, owner)
     if row is None:
         return None
+    job = job_of(row)
     events = connection.execute(
         "SELECT * FROM events WHERE seq = ? AND event_id > ? ORDER BY event_id", (row["seq"], after_id)
     )
-    return row["status"], [
-        JobEvent(
+    rows = [event for event in events.fetchall() if isinstance(event["event_id"], int)]
+    return job.status, [_event_of(event, job, is_last=event is rows[-1]) for event in rows]
+
+
+def _event_of(event: sqlite3.Row, job: Job, *, is_last: bool) -> JobEvent:
+    try:
+        return JobEvent(
             event_id=event["event_id"],
-            kind=event["kind"],
-            at=event["at"],
-            attempt=event["attempt"],
-            audio_seconds_done=event["audio_seconds_done"],
-            audio_seconds_total=event["audio_seconds_total"],
-            text=event["text"],
+            kind=one_of(EventKind)(event["kind"]),
+            at=number(event["at"]),
+            attempt=count(event["attempt"]),
+            audio_seconds_done=number(event["audio_seconds_done"]),
+            audio_seconds_total=or_null(number)(event["audio_seconds_total"]),
+            text=text(event["text"]),
             failure=failure_from_json(event["failure"]),
         )
-        for event in events.fetchall()
-    ]
+    except Exception:
+        kind = _END_EVENTS.get(job.status, "progress") if is_last else "progress"
+        return JobEvent(event["event_id"], kind, job.finished_at or job.created_at, failure=job.failure)
 
 
 def audio_ids(connection: sqlite3.Connection) -> set[str]:
@@ -166,12 +177,18 @@ def audio_ids(connection: sqlite3.Connection) -> set[str]:
 
 def stats(connection: sqlite3.Connection) -> StoreStats:
     """Counts of jobs by status, of recordings and of due webhooks."""
-    counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
+    counted = counts(connection)
     audio = connection.execute(
         "SELECT count(*), coalesce(sum(audio_bytes), 0) FROM jobs WHERE audio_id IS NOT NULL"
     ).fetchone()
     (due,) = connection.execute("SELECT count(*) FROM callbacks WHERE status = 'due'").fetchone()
-    return StoreStats({status: counted[status] for status in get_args(JobStatus)}, audio[0], audio[1], due)
+    return StoreStats(counted, audio[0], audio[1], due)
+
+
+def counts(connection: sqlite3.Connection) -> dict[JobStatus, int]:
+    """Jobs by status, zeros included."""
+    counted = dict(connection.execute("SELECT status, jobs FROM counts").fetchall())
+    return {status: counted.get(status, 0) for status in get_args(JobStatus)}
 
 
 def _one(connection: sqlite3.Connection, statement: str, values: tuple[object, ...]) -> sqlite3.Row | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scribewire.server.jobs.sqlite.rows import JOB_COLUMNS
+from scribewire.server.jobs.sqlite.columns import JOB_COLUMNS
 
 INSERT = (
     "INSERT INTO jobs (job_id, owner, options, result_format, callback_url, idempotency_key, fingerprint, created_at, "
@@ -27,8 +27,9 @@ RENEW = (
 )
 LOG = (
     "INSERT INTO events (seq, event_id, kind, at, attempt, audio_seconds_done, audio_seconds_total, text, failure) "
-    "SELECT seq, coalesce((SELECT max(event_id) FROM events WHERE events.seq = jobs.seq), 0) + 1, ?, ?, attempts, "
-    "audio_seconds_done, audio_seconds_total, ?, ? FROM jobs WHERE seq = ?"
+    # Texts are larger than any number, for SQLite: a damaged id counts nothing.
+    "SELECT seq, coalesce((SELECT max(event_id) FROM events WHERE events.seq = jobs.seq AND event_id < 1e15), 0) + 1, "
+    "?, ?, attempts, audio_seconds_done, audio_seconds_total, ?, ? FROM jobs WHERE seq = ?"
 )
 ADD_TEXT = (
     "INSERT INTO texts (seq, partial_text) VALUES (?, ?) "
@@ -38,3 +39,9 @@ SET_RESULT = (
     "INSERT INTO texts (seq, transcript) VALUES (?, ?) "
     "ON CONFLICT (seq) DO UPDATE SET transcript = excluded.transcript, partial_text = ''"
 )
+COUNT_ANEW = (
+    "UPDATE counts SET jobs = (SELECT count(*) FROM jobs WHERE jobs.status = counts.status)",
+    "DELETE FROM queues",
+    "INSERT OR IGNORE INTO queues SELECT owner, count(*) FROM jobs WHERE status = 'queued' GROUP BY owner",
+)
+"""What follows from the rows of jobs, made anew at every start, because triggers do not see damage."""

@@ -2,9 +2,12 @@
 
     jobs/lock            held by the one server that uses this folder
     jobs/jobs.db         every job, its text and its log
-    jobs/audio/          the recordings, one file each, on disk before their jobs
-    jobs/passing-audio/  instead of the last two where the database is in memory (`--no-store`); removed when the store
-                         is closed, and after a killed server when the next one opens this folder
+    jobs/audio/          the recordings, one file each
+    jobs/incoming/       recordings on disk before their jobs are, and after; removed by the next start
+    jobs/orphans/        accepted recordings that the database does not know (a lost database); kept as failed ones are
+    jobs/retention-waits a sentence, while the wall clock may be wrong and something would be removed if it is right
+    jobs/passing-audio/  instead of all but the lock where the database is in memory (`--no-store`); removed when the
+                         store is closed, and after a killed server when the next one opens this folder
 
 One thread writes, in groups, and others read, so that the event loop never blocks. Everything is 0600.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import sqlite3
 import time
@@ -40,15 +44,26 @@ from scribewire.server.jobs.job import (
 )
 from scribewire.server.jobs.notifications import CALLBACKS, WORK, Notifications, claim_topic, log_topic
 from scribewire.server.jobs.sqlite import rows as sqlite_rows
+from scribewire.server.jobs.sqlite.columns import RowDamaged
 from scribewire.server.jobs.sqlite.database import Database, FileDatabase, MemoryDatabase
 from scribewire.server.jobs.sqlite.migrations import DatabaseTooNew
 from scribewire.server.jobs.sqlite.operations import JobOperations
-from scribewire.server.jobs.sqlite.recordings import AudioFolder, FolderLock, store_error
+from scribewire.server.jobs.sqlite.recordings import ORPHANS_FOLDER, AudioFolder, FolderLock, store_error
 from scribewire.server.jobs.sqlite.writer import Effects, GroupCommitWriter, database_error
-from scribewire.server.jobs.store import JobStoreUnavailable, StoreRules, Submitted
+from scribewire.server.jobs.store import (
+    DAY_SECONDS,
+    JobStoreError,
+    JobStoreUnavailable,
+    RecordingLost,
+    StoreRules,
+    Submitted,
+)
 from scribewire.server.observability.logs import log_event
 
 JOBS_FOLDER = "jobs"
+WAITING_NOTICE = "retention-waits"
+"""File with a sentence for `scribewire doctor`."""
+
 READERS = 2
 FILE_THREADS = 4
 
@@ -81,13 +96,18 @@ class SqliteJobStore:
         self._operations = JobOperations(self._rules, wall=wall, monotonic=monotonic)
         self._writer = GroupCommitWriter(
             self._database.writing,
-            before_commit=lambda effects: self._audio.flush(),
-            after_commit=lambda effects: self._audio.remove(effects.removed_audio),
+            mend=self._operations.end_damaged,
+            before_commit=lambda done: self._audio.before_commit(done.new_audio, done.removed_audio),
+            after_commit=lambda done: self._audio.after_commit(
+                done.new_audio, done.removed_audio, done.orphaned_audio
+            ),
             on_loop=self._notify,
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="job-reader")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="job-files")
         self._is_open = False
+        self._told_waiting = 0
+        self.on_unreadable: Callable[[Job], None] = lambda job: None
 
     # ---- lifecycle -------------------------------------------------------------------------------------------
 
@@ -97,25 +117,35 @@ class SqliteJobStore:
         try:
             self._writer.start()
             requeued = await self._writer.call(self._operations.begin)
-            swept = await self._writer.call(self._operations.sweep)
             known = await self._writer.call(lambda connection, effects: sqlite_rows.audio_ids(connection))
-            orphans = await asyncio.to_thread(self._audio.remove_all_but, known)
+            leftovers, orphans = await asyncio.to_thread(self._audio.sort_out, known)
+            await self._writer.call(
+                lambda connection, effects: self._operations.retained.note_orphans(connection, orphans)
+            )
+            swept = await self.sweep()
         except BaseException:
             await self._writer.stop()
             self._database.close()
             self._lock.release()
             raise
         self._is_open = True
-        if requeued or orphans:
-            log_event(logger, logging.WARNING, "jobs_recovered", requeued=requeued, orphans_removed=orphans)
-        return Swept(swept.results, swept.recordings, requeued, orphans)
+        if requeued or leftovers:
+            log_event(logger, logging.WARNING, "jobs_recovered", requeued=requeued, orphans_removed=leftovers)
+        if orphans:
+            log_event(
+                logger, logging.WARNING, "recordings_set_aside", count=len(orphans), folder=ORPHANS_FOLDER
+            )
+        return dataclasses.replace(swept, requeued=requeued, leftovers=leftovers, orphans=len(orphans))
 
     async def close(self) -> None:
         """See JobStore."""
         if not self._is_open:
             return
-        await self.drain()
-        await self._writer.call(self._operations.save_clock)
+        with contextlib.suppress(JobStoreError):  # a full disk, or a folder that is gone, ends nothing else
+            await self.drain()
+            await self._writer.call(
+                lambda connection, effects: self._operations.retained.save_clock(connection)
+            )
         self._is_open = False
         self._notifications.notify_all()
         await asyncio.to_thread(self._readers.shutdown)
@@ -152,6 +182,8 @@ class SqliteJobStore:
     def _notify(self, effects: Effects) -> None:
         for topic in effects.notified:
             self._notifications.notify(topic)
+        for job in effects.unreadable:
+            self.on_unreadable(job)
 
     # ---- submitting ------------------------------------------------------------------------------------------
 
@@ -216,7 +248,7 @@ class SqliteJobStore:
         """See JobStore."""
         path = await self.audio(claim.job.job_id, claim.job.owner)
         if path is None:
-            raise JobStoreUnavailable("The recording of this job is gone.")
+            raise RecordingLost("The recording of this job is gone.")
         return path
 
     async def heartbeat(
@@ -300,7 +332,11 @@ class SqliteJobStore:
     async def audio(self, job_id: str, owner: str) -> Path | None:
         """See JobStore."""
         row = await self._read(partial(sqlite_rows.find, job_id=job_id, owner=owner))
-        return None if row is None or row["audio_id"] is None else self._audio.path(row["audio_id"])
+        if row is None or row["audio_id"] is None:
+            return None
+        return await asyncio.wrap_future(
+            self._in(self._file_threads, partial(self._audio.path, row["audio_id"]))
+        )
 
     async def stats(self) -> StoreStats:
         """See JobStore."""
@@ -308,7 +344,8 @@ class SqliteJobStore:
 
     async def check(self) -> None:
         """See JobStore."""
-        await self._writer.call(self._operations.save_clock)
+        await asyncio.wrap_future(self._in(self._file_threads, self._audio.check))
+        await self._writer.call(self._operations.rehearse)
 
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """See JobStore."""
@@ -360,7 +397,28 @@ class SqliteJobStore:
 
     async def sweep(self) -> Swept:
         """See JobStore."""
-        return await self._writer.call(self._operations.sweep)
+        swept = await self._writer.call(self._operations.sweep)
+        if swept.waiting != self._told_waiting:
+            await asyncio.to_thread(self._tell_of_waiting, swept.waiting)
+        return swept
+
+    def _tell_of_waiting(self, count: int) -> None:
+        notice, self._told_waiting = self._folder / WAITING_NOTICE, count
+        clock = self._operations.retained.clock
+        days, hours = clock.doubted_seconds / DAY_SECONDS, clock.grace_seconds_left / 3600
+        with contextlib.suppress(OSError):
+            notice.unlink(missing_ok=True)
+            if count:
+                notice.touch(0o600)
+                notice.write_text(
+                    f"{count} results and recordings are kept past their time, because the clock is {days:.0f} days "
+                    f"ahead of the latest time seen here. They are removed after {hours:.0f} more hours of running, "
+                    "unless the clock is set back.\n"
+                )
+        level = logging.WARNING if count else logging.INFO
+        log_event(
+            logger, level, "retention_waits", count=count, days_ahead=round(days, 1), hours=round(hours, 1)
+        )
 
     # ---- threads ---------------------------------------------------------------------------------------------
 
@@ -370,7 +428,15 @@ class SqliteJobStore:
         return executor.submit(work)
 
     async def _read(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
-        return await asyncio.wrap_future(self._in(self._readers, partial(self._query, query)))
+        mended: set[int] = set()
+        while True:
+            try:
+                return await asyncio.wrap_future(self._in(self._readers, partial(self._query, query)))
+            except RowDamaged as damage:
+                if damage.seq in mended:
+                    raise JobStoreUnavailable("A damaged row of the database cannot be mended.") from None
+                mended.add(damage.seq)
+                await self._writer.call(partial(self._operations.end_damaged, damage=damage))
 
     def _query(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
         try:

@@ -1,14 +1,15 @@
 """Group commit: one thread writes to an SQLite database, all waiting operations in one transaction with one fsync.
 
-An operation that refuses (raises a JobStoreError) or fails is rolled back alone; when the transaction cannot be
-committed, all of its operations fail. Effects outside the database happen only after the commit. The thread blocks, so
-that the event loop never does.
+An operation that refuses (raises a JobStoreError) or fails is rolled back alone; one that met a damaged row is run
+again once that row was mended. When the transaction cannot be committed, all of its operations fail. Effects outside
+the database happen only after the commit. The thread blocks, so that the event loop never does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sqlite3
 import threading
@@ -17,6 +18,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from scribewire.server.jobs.job import Job
+from scribewire.server.jobs.sqlite.columns import RowDamaged
 from scribewire.server.jobs.sqlite.recordings import store_error
 from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreError, JobStoreUnavailable
 
@@ -29,6 +32,8 @@ _FULL = {
     sqlite3.SQLITE_IOERR_TRUNCATE,
 }
 
+logger = logging.getLogger("scribewire.jobs")
+
 _Value = TypeVar("_Value")
 
 
@@ -36,19 +41,24 @@ _Value = TypeVar("_Value")
 class Effects:
     """Effects of an operation outside the database, once it is committed.
 
-    notified: topics to notify. removed_audio: recordings that belong to no job any more. new_audio: True when a new
-    one must survive a power failure.
+    notified: topics to notify. removed_audio: recordings that belong to no job any more. orphaned_audio: those whose
+    jobs are not known any more. new_audio: those of new jobs, which must survive a power failure.
+    unreadable: jobs that were ended because their rows are damaged.
     """
 
     notified: set[str] = field(default_factory=set)
     removed_audio: set[str] = field(default_factory=set)
-    new_audio: bool = False
+    orphaned_audio: set[str] = field(default_factory=set)
+    new_audio: set[str] = field(default_factory=set)
+    unreadable: list[Job] = field(default_factory=list)
 
     def add(self, other: Effects) -> None:
         """Merge another operation's effects."""
         self.notified |= other.notified
         self.removed_audio |= other.removed_audio
+        self.orphaned_audio |= other.orphaned_audio
         self.new_audio |= other.new_audio
+        self.unreadable += other.unreadable
 
 
 Operation = Callable[[sqlite3.Connection, Effects], _Value]
@@ -78,12 +88,17 @@ class GroupCommitWriter:
         self,
         transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
         *,
+        mend: Callable[[sqlite3.Connection, Effects, RowDamaged], None],
         before_commit: Callable[[Effects], None],
         after_commit: Callable[[Effects], None],
         on_loop: Callable[[Effects], None],
     ) -> None:
-        """before_commit, after_commit: called in the thread; the first may raise OSError. on_loop: on the loop."""
+        """mend: an operation that makes a damaged row readable. on_loop: called on the loop after the commit.
+
+        before_commit, after_commit: called in the thread; both may raise OSError, which fails the group or is logged.
+        """
         self._transaction = transaction
+        self._mend = mend
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._on_loop = on_loop
@@ -141,15 +156,17 @@ class GroupCommitWriter:
             with self._transaction() as connection:
                 for call in group:
                     self._execute(connection, call, effects)
-                if effects.new_audio:
-                    self._before_commit(effects)
+                self._before_commit(effects)
         except BaseException as error:
             for call in group:
                 # A refusal stands, even though the data it was decided on was rolled back.
                 call.error = call.error if isinstance(call.error, JobStoreError) else _known(error)
             effects = Effects()
-        if effects.removed_audio:
+        try:
             self._after_commit(effects)
+        except OSError:
+            # What is committed stands; the next start finds the files.
+            logger.exception("job_files_not_moved")
         for call in group:
             if call.error is not None and call.if_failed is not None:
                 call.if_failed()
@@ -159,10 +176,34 @@ class GroupCommitWriter:
             self._loop.call_soon_threadsafe(self._answer, group, effects)
 
     def _execute(self, connection: sqlite3.Connection, call: _Call[Any], effects: Effects) -> None:
+        mended: set[int] = set()
+        while (damage := self._attempt(connection, call, effects)) is not None:
+            if damage.seq in mended:
+                call.error = JobStoreUnavailable(
+                    "A damaged row of the job store's database cannot be mended."
+                )
+                return
+            mended.add(damage.seq)
+            mending = _Call(self._mending(damage), call.answer)
+            if self._attempt(connection, mending, effects) is not None or mending.error is not None:
+                call.error = mending.error or JobStoreUnavailable("A damaged row cannot be mended.")
+                return
+
+    def _mending(self, damage: RowDamaged) -> Operation[None]:
+        return lambda connection, effects: self._mend(connection, effects, damage)
+
+    def _attempt(
+        self, connection: sqlite3.Connection, call: _Call[Any], effects: Effects
+    ) -> RowDamaged | None:
+        """Run an operation in a savepoint; returns the damage that it met, and has undone it then."""
         own = Effects()
+        damage = None
         connection.execute("SAVEPOINT one_call")
         try:
             call.value = call.operation(connection, own)
+        except RowDamaged as error:
+            connection.execute("ROLLBACK TO one_call")
+            damage = error
         except Exception as error:
             if not connection.in_transaction:
                 raise  # SQLite rolled everything back: no room, or no disk
@@ -173,6 +214,7 @@ class GroupCommitWriter:
         else:
             effects.add(own)
         connection.execute("RELEASE one_call")
+        return damage
 
     def _answer(self, group: list[_Call[Any]], effects: Effects) -> None:
         self._on_loop(effects)
