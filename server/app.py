@@ -25,7 +25,9 @@ from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.runner import JobRunner
 from scribewire.server.jobs.store import JobStoreError
 from scribewire.server.observability.collector import ServerCollector
+from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import Metrics
+from scribewire.server.observability.readiness import Readiness
 from scribewire.server.routes import jobs, openai, ops
 from scribewire.server.routes.openapi import custom_openapi
 from scribewire.server.settings.fields import Settings
@@ -51,6 +53,7 @@ def create_app(
 
     transcoder: None for the pool. speakers: None for pyannote.audio, where it is installed.
     """
+    loops = BackgroundLoops()
     limits = KeyLimits(
         requests_per_minute=settings.key_requests_per_minute,
         concurrent_uploads=settings.key_concurrent_uploads,
@@ -58,14 +61,19 @@ def create_app(
     )
     uploads = UploadStore.from_settings(settings, limits)
     store = store_from_settings(settings)
-    transcoder = transcoder or TranscodePool.from_settings(settings)
+    transcoder = transcoder or TranscodePool.from_settings(settings, loops)
     metrics = Metrics()
     speakers = speakers or Speakers.from_settings(settings)
     service = TranscriptionService(engine, transcoder, speakers, metrics)
     shared = SharedWork(service.transcribe, window_seconds=settings.retry_window_seconds)
     targets = AllowedTargets(settings.allow_callback)
-    dispatcher = WebhookDispatcher(store, WebhookSender(targets, WebhookSecret(settings.data)), metrics)
-    runner = JobRunner(engine, service, store, limits, metrics, concurrent_jobs=settings.max_running_jobs)
+    readiness = Readiness(engine, uploads, store, loops)
+    dispatcher = WebhookDispatcher(
+        store, WebhookSender(targets, WebhookSecret(settings.data)), metrics, loops
+    )
+    runner = JobRunner(
+        engine, service, store, limits, metrics, loops, concurrent_jobs=settings.max_running_jobs
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -77,11 +85,16 @@ def create_app(
             raise
         try:
             uploads.open()
-            engine.start()
+            engine.start(loops)
             await transcoder.start()
             await runner.start()
             dispatcher.start()
-            yield
+            await readiness.probe()
+            probing = loops.start("readiness-probe", readiness.keep_probing)
+            try:
+                yield
+            finally:
+                probing.cancel()
         finally:
             # Closing the connections has used part of this time already.
             await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
@@ -110,6 +123,7 @@ def create_app(
         speakers,
         metrics,
         ServerCollector(metrics.registry, engine, uploads),
+        readiness,
         targets,
         asyncio.Event(),
     )

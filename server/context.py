@@ -13,6 +13,7 @@ from scribewire.server.jobs.runner import JobRunner
 from scribewire.server.jobs.store import JobStore
 from scribewire.server.observability.collector import ServerCollector
 from scribewire.server.observability.metrics import Metrics
+from scribewire.server.observability.readiness import Readiness
 from scribewire.server.settings.fields import Settings
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.transcription.service import TranscriptionService
@@ -34,6 +35,7 @@ class ServerContext:
     speakers: Speakers
     metrics: Metrics
     collector: ServerCollector
+    readiness: Readiness
     callback_targets: AllowedTargets
     # Set when the server begins to stop: streams without an end of their own stop then.
     stopping: asyncio.Event

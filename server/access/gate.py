@@ -17,7 +17,9 @@ from scribewire.server.http.errors import ApiError, bad_request, error_response
 from scribewire.server.http.protocol import MAX_HEADER_BYTES, OVER_CAPACITY, headers_too_large
 from scribewire.server.settings.fields import Settings
 
-OPEN_PATHS = frozenset({"/health/live"})
+OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+"""Answered without a key, to any Host, and also over the cap on connections."""
+
 LOCAL_OWNER = "local"
 """The owner of everything submitted while no key is required."""
 

@@ -39,6 +39,7 @@ from scribewire.server.engine.supervisor import BreakerState, EngineState, Engin
 from scribewire.server.engine.totals import EngineStatistics
 from scribewire.server.engine.watchdog import WatchLimits
 from scribewire.server.http.errors import EngineResting
+from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.settings.fields import Settings
 
 __all__ = ["AudioOutcome", "EngineClient", "TranscriptionEvent"]
@@ -94,9 +95,9 @@ class EngineClient:
 
     # ---- lifecycle -------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the worker; returns at once."""
-        self.supervisor.start(self)
+    def start(self, loops: BackgroundLoops | None = None) -> None:
+        """Start the worker; returns at once. loops: of the application; None for the engine's own."""
+        self.supervisor.start(self, loops or BackgroundLoops())
 
     def close_admission(self) -> None:
         """Admit nothing more, while admitted requests continue: the first step of a stop.

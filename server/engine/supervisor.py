@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 from typing import Literal, Protocol
 
 from scribewire.engine.processes.async_child import AsyncChild
@@ -29,6 +30,7 @@ from scribewire.engine.protocol.messages import (
 from scribewire.server.engine.restarts import RestartPolicy, Restarts
 from scribewire.server.engine.watchdog import WatchLimits, WorkerWatch
 from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.loops import BackgroundLoops
 
 Worker = AsyncChild[ToWorker, FromWorker]
 EngineState = Literal["stopped", "starting", "ready", "restarting", "failed", "stopping"]
@@ -76,6 +78,7 @@ class EngineSupervisor:
         self._limits = watch or WatchLimits()
         self._listener: EngineListener | None = None
         self._worker: Worker | None = None
+        self._loops = BackgroundLoops()
         self._watch: WorkerWatch | None = None
         self._task: asyncio.Task[None] | None = None
         self._was_ready = False
@@ -129,13 +132,14 @@ class EngineSupervisor:
             )
         return f"The engine is being replaced, because {self._trouble}."
 
-    def start(self, listener: EngineListener) -> None:
+    def start(self, listener: EngineListener, loops: BackgroundLoops) -> None:
         """Begin to keep a worker running, on the running event loop."""
         if self._task is not None:
             raise RuntimeError("the supervisor was started already")
         self._listener = listener
+        self._loops = loops
         self._set_state("starting")
-        self._task = asyncio.create_task(self._keep_alive(), name="engine-supervisor")
+        self._task = asyncio.create_task(loops.keep("engine-supervisor", self._keep_alive))
 
     def send(self, message: ToWorker) -> bool:
         """Send a message to the worker without waiting; False when there is none."""
@@ -247,7 +251,9 @@ class EngineSupervisor:
         """Read a ready worker's messages to their end; returns the reason if it was terminated."""
         watch = self._watch = WorkerWatch(self._limits, time.monotonic())
         stuck: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        watching = asyncio.create_task(self._keep_watch(worker, watch, stuck), name="engine-watchdog")
+        watching = asyncio.create_task(
+            self._loops.keep("engine-watchdog", partial(self._keep_watch, worker, watch, stuck))
+        )
         try:
             self._become_ready(ready)
             while (message := await worker.next_message(None)) is not None:

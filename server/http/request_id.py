@@ -97,7 +97,7 @@ class RequestScope:
             )
             log_event(
                 logger,
-                logging.DEBUG if scope["path"].startswith("/health/") else logging.INFO,
+                logging.DEBUG if scope["path"].startswith("/health") else logging.INFO,
                 "request",
                 request_id=request_id,
                 method=scope["method"],

@@ -46,6 +46,7 @@ WRITING_THREADS = 4
 
 UPLOADS_FOLDER = "uploads"
 _LOCK_FILE = "lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger("scribewire.uploads")
 
@@ -134,6 +135,7 @@ class UploadStore:
         self._executor = ThreadPoolExecutor(WRITING_THREADS, thread_name_prefix="upload-writer")
         self._folder: Path | None = None
         self._lock_descriptor = -1
+        self._data_identity = (0, 0)
         self._receiving = 0
         self.received_count = 0
         self.received_bytes = 0
@@ -161,6 +163,8 @@ class UploadStore:
         self._root.chmod(0o700)
         # Held while a folder exists without its own lock, so that no other server's start removes it.
         starting = os.open(self._root / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        status = self._root.parent.stat()
+        self._data_identity = (status.st_dev, status.st_ino)
         try:
             fcntl.flock(starting, fcntl.LOCK_EX)
             swept = self._sweep()
@@ -172,6 +176,35 @@ class UploadStore:
             os.close(starting)
         self._folder = folder
         return swept
+
+    def check(self) -> None:
+        """Try what an upload does; blocks. raises: ApiError 503, 507"""
+        trial = self._present_folder() / f"trial-{secrets.token_hex(8)}"
+        if not self.has_room:
+            raise disk_full()
+        try:
+            trial.write_bytes(bytes(4096))
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise disk_full() from None
+            raise _unusable(f"cannot be written: {error.strerror}") from None
+        finally:
+            trial.unlink(missing_ok=True)
+
+    def _present_folder(self) -> Path:
+        """This server's folder, made again when it was removed; raises ApiError 503 when the data folder is gone."""
+        if self._folder is None:
+            raise RuntimeError("the upload store is not open")
+        if self._folder.is_dir():
+            return self._folder
+        with contextlib.suppress(OSError):
+            status = self._root.parent.stat()
+            if (status.st_dev, status.st_ino) == self._data_identity:
+                os.close(self._lock_descriptor)
+                self.open()
+                log_event(logger, logging.WARNING, "uploads_folder_made_again")
+                return self._folder
+        raise _unusable("was removed, replaced or unmounted while the server ran")
 
     def close(self) -> None:
         """Remove this server's folder with its content."""
@@ -219,9 +252,8 @@ class UploadStore:
         return upload
 
     async def _receive(self, request: Request, file_fields: Sequence[str]) -> Upload:
-        if self._folder is None:
-            raise RuntimeError("the upload store is not open")
-        folder = self._folder / secrets.token_hex(16)
+        own_folder = self._present_folder()
+        folder = own_folder / secrets.token_hex(16)
         file = RecordingFile(
             folder / "recording",
             max_bytes=self._max_upload_bytes,
@@ -234,7 +266,7 @@ class UploadStore:
         else:
             body = MultipartBody(request.headers.get("content-type", ""), file_fields, file)
         # No await between the first check and the count, so that racing requests cannot all pass as the last one.
-        self._check_room(request, self._folder)
+        self._check_room(request, own_folder)
         lease = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))
         self._receiving += 1
         try:
@@ -245,7 +277,7 @@ class UploadStore:
             file.close()
             shutil.rmtree(folder, ignore_errors=True)
             lease.release()
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
                 log_event(logger, logging.ERROR, "disk_full")
                 raise disk_full() from None
             raise
@@ -285,3 +317,9 @@ class UploadStore:
             await file.copy_from(lambda: self._local_files.open(named))
         await file.finish()
         return fields
+
+
+def _unusable(why: str) -> ApiError:
+    return ApiError(
+        503, "data_folder_gone", f"The server's folder for recordings {why}.", retry_after_seconds=5
+    )

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ from scribewire.server.jobs.store import (
     Submitted,
 )
 from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import JobChange, Metrics
 from scribewire.server.transcription.service import TranscriptionService
 
@@ -67,6 +68,7 @@ class JobRunner:
         store: JobStore,
         limits: KeyLimits,
         metrics: Metrics,
+        loops: BackgroundLoops,
         *,
         concurrent_jobs: int = CONCURRENT_JOBS,
         sweep_seconds: float = SWEEP_SECONDS,
@@ -80,7 +82,8 @@ class JobRunner:
         self._concurrent_jobs = concurrent_jobs
         self._sweep_seconds = sweep_seconds
         self._capacity = asyncio.Semaphore(concurrent_jobs)
-        self._loops: set[asyncio.Task[None]] = set()
+        self._loops = loops
+        self._tasks: list[asyncio.Task[None]] = []
         self._working: set[asyncio.Task[None]] = set()
         self._leases: dict[str, Lease] = {}
         """Unfinished jobs' leases in their keys' limits, by job id."""
@@ -92,12 +95,14 @@ class JobRunner:
         self._store.on_unreadable = self._note_unreadable
         for job_id, owner in await self._store.unfinished():
             self._leases[job_id] = self._limits.occupy(owner, is_checked=False)
-        self._spawn(self._keep_claiming(), self._loops, name="jobs")
-        self._spawn(self._keep_sweeping(), self._loops, name="job-sweeps")
+        self._tasks = [
+            self._loops.start("jobs", self._keep_claiming),
+            self._loops.start("job-sweeps", self._keep_sweeping),
+        ]
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
         """Claim nothing more, let running jobs finish for a while, and release the rest, charged no attempt."""
-        await _cancelled(self._loops)
+        await _cancelled(self._tasks)
         if self._working:
             await asyncio.wait(self._working, timeout=drain_seconds)
         await _cancelled(self._working)
@@ -105,11 +110,6 @@ class JobRunner:
             given_back = await self._store.drain()
             if given_back:
                 log_event(logger, logging.INFO, "jobs_given_back", count=given_back)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]], *, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
 
     # ---- submitting and ending -------------------------------------------------------------------------------
 
@@ -215,15 +215,17 @@ class JobRunner:
             except JobStoreError as error:
                 log_event(logger, logging.ERROR, "jobs_not_claimed", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
-            if not claims:
-                self._capacity.release()
-                continue
-            (claim,) = claims
-            self._changes.note("processing", claim.job)
-            others = tuple(self._working)
-            self._spawn(self._work(claim, after=others), self._working, name=claim.job.job_id)
-            if claim.must_run_alone:
-                await asyncio.wait(self._working)
+            finally:
+                if not claims:
+                    self._capacity.release()
+            for claim in claims:
+                work = self._work(claim, after=tuple(self._working))
+                task = asyncio.create_task(work, name=claim.job.job_id)
+                self._working.add(task)
+                task.add_done_callback(self._working.discard)
+                self._changes.note("processing", claim.job)
+                if claim.must_run_alone:
+                    await asyncio.wait(self._working)
 
     async def _until_engine_takes_more(self) -> None:
         while True:
@@ -237,7 +239,7 @@ class JobRunner:
     async def _work(self, claim: Claim, *, after: tuple[asyncio.Task[None], ...]) -> None:
         """Hold a claim until it ends, and release the capacity."""
         report = JobReport(self._store, claim)
-        sending = asyncio.create_task(report.keep_sending())
+        sending = asyncio.create_task(self._loops.keep("job-reports", report.keep_sending))
         lost = asyncio.create_task(self._store.wait_until_lost(claim))
         try:
             if claim.must_run_alone and after:
@@ -300,6 +302,14 @@ class JobRunner:
     async def _transcribe(self, claim: Claim, report: JobReport) -> tuple[Transcript, bool]:
         """The transcript, and True when it is the demo model's."""
         path: Path = await self._store.claimed_audio(claim)
+        try:
+            return await self._transcribe_file(path, claim, report)
+        except (OSError, EngineError, ApiError):
+            # A recording that went away meanwhile, alone or with its folder, is another reason.
+            await self._store.claimed_audio(claim)
+            raise
+
+    async def _transcribe_file(self, path: Path, claim: Claim, report: JobReport) -> tuple[Transcript, bool]:
         async with self._engine.admission() as info:
             events = self._service.transcribe(
                 path,

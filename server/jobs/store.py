@@ -74,6 +74,12 @@ class DataFolderGone(JobStoreUnavailable):
 
     code = "data_folder_gone"
 
+    def __init__(self) -> None:
+        super().__init__(
+            "The folder with the jobs was removed, replaced or unmounted while the server ran: put it back, or restart "
+            "the server."
+        )
+
 
 class DataFolderInUse(JobStoreError):
     """Another server uses this data folder."""

@@ -18,7 +18,7 @@ from scribewire.server.context import context_of
 from scribewire.server.http.answers import Answer
 from scribewire.server.http.errors import as_api_error
 from scribewire.server.jobs.store import JobStoreError
-from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS, why_not_ready
+from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS
 from scribewire.server.routes.bodies import answer_headers, json_answer
 from scribewire.server.routes.openapi import ABOUT_MODEL, DOCUMENT, described, texts
 
@@ -35,17 +35,26 @@ class Readiness(Answer):
     device: str
 
 
-@router.get("/health/live", openapi_extra=described("The status alone.", needs_key=False))
+_LIVE = described("The status alone.", needs_key=False)
+
+
+@router.get("/health", name="get_health", openapi_extra=_LIVE)
+@router.head("/health", name="head_health", openapi_extra=_LIVE)
+@router.get("/health/live", name="live", openapi_extra=_LIVE)
+@router.head("/health/live", name="head_live", openapi_extra=_LIVE)
 async def live() -> Response:
-    """The process answers, without a key."""
+    """The process answers, without a key; /health and /health/live are the same."""
     return Response(status_code=200)
 
 
-@router.get("/health/ready", openapi_extra=described("Ready.", Readiness, headers=ABOUT_MODEL))
+@router.get("/health/ready", openapi_extra=described("Ready.", Readiness, headers=ABOUT_MODEL, needs_key=False))
 async def ready(request: Request) -> Response:
-    """The model is loaded and recordings are accepted; 503 with the reason otherwise."""
+    """The model is loaded and recordings are accepted; 503 with the reason otherwise.
+
+    Answered from the last result of a probe in the background, at most some seconds old; without a key.
+    """
     context = context_of(request)
-    if (reason := await why_not_ready(context.engine, context.uploads, context.jobs)) is not None:
+    if (reason := context.readiness.why_not()) is not None:
         raise reason
     info = context.engine.info
     if info is None:

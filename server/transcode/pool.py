@@ -23,6 +23,7 @@ from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.errors import EngineUnavailable
 from scribewire.engine.protocol.transcoding import TranscodeLimits
 from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.settings.fields import Settings
 from scribewire.server.transcode.process import SAMPLE_BYTES, TranscodeProcess, no_room_for_samples
 from scribewire.server.transcode.task import TranscodedRecording, TranscodeTask
@@ -73,6 +74,7 @@ class TranscodePool:
         begins_after_seconds: float = BEGINS_AFTER_SECONDS,
         recordings_per_process: int = 1000,
         module: str = TRANSCODE_CHILD_MODULE,
+        loops: BackgroundLoops | None = None,
     ) -> None:
         """timeout_seconds: of one recording, in processor time and on the clock. module: the children's program.
 
@@ -87,6 +89,7 @@ class TranscodePool:
         )
         self._process_count = processes
         self._module = module
+        self._loops = loops or BackgroundLoops()
         self._timeout_seconds = timeout_seconds
         self._begins_after_samples = int(begins_after_seconds * SAMPLE_RATE_HZ)
         self._waiting: list[TranscodeTask] = []
@@ -99,13 +102,14 @@ class TranscodePool:
         self._look_again: asyncio.TimerHandle | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> TranscodePool:
+    def from_settings(cls, settings: Settings, loops: BackgroundLoops) -> TranscodePool:
         """A pool with the limits of the settings."""
         return cls(
             processes=settings.decode_processes,
             timeout_seconds=settings.decode_timeout_seconds,
             memory_bytes=settings.decode_memory_bytes,
             audio_limits=settings.engine_config().audio,
+            loops=loops,
         )
 
     @property
@@ -116,7 +120,8 @@ class TranscodePool:
     async def start(self) -> None:
         """Begin to start the children; returns at once, and recordings wait for the first one that is ready."""
         self._places = [
-            asyncio.create_task(self._keep_child(), name="decode-child") for _ in range(self._process_count)
+            asyncio.create_task(self._loops.keep("decode-child", self._keep_child))
+            for _ in range(self._process_count)
         ]
 
     async def stop(self) -> None:
@@ -160,16 +165,29 @@ class TranscodePool:
         self._processes.add(process)
         if self._stopped.is_set():
             child.kill()
-        if await process.wait_ready():
-            self._failed_starts = 0
-            while not process.is_leaving and (task := await self._next_task(process)) is not None:
-                is_done = await process.transcode(task, timeout_seconds=self._timeout_seconds)
-                self._running.remove(task)
-                if not is_done:
-                    self._wait_again(task)
-        self._processes.discard(process)
+        try:
+            await self._serve_with(process)
+        except BaseException:  # the place goes on with another child, and the recording has an end
+            if process.task is not None:
+                process.task.fail(_unavailable())
+                self._running.remove(process.task)
+            child.kill()
+            raise
+        finally:
+            self._processes.discard(process)
         await process.end(is_wanted=self._stopped.is_set())
         return process.was_ready
+
+    async def _serve_with(self, process: TranscodeProcess) -> None:
+        """Have a child do tasks until it leaves or dies."""
+        if not await process.wait_ready():
+            return
+        self._failed_starts = 0
+        while not process.is_leaving and (task := await self._next_task(process)) is not None:
+            is_done = await process.transcode(task, timeout_seconds=self._timeout_seconds)
+            self._running.remove(task)
+            if not is_done:
+                self._wait_again(task)
 
     async def _next_task(self, process: TranscodeProcess) -> TranscodeTask | None:
         """The next task for a free child; None when the child has died."""

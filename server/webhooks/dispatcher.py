@@ -17,6 +17,7 @@ from typing import Any
 from scribewire.server.jobs.delivery import Delivery
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 
@@ -39,6 +40,7 @@ class WebhookDispatcher:
         store: JobStore,
         sender: WebhookSender,
         metrics: Metrics,
+        loops: BackgroundLoops | None = None,
         *,
         retry_seconds: tuple[float, ...] = RETRY_SECONDS,
         concurrent_attempts: int = CONCURRENT_ATTEMPTS,
@@ -47,6 +49,7 @@ class WebhookDispatcher:
         self._store = store
         self._sender = sender
         self._metrics = metrics
+        self._loops = loops or BackgroundLoops()
         self._retry_seconds = retry_seconds
         self._capacity = asyncio.Semaphore(concurrent_attempts)
         self._uniform = uniform
@@ -54,7 +57,7 @@ class WebhookDispatcher:
 
     def start(self) -> None:
         """Begin to send the store's deliveries; the store is open."""
-        self._spawn(self._keep_dispatching())
+        self._spawn(self._loops.keep("webhooks", self._keep_dispatching, is_endless=True))
 
     async def stop(self) -> None:
         """End everything at once; what was not delivered stays due."""
@@ -78,8 +81,9 @@ class WebhookDispatcher:
             except JobStoreError as error:
                 log_event(logger, logging.ERROR, "webhooks_not_taken", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
-            if not taken:
-                self._capacity.release()
+            finally:
+                if not taken:
+                    self._capacity.release()
             for delivery in taken:
                 self._spawn(self._attempt(delivery))
 

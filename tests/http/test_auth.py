@@ -16,7 +16,7 @@ from tests.fakes.running_server import RunningServer, assert_openai_error, scrip
 from tests.fakes.waiting import run, wait_until
 
 SPEECH = script(text="Hello.")
-REFUSED_PATHS = ["/v1/models", "/v1/audio/transcriptions", "/jobs/x", "/health/ready", "/nope"]
+REFUSED_PATHS = ["/v1/models", "/v1/audio/transcriptions", "/jobs/x", "/metrics", "/nope"]
 
 
 def bearer(secret: str) -> dict[str, str]:

@@ -83,10 +83,7 @@ class FileDatabase:
         except OSError:
             is_same = False
         if not is_same:
-            raise DataFolderGone(
-                f"The folder {self._path.parent}, which holds the jobs, was removed, replaced or unmounted while the "
-                "server ran; put it back, or restart the server to begin with an empty one."
-            )
+            raise DataFolderGone()
 
     def close(self) -> None:
         """See Database; closing the last connection writes the log back into the database."""

@@ -18,6 +18,7 @@ from scribewire.server.access.keys import make_private_folder
 from scribewire.server.jobs.job import StoredAudio
 from scribewire.server.jobs.sqlite.columns import AUDIO_ID
 from scribewire.server.jobs.store import (
+    DataFolderGone,
     DataFolderInUse,
     JobStoreDiskFull,
     JobStoreError,
@@ -34,6 +35,8 @@ def store_error(error: OSError) -> JobStoreError:
     """The store's error for a failed file operation."""
     if error.errno in _FULL:
         return JobStoreDiskFull("The server has no room on its disk for this job.")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+        return DataFolderGone()
     return JobStoreUnavailable(f"The job store's files cannot be used: {error.strerror or error}.")
 
 
@@ -113,7 +116,7 @@ class AudioFolder:
         try:
             if not self._is_durable:
                 make_private_folder(self.folder)  # nothing is lost in it that is not lost already
-            if self._is_durable:
+            else:
                 with source.open("rb") as stream:
                     flush_to_disk(stream.fileno())
             size_bytes = source.stat().st_size
@@ -208,12 +211,17 @@ class AudioFolder:
         return [Path(one.path) for one in os.scandir(folder) if not one.is_dir(follow_symlinks=False)]
 
     def check(self) -> None:
-        """Return when a recording could be moved in now; raises OSError."""
+        """Return when a recording could be moved in now; raises JobStoreError."""
         trial = self._incoming / f"trial-{secrets.token_hex(8)}"
         try:
-            trial.write_bytes(bytes(TRIAL_BYTES))
-        finally:
-            trial.unlink(missing_ok=True)
+            if not self._is_durable:
+                make_private_folder(self.folder)
+            try:
+                trial.write_bytes(bytes(TRIAL_BYTES))
+            finally:
+                trial.unlink(missing_ok=True)
+        except OSError as error:
+            raise store_error(error) from None
 
     def erase(self) -> None:
         """Remove the folder with its content; raises OSError. A missing one is no error."""

@@ -344,8 +344,8 @@ class SqliteJobStore:
 
     async def check(self) -> None:
         """See JobStore."""
-        await asyncio.wrap_future(self._in(self._file_threads, self._audio.check))
         await self._writer.call(self._operations.rehearse)
+        await asyncio.wrap_future(self._in(self._file_threads, self._audio.check))
 
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
         """See JobStore."""
