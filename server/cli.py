@@ -193,6 +193,7 @@ def _run_client_command(arguments: list[str], environ: Mapping[str, str] | None)
             default_server=f"http://{shown_host}:{settings.port or 8765}",
             server=server,
             key=key,
+            data_folder=settings.data,
         )
     )
 

@@ -101,6 +101,7 @@ def examine(surroundings: Surroundings, run_child: RunChild) -> list[Finding]:
     ]
     if surroundings.data_folder is not None:
         findings.append(check_data_folder(surroundings.data_folder))
+        findings.append(check_kept_recordings(surroundings.data_folder))
     if surroundings.port is not None:
         findings.append(check_port(surroundings.port))
     return findings
@@ -311,6 +312,26 @@ def check_data_folder(folder: Path) -> Finding:
             "data folder", "failed", f"{folder}: {reason}", "choose another: scribewire serve --data DIR"
         )
     return Finding("data folder", "ok", f"{folder} can be written")
+
+
+def check_kept_recordings(folder: Path) -> Finding:
+    """Recordings of unknown jobs that the server has set aside, and what it keeps because the clock may be wrong."""
+    orphans, notice = folder / "jobs" / "orphans", folder / "jobs" / "retention-waits"
+    try:
+        sizes = [path.stat().st_size for path in orphans.iterdir()] if orphans.is_dir() else []
+        waits = notice.read_text(encoding="utf-8").strip() if notice.is_file() else ""
+    except OSError as error:
+        return Finding("kept data", "note", f"{folder}: {error.strerror or error}")
+    if waits:
+        return Finding(
+            "kept data", "note", waits, "set the clock right; a running server then forgets the leap"
+        )
+    if sizes:
+        detail = (
+            f"{len(sizes)} recordings ({shown_bytes(sum(sizes))}) of unknown jobs are set aside in {orphans}"
+        )
+        return Finding("kept data", "note", detail, "erase them: scribewire jobs purge --orphans")
+    return Finding("kept data", "ok", "no recording is set aside")
 
 
 def check_port(port: int) -> Finding:

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from scribewire.server.client.connection import ServerConnection, checked_job_id, server_url
 from scribewire.server.client.console import PROGRAM, Console
-from scribewire.server.client.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, ClientFailure
+from scribewire.server.client.failures import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    BadCommand,
+    ClientFailure,
+)
 from scribewire.server.client.jobs import (
     FINISHED,
     STATUSES,
@@ -19,6 +25,7 @@ from scribewire.server.client.jobs import (
     cancel_jobs,
     list_jobs,
     purge_jobs,
+    purge_orphans,
     retry_jobs,
     show_job,
 )
@@ -36,15 +43,24 @@ def main(
     default_server: str,
     server: str | None = None,
     key: str | None = None,
+    data_folder: Path | None = None,
     console: Console | None = None,
 ) -> int:
     """Run `submit ...` or `jobs ...`; returns the exit code.
+
+    data_folder: of this machine's `serve`, for `jobs purge --orphans`.
 
     default_server: address of `serve` by this machine's settings. server, key: from the environment, None if not set.
     """
     parsed = build_parser(default_server).parse_args(arguments)
     console = console or Console.of_this_process()
     try:
+        if getattr(parsed, "orphans", False):
+            if parsed.job_ids or parsed.status or parsed.older_than:
+                raise BadCommand(
+                    "--orphans erases all that is set aside; it goes with no job and no --status"
+                )
+            return purge_orphans(parsed.data or data_folder or Path(), console, _purge_of(parsed))
         url = server_url(parsed.server or server or default_server)
         with ServerConnection(url, parsed.key or key) as connection:
             return _run(parsed, connection, console)
@@ -85,14 +101,17 @@ def _run(parsed: argparse.Namespace, server: ServerConnection, console: Console)
         case "retry":
             return retry_jobs(server, console, [checked_job_id(one) for one in parsed.job_ids])
         case _:
-            purge = Purge(
-                tuple(checked_job_id(one) for one in parsed.job_ids),
-                tuple(parsed.status or FINISHED),
-                parsed.older_than or 0.0,
-                is_confirmed=parsed.yes,
-                as_json=parsed.json,
-            )
-            return purge_jobs(server, console, purge)
+            return purge_jobs(server, console, _purge_of(parsed))
+
+
+def _purge_of(parsed: argparse.Namespace) -> Purge:
+    return Purge(
+        tuple(checked_job_id(one) for one in parsed.job_ids),
+        tuple(parsed.status or FINISHED),
+        parsed.older_than or 0.0,
+        is_confirmed=parsed.yes,
+        as_json=parsed.json,
+    )
 
 
 def _submit_of(parsed: argparse.Namespace) -> Submit:
@@ -231,6 +250,12 @@ def _add_purge(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--older-than", type=_age, metavar="AGE", help="only those that ended AGE ago: 90m, 12h, 7d, 2w"
     )
+    action.add_argument(
+        "--orphans",
+        action="store_true",
+        help="erase no jobs, but recordings of unknown jobs, which are set aside in this machine's data folder",
+    )
+    action.add_argument("--data", type=Path, metavar="DIR", help="with --orphans: the server's data folder")
     action.add_argument("-y", "--yes", action="store_true", help="do not ask")
     _add_json(action, 'print {"erased": N} instead of a sentence')
 

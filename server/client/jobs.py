@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from scribewire.server.client.connection import ServerConnection
@@ -23,6 +24,7 @@ from scribewire.server.client.failures import (
 )
 from scribewire.server.client.submit import end_in_words, is_worth_retrying
 from scribewire.server.client.waiting import wait_for_job
+from scribewire.server.jobs.sqlite.recordings import ORPHANS_FOLDER
 
 STATUSES = ("queued", "processing", "completed", "failed", "cancelled")
 FINISHED = ("completed", "failed", "cancelled")
@@ -226,12 +228,8 @@ def purge_jobs(server: ServerConnection, console: Console, purge: Purge) -> int:
         return EXIT_FAILED if purge.job_ids else 0
     counted = Counter(job["status"] for job in selected)
     what = ", ".join(f"{count} {status}" for status, count in sorted(counted.items()))
-    if not purge.is_confirmed:
-        if not console.asks:
-            raise BadCommand(f"{len(selected)} jobs would be erased ({what}); use --yes without a terminal")
-        if not console.confirm(f"Erase {len(selected)} jobs ({what}) with their transcripts, for good?"):
-            console.warn("nothing was erased")
-            return EXIT_FAILED
+    if not _may_erase(console, purge, f"{len(selected)} jobs ({what})", " with their transcripts"):
+        return EXIT_FAILED
     erased = 0
     with console.bar("erasing", "jobs") as bar:
         for number, job in enumerate(selected, start=1):
@@ -241,6 +239,29 @@ def purge_jobs(server: ServerConnection, console: Console, purge: Purge) -> int:
             bar.advance(number, len(selected))
     _say_erased(console, purge, erased)
     return 0
+
+
+def purge_orphans(data_folder: Path, console: Console, purge: Purge) -> int:
+    """Erase the recordings set aside in a data folder, also beside a running server."""
+    folder = data_folder / "jobs" / ORPHANS_FOLDER
+    found = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    if found and not _may_erase(console, purge, f"{len(found)} recordings of unknown jobs in {folder}"):
+        return EXIT_FAILED
+    for path in found:
+        path.unlink(missing_ok=True)
+    _say_erased(console, purge, len(found), "recording")
+    return 0
+
+
+def _may_erase(console: Console, purge: Purge, what: str, besides: str = "") -> bool:
+    if purge.is_confirmed:
+        return True
+    if not console.asks:
+        raise BadCommand(f"{what} would be erased; use --yes without a terminal")
+    if console.confirm(f"Erase {what}{besides}, for good?"):
+        return True
+    console.warn("nothing was erased")
+    return False
 
 
 def _selected(server: ServerConnection, console: Console, purge: Purge) -> list[dict[str, Any]]:
@@ -264,8 +285,8 @@ def _selected(server: ServerConnection, console: Console, purge: Purge) -> list[
     ]
 
 
-def _say_erased(console: Console, purge: Purge, count: int) -> None:
+def _say_erased(console: Console, purge: Purge, count: int, kind: str = "job") -> None:
     if purge.as_json:
         console.say(json.dumps({"erased": count}))
     else:
-        console.say(f"{count} {'job' if count == 1 else 'jobs'} erased")
+        console.say(f"{count} {kind if count == 1 else kind + 's'} erased")

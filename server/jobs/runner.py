@@ -240,7 +240,8 @@ class JobRunner:
         """Hold a claim until it ends, and release the capacity."""
         report = JobReport(self._store, claim)
         sending = asyncio.create_task(self._loops.keep("job-reports", report.keep_sending))
-        lost = asyncio.create_task(self._store.wait_until_lost(claim))
+        # A store that cannot be read now says nothing about the claim.
+        lost = asyncio.create_task(self._until_written(lambda: self._store.wait_until_lost(claim)))
         try:
             if claim.must_run_alone and after:
                 await asyncio.wait(after)

@@ -342,6 +342,20 @@ def test_purge_asks_and_takes_only_a_yes(fresh: RunningServer, tmp_path: Path):
     typed(fresh, "jobs", "cancel", running)
 
 
+def test_purge_of_orphans_asks_and_erases_what_is_set_aside_alone(fresh: RunningServer, tmp_path: Path):
+    orphans, audio = tmp_path / "jobs" / "orphans", tmp_path / "jobs" / "audio"
+    purge = ("jobs", "purge", "--orphans", "--data", str(tmp_path))
+    assert typed(fresh, *purge)[:2] == (0, "0 recordings erased\n")
+    for folder in (orphans, audio):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ("0" * 32)).write_bytes(b"x")
+    assert typed(fresh, *purge)[0] == 2
+    assert typed(fresh, *purge, asks=True, stdin=b"\n")[0] == 1
+    assert typed(fresh, *purge, "job_" + "0" * 32)[0] == 2
+    assert typed(fresh, *purge, "--yes")[1] == "1 recording erased\n"
+    assert (list(orphans.iterdir()), len(list(audio.iterdir()))) == ([], 1)
+
+
 def test_purge_goes_by_status_and_age(
     fresh: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

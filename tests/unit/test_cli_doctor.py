@@ -36,6 +36,20 @@ def recording(tmp_path: Path) -> SampleRecording:
     )
 
 
+def test_recordings_set_aside_are_counted_and_a_doubted_clock_is_told(tmp_path: Path) -> None:
+    assert doctor.check_kept_recordings(tmp_path).status == "ok"
+    orphans = tmp_path / "jobs" / "orphans"
+    orphans.mkdir(parents=True)
+    for name in ("a", "b"):
+        (orphans / name).write_bytes(bytes(500))
+    found = doctor.check_kept_recordings(tmp_path)
+    assert (found.status, found.detail.split(" of ")[0]) == ("note", "2 recordings (1.0 kB)")
+    assert found.remedy is not None
+    assert "jobs purge --orphans" in found.remedy
+    (tmp_path / "jobs" / "retention-waits").write_text("3 results wait.\n")
+    assert doctor.check_kept_recordings(tmp_path).detail == "3 results wait."
+
+
 def test_mlx_is_really_run_in_a_process_of_its_own() -> None:
     finding = doctor.check_mlx(run_python, "Linux")
     assert finding.status == "ok", finding

@@ -106,7 +106,7 @@ class SqliteJobStore:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="job-reader")
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="job-files")
         self._is_open = False
-        self._told_waiting = 0
+        self._told_waiting: int | None = None
         self.on_unreadable: Callable[[Job], None] = lambda job: None
 
     # ---- lifecycle -------------------------------------------------------------------------------------------
@@ -403,9 +403,15 @@ class SqliteJobStore:
         return swept
 
     def _tell_of_waiting(self, count: int) -> None:
-        notice, self._told_waiting = self._folder / WAITING_NOTICE, count
         clock = self._operations.retained.clock
         days, hours = clock.doubted_seconds / DAY_SECONDS, clock.grace_seconds_left / 3600
+        if count or self._told_waiting:
+            level = logging.WARNING if count else logging.INFO
+            log_event(
+                logger, level, "retention_waits", count=count, days_ahead=round(days), hours=round(hours)
+            )
+        self._told_waiting = count
+        notice = self._folder / WAITING_NOTICE
         with contextlib.suppress(OSError):
             notice.unlink(missing_ok=True)
             if count:
@@ -415,10 +421,6 @@ class SqliteJobStore:
                     f"ahead of the latest time seen here. They are removed after {hours:.0f} more hours of running, "
                     "unless the clock is set back.\n"
                 )
-        level = logging.WARNING if count else logging.INFO
-        log_event(
-            logger, level, "retention_waits", count=count, days_ahead=round(days, 1), hours=round(hours, 1)
-        )
 
     # ---- threads ---------------------------------------------------------------------------------------------
 
