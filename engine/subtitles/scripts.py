@@ -109,15 +109,16 @@ def _cut(part: str) -> Iterator[str]:
     has_letters = any(map(str.isalpha, part))
     # Digits say nothing about the script around them, so they must fit into the shorter line.
     limit = LINE_CHARACTERS if has_letters else WIDE_LINE_CHARACTERS
-    while len(part) > limit:
-        at = limit
-        while at > 1 and must_stay_together(part[at - 1], part[at]):
+    begin = 0
+    while len(part) - begin > limit:
+        at = begin + limit
+        while at > begin + 1 and must_stay_together(part[at - 1], part[at]):
             at -= 1
-        at = limit if at == 1 else at
-        yield part[:at]
-        part = part[at:]
-    if part:
-        yield part
+        at = begin + limit if at == begin + 1 else at
+        yield part[begin:at]
+        begin = at
+    if begin < len(part):
+        yield part[begin:]
 
 
 @lru_cache(maxsize=65536)
@@ -148,13 +149,12 @@ def visible(text: str) -> str:
     """The text on one line: controls are spaces, and lines are joined as their script joins words."""
     if text.isascii() and text.isprintable():
         return text
-    lines = [
-        "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in line).strip()
-        for line in text.split("\n")
-    ]
-    joined = ""
-    for line in lines:
-        if joined and line and not needs_no_space(joined[-1], line[0]):
-            joined += " "
-        joined += line
-    return joined
+    joined: list[str] = []
+    for raw in text.split("\n"):
+        if not raw.isprintable():
+            raw = "".join(" " if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in raw)
+        if line := raw.strip():
+            if joined and not needs_no_space(joined[-1][-1], line[0]):
+                joined.append(" ")
+            joined.append(line)
+    return "".join(joined)

@@ -18,6 +18,9 @@ ERROR_TYPES = (
 )
 """OpenAI's types of errors."""
 
+MANY_ITEMS = 500
+"""Items of a list that are written in one call at most."""
+
 
 class Answer(BaseModel):
     """A body of exactly these fields; it can be made of any object that has them as attributes."""
@@ -32,12 +35,30 @@ class Answer(BaseModel):
     )
 
     def json_text(self) -> str:
-        """The body."""
-        return self.model_dump_json()
+        """The body. Long lists are written an item at a time: one call for all would hold the interpreter meanwhile."""
+        apart = {name: _apart(value) for name, value in self if _is_long(value)}
+        text = self.model_copy(update={name: empty for name, (empty, _) in apart.items()}).model_dump_json()
+        for name, (empty, items) in apart.items():
+            whole = ",".join(one.json_text() for one in items)
+            # A quotation mark inside a text has a backslash, so this is the field itself.
+            mark, put = (f'"{name}":null', whole) if empty is None else (f'"{name}":[]', f"[{whole}]")
+            text = text.replace(mark, f'"{name}":{put}', 1)
+        return text
 
     def values(self) -> dict[str, Any]:
         """The body as values for JSON."""
         return self.model_dump()
+
+
+def _is_long(value: Any) -> bool:
+    if isinstance(value, Answer):
+        return any(_is_long(one) for _, one in value)
+    return isinstance(value, list) and len(value) > MANY_ITEMS and isinstance(value[0], Answer)
+
+
+def _apart(value: Any) -> tuple[list[Any] | None, list[Answer]]:
+    """What stands in a long value's place meanwhile, and its items."""
+    return (None, [value]) if isinstance(value, Answer) else ([], value)
 
 
 def about(description: str = "", *, of: str = "", **schema: Any) -> Any:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 from starlette.responses import Response
 
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
@@ -18,6 +22,12 @@ DEMO_WARNING = (
     "answered by the bundled demo model, a small model for trying things out, not for real transcription"
 )
 
+LONG_BYTES = 50_000
+"""About what an answer takes that is made on the event loop at most: some milliseconds."""
+
+_WORD_BYTES = 50
+_LONG_ANSWERS = ThreadPoolExecutor(1, thread_name_prefix="long-answers")
+
 
 def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str, str]:
     """Headers with the model's name and the warnings; demo answers always carry one."""
@@ -31,6 +41,20 @@ def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str,
 def json_answer(body: Answer, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A body in JSON."""
     return Response(body.json_text(), status_code=status, headers=headers, media_type="application/json")
+
+
+async def made_apart(transcript: Transcript | None, make: Callable[[], Response]) -> Response:
+    """The answer that `make` returns; made in a thread where the transcript is long, so that no other request waits.
+
+    One at a time, because each takes turns with the event loop.
+    """
+    if transcript is None or len(transcript.text) + _WORD_BYTES * _words(transcript) < LONG_BYTES:
+        return make()
+    return await asyncio.get_running_loop().run_in_executor(_LONG_ANSWERS, make)
+
+
+def _words(transcript: Transcript) -> int:
+    return sum(len(one.words) + len(one.token_logprobs) for one in transcript.segments)
 
 
 def answer(

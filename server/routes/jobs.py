@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import get_args
 
 from fastapi import APIRouter, Request
@@ -17,7 +18,7 @@ from scribewire.server.intake.request import FormatName, JobRequest, validated
 from scribewire.server.jobs.job import EventKind, Job, JobStatus
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
-from scribewire.server.routes.bodies import answer, answer_headers, json_answer
+from scribewire.server.routes.bodies import answer, answer_headers, json_answer, made_apart
 from scribewire.server.routes.job_bodies import (
     AcceptedJob,
     DeletedJob,
@@ -203,7 +204,7 @@ async def get_job(request: Request, job_id: str) -> Response:
     warnings = job.transcript.warnings if job.transcript is not None else ()
     info = context_of(request).engine.info
     headers = answer_headers(info_of(job, info), warnings) if job.transcript is not None or info else None
-    return json_answer(whole_job(job), headers=headers)
+    return await made_apart(job.transcript, lambda: json_answer(whole_job(job), headers=headers))
 
 
 @router.delete("/jobs/{job_id}", openapi_extra=described("The outcome.", DeletedJob, refusals={404: None}))
@@ -250,7 +251,10 @@ async def get_job_result(request: Request, job_id: str) -> Response:
             param="format",
             should_retry=False,
         )
-    return answer(job.transcript, info_of(job, context_of(request).engine.info), response_format, job.options)
+    info = info_of(job, context_of(request).engine.info)
+    return await made_apart(
+        job.transcript, partial(answer, job.transcript, info, response_format, job.options)
+    )
 
 
 @router.get(

@@ -16,7 +16,7 @@ from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.connection import while_connected
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.request import TranscriptionRequest
-from scribewire.server.routes.bodies import answer, answer_headers, json_answer
+from scribewire.server.routes.bodies import answer, answer_headers, json_answer, made_apart
 from scribewire.server.routes.openapi import (
     ABOUT_MODEL,
     FORBIDDEN_FILE,
@@ -107,7 +107,7 @@ async def create_transcription(request: Request) -> Response:
     context.metrics.note_transcript(
         "request", transcript, is_demo=info.is_demo, request_id=request.state.request_id
     )
-    response = answer(transcript, info, wanted.format, options)
+    response = await made_apart(transcript, lambda: answer(transcript, info, wanted.format, options))
     response.headers.update(headers)
     return response
 
