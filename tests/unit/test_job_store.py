@@ -339,6 +339,31 @@ def test_job_that_was_given_back_keeps_its_place_and_begins_anew(under: StoreUnd
     run(story())
 
 
+def test_racing_cancels_erasures_and_ends_leave_one_end_or_nothing(under: StoreUnderTest):
+    async def story():
+        async with under.opened() as store:
+            for turn in range(12):
+                job = await under.submit(data=f"{turn}".encode())
+                claim = await under.claim()
+                moves = [
+                    store.complete(claim, transcript(), is_demo=False),
+                    store.cancel(job.job_id, "ann"),
+                    store.fail(claim, REFUSED, retryable=False),
+                    store.heartbeat(claim, new_text="late"),
+                    store.erase(job.job_id, "ann"),
+                    store.get(job.job_id, "ann"),
+                ]
+                await asyncio.gather(*moves[turn % 6 :], *moves[: turn % 6])
+                if (state := await store.get(job.job_id, "ann")) is not None:
+                    ends = [one for one in await under.log(job) if one.is_last]
+                    assert (state.is_finished, len(ends)) == (True, 1)
+                    await store.erase(job.job_id, "ann")
+            stats = await store.stats()
+            assert (set(stats.jobs.values()), stats.audio_count, under.files()) == ({0}, 0, [])
+
+    run(story())
+
+
 def test_drain_gives_everything_back_uncharged_and_hands_out_nothing(under: StoreUnderTest):
     async def story():
         async with under.opened() as store:

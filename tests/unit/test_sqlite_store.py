@@ -194,6 +194,29 @@ def test_full_disk_refuses_jobs_leaves_nothing_and_loses_nothing(under: StoreUnd
     assert list(under.folder.glob("upload-*")) == []
 
 
+def test_result_that_finds_no_room_is_refused_whole_and_can_be_committed_when_there_is_room(
+    under: StoreUnderTest, monkeypatch: pytest.MonkeyPatch
+):
+    async def story():
+        async with under.opened() as store:
+            job = await under.submit(callback_url="https://example.org/done")
+            claim = await under.claim()
+            with monkeypatch.context() as full:
+                full.setattr(
+                    store._writer,
+                    "_before_commit",
+                    lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")),
+                )
+                with pytest.raises(JobStoreDiskFull):
+                    await store.complete(claim, transcript("x" * 10_000_000), is_demo=False)
+                assert (await store.get(job.job_id, "ann")).status == "processing"
+            assert await store.complete(claim, transcript("x" * 10_000_000), is_demo=False)
+            assert len((await store.get(job.job_id, "ann")).transcript.text) == 10_000_000
+            assert (len(await store.take_callbacks()), under.files()) == (1, [])
+
+    run(story())
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_no_room_is_told_from_a_broken_disk(code: int):
     assert isinstance(store_error(OSError(code, os.strerror(code))), JobStoreDiskFull)
