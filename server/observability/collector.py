@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,9 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.engine.supervisor import BreakerState, EngineState
 from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.job import StoreStats
+
+_Family = CounterMetricFamily | GaugeMetricFamily
+_Kind = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
 
 class ServerCollector(Collector):
@@ -37,15 +40,7 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
-        yield from self._engine_metrics()
-        yield from self._work_metrics()
-        yield from self._memory_metrics()
-        yield from self._upload_metrics()
-        yield from self._job_metrics()
-
-    def _engine_metrics(self) -> Iterator[Metric]:
-        engine = self._engine
-        info = engine.info
+        engine, info = self._engine, self._engine.info
         yield InfoMetricFamily(
             "scribewire_build",
             "What runs here.",
@@ -56,134 +51,111 @@ class ServerCollector(Collector):
                 "demo": str(info.is_demo).lower() if info else "",
             },
         )
+        yield _one_hot("engine_state", "1 for the engine's state.", get_args(EngineState), engine.state)
         yield _one_hot(
-            "scribewire_engine_state", "1 for the engine's state.", get_args(EngineState), engine.state
-        )
-        yield _one_hot(
-            "scribewire_engine_breaker",
+            "engine_breaker",
             "1 for the breaker's state: open while too many deaths keep the engine at rest.",
             get_args(BreakerState),
             engine.breaker,
         )
-        yield _counter(
-            "scribewire_engine_workers_started", "Engine workers started.", engine.supervisor.started_workers
-        )
-        yield _counter(
-            "scribewire_engine_worker_deaths", "Engine workers that ended untold.", engine.worker_deaths
-        )
-        yield _counter(
-            "scribewire_engine_worker_stalls",
+        for kind, name, explanation, value in self._single_values():
+            yield kind(f"scribewire_{name}", explanation, value=value)
+        for kind, name, explanation, label, values in self._labelled_values():
+            yield _labelled(kind, name, explanation, label, values)
+
+    def _single_values(self) -> Iterator[tuple[_Kind, str, str, float]]:
+        engine, uploads, stats = self._engine, self._uploads, self.store_stats
+        beat, totals = engine.statistics.now, engine.statistics.totals
+        counter, gauge = CounterMetricFamily, GaugeMetricFamily
+        yield counter, "engine_workers_started", "Engine workers started.", engine.supervisor.started_workers
+        yield counter, "engine_worker_deaths", "Engine workers that ended untold.", engine.worker_deaths
+        yield (
+            counter,
+            "engine_worker_stalls",
             "Engine workers ended because they stood still.",
             engine.supervisor.stalled_workers,
         )
-
-    def _work_metrics(self) -> Iterator[Metric]:
-        engine, beat, totals = self._engine, self._engine.statistics.now, self._engine.statistics.totals
-        waiting = GaugeMetricFamily(
-            "scribewire_queue_depth",
-            "Recordings that wait: for the engine, or in the job store.",
-            labels=["queue"],
-        )
-        waiting.add_metric(["engine"], engine.waiting_count)
-        if self.store_stats is not None:
-            waiting.add_metric(["jobs"], self.store_stats.jobs["queued"])
-        yield waiting
-        yield _gauge(
-            "scribewire_recordings_admitted",
+        yield (
+            gauge,
+            "recordings_admitted",
             "Recordings with a place: being received, decoded, waiting or with the engine.",
             engine.admitted,
         )
-        yield _gauge("scribewire_engine_recordings", "Recordings in the worker's hands.", engine.held_count)
-        yield _gauge(
-            "scribewire_batch_rows", "Sequences in the running batch.", beat.batch_rows if beat else 0
-        )
-        yield _gauge(
-            "scribewire_batch_reserved_tokens",
+        yield gauge, "engine_recordings", "Recordings in the worker's hands.", engine.held_count
+        yield gauge, "batch_rows", "Sequences in the running batch.", beat.batch_rows if beat else 0
+        reserved = beat.reserved_tokens if beat else 0
+        yield (
+            gauge,
+            "batch_reserved_tokens",
             "Tokens that the batch may come to hold, of the memory budget.",
-            beat.reserved_tokens if beat else 0,
+            reserved,
         )
-        yield _counter("scribewire_chunks", "Chunks of audio decoded.", totals.chunks)
-        yield _counter("scribewire_tokens", "Tokens decoded.", totals.tokens)
-        yield _counter("scribewire_words_timed", "Words whose times were found.", totals.words)
-        yield _counter("scribewire_batch_steps", "Steps of the running batch.", totals.steps)
-        yield _counter(
-            "scribewire_batch_row_slots",
+        yield counter, "chunks", "Chunks of audio decoded.", totals.chunks
+        yield counter, "tokens", "Tokens decoded.", totals.tokens
+        yield counter, "words_timed", "Words whose times were found.", totals.words
+        yield counter, "batch_steps", "Steps of the running batch.", totals.steps
+        yield (
+            counter,
+            "batch_row_slots",
             "Rows computed by those steps, free ones included.",
             totals.row_slots,
         )
-
-    def _memory_metrics(self) -> Iterator[Metric]:
-        beat = self._engine.statistics.now
-        resident = GaugeMetricFamily(
-            "scribewire_resident_bytes",
-            "Memory of a process now, where the system tells. (The front's own: process_resident_memory_bytes.)",
-            labels=["process"],
-        )
-        peak = GaugeMetricFamily(
-            "scribewire_resident_peak_bytes", "The most memory that a process ever held.", labels=["process"]
-        )
-        peak.add_metric(["front"], _peak_bytes())
-        if beat is not None:
-            if beat.resident_bytes:
-                resident.add_metric(["engine"], beat.resident_bytes)
-            peak.add_metric(["engine"], beat.peak_bytes)
-        yield resident
-        yield peak
-        device = GaugeMetricFamily(
-            "scribewire_device_bytes",
-            "What MLX holds, has held at most, and keeps for reuse.",
-            labels=["state"],
-        )
-        if beat is not None:
-            device.add_metric(["active"], beat.device_active_bytes)
-            device.add_metric(["peak"], beat.device_peak_bytes)
-            device.add_metric(["cache"], beat.device_cache_bytes)
-        yield device
-
-    def _upload_metrics(self) -> Iterator[Metric]:
-        uploads = self._uploads
-        yield _gauge("scribewire_uploads_under_way", "Uploads being received.", uploads.under_way)
-        yield _counter("scribewire_uploads", "Uploads received whole.", uploads.received_count)
-        yield _counter(
-            "scribewire_upload_bytes", "Bytes of recordings received whole.", uploads.received_bytes
-        )
-        refused = CounterMetricFamily(
-            "scribewire_uploads_refused", "Uploads that were refused or broke off.", labels=["code"]
-        )
-        for code, count in sorted(uploads.refused_counts.items()):
-            refused.add_metric([code], count)
-        yield refused
-
-    def _job_metrics(self) -> Iterator[Metric]:
-        stats = self.store_stats
-        yield _gauge("scribewire_job_store_up", "Whether the job store answers.", int(stats is not None))
-        jobs = GaugeMetricFamily("scribewire_jobs", "Jobs by state.", labels=["status"])
-        for status, count in stats.jobs.items() if stats is not None else ():
-            jobs.add_metric([status], count)
-        yield jobs
+        yield gauge, "uploads_under_way", "Uploads being received.", uploads.under_way
+        yield counter, "uploads", "Uploads received whole.", uploads.received_count
+        yield counter, "upload_bytes", "Bytes of recordings received whole.", uploads.received_bytes
+        yield gauge, "job_store_up", "Whether the job store answers.", int(stats is not None)
         if stats is not None:
-            yield _gauge("scribewire_job_recordings", "Recordings kept for jobs.", stats.audio_count)
-            yield _gauge("scribewire_job_recording_bytes", "Bytes of those recordings.", stats.audio_bytes)
-            yield _gauge(
-                "scribewire_webhooks_due",
+            yield gauge, "job_recordings", "Recordings kept for jobs.", stats.audio_count
+            yield gauge, "job_recording_bytes", "Bytes of those recordings.", stats.audio_bytes
+            yield (
+                gauge,
+                "webhooks_due",
                 "Ends of jobs that somebody is still to be told of.",
                 stats.callbacks_due,
             )
 
+    def _labelled_values(self) -> Iterator[tuple[_Kind, str, str, str, Mapping[str, float]]]:
+        beat, stats, refused = self._engine.statistics.now, self.store_stats, self._uploads.refused_counts
+        counter, gauge = CounterMetricFamily, GaugeMetricFamily
+        jobs: Mapping[str, float] = (
+            {} if stats is None else {str(key): count for key, count in stats.jobs.items()}
+        )
+        depth = {"engine": self._engine.waiting_count} | ({"jobs": jobs["queued"]} if jobs else {})
+        yield (
+            gauge,
+            "queue_depth",
+            "Recordings that wait: for the engine, or in the job store.",
+            "queue",
+            depth,
+        )
+        resident = {"engine": beat.resident_bytes} if beat and beat.resident_bytes else {}
+        explanation = "Memory of a process now, where the system tells. "
+        explanation += "(The front's own: process_resident_memory_bytes.)"
+        yield gauge, "resident_bytes", explanation, "process", resident
+        peak = {"front": _peak_bytes()} | ({"engine": beat.peak_bytes} if beat else {})
+        yield gauge, "resident_peak_bytes", "The most memory that a process ever held.", "process", peak
+        device = {
+            state: getattr(beat, f"device_{state}_bytes")
+            for state in ("active", "peak", "cache")
+            if beat is not None
+        }
+        explanation = "What MLX holds, has held at most, and keeps for reuse."
+        yield gauge, "device_bytes", explanation, "state", device
+        explanation = "Uploads that were refused or broke off."
+        yield counter, "uploads_refused", explanation, "code", dict(sorted(refused.items()))
+        yield gauge, "jobs", "Jobs by state.", "status", jobs
 
-def _gauge(name: str, explanation: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, explanation, value=value)
 
-
-def _counter(name: str, explanation: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(name, explanation, value=value)
-
-
-def _one_hot(name: str, explanation: str, states: tuple[str, ...], current: str) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, explanation, labels=["state"])
-    for state in states:
-        family.add_metric([state], int(state == current))
+def _labelled(kind: _Kind, name: str, explanation: str, label: str, values: Mapping[str, float]) -> _Family:
+    family = kind(f"scribewire_{name}", explanation, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
     return family
+
+
+def _one_hot(name: str, explanation: str, states: tuple[str, ...], current: str) -> _Family:
+    values = {state: int(state == current) for state in states}
+    return _labelled(GaugeMetricFamily, name, explanation, "state", values)
 
 
 def _peak_bytes() -> int:

@@ -35,7 +35,7 @@ def store_error(error: OSError) -> JobStoreError:
     """The store's error for a failed file operation."""
     if error.errno in _FULL:
         return JobStoreDiskFull("The server has no room on its disk for this job.")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
+    if error.errno in (errno.ENOENT, errno.ESTALE):
         return DataFolderGone()
     return JobStoreUnavailable(f"The job store's files cannot be used: {error.strerror or error}.")
 

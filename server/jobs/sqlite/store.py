@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.access.keys import make_private_folder
@@ -116,7 +116,7 @@ class SqliteJobStore:
         await asyncio.to_thread(self._prepare)
         try:
             self._writer.start()
-            requeued = await self._writer.call(self._operations.begin)
+            requeued = await self._write(self._operations.begin)
             known = await self._writer.call(lambda connection, effects: sqlite_rows.audio_ids(connection))
             leftovers, orphans = await asyncio.to_thread(self._audio.sort_out, known)
             await self._writer.call(
@@ -261,9 +261,7 @@ class SqliteJobStore:
     ) -> bool:
         """See JobStore."""
         seconds = (audio_seconds_done, audio_seconds_total)
-        return await self._writer.call(
-            partial(self._operations.heartbeat, claim=claim, seconds=seconds, new_text=new_text)
-        )
+        return await self._write(self._operations.heartbeat, claim=claim, seconds=seconds, new_text=new_text)
 
     async def wait_until_lost(self, claim: Claim) -> None:
         """See JobStore."""
@@ -276,49 +274,43 @@ class SqliteJobStore:
 
     async def complete(self, claim: Claim, transcript: Transcript, *, is_demo: bool) -> bool:
         """See JobStore."""
-        return await self._writer.call(
-            partial(self._operations.complete, claim=claim, transcript=transcript, is_demo=is_demo)
+        return await self._write(
+            self._operations.complete, claim=claim, transcript=transcript, is_demo=is_demo
         )
 
     async def fail(self, claim: Claim, failure: JobFailure, *, retryable: bool) -> JobStatus | None:
         """See JobStore."""
-        return await self._writer.call(
-            partial(self._operations.fail, claim=claim, failure=failure, retryable=retryable)
-        )
+        return await self._write(self._operations.fail, claim=claim, failure=failure, retryable=retryable)
 
     async def release(self, claim: Claim) -> bool:
         """See JobStore."""
-        return await self._writer.call(partial(self._operations.release, claim=claim))
+        return await self._write(self._operations.release, claim=claim)
 
     async def drain(self) -> int:
         """See JobStore."""
         self._operations.is_draining = True
-        return await self._writer.call(self._operations.drain)
+        return await self._write(self._operations.drain)
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
         return await self._read(
-            partial(sqlite_rows.whole_job, job_id=job_id, owner=owner, fairness=self._operations.fairness)
+            sqlite_rows.whole_job, job_id=job_id, owner=owner, fairness=self._operations.fairness
         )
 
     async def list(
         self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
     ) -> JobPage:
         """See JobStore."""
-        return await self._read(
-            partial(sqlite_rows.page, owner=owner, status=status, cursor=cursor, limit=limit)
-        )
+        return await self._read(sqlite_rows.page, owner=owner, status=status, cursor=cursor, limit=limit)
 
     async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
         """See JobStore."""
         with self._notifications.subscribed(log_topic(job_id)) as notified:
             while self._is_open:
                 notified.clear()
-                found = await self._read(
-                    partial(sqlite_rows.log, job_id=job_id, owner=owner, after_id=after_id)
-                )
+                found = await self._read(sqlite_rows.log, job_id=job_id, owner=owner, after_id=after_id)
                 if found is None:
                     return
                 status, events = found
@@ -331,7 +323,7 @@ class SqliteJobStore:
 
     async def audio(self, job_id: str, owner: str) -> Path | None:
         """See JobStore."""
-        row = await self._read(partial(sqlite_rows.find, job_id=job_id, owner=owner))
+        row = await self._read(sqlite_rows.find, job_id=job_id, owner=owner)
         if row is None or row["audio_id"] is None:
             return None
         return await asyncio.wrap_future(
@@ -344,7 +336,7 @@ class SqliteJobStore:
 
     async def check(self) -> None:
         """See JobStore."""
-        await self._writer.call(self._operations.rehearse)
+        await self._write(self._operations.rehearse)
         await asyncio.wrap_future(self._in(self._file_threads, self._audio.check))
 
     async def unfinished(self) -> tuple[tuple[str, str], ...]:
@@ -373,31 +365,29 @@ class SqliteJobStore:
         self, delivery: Delivery, *, error: str | None, retry_seconds: float | None = None
     ) -> None:
         """See JobStore."""
-        await self._writer.call(
-            partial(
-                self._operations.note_callback, delivery=delivery, error=error, retry_seconds=retry_seconds
-            )
+        await self._write(
+            self._operations.note_callback, delivery=delivery, error=error, retry_seconds=retry_seconds
         )
 
     # ---- ending ----------------------------------------------------------------------------------------------
 
     async def cancel(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
-        await self._writer.call(partial(self._operations.cancel, job_id=job_id, owner=owner))
+        await self._write(self._operations.cancel, job_id=job_id, owner=owner)
         return await self.get(job_id, owner)
 
     async def erase(self, job_id: str, owner: str) -> bool:
         """See JobStore."""
-        return await self._writer.call(partial(self._operations.erase, job_id=job_id, owner=owner))
+        return await self._write(self._operations.erase, job_id=job_id, owner=owner)
 
     async def retry(self, job_id: str, owner: str) -> Job | None:
         """See JobStore."""
-        await self._writer.call(partial(self._operations.retry, job_id=job_id, owner=owner))
+        await self._write(self._operations.retry, job_id=job_id, owner=owner)
         return await self.get(job_id, owner)
 
     async def sweep(self) -> Swept:
         """See JobStore."""
-        swept = await self._writer.call(self._operations.sweep)
+        swept = await self._write(self._operations.sweep)
         if swept.waiting != self._told_waiting:
             await asyncio.to_thread(self._tell_of_waiting, swept.waiting)
         return swept
@@ -429,16 +419,21 @@ class SqliteJobStore:
             raise JobStoreUnavailable("The job store is not open.")
         return executor.submit(work)
 
-    async def _read(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
+    async def _write(self, operation: Callable[..., _Value], **values: Any) -> _Value:
+        return await self._writer.call(partial(operation, **values))
+
+    async def _read(self, query: Callable[..., _Value], **values: Any) -> _Value:
         mended: set[int] = set()
         while True:
             try:
-                return await asyncio.wrap_future(self._in(self._readers, partial(self._query, query)))
+                return await asyncio.wrap_future(
+                    self._in(self._readers, partial(self._query, partial(query, **values)))
+                )
             except RowDamaged as damage:
                 if damage.seq in mended:
                     raise JobStoreUnavailable("A damaged row of the database cannot be mended.") from None
                 mended.add(damage.seq)
-                await self._writer.call(partial(self._operations.end_damaged, damage=damage))
+                await self._write(self._operations.end_damaged, damage=damage)
 
     def _query(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
         try:
