@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from scribewire.server.jobs.sqlite.columns import RowDamaged
 from scribewire.server.jobs.sqlite.database import Database, FileDatabase, MemoryDatabase
-from scribewire.server.jobs.sqlite.writer import Effects, GroupCommitWriter
+from scribewire.server.jobs.sqlite.writer import Effects, GroupCommitWriter, Transaction
 from scribewire.server.jobs.store import JobStoreDiskFull, JobStoreFull, JobStoreUnavailable
 from tests.fakes.waiting import PATIENCE_SECONDS, run
 
@@ -41,13 +40,13 @@ class Written:
         if self.broken is not None:
             raise self.broken
 
-    def _mend(self, connection: sqlite3.Connection, effects: Effects, damage: RowDamaged) -> None:
-        connection.execute("DELETE FROM numbers WHERE number = ?", (damage.seq,))
+    def _mend(self, damage: RowDamaged, tx: Transaction) -> None:
+        tx.execute("DELETE FROM numbers WHERE number = ?", (damage.seq,))
 
-    def adding(self, number: int) -> Callable[[sqlite3.Connection, Effects], int]:
-        def add(connection: sqlite3.Connection, effects: Effects) -> int:
-            connection.execute("INSERT INTO numbers VALUES (?)", (number,))
-            effects.new_audio.add(str(number))
+    def adding(self, number: int) -> Callable[[Transaction], int]:
+        def add(tx: Transaction) -> int:
+            tx.execute("INSERT INTO numbers VALUES (?)", (number,))
+            tx.effects.new_audio.add(str(number))
             if number < 0:
                 raise JobStoreFull("a refusal")
             return number
@@ -140,8 +139,8 @@ def test_reader_never_sees_what_a_failed_operation_undid(written: Written):
 
     reader = threading.Thread(target=read)
 
-    def add_and_fail(connection: sqlite3.Connection, effects: Effects) -> None:
-        connection.execute("INSERT INTO numbers VALUES (2)")
+    def add_and_fail(tx: Transaction) -> None:
+        tx.execute("INSERT INTO numbers VALUES (2)")
         reader.start()
         assert has_looked_or_waits.wait(PATIENCE_SECONDS)
         raise JobStoreFull("a refusal")

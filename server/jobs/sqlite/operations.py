@@ -39,7 +39,7 @@ from scribewire.server.jobs.sqlite import statements
 from scribewire.server.jobs.sqlite.columns import JOB_COLUMNS, RowDamaged, job_of, new_job_id, replacements
 from scribewire.server.jobs.sqlite.retained import RetainedData
 from scribewire.server.jobs.sqlite.rows import counts, find, owners_queues, queue_position
-from scribewire.server.jobs.sqlite.writer import Effects
+from scribewire.server.jobs.sqlite.writer import Transaction
 from scribewire.server.jobs.store import (
     LEASE_OVER,
     IdempotencyConflict,
@@ -72,20 +72,20 @@ class JobOperations:
         self.fairness = Fairness()
         self.is_draining = False
 
-    def begin(self, connection: sqlite3.Connection, effects: Effects) -> int:
+    def begin(self, tx: Transaction) -> int:
         """Resume after an earlier start; returns how many jobs were queued again."""
         for statement in statements.COUNT_ANEW:
-            connection.execute(statement)
-        self.retained.begin(connection)
-        return self._requeue_all(connection, effects)
+            tx.execute(statement)
+        self.retained.begin(tx)
+        return self._requeue_all(tx)
 
     # ---- submitting ------------------------------------------------------------------------------------------
 
-    def insert(self, connection: sqlite3.Connection, effects: Effects, submission: Submission) -> Submitted:
+    def insert(self, tx: Transaction, submission: Submission) -> Submitted:
         """See JobStore.submit."""
         digest = fingerprint(submission)
         if submission.idempotency_key is not None:
-            known = connection.execute(
+            known = tx.execute(
                 f"SELECT {JOB_COLUMNS}, fingerprint FROM jobs WHERE owner = ? AND idempotency_key = ?",
                 (submission.owner, submission.idempotency_key),
             ).fetchone()
@@ -94,15 +94,15 @@ class JobOperations:
                     raise IdempotencyConflict(
                         "This idempotency key was used for another recording, or with other options."
                     )
-                effects.removed_audio.add(submission.audio.audio_id)
+                tx.effects.removed_audio.add(submission.audio.audio_id)
                 return Submitted(job_of(known), is_new=False)
-        self._check_room(connection)
-        row = connection.execute(statements.INSERT, self._row_of(submission, digest)).fetchone()
-        effects.new_audio.add(submission.audio.audio_id)
-        self._log(connection, effects, row, "queued")
-        effects.notified.add(WORK)
+        self._check_room(tx)
+        row = tx.execute(statements.INSERT, self._row_of(submission, digest)).fetchone()
+        tx.effects.new_audio.add(submission.audio.audio_id)
+        self._log(tx, row, "queued")
+        tx.effects.notified.add(WORK)
         return Submitted(
-            job_of(row, queue_position=queue_position(connection, self.fairness, row)), is_new=True
+            job_of(row, queue_position=queue_position(tx.connection, self.fairness, row)), is_new=True
         )
 
     def _row_of(self, submission: Submission, digest: str) -> tuple[object, ...]:
@@ -119,19 +119,17 @@ class JobOperations:
             submission.audio.size_bytes,
         )
 
-    def _check_room(self, connection: sqlite3.Connection) -> None:
-        counted = counts(connection)
+    def _check_room(self, tx: Transaction) -> None:
+        counted = counts(tx.connection)
         unfinished = counted["queued"] + counted["processing"]
         if unfinished >= self._rules.max_unfinished:
             raise JobStoreFull(f"{unfinished} jobs are unfinished already")
 
     # ---- working ---------------------------------------------------------------------------------------------
 
-    def claim(
-        self, connection: sqlite3.Connection, effects: Effects, worker: str, limit: int
-    ) -> tuple[Claim, ...]:
+    def claim(self, tx: Transaction, worker: str, limit: int) -> tuple[Claim, ...]:
         """See JobStore.claim."""
-        self.take_back_silent(connection, effects)
+        self.take_back_silent(tx)
         if self.is_draining:
             return ()
         values = {
@@ -141,24 +139,25 @@ class JobOperations:
             "now": self._wall(),
         }
         claims: list[Claim] = []
-        while len(claims) < limit and (queue := self.fairness.next_of(owners_queues(connection))) is not None:
-            row = connection.execute(statements.CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
+        while (
+            len(claims) < limit and (queue := self.fairness.next_of(owners_queues(tx.connection))) is not None
+        ):
+            row = tx.execute(statements.CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
             job = job_of(row)
             if not job.has_audio:
                 raise RowDamaged(row["seq"], "audio_id")
             self.fairness.note_served(queue.owner)
-            self._log(connection, effects, row, "progress")
+            self._log(tx, row, "progress")
             claims.append(Claim(job, worker, row["claim_number"]))
         return tuple(claims)
 
-    def is_held(self, connection: sqlite3.Connection, claim: Claim) -> bool:
+    def is_held(self, tx: Transaction, claim: Claim) -> bool:
         """True while the claim is held."""
-        return self._held(connection, claim) is not None
+        return self._held(tx, claim) is not None
 
     def heartbeat(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         claim: Claim,
         seconds: tuple[float | None, float | None],
         new_text: str,
@@ -166,83 +165,80 @@ class JobOperations:
         """See JobStore.heartbeat; seconds: done and total."""
         lease_until = self._monotonic() + self._rules.lease_seconds
         values = {**self._fence(claim), "lease_until": lease_until, "done": seconds[0], "total": seconds[1]}
-        renewed = connection.execute(statements.RENEW, values).fetchall()
+        renewed = tx.execute(statements.RENEW, values).fetchall()
         if not renewed:
             return False
         named = {"seq": renewed[0]["seq"], "job_id": claim.job.job_id}
         if seconds != (None, None):
-            self._log(connection, effects, named, "progress")
+            self._log(tx, named, "progress")
         if new_text:
-            connection.execute(statements.ADD_TEXT, (named["seq"], new_text))
-            self._log(connection, effects, named, "partial", text=new_text)
+            tx.execute(statements.ADD_TEXT, (named["seq"], new_text))
+            self._log(tx, named, "partial", text=new_text)
         return True
 
     def complete(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         claim: Claim,
         transcript: Transcript,
         is_demo: bool,
     ) -> bool:
         """See JobStore.complete."""
-        row = self._held(connection, claim)
+        row = self._held(tx, claim)
         if row is None:
             return False
-        connection.execute(statements.SET_RESULT, (row["seq"], transcript_to_json(transcript)))
-        connection.execute(
+        tx.execute(statements.SET_RESULT, (row["seq"], transcript_to_json(transcript)))
+        tx.execute(
             "UPDATE jobs SET is_demo = ?, audio_seconds_done = ?, audio_seconds_total = ? WHERE seq = ?",
             (is_demo, transcript.duration_seconds, transcript.duration_seconds, row["seq"]),
         )
-        self._end(connection, effects, row, "completed", "done", keeps_audio=self._rules.keep_audio)
+        self._end(tx, row, "completed", "done", keeps_audio=self._rules.keep_audio)
         return True
 
     def fail(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         claim: Claim,
         failure: JobFailure,
         retryable: bool,
     ) -> JobStatus | None:
         """See JobStore.fail."""
-        row = self._held(connection, claim)
+        row = self._held(tx, claim)
         if row is None:
             return None
         if retryable:
-            return self._record_death(connection, effects, row, claim.worker, failure)
-        self._end(connection, effects, row, "failed", "failed", keeps_audio=True, failure=failure)
+            return self._record_death(tx, row, claim.worker, failure)
+        self._end(tx, row, "failed", "failed", keeps_audio=True, failure=failure)
         return "failed"
 
-    def release(self, connection: sqlite3.Connection, effects: Effects, claim: Claim) -> bool:
+    def release(self, tx: Transaction, claim: Claim) -> bool:
         """See JobStore.release."""
-        row = self._held(connection, claim)
+        row = self._held(tx, claim)
         if row is None:
             return False
-        self._requeue(connection, effects, row, uncharged=1, deaths=row["deaths"])
+        self._requeue(tx, row, uncharged=1, deaths=row["deaths"])
         return True
 
-    def drain(self, connection: sqlite3.Connection, effects: Effects) -> int:
+    def drain(self, tx: Transaction) -> int:
         """See JobStore.drain; `is_draining` was set before."""
-        effects.notified.add(WORK)
-        return self._requeue_all(connection, effects)
+        tx.effects.notified.add(WORK)
+        return self._requeue_all(tx)
 
-    def take_back_silent(self, connection: sqlite3.Connection, effects: Effects) -> int:
+    def take_back_silent(self, tx: Transaction) -> int:
         """Revoke the claims whose lease expired; returns how many."""
-        rows = connection.execute(
+        rows = tx.execute(
             f"SELECT {JOB_COLUMNS}, worker FROM jobs WHERE status = 'processing' "
             "AND (lease_until < ? OR boot IS NOT ? OR typeof(lease_until) <> 'real') ORDER BY seq",
             (self._monotonic(), self._boot),
         ).fetchall()
         for row in rows:
             failure = not_heard_of_again()
-            self._record_death(connection, effects, row, row["worker"], failure, code=LEASE_OVER)
+            self._record_death(tx, row, row["worker"], failure, code=LEASE_OVER)
         return len(rows)
 
     def _record_death(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         row: sqlite3.Row,
         worker: str,
         failure: JobFailure,
@@ -252,114 +248,112 @@ class JobOperations:
         death = WorkerDeath(row["attempts"], str(worker), self._wall(), code or failure.code)
         deaths = (*job_of(row).deaths, death)
         if len(deaths) < self._rules.max_worker_deaths:
-            self._requeue(connection, effects, row, uncharged=0, deaths=deaths_to_json(deaths))
+            self._requeue(tx, row, uncharged=0, deaths=deaths_to_json(deaths))
             return "queued"
-        connection.execute("UPDATE jobs SET deaths = ? WHERE seq = ?", (deaths_to_json(deaths), row["seq"]))
-        self._end(connection, effects, row, "failed", "failed", keeps_audio=True, failure=failure)
+        tx.execute("UPDATE jobs SET deaths = ? WHERE seq = ?", (deaths_to_json(deaths), row["seq"]))
+        self._end(tx, row, "failed", "failed", keeps_audio=True, failure=failure)
         return "failed"
 
-    def _requeue_all(self, connection: sqlite3.Connection, effects: Effects) -> int:
-        rows = connection.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE status = 'processing'").fetchall()
+    def _requeue_all(self, tx: Transaction) -> int:
+        rows = tx.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE status = 'processing'").fetchall()
         for row in rows:
-            self._requeue(connection, effects, row, uncharged=1, deaths=row["deaths"])
+            self._requeue(tx, row, uncharged=1, deaths=row["deaths"])
         return len(rows)
 
     def _requeue(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         row: sqlite3.Row,
         *,
         uncharged: int,
         deaths: str,
     ) -> None:
-        connection.execute(statements.REQUEUE, (uncharged, deaths, row["seq"]))
-        connection.execute("DELETE FROM texts WHERE seq = ?", (row["seq"],))
-        self._log(connection, effects, row, "queued")
-        effects.notified |= {WORK, claim_topic(row["job_id"])}
+        tx.execute(statements.REQUEUE, (uncharged, deaths, row["seq"]))
+        tx.execute("DELETE FROM texts WHERE seq = ?", (row["seq"],))
+        self._log(tx, row, "queued")
+        tx.effects.notified |= {WORK, claim_topic(row["job_id"])}
 
     # ---- ending ----------------------------------------------------------------------------------------------
 
-    def cancel(self, connection: sqlite3.Connection, effects: Effects, job_id: str, owner: str) -> bool:
+    def cancel(self, tx: Transaction, job_id: str, owner: str) -> bool:
         """See JobStore.cancel; True when there is such a job."""
-        row = find(connection, job_id, owner)
+        row = find(tx.connection, job_id, owner)
         if row is not None and row["status"] not in FINISHED:
-            self._end(connection, effects, row, "cancelled", "cancelled", keeps_audio=False)
+            self._end(tx, row, "cancelled", "cancelled", keeps_audio=False)
         return row is not None
 
-    def erase(self, connection: sqlite3.Connection, effects: Effects, job_id: str, owner: str) -> bool:
+    def erase(self, tx: Transaction, job_id: str, owner: str) -> bool:
         """See JobStore.erase."""
-        row = find(connection, job_id, owner)
+        row = find(tx.connection, job_id, owner)
         if row is not None:
-            self._remove(connection, effects, row)
+            self._remove(tx, row)
         return row is not None
 
-    def retry(self, connection: sqlite3.Connection, effects: Effects, job_id: str, owner: str) -> bool:
+    def retry(self, tx: Transaction, job_id: str, owner: str) -> bool:
         """See JobStore.retry; True when there is such a job."""
-        row = find(connection, job_id, owner)
+        row = find(tx.connection, job_id, owner)
         if row is None:
             return False
         if row["status"] != "failed" or row["audio_id"] is None:
             raise JobNotRetryable("Only a failed job whose recording is still there can be retried.")
-        self._check_room(connection)
-        connection.execute(
+        self._check_room(tx)
+        tx.execute(
             "UPDATE jobs SET finished_at = NULL, ended_on_clock = NULL, failure = NULL WHERE seq = ?",
             (row["seq"],),
         )
-        self._requeue(connection, effects, row, uncharged=row["attempts"], deaths="[]")
+        self._requeue(tx, row, uncharged=row["attempts"], deaths="[]")
         return True
 
-    def end_damaged(self, connection: sqlite3.Connection, effects: Effects, damage: RowDamaged) -> None:
+    def end_damaged(self, damage: RowDamaged, tx: Transaction) -> None:
         """End a job whose row cannot be read as failed, and replace what cannot be read.
 
         Its recording is kept, so that it can be retried, unless its options are lost: then it is set aside.
         """
-        if connection.execute("SELECT 1 FROM jobs WHERE seq = ?", (damage.seq,)).fetchone() is None:
+        if tx.execute("SELECT 1 FROM jobs WHERE seq = ?", (damage.seq,)).fetchone() is None:
             return  # erased in the meantime
-        row = self._row(connection, damage.seq)
+        row = self._row(tx, damage.seq)
         lost = replacements(row)
         if "options" in lost and "audio_id" not in lost and row["audio_id"] is not None:
-            effects.orphaned_audio.add(row["audio_id"])
-            self.retained.note_orphans(connection, [row["audio_id"]])
+            tx.effects.orphaned_audio.add(row["audio_id"])
+            self.retained.note_orphans(tx, [row["audio_id"]])
             lost["audio_id"] = None
         for name, value in lost.items():
-            connection.execute(f"UPDATE jobs SET {name} = ? WHERE seq = ?", (value, damage.seq))
-        row = self._row(connection, damage.seq)
+            tx.execute(f"UPDATE jobs SET {name} = ? WHERE seq = ?", (value, damage.seq))
+        row = self._row(tx, damage.seq)
         log_event(logger, logging.ERROR, "job_unreadable", job_id=row["job_id"], columns=damage.columns)
-        self._end(connection, effects, row, "failed", "failed", keeps_audio=True, failure=damage.failure())
-        effects.unreadable.append(job_of(row))
+        self._end(tx, row, "failed", "failed", keeps_audio=True, failure=damage.failure())
+        tx.effects.unreadable.append(job_of(row))
 
-    def sweep(self, connection: sqlite3.Connection, effects: Effects) -> Swept:
+    def sweep(self, tx: Transaction) -> Swept:
         """See JobStore.sweep."""
-        requeued = self.take_back_silent(connection, effects)
-        self.retained.save_clock(connection)
-        old = self.retained.old_results(connection)
+        requeued = self.take_back_silent(tx)
+        self.retained.save_clock(tx)
+        old = self.retained.old_results(tx)
         for seq in old:
-            self._remove(connection, effects, self._row(connection, seq))
-        recordings = self.retained.remove_recordings(connection, effects)
-        return Swept(len(old), recordings, requeued, waiting=self.retained.waiting(connection))
+            self._remove(tx, self._row(tx, seq))
+        recordings = self.retained.remove_recordings(tx)
+        return Swept(len(old), recordings, requeued, waiting=self.retained.waiting(tx))
 
-    def rehearse(self, connection: sqlite3.Connection, effects: Effects) -> None:
+    def rehearse(self, tx: Transaction) -> None:
         """Insert a job as a submission does, and undo it."""
-        connection.execute("SAVEPOINT rehearsal")
+        tx.execute("SAVEPOINT rehearsal")
         trial = Submission("", StoredAudio("", 0, ""))
         try:
-            connection.execute(statements.INSERT, self._row_of(trial, fingerprint(trial)))
+            tx.execute(statements.INSERT, self._row_of(trial, fingerprint(trial)))
         finally:
-            connection.execute("ROLLBACK TO rehearsal")
-            connection.execute("RELEASE rehearsal")
-        self.retained.save_clock(connection)
+            tx.execute("ROLLBACK TO rehearsal")
+            tx.execute("RELEASE rehearsal")
+        self.retained.save_clock(tx)
 
-    def _remove(self, connection: sqlite3.Connection, effects: Effects, row: sqlite3.Row) -> None:
-        connection.execute("DELETE FROM jobs WHERE seq = ?", (row["seq"],))
-        effects.notified |= {log_topic(row["job_id"]), claim_topic(row["job_id"])}
+    def _remove(self, tx: Transaction, row: sqlite3.Row) -> None:
+        tx.execute("DELETE FROM jobs WHERE seq = ?", (row["seq"],))
+        tx.effects.notified |= {log_topic(row["job_id"]), claim_topic(row["job_id"])}
         if row["audio_id"] is not None:
-            effects.removed_audio.add(row["audio_id"])
+            tx.effects.removed_audio.add(row["audio_id"])
 
     def _end(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         row: sqlite3.Row,
         status: JobStatus,
         kind: EventKind,
@@ -367,7 +361,7 @@ class JobOperations:
         keeps_audio: bool,
         failure: JobFailure | None = None,
     ) -> None:
-        connection.execute(
+        tx.execute(
             "UPDATE jobs SET status = ?, finished_at = ?, ended_on_clock = coalesce(ended_on_clock, ?), "
             "worker = NULL, boot = NULL, lease_until = NULL, failure = ?, audio_id = ? WHERE seq = ?",
             (
@@ -380,39 +374,34 @@ class JobOperations:
             ),
         )
         if row["audio_id"] is not None and not keeps_audio:
-            effects.removed_audio.add(row["audio_id"])
-        self._log(connection, effects, row, kind, failure=failure)
-        effects.notified.add(claim_topic(row["job_id"]))
+            tx.effects.removed_audio.add(row["audio_id"])
+        self._log(tx, row, kind, failure=failure)
+        tx.effects.notified.add(claim_topic(row["job_id"]))
         if row["callback_url"] is not None:
             now, finished_at = self.retained.clock.now(), self._wall()
-            sqlite_callbacks.add(
-                connection, row, status=status, failure=failure, now=now, finished_at=finished_at
-            )
-            effects.notified.add(CALLBACKS)
+            sqlite_callbacks.add(tx, row, status=status, failure=failure, now=now, finished_at=finished_at)
+            tx.effects.notified.add(CALLBACKS)
 
     # ---- webhooks --------------------------------------------------------------------------------------------
 
-    def take_callbacks(
-        self, connection: sqlite3.Connection, effects: Effects, limit: int
-    ) -> tuple[tuple[Delivery, ...], float | None]:
+    def take_callbacks(self, tx: Transaction, limit: int) -> tuple[tuple[Delivery, ...], float | None]:
         """See JobStore.take_callbacks; also returns the seconds until the next one is due."""
         now = self.retained.clock.now()
-        taken = sqlite_callbacks.take(connection, now, limit)
-        due = sqlite_callbacks.next_due(connection)
+        taken = sqlite_callbacks.take(tx, now, limit)
+        due = sqlite_callbacks.next_due(tx)
         return taken, None if due is None else max(0.0, due - now)
 
     def note_callback(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         delivery: Delivery,
         error: str | None,
         retry_seconds: float | None,
     ) -> None:
         """See JobStore.note_callback."""
         due = None if retry_seconds is None else self.retained.clock.now() + retry_seconds
-        sqlite_callbacks.note(connection, delivery, error=error, due_on_clock=due, at=self._wall())
-        effects.notified.add(CALLBACKS)
+        sqlite_callbacks.note(tx, delivery, error=error, due_on_clock=due, at=self._wall())
+        tx.effects.notified.add(CALLBACKS)
 
     # ---- the fence and the log -------------------------------------------------------------------------------
 
@@ -424,21 +413,20 @@ class JobOperations:
             "claim_number": claim.claim_number,
         }
 
-    def _held(self, connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row | None:
-        row: sqlite3.Row | None = connection.execute(
+    def _held(self, tx: Transaction, claim: Claim) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = tx.execute(
             f"SELECT {JOB_COLUMNS} FROM jobs WHERE {statements.HELD}", self._fence(claim)
         ).fetchone()
         return row
 
-    def _row(self, connection: sqlite3.Connection, seq: int) -> sqlite3.Row:
+    def _row(self, tx: Transaction, seq: int) -> sqlite3.Row:
         row: sqlite3.Row
-        (row,) = connection.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE seq = ?", (seq,))
+        (row,) = tx.execute(f"SELECT {JOB_COLUMNS} FROM jobs WHERE seq = ?", (seq,))
         return row
 
     def _log(
         self,
-        connection: sqlite3.Connection,
-        effects: Effects,
+        tx: Transaction,
         row: sqlite3.Row | dict[str, object],
         kind: EventKind,
         *,
@@ -446,5 +434,5 @@ class JobOperations:
         failure: JobFailure | None = None,
     ) -> None:
         values = (kind, self._wall(), text, failure_to_json(failure), row["seq"])
-        connection.execute(statements.LOG, values)
-        effects.notified.add(log_topic(str(row["job_id"])))
+        tx.execute(statements.LOG, values)
+        tx.effects.notified.add(log_topic(str(row["job_id"])))

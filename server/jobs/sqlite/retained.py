@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 
 from scribewire.server.jobs.retention import ClockReading, RetentionClock
-from scribewire.server.jobs.sqlite.writer import Effects
+from scribewire.server.jobs.sqlite.writer import Transaction
 from scribewire.server.jobs.store import StoreRules
 
 _NEWEST_END = "SELECT coalesce(max(ended_on_clock), 0.0) FROM jobs WHERE typeof(ended_on_clock) = 'real'"
@@ -36,50 +35,50 @@ class RetainedData:
         self._monotonic = monotonic
         self.clock = RetentionClock(wall=wall, monotonic=monotonic)
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, tx: Transaction) -> None:
         """Go on with the clock of the last run."""
-        saved = connection.execute("SELECT seconds, wall, doubted_for FROM clock").fetchone()
+        saved = tx.execute("SELECT seconds, wall, doubted_for FROM clock").fetchone()
         if saved is not None:
             if not all(
                 isinstance(one, float) for one in saved[:2]
             ):  # damaged: nothing may become older by that
-                saved = (*connection.execute(_NEWEST_END).fetchone(), self._wall(), None)
+                saved = (*tx.execute(_NEWEST_END).fetchone(), self._wall(), None)
             self.clock = RetentionClock(
                 wall=self._wall, monotonic=self._monotonic, saved=ClockReading(*saved)
             )
         # A finished job without the time of its end would stay for ever.
-        connection.execute(_MEND_ENDS, (self.clock.now(),))
+        tx.execute(_MEND_ENDS, (self.clock.now(),))
 
-    def save_clock(self, connection: sqlite3.Connection) -> None:
+    def save_clock(self, tx: Transaction) -> None:
         """Save the clock for the next run."""
-        connection.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)", astuple(self.clock.reading()))
+        tx.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?)", astuple(self.clock.reading()))
 
-    def note_orphans(self, connection: sqlite3.Connection, audio_ids: Iterable[str]) -> None:
+    def note_orphans(self, tx: Transaction, audio_ids: Iterable[str]) -> None:
         """Note since when the recordings in the folder of orphans are there."""
         now = self.clock.now()
-        connection.executemany(
+        tx.connection.executemany(
             "INSERT OR IGNORE INTO orphans VALUES (?, ?)", [(one, now) for one in audio_ids]
         )
 
-    def old_results(self, connection: sqlite3.Connection) -> list[int]:
+    def old_results(self, tx: Transaction) -> list[int]:
         """Numbers of the jobs that are past their time."""
-        return [seq for (seq,) in connection.execute(f"SELECT seq {_OLD_RESULTS}", self._limits())]
+        return [seq for (seq,) in tx.execute(f"SELECT seq {_OLD_RESULTS}", self._limits())]
 
-    def remove_recordings(self, connection: sqlite3.Connection, effects: Effects) -> int:
+    def remove_recordings(self, tx: Transaction) -> int:
         """Remove the recordings that are past their time; returns their count."""
         limits = self._limits()
-        unneeded = connection.execute(f"SELECT audio_id, seq {_OLD_AUDIO}", limits).fetchall()
-        connection.executemany(
+        unneeded = tx.execute(f"SELECT audio_id, seq {_OLD_AUDIO}", limits).fetchall()
+        tx.connection.executemany(
             "UPDATE jobs SET audio_id = NULL WHERE seq = ?", [(seq,) for _, seq in unneeded]
         )
-        orphans = connection.execute(f"DELETE {_OLD_ORPHANS} RETURNING audio_id", limits).fetchall()
-        effects.removed_audio |= {row["audio_id"] for row in (*unneeded, *orphans)}
+        orphans = tx.execute(f"DELETE {_OLD_ORPHANS} RETURNING audio_id", limits).fetchall()
+        tx.effects.removed_audio |= {row["audio_id"] for row in (*unneeded, *orphans)}
         return len(unneeded) + len(orphans)
 
-    def waiting(self, connection: sqlite3.Connection) -> int:
+    def waiting(self, tx: Transaction) -> int:
         """How much would be removed if the wall clock's leap were believed."""
         leap = self.clock.doubted_seconds
-        return int(connection.execute(_OLD, self._limits(leap)).fetchone()[0]) if leap else 0
+        return int(tx.execute(_OLD, self._limits(leap)).fetchone()[0]) if leap else 0
 
     def _limits(self, leap_seconds: float = 0.0) -> dict[str, float]:
         now = self.clock.now() + leap_seconds

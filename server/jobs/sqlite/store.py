@@ -117,11 +117,9 @@ class SqliteJobStore:
         try:
             self._writer.start()
             requeued = await self._write(self._operations.begin)
-            known = await self._writer.call(lambda connection, effects: sqlite_rows.audio_ids(connection))
+            known = await self._writer.call(lambda tx: sqlite_rows.audio_ids(tx.connection))
             leftovers, orphans = await asyncio.to_thread(self._audio.sort_out, known)
-            await self._writer.call(
-                lambda connection, effects: self._operations.retained.note_orphans(connection, orphans)
-            )
+            await self._writer.call(lambda tx: self._operations.retained.note_orphans(tx, orphans))
             swept = await self.sweep()
         except BaseException:
             await self._writer.stop()
@@ -143,9 +141,7 @@ class SqliteJobStore:
             return
         with contextlib.suppress(JobStoreError):  # a full disk, or a folder that is gone, ends nothing else
             await self.drain()
-            await self._writer.call(
-                lambda connection, effects: self._operations.retained.save_clock(connection)
-            )
+            await self._writer.call(lambda tx: self._operations.retained.save_clock(tx))
         self._is_open = False
         self._notifications.notify_all()
         await asyncio.to_thread(self._readers.shutdown)
@@ -433,7 +429,7 @@ class SqliteJobStore:
                 if damage.seq in mended:
                     raise JobStoreUnavailable("A damaged row of the database cannot be mended.") from None
                 mended.add(damage.seq)
-                await self._write(self._operations.end_damaged, damage=damage)
+                await self._writer.call(partial(self._operations.end_damaged, damage))
 
     def _query(self, query: Callable[[sqlite3.Connection], _Value]) -> _Value:
         try:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from scribewire.server.jobs.job import Job
@@ -61,7 +62,19 @@ class Effects:
         self.unreadable += other.unreadable
 
 
-Operation = Callable[[sqlite3.Connection, Effects], _Value]
+@dataclass(slots=True)
+class Transaction:
+    """An operation's view of the transaction that it runs in, and its effects."""
+
+    connection: sqlite3.Connection
+    effects: Effects = field(default_factory=Effects)
+
+    def execute(self, statement: str, values: Any = ()) -> sqlite3.Cursor:
+        """Execute a statement."""
+        return self.connection.execute(statement, values)
+
+
+Operation = Callable[[Transaction], _Value]
 
 
 @dataclass(slots=True)
@@ -88,7 +101,7 @@ class GroupCommitWriter:
         self,
         transaction: Callable[[], AbstractContextManager[sqlite3.Connection]],
         *,
-        mend: Callable[[sqlite3.Connection, Effects, RowDamaged], None],
+        mend: Callable[[RowDamaged, Transaction], None],
         before_commit: Callable[[Effects], None],
         after_commit: Callable[[Effects], None],
         on_loop: Callable[[Effects], None],
@@ -164,12 +177,12 @@ class GroupCommitWriter:
             effects = Effects()
         try:
             self._after_commit(effects)
-        except OSError:
-            # What is committed stands; the next start finds the files.
+            for call in group:
+                if call.error is not None and call.if_failed is not None:
+                    call.if_failed()
+        except Exception:
+            # What is committed stands, the next start finds the files, and this thread serves all.
             logger.exception("job_files_not_moved")
-        for call in group:
-            if call.error is not None and call.if_failed is not None:
-                call.if_failed()
         assert self._loop is not None
         # A loop that was closed without stop() takes no answers any more.
         with contextlib.suppress(RuntimeError):
@@ -178,42 +191,34 @@ class GroupCommitWriter:
     def _execute(self, connection: sqlite3.Connection, call: _Call[Any], effects: Effects) -> None:
         mended: set[int] = set()
         while (damage := self._attempt(connection, call, effects)) is not None:
-            if damage.seq in mended:
-                call.error = JobStoreUnavailable(
-                    "A damaged row of the job store's database cannot be mended."
-                )
-                return
-            mended.add(damage.seq)
-            mending = _Call(self._mending(damage), call.answer)
-            if self._attempt(connection, mending, effects) is not None or mending.error is not None:
+            mending = _Call(partial(self._mend, damage), call.answer)
+            if damage.seq in mended or self._attempt(connection, mending, effects) or mending.error:
                 call.error = mending.error or JobStoreUnavailable("A damaged row cannot be mended.")
                 return
-
-    def _mending(self, damage: RowDamaged) -> Operation[None]:
-        return lambda connection, effects: self._mend(connection, effects, damage)
+            mended.add(damage.seq)
 
     def _attempt(
         self, connection: sqlite3.Connection, call: _Call[Any], effects: Effects
     ) -> RowDamaged | None:
         """Run an operation in a savepoint; returns the damage that it met, and has undone it then."""
-        own = Effects()
+        tx = Transaction(connection)
         damage = None
-        connection.execute("SAVEPOINT one_call")
+        tx.execute("SAVEPOINT one_call")
         try:
-            call.value = call.operation(connection, own)
+            call.value = call.operation(tx)
         except RowDamaged as error:
-            connection.execute("ROLLBACK TO one_call")
+            tx.execute("ROLLBACK TO one_call")
             damage = error
         except Exception as error:
             if not connection.in_transaction:
                 raise  # SQLite rolled everything back: no room, or no disk
-            connection.execute("ROLLBACK TO one_call")
+            tx.execute("ROLLBACK TO one_call")
             if isinstance(error, sqlite3.OperationalError):
                 raise
             call.error = _known(error)
         else:
-            effects.add(own)
-        connection.execute("RELEASE one_call")
+            effects.add(tx.effects)
+        tx.execute("RELEASE one_call")
         return damage
 
     def _answer(self, group: list[_Call[Any]], effects: Effects) -> None:
