@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from scribewire.engine.protocol.config import MAX_VOICE_MILLISECONDS, Chunking, TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.form_fields import MAX_FIELD_BYTES, FormFields, is_unset
+from scribewire.server.intake.form_fields import MAX_FIELD_BYTES, FormFields, is_unset, one_value
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS, ResponseFormat, names_of_formats
 from scribewire.server.jobs.job import JobParameters
 from scribewire.server.speakers.diarization import MAX_REFERENCE_SECONDS
@@ -137,7 +137,11 @@ class ChunkingStrategy(BaseModel):
         value = fields.value(name)
         if isinstance(value, str) and value.strip().startswith("{"):
             value = _plain_object(value)
-        parts = fields.parts(name) | (value if isinstance(value, dict) else {})
+        parts = fields.parts(name)
+        for key, part in value.items() if isinstance(value, dict) else ():
+            if key in parts:
+                one_value(f"{name}[{key}]", (str(parts[key]), str(part)))
+            parts[key] = part
         known = {key: parts[key] for key in cls.model_fields if not is_unset(parts.get(key))}
         if known and (isinstance(value, dict) or value in (None, "auto")):
             return known

@@ -255,6 +255,8 @@ def test_parameter_is_accepted(server: RunningServer, fields: dict[str, Any]):
             "chunking_strategy[threshold]",
         ),
         ({"chunking_strategy[type]": "client_vad"}, "invalid_parameter", "chunking_strategy[type]"),
+        ({"chunking_strategy": '{"type": "server_vad"}', "chunking_strategy[type]": "AAA"},
+         "duplicate_field", "chunking_strategy[type]"),
         ({"chunking_strategy": '{"type": "server_vad"}', "chunking_strategy[threshold]": "x"},
          "invalid_parameter", "chunking_strategy[threshold]"),
         ({"chunking_strategy[threshold]": "0.5"}, "invalid_parameter", "chunking_strategy[type]"),

@@ -96,8 +96,7 @@ def test_result_is_decoded_again_after_the_window(run_story, jump: float):
         {"options": replace(PLAIN, keywords=("Zoë",))},
         {"options": replace(PLAIN, model="another/model")},
         {"options": replace(PLAIN, repetition_penalty=1.1)},
-        {"options": replace(PLAIN, words=True)},
-        {"options": replace(PLAIN, words=True, words_optional=True)},
+        *({"options": replace(PLAIN, words=True, words_optional=optional)} for optional in (False, True)),
         {"options": replace(PLAIN, speakers=SpeakerOptions())},
         {"options": replace(PLAIN, chunking=Chunking(rule="voice"))},
         {"options": replace(PLAIN, logprobs=True)},
@@ -125,8 +124,7 @@ def test_what_differs_is_not_shared_running_or_finished(run_story, other: dict):
 def test_every_option_is_part_of_what_must_agree():
     tested = {
         "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
-        "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers", "chunking",
-        "model",
+        "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers", "chunking", "model",
     }  # fmt: skip
     assert set(TranscribeOptions.__dataclass_fields__) == tested
 
