@@ -47,7 +47,9 @@ async def live() -> Response:
     return Response(status_code=200)
 
 
-@router.get("/health/ready", openapi_extra=described("Ready.", Readiness, headers=ABOUT_MODEL, needs_key=False))
+@router.get(
+    "/health/ready", openapi_extra=described("Ready.", Readiness, headers=ABOUT_MODEL, needs_key=False)
+)
 async def ready(request: Request) -> Response:
     """The model is loaded and recordings are accepted; 503 with the reason otherwise.
 

@@ -7,29 +7,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse
 
+from scribewire.server.http.answers import Answer
 from scribewire.server.routes import bodies
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        [],
-        "text",
-        {"a": {}, "b": [], "c": None, "d": {"e": [1, 2.5, '\u2028é"\\'], "f": True}},
-        {
-            "many": [{"word": f"w{n}", "start": n / 3} for n in range(1703)],
-            "rest": {"many": list(range(500))},
-        },
-        {"exactly": list(range(1000)), "nested": {"nested": {"words": ["x" * 70] * 501}}},
-    ],
-)
-def test_json_made_in_pieces_is_the_same(body: Any):
-    assert bodies.JsonInPieces(body).body == JSONResponse(body).body
+class Word(Answer):
+    word: str
+    start: float
+
+
+class Result(Answer):
+    text: str
+    words: list[Word]
+    others: list[int]
+
+
+class Whole(Answer):
+    name: str
+    result: Result | None
+    more: list[Word]
+
+
+@pytest.mark.parametrize("words", [0, 1, 500, 501, 1703])
+@pytest.mark.parametrize("more", [0, 501])
+def test_json_made_in_pieces_is_the_same(words: int, more: int):
+    text = 'a text that says "words":[] and "result":null, \\"more\\":[] and \u2028'
+    made = [Word(word=f'w{n}"', start=n / 3) for n in range(max(words, more))]
+    result = Result(text=text, words=made[:words], others=list(range(words)))
+    for body in (
+        result,
+        Whole(name=text, result=result, more=made[:more]),
+        Whole(name="", result=None, more=[]),
+    ):
+        assert body.json_text() == body.model_dump_json()
 
 
 def test_long_answers_of_every_format_are_made_beside_the_event_loop(
@@ -37,7 +50,7 @@ def test_long_answers_of_every_format_are_made_beside_the_event_loop(
 ):
     threads: list[str] = []
     text = " ".join(f"word{n}" for n in range(20_000))
-    for name in ("answer_headers", "cues_from_transcript", "job_result_body"):
+    for name in ("answer_headers", "rendered"):
         real = getattr(bodies, name)
 
         def noted(*arguments: Any, real: Any = real, **named: Any) -> Any:
