@@ -94,7 +94,9 @@ def _as_sent(name: str, value: Any) -> Any:
     """A form has no types: lists are fields sent several times, and texts whatever is written in them."""
     if name.endswith("[]"):
         entries = value if isinstance(value, list) else [value]
-        return [piece.strip() for one in entries for piece in _text(one).split(",") if piece.strip()]
+        pieces = [piece.strip() for one in entries for piece in _text(one).split(",") if piece.strip()]
+        is_choice = name in ("include[]", "timestamp_granularities[]", "languages[]")
+        return [one for one in pieces if not is_choice or one.lower() not in ("null", "none")]
     if isinstance(value, list) and len({_text(entry) for entry in value}) < 2:
         # Sent several times, which is no fault as long as it says the same; an empty list is not sent at all.
         value = value[0] if value else ""
