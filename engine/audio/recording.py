@@ -7,6 +7,7 @@ here; nothing is read before it is needed.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,8 @@ from scribewire.engine.protocol.errors import AudioTooShort, AudioUnreadable, En
 
 _BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _SAMPLE_BYTES = 4
+_TURN_BLOCKS, _TURN_SECONDS = 4, 0.1
+"""Blocks without a chunk, and time, after which others have their turn."""
 
 
 class PcmFile:
@@ -139,17 +142,24 @@ class OpenRecording:
         return () if self._stream is None else self._stream.warnings
 
     def chunks(self) -> Iterator[Chunk | None]:
-        """The recording's pieces in order; None while the next one is not written yet.
+        """The recording's pieces in order; None while the next one is not written yet, or takes long to find.
 
         raises: AudioError subtypes, at the start or in the middle.
         """
         splitter = self._splitter()
+        turn_ends_at, silent_blocks = time.monotonic() + _TURN_SECONDS, 0
         for block in self._blocks():
-            if block is None:
+            if block is not None:
+                self._samples_read += block.size
+                silent_blocks += 1
+                for chunk in splitter.feed(block):
+                    silent_blocks = 0
+                    yield chunk
+                    turn_ends_at = time.monotonic() + _TURN_SECONDS
+            # Hours of silence hold no chunk, and whoever reads this recording has others to read as well.
+            if block is None or (silent_blocks > _TURN_BLOCKS and time.monotonic() > turn_ends_at):
                 yield None
-                continue
-            self._samples_read += block.size
-            yield from splitter.feed(block)
+                turn_ends_at = time.monotonic() + _TURN_SECONDS
         if self._samples_read < MIN_SAMPLES:
             raise AudioTooShort(
                 f"the recording has only {self._samples_read} samples at 16 kHz; at least {MIN_SAMPLES} "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scribewire.engine.audio import recording
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from scribewire.engine.protocol.errors import AudioError
 from scribewire.engine.recording.read_ahead import ReadAhead, ReadResult
@@ -77,3 +78,16 @@ def test_nothing_is_taken_twice_and_closing_waits_for_the_look_under_way() -> No
     assert {id(result.work) for result in found} == {id(work) for work in works}
     assert len(found) == 5
     assert list(readers.take()) == []
+
+
+def test_hours_of_silence_do_not_keep_a_reader_from_others(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a while to find that there is no chunk; the reader comes back in between with nothing yet."""
+    monkeypatch.setattr(recording, "_TURN_SECONDS", 0.0)
+    work = RecordingWork(TranscribeItem(np.zeros(1200 * SAMPLE_RATE_HZ, dtype=np.float32)))
+    results = [readers.read_one(work)]
+    while not results[-1].is_last:
+        results.append(readers.read_one(work))
+    assert len(results) > 3
+    assert all(result.error is None for result in results)
