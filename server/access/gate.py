@@ -136,23 +136,16 @@ class Gate:
 
     def _check_size(self, headers: Headers) -> None:
         declared = headers.get("content-length", "")
-        limit = self._settings.max_upload_bytes
-        if declared.isdigit() and int(declared) > largest_body_bytes(limit, is_json=declares_json(headers)):
-            raise upload_too_large(limit)
+        size_bytes = int(declared) if declared.isdigit() else 0
+        if declares_json(headers) and size_bytes > self._settings.max_json_body_bytes:
+            raise json_too_large(self._settings.max_json_body_bytes)
+        if size_bytes > self._settings.max_upload_bytes + FORM_ALLOWANCE_BYTES and not declares_json(headers):
+            raise upload_too_large(self._settings.max_upload_bytes)
 
 
 def declares_json(headers: Headers) -> bool:
     """True when the Content-Type is JSON."""
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-
-
-def largest_body_bytes(max_upload_bytes: int, *, is_json: bool) -> int:
-    """Size limit of a body with a recording of the largest size; in JSON it is base64, a third longer."""
-    return (
-        (max_upload_bytes + 2) // 3 * 4 + FORM_ALLOWANCE_BYTES
-        if is_json
-        else max_upload_bytes + FORM_ALLOWANCE_BYTES
-    )
 
 
 def _header_bytes(scope: Scope) -> int:
@@ -167,4 +160,14 @@ def upload_too_large(limit_bytes: int) -> ApiError:
         "upload_too_large",
         f"The recording is larger than the {limit_bytes} bytes accepted here (--max-upload-bytes).",
         param="file",
+    )
+
+
+def json_too_large(limit_bytes: int) -> ApiError:
+    """The 413 for a JSON body over the limit."""
+    return ApiError(
+        413,
+        "upload_too_large",
+        f"The JSON body is larger than the {limit_bytes} bytes accepted here (--max-json-body-bytes); "
+        "send a recording of this size as a multipart form, in the part `file`.",
     )

@@ -2,7 +2,8 @@
 
 uvicorn keeps a connection that never finishes its headers for ever, lets `limit_concurrency` hide the health page,
 and answers malformed requests in plain text. Here headers have a time and a size limit, a client that does not read its
-answer is disconnected, a vanished one is noticed, and every refusal has the one error shape.
+answer is disconnected, a vanished one is noticed, and every refusal has the one error shape. A chunk costs the same
+time whatever its size, so a body in tiny ones is parsed by a few in each turn of the event loop.
 
 A few connections over the cap are still accepted: they have a short time limit and may request only the health page
 (`OVER_CAPACITY` in the request's state informs the gate). So an operator can check the server even at full capacity.
@@ -20,7 +21,9 @@ from typing import Any, Final
 
 import h11
 import uvicorn
+from h11._receivebuffer import ReceiveBuffer  # what reads header lines has no public place
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -29,6 +32,15 @@ from scribewire.server.http.request_id import new_request_id
 from scribewire.server.observability.logs import log_event
 
 MAX_HEADER_BYTES: Final = 64 << 10
+MAX_HEADER_LINES: Final = 256
+"""Limit on headers, and on trailers after a chunked body; parsing and every look-up cost time for each."""
+
+MAX_REQUEST_LINE_BYTES: Final = 8 << 10
+"""Limit on method and target, whose parts are unescaped one by one."""
+
+CHUNKS_PER_TURN: Final = 8
+"""Pieces of a connection's body that are parsed in one turn of the event loop."""
+
 OVER_CAPACITY: Final = "is_over_capacity"
 OVER_CAPACITY_SECONDS: Final = 1.0
 """Time limit of a connection over the cap for its headers."""
@@ -89,10 +101,13 @@ class GuardedProtocol(H11Protocol):
         self._is_over_capacity = False
         self._is_refused = False
         self._discarded_bytes = 0
+        self.conn: _Connection = _Connection()
+        self._next_turn: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Accept the connection if there is capacity."""
         super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
         _probe_when_idle(transport.get_extra_info("socket"))
         over = len(self.connections) - self._limits.max_connections
         if over > self._limits.spare_connections:
@@ -106,7 +121,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection and its timers."""
-        for timer in (self._header_timer, self._stall_timer, self._linger_timer):
+        for timer in (self._header_timer, self._stall_timer, self._linger_timer, self._next_turn):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -122,6 +137,22 @@ class GuardedProtocol(H11Protocol):
         if self._is_over_capacity and self._request is not None:
             self._request.keep_alive = False
         self._watch_headers()
+
+    def handle_events(self) -> None:
+        """Parse what has arrived, as far as this turn goes; the rest waits, and the client with it."""
+        if self.flow.is_held:
+            return
+        self.conn.chunks_left = CHUNKS_PER_TURN
+        super().handle_events()
+        if self.conn.chunks_left == 0 and not self._is_refused:
+            self.flow.hold()
+            self._next_turn = self.loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self.flow.is_held = False
+        self.handle_events()
+        if self._request is None or len(self._request.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP; uvicorn calls this while it handles h11's error."""
@@ -230,12 +261,57 @@ class GuardedProtocol(H11Protocol):
         self._linger_timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
 
+class _Connection(h11.Connection):
+    """h11's parser with a bound on the chunks that it finds in one turn, and on lines of headers."""
+
+    def __init__(self) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        self._receive_buffer: ReceiveBuffer = _ReceiveBuffer()
+        self.chunks_left = CHUNKS_PER_TURN
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """The next event; NEED_DATA also when this turn's chunks are used up."""
+        if self.chunks_left == 0:
+            return h11.NEED_DATA
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self.chunks_left -= 1
+        return event
+
+
+class _ReceiveBuffer(ReceiveBuffer):
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """The lines before the first empty one, None while there is none; raises LocalProtocolError for too many."""
+        lines = self._data.split(b"\n", MAX_HEADER_LINES + 1)
+        is_endless = len(lines) > MAX_HEADER_LINES + 1 and all(line.rstrip(b"\r") for line in lines[:-1])
+        if is_endless or len(lines[0]) > MAX_REQUEST_LINE_BYTES:
+            raise h11.LocalProtocolError("headers too large", error_status_hint=431)
+        return super().maybe_extract_lines()
+
+
+class _Flow(FlowControl):
+    """uvicorn's pauses in reading, which last while a connection waits for its turn."""
+
+    is_held = False
+
+    def hold(self) -> None:
+        """Read no more until `is_held` is False again."""
+        self.is_held = True
+        self.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless held."""
+        if not self.is_held:
+            super().resume_reading()
+
+
 def headers_too_large() -> ApiError:
     """The 431, after which the connection is closed."""
     return ApiError(
         431,
         "headers_too_large",
-        f"The request's headers are larger than {MAX_HEADER_BYTES >> 10} KiB.",
+        f"The request's headers are larger than {MAX_HEADER_BYTES >> 10} KiB, more than {MAX_HEADER_LINES}, or its "
+        f"address is longer than {MAX_REQUEST_LINE_BYTES >> 10} KiB.",
         headers={"connection": "close"},
     )
 

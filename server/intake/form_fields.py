@@ -13,6 +13,7 @@ from scribewire.server.http.errors import ApiError, bad_request
 
 MAX_FIELDS = 1000
 MAX_FIELD_BYTES = 1 << 20
+MAX_NAME_BYTES = 256
 UNSET = ("", "null", "none")
 """Texts, in any case, that clients send for a field that they leave out."""
 
@@ -102,6 +103,12 @@ def too_many_fields() -> ApiError:
 def field_too_large(name: str) -> ApiError:
     """The 400 for a field over MAX_FIELD_BYTES."""
     return bad_request("field_too_large", f"The field {name[:80]} is larger than 1 MiB.", name[:80])
+
+
+def name_too_long(name: str) -> ApiError:
+    """The 400 for a field whose name is over MAX_NAME_BYTES, longer than any that means something."""
+    shown = name[:80].encode("ascii", "replace").decode()
+    return bad_request("field_too_large", f"The name of the field {shown}... is too long.")
 
 
 def field_not_text(name: str) -> ApiError:

@@ -1,8 +1,8 @@
-"""A JSON body parsed as it arrives: `input_audio.data` is decoded into the file, the rest becomes form fields.
+"""A JSON body, parsed from the file it was received into: `input_audio.data` goes to the recording's file decoded.
 
-Never holds the body: the one string that may be large is decoded from base64 piece by piece, and the rest is bounded.
-Parses the structure only as far as needed to find that string; the standard parser validates the same text with that
-string left out.
+Reads the file in pieces and hands no library more than one of them: neither the body nor a long string is ever whole
+in memory, and no call keeps Python's lock, and with it the event loop, for longer than a piece takes. Values are kept
+as far as they fit the bounds of a form; nesting is bounded before Python's own stack is.
 """
 
 from __future__ import annotations
@@ -10,248 +10,279 @@ from __future__ import annotations
 import binascii
 import json
 import re
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, TextIO
 
-from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES, largest_body_bytes, upload_too_large
+from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.form_fields import (
-    FormFields,
+    MAX_FIELD_BYTES,
+    MAX_NAME_BYTES,
     NumberText,
-    fields_from_json,
+    field_too_large,
     fields_too_large,
+    name_too_long,
     second_recording,
 )
 from scribewire.server.intake.recording_file import RecordingFile
 
 AUDIO_FIELD = "input_audio"
 PATH_FIELD = "file_path"
-MAX_DELIMITERS = 50_000
-"""Limit on brackets, commas, colons and quotes outside the recording; each costs a step of Python."""
+PIECE_CHARACTERS = 64 << 10
+"""The most that is read, decoded or searched by one call."""
+MAX_DELIMITERS = 10_000
+"""Limit on brackets, commas, colons, texts and other values; each costs microseconds, and a thousand fields fit."""
 MAX_DEPTH = 64
 
-_DELIMITER = re.compile(rb'["{}\[\],:]')
-_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_ESCAPE = re.compile(rb"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_HALF_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
-# PHP escapes the slash, .NET the plus sign; line breaks come from encoders that wrap their lines.
-_ESCAPES_IN_BASE64 = {b"/": b"/", b"n": b"", b"r": b"", b"t": b""}
+_TOKEN = re.compile(r'[ \t\r\n]*+([{}\[\],:"]|[^{}\[\],:"\s]++)?')
 
 
-class JsonBody:
-    """Incremental parser of a body; afterwards `file_path` is set where it was given instead of audio."""
+def _no_such_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
-    def __init__(self, recording_file: RecordingFile, *, max_upload_bytes: int) -> None:
-        self.file_path: str | None = None
-        self._recording_file = recording_file
-        self._max_upload_bytes = max_upload_bytes
-        self._max_body_bytes = largest_body_bytes(max_upload_bytes, is_json=True)
-        self._body_bytes = 0
-        self._around = bytearray()
-        self._delimiter_count = 0
-        self._rest = b""
-        # Per open bracket: the key whose value is next in an object, None where a key is next and in arrays.
-        self._keys: list[str | None] = []
-        self._opened = bytearray()
-        self._where = "outside"
-        self._key = bytearray()
-        self._base64: _Base64 | None = None
 
-    def feed(self, piece: bytes) -> None:
-        """Parse the next piece of the body; raises ApiError 400 and 413."""
-        self._body_bytes += len(piece)
-        if self._body_bytes > self._max_body_bytes:
-            raise upload_too_large(self._max_upload_bytes)
-        data, self._rest = self._rest + piece, b""
-        position = 0
-        while position < len(data):
-            if self._where == "outside":
-                position = self._take_delimiter(data, position)
-            else:
-                position = self._take_text(data, position)
+_DECODER = json.JSONDecoder(parse_int=NumberText, parse_float=NumberText, parse_constant=_no_such_constant)
 
-    def finish(self) -> FormFields:
-        """The fields of the complete body; raises ApiError 400."""
+
+def parse_json(path: Path, recording: RecordingFile) -> tuple[dict[str, object], str | None]:
+    """The parameters of the body in a file, and its `file_path` if it has one instead of a recording.
+
+    Decodes the recording into its own file. Blocks, so call it in a thread. raises: ApiError 400 and 413, OSError
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        parser = JsonParser(file, recording)
         try:
-            content = json.loads(
-                self._around.decode("utf-8"),
-                parse_int=NumberText,
-                parse_float=NumberText,
-                parse_constant=_no_such_constant,
-                object_pairs_hook=_unique,
-            )
-        except (ValueError, RecursionError) as error:
-            raise _not_json(str(error)) from None
-        if not isinstance(content, dict):
-            raise _not_json("it is no object")
-        self._check_recording(content)
-        return fields_from_json(content)
-
-    def _check_recording(self, content: dict[str, Any]) -> None:
-        audio, path = content.pop(AUDIO_FIELD, None), content.pop(PATH_FIELD, None)
-        if audio is not None and path is not None:
-            raise second_recording(PATH_FIELD)
-        if path is not None:
-            if not isinstance(path, str) or isinstance(path, NumberText) or not path:
-                raise bad_request("invalid_parameter", f"{PATH_FIELD} must be a text.", PATH_FIELD)
-            self.file_path = path
-            return
-        if audio is None:
-            raise bad_request(
-                "file_missing",
-                f"No recording was sent: the body needs {AUDIO_FIELD} with data (base64) and format.",
-                AUDIO_FIELD,
-            )
-        if not isinstance(audio, dict):
-            raise bad_request(
-                "invalid_parameter",
-                f"{AUDIO_FIELD} must be an object with data (base64) and format.",
-                AUDIO_FIELD,
-            )
-        if self._base64 is None:
-            raise bad_request(
-                "file_missing",
-                f"{AUDIO_FIELD}.data must be a text that holds the recording in base64.",
-                f"{AUDIO_FIELD}.data",
-            )
-
-    def _take_delimiter(self, data: bytes, position: int) -> int:
-        found = _DELIMITER.search(data, position)
-        if found is None:
-            self._keep(data[position:])
-            return len(data)
-        self._keep(data[position : found.end()])
-        self._delimiter_count += 1
-        if self._delimiter_count > MAX_DELIMITERS:
-            raise bad_request("json_too_complex", f"The JSON body has more than {MAX_DELIMITERS} elements.")
-        delimiter = found.group()
-        if delimiter == b'"':
-            self._begin_text()
-        elif delimiter in b"{[":
-            if len(self._opened) == MAX_DEPTH:
-                raise bad_request("json_too_complex", f"The JSON body is nested more than {MAX_DEPTH} deep.")
-            self._opened += delimiter
-            self._keys.append(None)
-        elif delimiter in b"}]":
-            if not self._opened:
-                raise _not_json("a bracket is closed that was not opened")
-            self._opened.pop()
-            self._keys.pop()
-        elif delimiter == b"," and self._keys:
-            self._keys[-1] = None
-        return found.end()
-
-    def _begin_text(self) -> None:
-        if self._opened.endswith(b"{") and self._keys[-1] is None:
-            self._where = "key"
-            self._key.clear()
-        elif self._opened == b"{{" and self._keys == [AUDIO_FIELD, "data"]:
-            if self._base64 is not None:
-                raise second_recording(AUDIO_FIELD)
-            self._where = "audio"
-            self._base64 = _Base64()
-            self._recording_file.create()
-        else:
-            self._where = "text"
-
-    def _take_text(self, data: bytes, position: int) -> int:
-        end = _end_of_text(data, position)
-        is_ended = data[end : end + 1] == b'"'
-        if self._where == "audio":
-            assert self._base64 is not None
-            text = data[position:end]
-            if not is_ended and (half := _HALF_ESCAPE.search(data[max(position, end - 5) :])):
-                self._rest = half.group()
-                text = data[position : len(data) - len(self._rest)]
-            self._recording_file.add(self._base64.decode(text))
-            if is_ended:
-                self._base64.finish()
-        else:
-            self._keep(data[position:end])
-            if self._where == "key":
-                self._key += data[position:end]
-            if not is_ended:
-                self._rest = data[end:]  # nothing, or a backslash whose letter is in the next piece
-        if not is_ended:
-            return len(data)
-        self._keep(b'"')
-        if self._where == "key":
-            self._keys[-1] = self._read_key()
-        self._where = "outside"
-        return end + 1
-
-    def _read_key(self) -> str:
-        try:
-            return str(json.loads(b'"' + self._key + b'"'))
+            content = parser.document()
         except ValueError as error:
             raise _not_json(str(error)) from None
+    if not isinstance(content, dict):
+        raise _not_json("it is no object")
+    return content, _take_path(content, has_recording=parser.has_recording)
 
-    def _keep(self, text: bytes) -> None:
-        self._around += text
-        if len(self._around) > FORM_ALLOWANCE_BYTES:
+
+def _take_path(content: dict[str, object], *, has_recording: bool) -> str | None:
+    """Take both fields of a recording out; returns the path where it was given instead of audio. Raises ApiError."""
+    audio, path = content.pop(AUDIO_FIELD, None), content.pop(PATH_FIELD, None)
+    if audio is not None and path is not None:
+        raise second_recording(PATH_FIELD)
+    if path is not None:
+        if not isinstance(path, str) or isinstance(path, NumberText) or not path:
+            raise bad_request("invalid_parameter", f"{PATH_FIELD} must be a text.", PATH_FIELD)
+        return path
+    wanted = f"{AUDIO_FIELD} with data (base64) and format"
+    if audio is None:
+        raise bad_request("file_missing", f"No recording was sent: the body needs {wanted}.", AUDIO_FIELD)
+    if not isinstance(audio, dict):
+        raise bad_request("invalid_parameter", f"It must be an object: {wanted}.", AUDIO_FIELD)
+    if not has_recording:
+        raise bad_request(
+            "file_missing",
+            f"{AUDIO_FIELD}.data must be a text that holds the recording in base64.",
+            f"{AUDIO_FIELD}.data",
+        )
+    return None
+
+
+@dataclass(slots=True)
+class JsonParser:
+    """One body's parser: `document` once. Raises ValueError for what is no JSON, ApiError for the rest."""
+
+    file: TextIO
+    recording: RecordingFile
+    has_recording: bool = False
+    # What was read and not yet parsed begins at `at` in `text`, which `read_count` characters were read for.
+    text: str = ""
+    at: int = 0
+    read_count: int = 0
+    kept_count: int = 0
+    delimiter_count: int = 0
+    open_keys: list[str] = field(default_factory=list)
+
+    def document(self) -> object:
+        content = self.value(self.token())
+        if self.token():
+            self.fail("something follows its end")
+        return content
+
+    def token(self) -> str:
+        """The next bracket, comma, colon, quotation mark or bare word; nothing at the end."""
+        while True:
+            found = _TOKEN.match(self.text, self.at)
+            assert found is not None  # it may match nothing
+            token = found[1] or ""
+            if token and (found.end() < len(self.text) or token in '{}[],:"' or not self.read_more()):
+                break
+            if not token:
+                self.at = found.end()
+                if self.at < len(self.text):
+                    self.fail("a character means nothing")
+                if not self.read_more():
+                    return ""
+            elif len(token) > PIECE_CHARACTERS:
+                self.fail("a number is too long")
+        self.at += found.end() - found.start()
+        self.delimiter_count += 1
+        if self.delimiter_count > MAX_DELIMITERS:
+            raise bad_request("json_too_complex", f"The JSON body has more than {MAX_DELIMITERS} elements.")
+        return token
+
+    def value(self, token: str) -> object:
+        if token == '"':
+            return self.kept_string()
+        if token in ("{", "["):
+            if len(self.open_keys) == MAX_DEPTH:
+                raise bad_request("json_too_complex", f"The JSON body is nested more than {MAX_DEPTH} deep.")
+            return self.members() if token == "{" else self.elements()
+        if not token or token in "}],:":
+            self.fail("a value is missing")
+        self.keep(token)
+        try:
+            value, end = _DECODER.raw_decode(token)
+        except json.JSONDecodeError:
+            end = 0
+        if end != len(token):
+            self.fail("a word is no value")
+        return value
+
+    def elements(self) -> list[object]:
+        content: list[object] = []
+        for token in self.until("]"):
+            self.open_keys.append("")
+            content.append(self.value(token))
+            self.open_keys.pop()
+        return content
+
+    def members(self) -> dict[str, object]:
+        content: dict[str, object] = {}
+        for token in self.until("}"):
+            if token != '"':
+                self.fail("a key is missing")
+            key = self.kept_string()
+            if len(key) > MAX_NAME_BYTES and not self.open_keys:
+                raise name_too_long(key)
+            if key in content:
+                twice = AUDIO_FIELD if self.open_keys == [AUDIO_FIELD] else key
+                shown = twice.encode("ascii", "replace").decode()[:80]
+                raise bad_request("duplicate_field", f"The field {shown} was sent more than once.", shown)
+            if self.token() != ":":
+                self.fail("a colon is missing")
+            self.open_keys.append(key)
+            token = self.token()
+            is_recording = token == '"' and self.open_keys == [AUDIO_FIELD, "data"]
+            content[key] = self.decode_recording() if is_recording else self.value(token)
+            self.open_keys.pop()
+        return content
+
+    def until(self, end: str) -> Iterator[str]:
+        """The first token of each element of an object or an array."""
+        token = self.token()
+        is_first = True
+        while token != end or not is_first:
+            yield token
+            if (token := self.token()) == end:
+                return
+            if token != ",":
+                self.fail(f"a comma or {end} is missing")
+            token, is_first = self.token(), False
+
+    def kept_string(self) -> str:
+        pieces, size = [], 0
+        for piece in self.string():
+            self.keep(piece)
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_FIELD_BYTES:
+                raise field_too_large(self.open_keys[0] if self.open_keys else piece)
+        if len(pieces) == 1:
+            return pieces[0]
+        # Two escapes may be one character, the first at the end of a piece and the second in the next.
+        return "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+    def string(self) -> Iterator[str]:
+        """A string whose quotation mark was taken, unescaped, in pieces."""
+        try:
+            piece, self.at = _DECODER.raw_decode(self.text, self.at - 1)
+        except json.JSONDecodeError:
+            pass  # it goes on beyond what was read, or is wrong, which is found out below
+        else:
+            yield piece
+            return
+        while True:
+            whole = self.end_of_whole_escapes()
+            try:
+                # The mark that is added closes a string that goes on.
+                piece, end = _DECODER.raw_decode(f'"{self.text[self.at : whole]}"')
+            except json.JSONDecodeError as error:
+                if self.open_keys == [AUDIO_FIELD, "data"]:
+                    raise _not_base64() from None
+                self.fail(f"a text is wrong ({error.msg})")
+            yield piece
+            if end < whole - self.at + 2:
+                self.at += end - 1
+                return
+            self.at = whole
+            if not self.read_more():
+                self.fail("a text does not end")
+
+    def end_of_whole_escapes(self) -> int:
+        """The end of what was read, or the beginning of an escape that it may cut."""
+        end = len(self.text)
+        start = self.text.rfind("\\", max(self.at, end - 5))
+        if start < 0 or end - start >= (6 if self.text.startswith("u", start + 1) else 2):
+            return end
+        before = self.text[self.at : start]
+        is_escaped = (len(before) - len(before.rstrip("\\"))) % 2
+        return end if is_escaped else start
+
+    def decode_recording(self) -> str:
+        """Decode a string into the recording's file; returns what stays in its place."""
+        self.has_recording = True
+        self.recording.create()
+        base64 = _Base64()
+        for piece in self.string():
+            self.recording.append(base64.decode(piece))
+        base64.finish()
+        return ""
+
+    def keep(self, text: str) -> None:
+        self.kept_count += len(text)
+        if self.kept_count > FORM_ALLOWANCE_BYTES:
             raise fields_too_large()
 
+    def read_more(self) -> bool:
+        piece = self.file.read(PIECE_CHARACTERS)
+        self.text, self.at = self.text[self.at :] + piece, 0
+        self.read_count += len(piece)
+        return bool(piece)
 
-def _end_of_text(data: bytes, position: int) -> int:
-    """Position of the string's closing quote, or of the end of its last whole character if there is none."""
-    quote = data.find(b'"', position)
-    end = len(data) if quote < 0 else quote
-    if data.find(b"\\", position, end) < 0:  # five times as fast as the expression, and usual for base64
-        return end
-    found = _TEXT.match(data, position)
-    assert found is not None  # it may match nothing
-    return found.end()
+    def fail(self, why: str) -> NoReturn:
+        raise ValueError(f"{why}, at character {self.read_count - len(self.text) + self.at}")
 
 
 class _Base64:
-    """Decodes the content of a JSON string in pieces; strict, except for line breaks."""
+    """Decodes base64 in pieces; strict, except for line breaks."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._is_padded = False
 
-    def decode(self, text: bytes) -> bytes:
-        if b"\\" in text:
-            text = _ESCAPE.sub(_unescaped, text)
-        text = self._rest + text
-        usable = len(text) & ~3
-        self._rest, text = text[usable:], text[:usable]
-        if self._is_padded and (text or self._rest):
-            raise _not_base64()
-        self._is_padded = text.endswith(b"=")
+    def decode(self, piece: str) -> bytes:
         try:
+            text = self._rest + piece.encode("ascii").translate(None, b"\r\n\t")
+            usable = len(text) & ~3
+            self._rest, text = text[usable:], text[:usable]
+            if self._is_padded and (text or self._rest):
+                raise _not_base64()
+            self._is_padded = text.endswith(b"=")
             return binascii.a2b_base64(text, strict_mode=True)
-        except binascii.Error:
+        except (UnicodeEncodeError, binascii.Error):
             raise _not_base64() from None
 
     def finish(self) -> None:
         if self._rest:
             raise _not_base64()
-
-
-def _unescaped(escape: re.Match[bytes]) -> bytes:
-    letter = escape.group(1)
-    if len(letter) == 5:
-        code = int(letter[1:], 16)
-        if code > 127:
-            raise _not_base64()
-        return b"" if code in b"\r\n\t" else bytes([code])
-    if letter not in _ESCAPES_IN_BASE64:
-        raise _not_base64()
-    return _ESCAPES_IN_BASE64[letter]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        shown = twice.encode("ascii", "replace").decode()[:80]
-        raise bad_request("duplicate_field", f"The field {shown} was sent more than once.", shown)
-    return content
-
-
-def _no_such_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _not_json(why: str) -> ApiError:

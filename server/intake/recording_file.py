@@ -1,7 +1,8 @@
 """One recording written to the disk: counted, hashed and written off the event loop.
 
 While one block is hashed and written in a thread, the next one is received. The file is 0600 and new; the descriptor
-is closed only when no thread writes to it, because a descriptor closed too early may be reused for another file.
+is closed only when no thread writes to it, because a descriptor closed too early may be reused for another file. A body
+of JSON lies in such a file too, until its own recording is taken out of it.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import CancelledError, Executor, Future
 from pathlib import Path
+from typing import Any, TypeVar
 
 from scribewire.server.access.gate import upload_too_large
+from scribewire.server.http.errors import ApiError
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 512 << 10
 """Size of a write to the disk."""
@@ -30,16 +35,19 @@ class RecordingFile:
         max_bytes: int,
         executor: Executor,
         write: Callable[[int, bytes | memoryview], int] = os.write,
+        too_large: Callable[[int], ApiError] = upload_too_large,
     ) -> None:
+        """too_large: the refusal of more than `max_bytes`, which it is given."""
         self.path = path
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._executor = executor
         self._write = write
+        self._too_large = too_large
         self._hash = hashlib.sha256()
         self._pending = bytearray()
         self._descriptor = -1
-        self._working: Future[None] | None = None
+        self._working: Future[Any] | None = None
         self._is_closed = threading.Event()
 
     @property
@@ -53,9 +61,7 @@ class RecordingFile:
 
     def add(self, data: bytes | memoryview) -> None:
         """Add the next bytes of the recording; raises ApiError 413."""
-        self.size_bytes += len(data)
-        if self.size_bytes > self._max_bytes:
-            raise upload_too_large(self._max_bytes)
+        self._count(len(data))
         self._pending += data
 
     async def write_if_full(self) -> None:
@@ -69,10 +75,26 @@ class RecordingFile:
             await self._begin_block()
         await self._settled()
 
-    async def copy_from(self, open_source: Callable[[], int]) -> None:
-        """Copy a whole file, opened in the thread; raises the opening's errors, ApiError 413 and OSError."""
-        self._working = self._executor.submit(self._copy, open_source)
-        await self._settled()
+    async def filled_by(self, work: Callable[[], T], executor: Executor | None = None) -> T:
+        """Run what calls `append` in a thread; returns its result and raises its errors."""
+        self._working = working = (executor or self._executor).submit(work)
+        return await asyncio.wrap_future(working)
+
+    def append(self, block: bytes) -> None:
+        """Count, hash and write bytes in the calling thread; raises ApiError 413, OSError, and an error once closed."""
+        if self._is_closed.is_set():
+            raise CancelledError("nobody waits for this recording any more")
+        self._count(len(block))
+        self._write_block(self._descriptor, block)
+
+    def copy(self, open_source: Callable[[], int]) -> None:
+        """Append a whole file, opened here; raises the opening's errors, and those of `append`."""
+        source = open_source()
+        try:
+            while block := os.read(source, BLOCK_BYTES):
+                self.append(block)
+        finally:
+            os.close(source)
 
     def close(self) -> None:
         """Close the file as soon as no thread uses it; closing again is no error."""
@@ -100,14 +122,7 @@ class RecordingFile:
         while rest:
             rest = rest[self._write(descriptor, rest) :]
 
-    def _copy(self, open_source: Callable[[], int]) -> None:
-        descriptor = self._descriptor
-        source = open_source()
-        try:
-            while not self._is_closed.is_set() and (block := os.read(source, BLOCK_BYTES)):
-                self.size_bytes += len(block)
-                if self.size_bytes > self._max_bytes:
-                    raise upload_too_large(self._max_bytes)
-                self._write_block(descriptor, block)
-        finally:
-            os.close(source)
+    def _count(self, byte_count: int) -> None:
+        self.size_bytes += byte_count
+        if self.size_bytes > self._max_bytes:
+            raise self._too_large(self._max_bytes)

@@ -1,8 +1,9 @@
 """Recordings from the network to the disk, streamed, counted and bounded.
 
-A body, form or JSON, is parsed as it arrives; its recording is written to a 0600 file in its own folder under the data
-folder. Nothing stays on disk after a failure, and files of a killed server are removed at the next start, but not those
-of a second server on the same data folder. Admission is decided, and counted, before a body's first byte is read.
+A form is parsed as it arrives; its recording is written to a 0600 file in its own folder under the data folder. A JSON
+body is itself written to such a file, and parsed in a thread once it is whole, so many bytes of JSON at a time. Nothing
+stays on disk after a failure, and files of a killed server are removed at the next start, but not those of a second
+server on the same data folder. Admission is decided, and counted, before a body's first byte is read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -25,12 +27,13 @@ from types import TracebackType
 
 from starlette.requests import ClientDisconnect, Request
 
-from scribewire.server.access.gate import LOCAL_OWNER, declares_json
+from scribewire.server.access.gate import LOCAL_OWNER, declares_json, json_too_large
 from scribewire.server.access.keys import make_private_folder
 from scribewire.server.access.limits import KeyLimits, Lease, over_limit
 from scribewire.server.http.errors import ApiError, disk_full
 from scribewire.server.intake.form_fields import FormFields as FormFields  # most callers know it from here
-from scribewire.server.intake.json_body import JsonBody
+from scribewire.server.intake.form_fields import fields_from_json
+from scribewire.server.intake.json_body import parse_json
 from scribewire.server.intake.local_files import LocalFiles
 from scribewire.server.intake.multipart import MultipartBody
 from scribewire.server.intake.pace import UploadPace
@@ -43,6 +46,14 @@ RATE_WINDOW_SECONDS = 10.0
 
 LEAST_FREE_BYTES = 1 << 20
 WRITING_THREADS = 4
+
+MAX_PARSING_BYTES = 128 << 20
+"""Bytes of JSON bodies that are parsed at any time, by one thread or more; further ones wait, though not for long."""
+PARSING_WAIT_SECONDS = 10.0
+
+SLICE_BYTES = 16 << 10
+SLOW_SLICE_SECONDS = 0.00025
+"""A slice of a form that takes longer to parse than any that holds a recording takes; see `_read_form`."""
 
 UPLOADS_FOLDER = "uploads"
 _LOCK_FILE = "lock"
@@ -114,29 +125,38 @@ class UploadStore:
         idle_seconds: float,
         min_bytes_per_second: int = 0,
         rate_window_seconds: float = RATE_WINDOW_SECONDS,
+        max_json_body_bytes: int = 40 << 20,
+        parsing_wait_seconds: float = PARSING_WAIT_SECONDS,
         limits: KeyLimits | None = None,
         local_folders: Sequence[str] = (),
         write: Callable[[int, bytes | memoryview], int] = os.write,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._root = data_folder / UPLOADS_FOLDER
+        self._receiving = 0
         self._max_upload_bytes = max_upload_bytes
+        self._max_json_body_bytes = max_json_body_bytes
         self._max_concurrent_uploads = max_concurrent_uploads
         self._new_pace = partial(
             UploadPace,
             idle_seconds=idle_seconds,
             min_bytes_per_second=min_bytes_per_second,
             window_seconds=rate_window_seconds,
+            is_scarce=lambda: 2 * self._receiving >= max_concurrent_uploads,
         )
         self._limits = limits or KeyLimits()
         self._local_files = LocalFiles(local_folders, private=data_folder)
         self._write = write
         self._free_bytes = free_bytes
         self._executor = ThreadPoolExecutor(WRITING_THREADS, thread_name_prefix="upload-writer")
+        threads = min(3, max(1, MAX_PARSING_BYTES // max_json_body_bytes))
+        self._parsers = ThreadPoolExecutor(threads, thread_name_prefix="json-parser")
+        self._parsing = asyncio.Semaphore(threads)
+        self._parsing_wait_seconds = parsing_wait_seconds
+        self._slow_parsing = asyncio.Lock()
         self._folder: Path | None = None
         self._lock_descriptor = -1
         self._data_identity = (0, 0)
-        self._receiving = 0
         self.received_count = 0
         self.received_bytes = 0
         """Bytes of uploads received whole."""
@@ -149,6 +169,7 @@ class UploadStore:
         return cls(
             settings.data,
             max_upload_bytes=settings.max_upload_bytes,
+            max_json_body_bytes=settings.max_json_body_bytes,
             max_concurrent_uploads=settings.max_concurrent_uploads,
             idle_seconds=settings.upload_idle_seconds,
             min_bytes_per_second=settings.min_upload_bytes_per_second,
@@ -208,6 +229,7 @@ class UploadStore:
 
     def close(self) -> None:
         """Remove this server's folder with its content."""
+        self._parsers.shutdown()
         self._executor.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -237,7 +259,7 @@ class UploadStore:
 
         file_fields: names of the part that may hold it, besides a part without a name
         raises: ApiError 400 (no such body, no recording, damaged), 403 (a path that is not allowed), 408 (stalled, too
-        slow), 413, 429, 507; ClientDisconnect.
+        slow), 413, 429, 503 (too much JSON at once), 507; ClientDisconnect.
         """
         try:
             upload = await self._receive(request, file_fields)
@@ -254,15 +276,11 @@ class UploadStore:
     async def _receive(self, request: Request, file_fields: Sequence[str]) -> Upload:
         own_folder = self._present_folder()
         folder = own_folder / secrets.token_hex(16)
-        file = RecordingFile(
-            folder / "recording",
-            max_bytes=self._max_upload_bytes,
-            executor=self._executor,
-            write=self._write,
-        )
-        body: MultipartBody | JsonBody
+        new_file = partial(RecordingFile, executor=self._executor, write=self._write)
+        file = new_file(folder / "recording", max_bytes=self._max_upload_bytes)
+        body: MultipartBody | RecordingFile
         if declares_json(request.headers):
-            body = JsonBody(file, max_upload_bytes=self._max_upload_bytes)
+            body = new_file(folder / "body", max_bytes=self._max_json_body_bytes, too_large=json_too_large)
         else:
             body = MultipartBody(request.headers.get("content-type", ""), file_fields, file)
         # No await between the first check and the count, so that racing requests cannot all pass as the last one.
@@ -271,7 +289,10 @@ class UploadStore:
         self._receiving += 1
         try:
             folder.mkdir(mode=0o700)
-            fields = await self._read(request, body, file)
+            if isinstance(body, MultipartBody):
+                fields = await self._read_form(request, body, file)
+            else:
+                fields = await self._read_json(request, body, file)
             return Upload(file.path, file.size_bytes, file.sha256, fields, lease, self._executor)
         except BaseException as error:
             file.close()
@@ -283,6 +304,7 @@ class UploadStore:
             raise
         finally:
             file.close()
+            body.close()
             lease.end_upload()
             self._receiving -= 1
 
@@ -304,18 +326,44 @@ class UploadStore:
         if max(wanted, LEAST_FREE_BYTES) > self._free_bytes(folder):
             raise disk_full()
 
-    async def _read(
-        self, request: Request, body: MultipartBody | JsonBody, file: RecordingFile
-    ) -> FormFields:
+    async def _read_form(self, request: Request, form: MultipartBody, file: RecordingFile) -> FormFields:
         async for piece in self._new_pace().pieces(request):
-            body.feed(piece)
+            for start in range(0, len(piece), SLICE_BYTES):
+                # What is slow to parse, whoever sent it, is parsed one slice in each turn of the event loop.
+                async with self._slow_parsing:
+                    started = time.perf_counter()
+                    form.feed(piece[start : start + SLICE_BYTES])
+                    if time.perf_counter() - started > SLOW_SLICE_SECONDS:
+                        await asyncio.sleep(0)
             await file.write_if_full()
-        fields = body.finish()
-        if isinstance(body, JsonBody) and (named := body.file_path) is not None:
+        fields = form.finish()
+        await file.finish()
+        return fields
+
+    async def _read_json(self, request: Request, body: RecordingFile, file: RecordingFile) -> FormFields:
+        def parse() -> tuple[FormFields, str | None]:
+            parameters, named = parse_json(body.path, file)
+            body.path.unlink()
+            return fields_from_json(parameters), named
+
+        body.create()
+        async for piece in self._new_pace().pieces(request):
+            body.add(piece)
+            await body.write_if_full()
+        await body.finish()
+        try:
+            async with asyncio.timeout(self._parsing_wait_seconds):
+                await self._parsing.acquire()
+        except TimeoutError:
+            raise ApiError(503, "too_much_json", "Too much JSON at once; try again, or send forms.") from None
+        try:
+            fields, named = await file.filled_by(parse, self._parsers)
+        finally:
+            self._parsing.release()
+        if named is not None:
             self._local_files.check_is_open()
             file.create()
-            await file.copy_from(lambda: self._local_files.open(named))
-        await file.finish()
+            await file.filled_by(lambda: file.copy(lambda: self._local_files.open(named)))
         return fields
 
 

@@ -173,6 +173,12 @@ class Settings:
         "Largest recording accepted, in bytes (`500MiB` and `2GiB` are understood).",
         shown="2GiB",
     )
+    max_json_body_bytes: int = _setting(
+        40 << 20,
+        setting_types.size,
+        "Largest JSON body accepted, its recording in base64 included; larger recordings are sent as forms.",
+        shown="40MiB",
+    )
     max_concurrent_uploads: int = _setting(
         64, setting_types.integer(1, 10_000), "Uploads received at once; further ones get 429."
     )
@@ -182,7 +188,7 @@ class Settings:
     min_upload_bytes_per_second: int = _setting(
         16 << 10,
         setting_types.integer(0, 1 << 40),
-        "An upload slower than this over its first and every further 10 s is dropped; 0 allows any.",
+        "An upload slower than this over 10 s in which half of the upload places were taken is dropped; 0 allows any.",
     )
     header_timeout_seconds: float = _setting(
         10.0,
@@ -356,16 +362,15 @@ class Settings:
         in_file = _read_config_file(config_file, environ)
         chosen: dict[str, Any] = {}
         for setting in fields(cls):
-            flag = getattr(arguments, setting.name, None)
-            variable = ENVIRONMENT_PREFIX + setting.name.upper()
+            name = setting.name
+            flag = getattr(arguments, name, None)
+            variable = ENVIRONMENT_PREFIX + name.upper()
             if flag is not None:
-                chosen[setting.name] = _parsed(setting, flag, flag_name(setting.name))
+                chosen[name] = _parsed(setting, flag, flag_name(name))
             elif variable in environ:
-                chosen[setting.name] = _parsed(setting, environ[variable], variable)
-            elif setting.name in in_file.values:
-                chosen[setting.name] = _parsed(
-                    setting, in_file.values[setting.name], f"{setting.name} in {in_file.path}"
-                )
+                chosen[name] = _parsed(setting, environ[variable], variable)
+            elif name in in_file.values:
+                chosen[name] = _parsed(setting, in_file.values[name], f"{name} in {in_file.path}")
         return cls(**chosen)
 
 
@@ -432,10 +437,7 @@ def _shown_default(setting: Field[Any]) -> str:
 
 def settings_table() -> str:
     """The README's table of settings, in Markdown."""
-    rows = [
-        "| Flag | Environment | Default | Meaning |",
-        "|---|---|---|---|",
-    ]
+    rows = ["| Flag | Environment | Default | Meaning |", "|---|---|---|---|"]
     rows += [
         f"| `{flag_name(setting.name)}` | `{ENVIRONMENT_PREFIX}{setting.name.upper()}` "
         f"| {_shown_default(setting)} | {setting.metadata['help']} |"

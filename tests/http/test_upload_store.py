@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -16,7 +18,7 @@ import pytest
 from starlette.requests import Request
 
 from scribewire.server.access.limits import KeyLimits
-from scribewire.server.http.errors import ApiError
+from scribewire.server.http.errors import ApiError, error_response
 from scribewire.server.intake.pace import UploadPace
 from scribewire.server.intake.uploads import UploadStore
 from tests.fakes.running_server import script
@@ -126,8 +128,10 @@ class Trickle:
 
     def __init__(self, piece: bytes) -> None:
         self._pieces = [part("file", b"x" * 10)[:-2], piece]
+        self.asked = 0
 
     async def __call__(self) -> dict[str, object]:
+        self.asked += 1
         await asyncio.sleep(0)
         piece = self._pieces.pop(0) if len(self._pieces) > 1 else self._pieces[0]
         return {"type": "http.request", "body": piece, "more_body": True}
@@ -155,7 +159,7 @@ def test_upload_that_trickles_is_dropped_though_it_never_falls_silent(tmp_path: 
 
 def test_speed_is_measured_over_every_window_and_silence_since_the_last_piece():
     def pace() -> UploadPace:
-        return UploadPace(idle_seconds=4, min_bytes_per_second=100, window_seconds=10)
+        return UploadPace(idle_seconds=4, min_bytes_per_second=100, window_seconds=10, is_scarce=lambda: True)
 
     steady = pace()
     for _ in range(100):
@@ -183,6 +187,123 @@ def test_speed_is_measured_over_every_window_and_silence_since_the_last_piece():
     for _ in range(5):
         bursty.count(3.9, 2000)
         bursty.count(3.9, 1)
+
+
+def test_slow_upload_is_taken_in_quiet_times_and_judged_anew_when_places_become_scarce():
+    is_scarce = False
+    pace = UploadPace(
+        idle_seconds=10, min_bytes_per_second=16_384, window_seconds=10, is_scarce=lambda: is_scarce
+    )
+    for _ in range(60):
+        pace.count(1.0, 4_000)  # live Opus, for a minute
+    is_scarce = True
+    for _ in range(9):
+        pace.count(1.0, 4_000)
+    with pytest.raises(ApiError, match="while places were scarce"):
+        pace.count(1.0, 4_000)
+
+
+def test_window_in_which_places_were_scarce_is_judged_though_they_are_free_at_its_end():
+    """Of many slow uploads all go, not only as many as make the rest fit."""
+    answers = iter([False, False, True, False, False])
+    pace = UploadPace(
+        idle_seconds=10, min_bytes_per_second=100, window_seconds=3, is_scarce=lambda: next(answers)
+    )
+    pace.count(1.0, 1)
+    pace.count(1.0, 1)
+    with pytest.raises(ApiError, match="fewer than 100 bytes"):
+        pace.count(1.0, 1)
+
+
+def test_places_are_scarce_when_half_of_them_are_taken(tmp_path: Path):
+    """The same two slow uploads, where they take half of the places and where they do not."""
+
+    async def outcome(places: int) -> set[str]:
+        store = UploadStore(
+            tmp_path / str(places),
+            max_upload_bytes=1 << 30,
+            max_concurrent_uploads=places,
+            idle_seconds=30,
+            min_bytes_per_second=1 << 40,
+            rate_window_seconds=0.01,
+        )
+        store.open()
+        trickles = [Trickle(b"y") for _ in range(2)]
+        uploads = [
+            asyncio.create_task(store.receive(trickle.request(), file_fields=("file",)))
+            for trickle in trickles
+        ]
+        # Far more than a window's worth of waiting for either client.
+        await wait_until_async(
+            lambda: all(
+                task.done() or trickle.asked > 10_000 for task, trickle in zip(uploads, trickles, strict=True)
+            )
+        )
+        ended = {"408" if task.done() else "received" for task in uploads}
+        for task in uploads:
+            task.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+        store.close()
+        return ended
+
+    assert run(outcome(places=4)) == {"408"}
+    assert run(outcome(places=5)) == {"received"}
+
+
+@pytest.mark.parametrize(
+    ("max_json_body_bytes", "at_once"), [(40 << 20, 3), (64 << 20, 2), (100 << 20, 1), (1 << 30, 1)]
+)
+def test_json_is_parsed_128_mebibytes_at_a_time_and_what_waits_too_long_is_503(
+    tmp_path: Path, max_json_body_bytes: int, at_once: int
+):
+    may_go_on = threading.Event()
+    begun: list[int] = []
+
+    def slow_write(descriptor: int, data: bytes) -> int:
+        if bytes(data[:4]) == b"wait":
+            begun.append(descriptor)
+            may_go_on.wait(60)
+        return os.write(descriptor, data)
+
+    async def story() -> None:
+        store = UploadStore(
+            tmp_path,
+            max_upload_bytes=1 << 20,
+            max_json_body_bytes=max_json_body_bytes,
+            max_concurrent_uploads=8,
+            idle_seconds=30,
+            parsing_wait_seconds=0.05,
+            write=slow_write,
+        )
+        store.open()
+        receive = partial(store.receive, file_fields=("file",))
+        slow = [asyncio.create_task(receive(json_request(b"wait"))) for _ in range(at_once)]
+        await wait_until_async(lambda: len(begun) == at_once)
+        # The next one is told to come again, and leaves nothing.
+        with pytest.raises(ApiError) as refused:
+            await receive(json_request(b"next"))
+        assert (refused.value.rule.status, refused.value.code) == (503, "too_much_json")
+        assert error_response(refused.value).headers["retry-after"] == "5"
+        assert len(list(tmp_path.glob("uploads/server-*/*/recording"))) == at_once
+        may_go_on.set()
+        for upload in await asyncio.gather(*slow):
+            assert [path.name for path in upload.path.parent.iterdir()] == ["recording"]
+            await upload.delete()
+        await (await receive(json_request(b"next"))).delete()
+        assert list(tmp_path.glob("uploads/server-*/*/*")) == []
+        store.close()
+
+    run(story())
+
+
+def json_request(recording: bytes) -> Request:
+    body = json.dumps({"input_audio": {"data": base64.b64encode(recording).decode()}}).encode()
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-type", b"application/json")]
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
 
 
 def test_sha256_is_that_of_the_recording(tmp_path: Path):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
 from scribewire.server.intake.form_fields import MAX_FIELDS
+from scribewire.server.intake.multipart import MultipartBody
+from scribewire.server.intake.recording_file import RecordingFile
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
 
@@ -108,6 +112,78 @@ def test_body_that_is_no_form_is_refused(server: RunningServer, content_type: st
 def test_boundary_too_long_is_refused(server: RunningServer):
     headers = {"content-type": "multipart/form-data; boundary=" + "x" * 1000}
     assert_openai_error(server.client.post(PATH, content=b"--x", headers=headers), 400, "form_invalid")
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "code"),
+    [
+        ([part("n" * 300, b"")], 400, "field_too_large"),
+        ([part("n" * (64 << 10), b"")], 400, "form_invalid"),
+        ([part("file", SPEECH, "n" * (17 << 10))], 400, "form_invalid"),
+        ([part(f"f{i}", b"x" * (1 << 20)) for i in range(5)], 413, "form_too_large"),
+        ([part(f"f{i}", b"x", ";" * (15 << 10)) for i in range(400)], 413, "form_too_large"),
+        ([part("f", b"x" * (5 << 20), "other.bin")], 413, "form_too_large"),
+        ([part("unknown", b"x" * ((1 << 20) + 1))], 400, "field_too_large"),
+    ],
+)
+def test_names_headers_and_fields_have_bounds_of_their_own_and_together(
+    server: RunningServer, parts: list[bytes], status: int, code: str
+):
+    error = post(server, form(*parts, part("file", SPEECH)))
+    assert (error.status_code, error.json()["error"]["code"]) == (status, code)
+    assert server.leftovers() == []
+
+
+@pytest.mark.parametrize("filling", [b"\r\n" * (3 << 20), form(part("file", SPEECH)) + b"x" * (5 << 20)])
+def test_what_surrounds_a_form_is_bounded_as_its_fields_are(server: RunningServer, filling: bytes):
+    assert_openai_error(post(server, in_pieces(filling, 1 << 16)), 413, "form_too_large")
+
+
+def test_unknown_fields_are_counted_and_not_kept(tmp_path: Path):
+    with ThreadPoolExecutor(1) as executor:
+        file = RecordingFile(tmp_path / "recording", max_bytes=1000, executor=executor)
+        body = MultipartBody(f"multipart/form-data; boundary={BOUNDARY}", ("file",), file)
+        fields = [part(f"unknown{i}", b"x" * 1000) for i in range(900)]
+        known = [part("prompt", b"kept"), part("include[]", b"a"), part("chunking_strategy[type]", b"b")]
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        body.feed(b"".join(fields))
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        body.feed(form(*known, part("file", b"")))
+        found = body.finish()
+        file.close()
+    assert after - before < 20_000
+    assert found.value("unknown1") is None
+    assert (found.value("prompt"), found.items("include")) == ("kept", ["a"])
+    assert found.parts("chunking_strategy") == {"type": "b"}
+
+
+@pytest.mark.parametrize(
+    ("disposition", "is_recording"),
+    [
+        ('form-data; name="file"; filename="a;b\\"; name=\\"model.wav"', True),
+        ("form-data; name=file", True),
+        ('form-data ; NAME = "file" ; filename = x', True),
+        ('form-data; name="fi\\le"', True),
+        ('form-data; filename="C:\\dir\\"; name=file', True),
+        ("form-data; filename*0=a; filename*1=b; name=file", True),
+        ('form-data; filename="', True),
+        ('form-data; note="; name=file"', False),
+        ("form-data; name*=UTF-8''file", False),
+        ("form-data" + ";" * 16_000, False),
+        ('form-data; a="' + ";" * 16_000, False),
+    ],
+)
+def test_names_of_parts_are_read_as_clients_write_them(
+    server: RunningServer, disposition: str, is_recording: bool
+):
+    head = f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode()
+    answer = post(server, head + SPEECH + f"\r\n--{BOUNDARY}--\r\n".encode())
+    if is_recording:
+        assert answer.json()["text"] == "Hello."
+    else:
+        assert_openai_error(answer, 400, "file_missing", param="file")
 
 
 def test_prompt_of_a_mebibyte_is_accepted(server: RunningServer):

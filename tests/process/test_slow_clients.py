@@ -9,23 +9,25 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
+from starlette.types import ASGIApp
 
 from scribewire.server.http.listening import bind
-from scribewire.server.http.protocol import MAX_HEADER_BYTES, ConnectionLimits, GuardedConfig
+from scribewire.server.http.protocol import CHUNKS_PER_TURN, MAX_HEADER_BYTES, ConnectionLimits, GuardedConfig
 from tests.fakes.front_server import front_server
 from tests.fakes.running_server import RunningServer, script
-from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
+from tests.fakes.waiting import PATIENCE_SECONDS, join, wait_until
 
 pytestmark = pytest.mark.process
 
 SPEECH = script(text="Hello.")
 PATH = "/v1/audio/transcriptions"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 def connect(running: RunningServer) -> socket.socket:
     return socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_SECONDS)
+
+
+@contextmanager
+def running_alone(app: ASGIApp) -> Iterator[tuple[str, int]]:
+    """The address of a server of this application, with no gate or other middleware before it."""
+    limits = ConnectionLimits(
+        max_connections=8, spare_connections=0, header_timeout_seconds=30, stall_seconds=0.3
+    )
+    config = GuardedConfig(app, limits=limits, log_config=None, lifespan="off", access_log=False, ws="none")
+    running = uvicorn.Server(config)
+    with bind("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=lambda: running.run(sockets=[listener]), daemon=True)
+        thread.start()
+        yield listener.getsockname()
+        running.should_exit = True
+        join(thread)
 
 
 def read_to_end(connection: socket.socket) -> bytes:
@@ -136,6 +154,9 @@ def test_request_in_hand_is_not_taken_for_a_silent_connection(impatient: Running
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", 431, "headers_too_large"),
         (b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100_000 + b"\r\n", 431, "headers_too_large"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431, "headers_too_large"),
+        (b"GET /jobs?" + b"a&" * 5_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431, "headers_too_large"),
+        (CHUNKED + b"0\r\n" + b"X: y\r\n" * 300 + b"\r\n", 431, "headers_too_large"),
     ],
 )
 def test_what_is_not_http_is_refused_in_the_one_shape(
@@ -145,6 +166,51 @@ def test_what_is_not_http_is_refused_in_the_one_shape(
         connection.sendall(request_bytes)
         assert_error_answer(read_to_end(connection), status, code)
     assert server.transcribe(SPEECH).status_code == 200
+
+
+class OneRequest:
+    """An application that reads one body and answers with its size; pieces are the sizes it came in."""
+
+    def __init__(self) -> None:
+        self.pieces: list[int] = []
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            return
+        more = True
+        while more:
+            message = await receive()
+            self.pieces.append(len(message["body"]))
+            more = message["more_body"]
+        size = str(sum(self.pieces)).encode()
+        headers = [(b"content-length", str(len(size)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": size})
+
+
+@pytest.mark.parametrize(("chunk", "count"), [(b"x", 100_000), (b"x" * 100_000, 200)])
+def test_body_in_tiny_chunks_is_parsed_a_few_in_each_turn_of_the_event_loop(chunk: bytes, count: int):
+    app = OneRequest()
+    with running_alone(app) as address, socket.create_connection(address) as connection:
+        connection.sendall(CHUNKED + (b"%x\r\n" % len(chunk) + chunk + b"\r\n") * count + b"0\r\n\r\n")
+        # The next request waits in the same buffers as the end of this one.
+        connection.sendall(CHUNKED[:-2] + b"Connection: close\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+        answers = read_to_end(connection).split(b"HTTP/1.1 200 ")[1:]
+    assert [int(answer.rpartition(b"\r\n\r\n")[2]) for answer in answers] == [
+        len(chunk) * count,
+        len(chunk) * count + 1,
+    ]
+    assert max(app.pieces) <= CHUNKS_PER_TURN * len(chunk)
+
+
+def test_client_that_leaves_while_its_chunks_wait_costs_nothing():
+    app = OneRequest()
+    with running_alone(app) as address:
+        with socket.create_connection(address) as connection:
+            connection.sendall(CHUNKED + b"1\r\nx\r\n" * 30_000)
+        with socket.create_connection(address) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_headers_that_grow_without_end_are_cut_off(server: RunningServer):
@@ -193,21 +259,9 @@ def test_client_that_does_not_read_its_answer_is_left():
             await asyncio.sleep(0)
         left.set()
 
-    limits = ConnectionLimits(
-        max_connections=8, spare_connections=0, header_timeout_seconds=30, stall_seconds=0.3
-    )
-    config = GuardedConfig(
-        endless, limits=limits, log_config=None, lifespan="off", access_log=False, ws="none"
-    )
-    running = uvicorn.Server(config)
-    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as connection:
-        thread = threading.Thread(target=lambda: running.run(sockets=[listener]), daemon=True)
-        thread.start()
+    with running_alone(endless) as address, socket.create_connection(address) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert left.wait(PATIENCE_SECONDS)
-        running.should_exit = True
-        thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
 
 
 def test_full_house_answers_health_and_turns_everything_else_away(tmp_path: Path):
