@@ -39,6 +39,8 @@ from tools.hostile.forged_headers import forged_headers
 from tools.hostile.listener import Listener
 from tools.hostile.long_recordings import long_recordings
 from tools.hostile.overload import overload, overloaded_server
+from tools.hostile.parsing_attacks import SERVER
+from tools.hostile.parsing_attacks import STEPS as PARSING_STEPS
 from tools.hostile.playlists import playlists
 
 RESULTS_FOLDER = Path(__file__).resolve().parent / "results"
@@ -267,6 +269,14 @@ def _endless(folder: Path, options: argparse.Namespace) -> Findings:
 def _overload(folder: Path, options: argparse.Namespace) -> Findings:
     with overloaded_server(folder / "data", cap=64, answer_seconds=0.02, max_jobs=200) as served:
         return overload(served, 1_000, cap=64)
+
+
+def _parsing(one: Callable[[str, Path], Findings]) -> Step:
+    return lambda folder, options: one(SERVER, folder)
+
+
+for _name, _attack in PARSING_STEPS.items():
+    step(_name)(_parsing(_attack))
 
 
 if __name__ == "__main__":
