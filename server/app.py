@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -40,6 +41,8 @@ from scribewire.server.webhooks.sender import WebhookSender
 from scribewire.server.webhooks.signing import WebhookSecret
 from scribewire.server.webhooks.targets import AllowedTargets
 
+logger = logging.getLogger("scribewire.app")
+
 
 def create_app(
     settings: Settings,
@@ -75,36 +78,31 @@ def create_app(
         engine, service, store, limits, metrics, loops, concurrent_jobs=settings.max_running_jobs
     )
 
+    async def drain() -> None:
+        # Closing the connections has used part of this time already.
+        await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
+
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # First, because it refuses a folder that another server uses.
-        try:
-            await store.open()
-        except JobStoreError as error:
-            app.state.start_failure = str(error)
-            raise
-        try:
-            uploads.open()
-            engine.start(loops)
-            await transcoder.start()
-            await runner.start()
-            dispatcher.start()
-            await readiness.probe()
-            probing = loops.start("readiness-probe", readiness.keep_probing)
+        async with contextlib.AsyncExitStack() as ends:
             try:
-                yield
-            finally:
-                probing.cancel()
-        finally:
-            # Closing the connections has used part of this time already.
-            await runner.stop(engine.drain_seconds_left(settings.drain_seconds))
-            await dispatcher.stop()
-            await shared.stop()
-            await speakers.stop()
-            await transcoder.stop()
-            await engine.stop()
-            uploads.close()
-            await store.close()
+                # First, because it refuses a folder that another server uses.
+                await store.open()
+                ends.push_async_callback(store.close)
+                ends.callback(uploads.close)
+                for end in (engine.stop, transcoder.stop, speakers.stop, shared.stop, dispatcher.stop, drain):
+                    ends.push_async_callback(end)
+                uploads.open()
+                engine.start(loops)
+                await transcoder.start()
+                await runner.start()
+                dispatcher.start()
+                await readiness.probe()
+                ends.callback(loops.start("readiness-probe", readiness.keep_probing).cancel)
+            except Exception as error:
+                app.state.start_failure = _start_failure(error, settings)
+                raise
+            yield
 
     app = FastAPI(
         title="scribewire",
@@ -143,6 +141,16 @@ def create_app(
     app.add_middleware(UnreadBody)
     app.add_middleware(RequestScope, metrics=metrics)
     return app
+
+
+def _start_failure(error: Exception, settings: Settings) -> str:
+    """One line for a component that did not start."""
+    if isinstance(error, JobStoreError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or settings.data} cannot be used: {error.strerror or error}; see --data"
+    logger.error("start_failed", exc_info=error)
+    return "the server cannot start; the log says why"
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:

@@ -1,21 +1,26 @@
 """The server as a process: checks, socket, signals, printed lines, and a clean end.
 
 Everything process-wide is here. A failure before the model is ready is one line on standard error and exit code 1;
-Ctrl-C and SIGTERM are an ordinary end with exit code 0.
+SIGINT (Ctrl-C), SIGTERM and SIGHUP are an ordinary end with exit code 0, at any time: running work is given a while to
+finish, unless Ctrl-C comes a second time. SIGHUP is ignored where the process was started so (nohup).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
+import os
 import re
 import shlex
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -50,12 +55,15 @@ from scribewire.server.http.listening import (
     raise_descriptor_limit,
 )
 from scribewire.server.http.protocol import ConnectionLimits, GuardedConfig
-from scribewire.server.observability.logs import configure_logging
+from scribewire.server.observability.logs import configure_logging, log_event
 from scribewire.server.settings.fields import Settings
 from scribewire.server.transcode.pool import Transcoder
 
 KEEP_ALIVE_SECONDS = 30
 _LOADING_NOTE_SECONDS = 10.0
+
+logger = logging.getLogger("scribewire.serve")
+
 _HUB_ID = r"[\w-][\w.-]*/[\w-][\w.-]*"
 
 
@@ -73,7 +81,7 @@ def serve(
     stdout: TextIO | None = None,
     stderr: TextIO | None = None,
 ) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code (0 after a signal, 1 when it could not start).
+    """Serve until SIGINT, SIGTERM or SIGHUP; returns the exit code (0 after a signal, 1 when it could not start).
 
     engine_module, transcoder: stand-ins of tests for the engine's worker and the pool of transcoding processes.
     sample_recording: path of a recording for the curl line that is printed once the model is ready.
@@ -111,10 +119,17 @@ def _check_data_folder(settings: Settings) -> None:
         make_private_folder(settings.data)
         with tempfile.TemporaryFile(dir=settings.data):
             pass
+        status = settings.data.stat()
     except OSError as error:
         raise StartFailed(
             f"the data folder {settings.data} cannot be used: {error.strerror or error}; see --data"
         ) from None
+    # Whoever may write there can replace the keys. A group is often the user's own, and a container's owner another.
+    if status.st_mode & stat.S_IWOTH:
+        raise StartFailed(f"every user may write to the data folder; `chmod go-w {settings.data}` ends that")
+    if status.st_mode & stat.S_IWGRP or status.st_uid not in (os.geteuid(), 0):
+        details = {"mode": f"{stat.S_IMODE(status.st_mode):o}", "owner": status.st_uid}
+        log_event(logger, logging.WARNING, "data_folder_shared", folder=str(settings.data), **details)
 
 
 def _check_local_folders(settings: Settings) -> None:
@@ -158,10 +173,17 @@ class DrainingServer(uvicorn.Server):
         self._engine = engine
         self._stopping = stopping
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to their handlers, which call `handle_exit`; uvicorn would raise them again at its end."""
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
+        """Handle a signal; the second SIGINT also ends the time for running work."""
         self._engine.close_admission()
         super().handle_exit(sig, frame)
+        if self.force_exit:
+            self._engine.end_drain()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listening sockets, let connections finish for a while, end the application."""
@@ -192,43 +214,54 @@ class _Run:
         self._sample_recording = sample_recording
         self._command = command
         self._out = out
-        self._server: uvicorn.Server | None = None
+        self._server: DrainingServer | None = None
+        self._serving: asyncio.Task[None] | None = None
         self.was_signalled = False
 
     def run(self) -> None:
         """Serve until the end; raises StartFailed."""
 
-        def on_signal(number: int, frame: object) -> None:
-            self.was_signalled = True
-            if self._server is not None:
-                self._server.should_exit = True
-
-        # uvicorn handles signals itself and raises them again at its end; they are caught here, without a traceback.
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             asyncio.run(self._serve())
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        is_first, self.was_signalled = not self.was_signalled, True
+        if self._server is None:
+            return
+        self._server.handle_exit(number, frame)
+        loop = asyncio.get_running_loop()
+        if is_first:
+            loop.call_soon_threadsafe(self._say, self._stopping_text())
+        if self._server.force_exit:
+            loop.call_soon_threadsafe(lambda: self._serving and self._serving.cancel())
+
     async def _serve(self) -> None:
         engine = EngineClient.from_settings(self._settings, module=self._engine_module)
         app = create_app(self._settings, engine, self._key_store, transcoder=self._transcoder)
         server = DrainingServer(uvicorn_config(app, self._settings), engine, app.state.context.stopping)
+        # Before it has started, it can only report what StartFailed says in one line.
+        logging.getLogger("uvicorn.error").addFilter(lambda _: server.started)
         self._server = server
         server.should_exit = self.was_signalled
         leave_out_of_collections()
         announcing = asyncio.create_task(self._announce(server, engine))
+        self._serving = asyncio.current_task()
         try:
             await server.serve(sockets=[self._listener])
+        except asyncio.CancelledError:
+            pass  # the second Ctrl-C; asyncio.run ends the application
         except SystemExit:
-            # uvicorn raises this when the lifespan failed, which has been logged.
-            raise StartFailed(
-                getattr(app.state, "start_failure", None)
-                or f"the server cannot start with the data folder {self._settings.data}; the log says why"
-            ) from None
+            # uvicorn raises this when the lifespan failed.
+            raise StartFailed(app.state.start_failure) from None
         finally:
-            # A second Ctrl-C makes uvicorn skip the lifespan's end.
+            self._serving = None
             await engine.stop()
             if not announcing.done():
                 announcing.cancel()
@@ -260,6 +293,11 @@ class _Run:
         while not server.started:
             await asyncio.sleep(0.01)
         await engine.wait_settled()
+
+    def _stopping_text(self) -> str:
+        jobs = "jobs continue at the next start" if self._settings.store else "jobs are lost (--no-store)"
+        seconds = self._settings.drain_seconds
+        return f"scribewire: stopping; running work has {seconds:g} s to finish; Ctrl-C again stops at once ({jobs})"
 
     def _say(self, text: str) -> None:
         print(text, file=self._out, flush=True)

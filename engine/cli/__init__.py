@@ -8,7 +8,6 @@ Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 i
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -42,7 +41,7 @@ from scribewire.engine.protocol.whole_file import STANDARD_INPUT
 from scribewire.engine.subtitles import RENDERERS
 from scribewire.engine.text.languages import resolve_language
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 COMMANDS = {
     "transcribe": "turn recordings into text",
@@ -99,11 +98,6 @@ def main(
     except KeyboardInterrupt:
         console.warn("interrupted")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader closed the pipe (`| head`); Python would complain again when it flushes stdout at its end.
-        if console.stdout is sys.stdout:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         console.warn(f"{where}{error.strerror or error}")

@@ -24,6 +24,9 @@ EXIT_PARENT_GONE = 70
 EXIT_OVER_MEMORY = 71
 EXIT_ENGINE_FAULT = 75
 
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
+"""Signals that a terminal sends to the whole process group; only the parent decides what they mean."""
+
 OUTPUT_BYTES = 64 << 10
 """How much is kept of what a child writes to its standard output and error."""
 
@@ -73,18 +76,23 @@ class ChildProcess:
             for one in (ours, our_life):
                 undo.callback(one.close)
             with theirs, their_life:
-                self._process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # as multiprocessing
-                        *("-P", "-c", _PROGRAM, name, str(theirs.fileno()), str(their_life.fileno())),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=(theirs.fileno(), their_life.fileno()),
-                    env=environment,
-                )
+                # The child inherits the mask, until it ignores them.
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+                try:
+                    self._process = subprocess.Popen(
+                        [
+                            sys.executable,
+                            *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # as multiprocessing
+                            *("-P", "-c", _PROGRAM, name, str(theirs.fileno()), str(their_life.fileno())),
+                        ],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        pass_fds=(theirs.fileno(), their_life.fileno()),
+                        env=environment,
+                    )
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             undo.pop_all()
         self.process_id = self._process.pid
         self.pipe = Connection(ours.detach())
@@ -192,8 +200,9 @@ def run_child(pipe: Connection, life: Connection) -> None:
     """Run the program that the parent sends over the pipe, and exit; called in the child only."""
     for one in (pipe, life):
         os.set_inheritable(one.fileno(), False)
-    # Ctrl-C reaches the whole foreground process group; only the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
     threading.Thread(target=_die_with_parent, args=(life,), name="liveness", daemon=True).start()
     try:
         module, setup = pipe.recv()

@@ -4,7 +4,7 @@ A key is 256 random bits and is shown once; the file holds its SHA-256 only. A s
 bits cannot be found by trial. The file is replaced whole under a lock, so that the CLI and a running server never see
 half of it, and a server reads a changed file within `RECHECK_SECONDS`.
 Once a key was ever made a key is required, even when all are revoked: revoking the last one locks the server instead of
-opening it. A file that cannot be read locks it as well.
+opening it. A file that cannot be read, or holds no key any more, locks it as well.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """Content of the file at the last read; `is_locked` when a key is required even if none could be read."""
+    """Content of the file at the last read; `is_locked` when there is, or was, a file."""
 
     keys: tuple[ApiKey, ...] = ()
     is_locked: bool = False
@@ -113,9 +113,8 @@ class KeyStore:
     # ---- for the server --------------------------------------------------------------------------------------
 
     def is_key_required(self) -> bool:
-        """True when a key was ever made (or the file cannot be read)."""
-        snapshot = self._current()
-        return snapshot.is_locked or bool(snapshot.keys)
+        """True when a key was ever made, which a file shows that holds none or cannot be read."""
+        return self._current().is_locked
 
     def has_active_key(self) -> bool:
         """True when at least one key is active."""
@@ -140,7 +139,7 @@ class KeyStore:
             status = self._path.stat()
         except FileNotFoundError:
             # A file that is removed while the server runs must not open it.
-            self._snapshot = _Snapshot(is_locked=self._snapshot.is_locked or bool(self._snapshot.keys))
+            self._snapshot = replace(self._snapshot, keys=())
             self._signature = None
             return self._snapshot
         except OSError as error:
@@ -151,7 +150,8 @@ class KeyStore:
         signature = (status.st_mtime_ns, status.st_size, status.st_ino)
         if signature != self._signature:
             try:
-                self._snapshot = _Snapshot(keys=self._read())
+                # A file without a key was emptied: a key that was revoked stays in it.
+                self._snapshot = _Snapshot(keys=self._read(), is_locked=True)
             except KeysUnreadable as error:
                 logger.error("%s; every key is refused", error)
                 self._snapshot = _Snapshot(is_locked=True)
@@ -162,14 +162,13 @@ class KeyStore:
 
     def _read(self) -> tuple[ApiKey, ...]:
         try:
-            text = self._path.read_text(encoding="utf-8")
+            entries = json.loads(self._path.read_text(encoding="utf-8"))["keys"]
+            return tuple(_key_from_json(entry) for entry in entries)
         except FileNotFoundError:
             return ()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeysUnreadable(f"{self._path} cannot be read: {error}") from None
-        try:
-            return tuple(_key_from_json(entry) for entry in json.loads(text)["keys"])
-        except (KeyError, TypeError, ValueError):
+        except OSError as error:
+            raise KeysUnreadable(f"{self._path} cannot be read: {error.strerror}; see --data") from None
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise KeysUnreadable(f"{self._path} is damaged; restore it or move it away") from None
 
     def _write(self, keys: tuple[ApiKey, ...]) -> None:

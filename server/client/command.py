@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +31,6 @@ from scribewire.server.client.submit import Submit, submit_files
 from scribewire.server.intake.formats import FORMATS, names_of_formats
 
 SHOWN_JOBS = 20
-EXIT_BROKEN_PIPE = 141
 _FORMATS = names_of_formats()
 
 
@@ -67,11 +64,6 @@ def main(
     except ClientFailure as error:
         console.warn(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        # The reader closed the pipe (`| head`); Python would report it again when it flushes stdout at its exit.
-        if console.stdout is sys.stdout:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
     except OSError as error:
         console.warn(f"{error.filename or 'this command'}: {error.strerror or error}")
         return EXIT_FAILED

@@ -108,6 +108,10 @@ class EngineClient:
             self._is_closed = True
             self._closed_at = time.monotonic()
 
+    def end_drain(self) -> None:
+        """Leave no more time for finishing. Safe to call from a signal handler."""
+        self._closed_at = -math.inf
+
     def drain_seconds_left(self, drain_seconds: float) -> float:
         """Seconds left for finishing, counted from when admission was closed."""
         return (

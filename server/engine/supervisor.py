@@ -340,7 +340,9 @@ class EngineSupervisor:
 
     def _give_up(self, failure: EngineError) -> None:
         self.failure = failure
-        log_event(logger, logging.ERROR, "engine_load_failed", code=failure.code, message=failure.message)
+        # A start that fails is told of by `serve`, once.
+        level = logging.ERROR if self._was_ready else logging.DEBUG
+        log_event(logger, level, "engine_load_failed", code=failure.code, message=failure.message)
         if self.state != "stopping":
             self._set_state("failed")
 

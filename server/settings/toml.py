@@ -29,7 +29,9 @@ def read_config_file(path: Path, known: Collection[str], *, must_exist: bool) ->
         if must_exist:
             raise SettingsError(f"config file {path} does not exist") from None
         return ConfigFile(path, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"config file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, thousands of digits or brackets
         raise SettingsError(f"config file {path} cannot be read: {error}") from None
     if unknown := sorted(set(values) - set(known)):
         raise SettingsError(f"config file {path} has unknown settings: {', '.join(unknown)}")

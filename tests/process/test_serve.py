@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +52,13 @@ if __name__ == "__main__":
 class Served:
     """A started server process; `wait_ended` reads the rest of what it says."""
 
-    def __init__(self, data: Path, program: Path, settings: dict[str, object]) -> None:
+    def __init__(
+        self,
+        data: Path,
+        program: Path,
+        settings: dict[str, object],
+        preexec_fn: Callable[[], object] = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    ) -> None:
         if not program.exists():  # or a process of an earlier server may be reading it
             program.write_text(PROGRAM)
         self.data = data
@@ -64,6 +70,7 @@ class Served:
             stderr=self._errors,
             text=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
+            preexec_fn=preexec_fn,
         )
         self.said: list[str] = []
         self.address = ""
@@ -125,7 +132,7 @@ def plain_lines(err: str) -> list[str]:
     return [line for line in err.splitlines() if not line.startswith("{")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals):
     with served(tmp_path / "data") as running:
         running.until_ready()
@@ -198,7 +205,7 @@ def test_model_that_cannot_be_loaded_is_one_line_and_exit_1(tmp_path: Path):
     with served(tmp_path / "data", model="fake:refuse=model_missing") as running:
         code, _, err = running.wait_ended()
     assert code == 1
-    (line,) = plain_lines(err)
+    (line,) = err.splitlines()
     assert "refuses to load" in line
     assert "scribewire serve --model demo" in line
 
@@ -241,19 +248,51 @@ def test_address_beyond_loopback_with_a_key_asks_for_it(tmp_path: Path):
         assert httpx.get(address, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("kind", ["a file", "damaged keys"])
-def test_unusable_data_folder_is_one_line_and_exit_1(tmp_path: Path, kind: str):
-    data = tmp_path / "data"
-    data.mkdir()
-    if kind == "damaged keys":
-        (data / "keys.json").write_text("{")
-    (data / "a file").write_text("not a folder")
-    running = Served(data / "a file" if kind == "a file" else data, tmp_path / "program.py", {})
+UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda data: data.write_text("not a folder"), "Not a directory; see --data"),
+    "damaged keys": (lambda data: make(data / "keys.json", "{"), "keys.json is damaged"),
+    "keys in a folder": (lambda data: (data / "keys.json").mkdir(parents=True), "Is a directory"),
+    "no folder of uploads": (lambda data: make(data / "uploads", ""), "uploads/lock cannot be used"),
+    "no folder of jobs": (lambda data: make(data / "jobs", ""), "The job store's files cannot be used"),
+    "no database": (lambda data: make(data / "jobs" / "jobs.db", "x" * 9000), "file is not a database"),
+    "open to every user": (lambda data: make(data / "x", "").parent.chmod(0o777), "`chmod go-w "),
+}
+
+
+def make(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_unusable_data_folder_is_told_once_in_one_line_and_exit_1(tmp_path: Path, kind: str):
+    spoil, words = UNUSABLE[kind]
+    spoil(tmp_path / "data")
+    running = Served(tmp_path / "data", tmp_path / "program.py", {})
     code, _, err = running.wait_ended()
     running.close()
     assert code == 1
-    (line,) = plain_lines(err)
+    (line,) = err.splitlines()
     assert line.startswith("scribewire: ")
+    assert words in line
+
+
+def test_data_folder_of_another_server_is_told_once_in_one_line_and_exit_1(tmp_path: Path):
+    with RunningServer(tmp_path), served(tmp_path) as running:
+        code, _, err = running.wait_ended()
+    (line,) = err.splitlines()
+    assert (code, line.startswith("scribewire: another server ")) == (1, True)
+
+
+def test_data_folder_that_a_group_may_write_is_warned_of(tmp_path: Path):
+    tmp_path.chmod(0o775)
+    with served(tmp_path) as running:
+        running.until_ready()
+        running.process.send_signal(signal.SIGTERM)
+        code, _, err = running.wait_ended()
+    (line,) = err.splitlines()[:1]
+    assert (code, json.loads(line)["event"], json.loads(line)["mode"]) == (0, "data_folder_shared", "775")
 
 
 def test_killed_front_takes_its_worker_along_and_its_uploads_are_swept(tmp_path: Path):

@@ -205,16 +205,6 @@ def test_interruption_ends_with_one_line_and_code_130(recordings: Path) -> None:
     assert "Second" not in run.stdout
 
 
-def test_reader_that_goes_away_is_no_traceback(recordings: Path) -> None:
-    class Closed(io.StringIO):
-        def write(self, text: str) -> int:
-            raise BrokenPipeError(32, "Broken pipe")
-
-    run = Run(recordings / "one.wav", recordings / "two.wav", stdout=Closed())
-    assert (run.exit_code, run.stderr) == (141, "")
-    assert len(run.engine.heard) == 1
-
-
 def test_standard_input_is_read_with_a_dash() -> None:
     run = Run("-", stdin=b"Piped words.")
     assert (run.exit_code, run.stdout) == (0, "Piped words.\n")
