@@ -99,6 +99,7 @@ class Gate:
 
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "").lower()
+        _check_readable("Host", f"//{host}")
         if len(headers.getlist("host")) != 1 or host not in self._hosts(scope):
             raise ApiError(
                 403,
@@ -111,8 +112,9 @@ class Gate:
         for origin in headers.getlist("origin"):
             if origin in self._settings.allow_origin:
                 continue
-            parts = urlsplit(origin.lower())
-            if parts.scheme not in ("http", "https") or parts.netloc not in self._hosts(scope):
+            _check_readable("Origin", origin)
+            scheme, _, host = origin.lower().partition("://")
+            if scheme not in ("http", "https") or host not in self._hosts(scope):
                 raise ApiError(
                     403,
                     "origin_not_allowed",
@@ -136,11 +138,18 @@ class Gate:
 
     def _check_size(self, headers: Headers) -> None:
         declared = headers.get("content-length", "")
-        size_bytes = int(declared) if declared.isdigit() else 0
+        size_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
         if declares_json(headers) and size_bytes > self._settings.max_json_body_bytes:
             raise json_too_large(self._settings.max_json_body_bytes)
         if size_bytes > self._settings.max_upload_bytes + FORM_ALLOWANCE_BYTES and not declares_json(headers):
             raise upload_too_large(self._settings.max_upload_bytes)
+
+
+def _check_readable(name: str, url: str) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise bad_request("bad_request", f"The {name} header cannot be read.") from None
 
 
 def declares_json(headers: Headers) -> bool:

@@ -45,14 +45,13 @@ class Counted(Protocol):
 def server_url(given: str) -> str:
     """URL without a trailing slash, from `host`, `host:port` or a URL; raises BadCommand."""
     text = given.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    try:
+    with contextlib.suppress(ValueError, httpx.InvalidURL):  # brackets, a port or a name that cannot be read
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        httpx.URL(parts.geturl()).host.encode("idna")
         is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none
-        is_sound = False
-    if not is_sound or parts.query or parts.fragment:
-        raise BadCommand(f"{given!r} is no server's address; write it as http://HOST:PORT")
-    return parts.geturl().rstrip("/")
+        if is_sound and not parts.query and not parts.fragment:
+            return parts.geturl().rstrip("/")
+    raise BadCommand(f"{given!r} is no server's address; write it as http://HOST:PORT")
 
 
 class ServerConnection:
@@ -67,14 +66,20 @@ class ServerConnection:
             if not re.fullmatch(r"[\x21-\x7e]+", key):
                 raise BadCommand("the key has characters that no key has; is it whole, and on one line?")
             headers["authorization"] = f"Bearer {key}"
-        self._client = httpx.Client(
-            base_url=url,
-            headers=headers,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            verify=machine_certificates(heeds_environment=not is_loopback(urlsplit(url).hostname or "")),
-            proxy=proxy_for(url),
-            trust_env=False,
-        )
+        proxy = proxy_for(url)
+        certificates = machine_certificates(heeds_environment=not is_loopback(urlsplit(url).hostname or ""))
+        try:
+            httpx.URL(proxy or url).host.encode("idna")
+            self._client = httpx.Client(
+                base_url=url,
+                headers=headers,
+                timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+                verify=certificates,
+                proxy=proxy,
+                trust_env=False,
+            )
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise BadCommand(f"the proxy of the environment cannot be used: {error}") from None
 
     def __enter__(self) -> ServerConnection:
         return self

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from scribewire.server.jobs.job import Job, JobFailure, JobStatus
 
@@ -30,6 +32,19 @@ class Delivery:
     url: str
     body: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Receivers (hosts) and owners that have as many attempts running as they may."""
+
+    hosts: Collection[str] = ()
+    owners: Collection[str] = ()
+
+
+def host_of(url: str) -> str:
+    """The receiver of a webhook, however its URL spells it and whatever its port."""
+    return (urlsplit(url).hostname or "").rstrip(".")
 
 
 def new_delivery_id() -> str:

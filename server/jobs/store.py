@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.jobs.delivery import Delivery
+from scribewire.server.jobs.delivery import Busy, Delivery
 from scribewire.server.jobs.job import (
     Claim,
     Job,
@@ -247,9 +247,12 @@ class JobStore(Protocol):
 
     # ---- webhooks --------------------------------------------------------------------------------------------
 
-    async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
+    async def take_callbacks(
+        self, *, wait_seconds: float = 0.0, limit: int = 1, busy: Callable[[], Busy] = Busy
+    ) -> tuple[Delivery, ...]:
         """Take the deliveries that are due now; waits for the first, and returns none when the wait is over.
 
+        Owners take turns, each with its oldest due. busy: gives those to pass over, asked again after every change.
         A taken delivery is due again after LEASE_SECONDS unless `note_callback` records its outcome: delivery happens
         at least once. It is due as soon as the job's end is on disk, in the same transaction.
         """

@@ -82,7 +82,10 @@ async def metrics(request: Request) -> Response:
     with contextlib.suppress(JobStoreError, TimeoutError):
         async with asyncio.timeout(STORE_PATIENCE_SECONDS):
             context.collector.store_stats = await context.jobs.stats()
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # a version that is no number
+        encode, content_type = choose_encoder("")
     return Response(encode(context.metrics.registry), media_type=content_type)
 
 

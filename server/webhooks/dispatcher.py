@@ -1,7 +1,7 @@
 """Delivers the webhooks of finished jobs, with retries over hours; due deliveries are kept in the job store.
 
-A few attempts run at a time, each with a time limit, so that a slow receiver delays no other. A server that stops ends
-running attempts at once: the store makes them due again.
+A receiver (host) has two attempts at a time and an owner sixteen, each with a time limit, and owners take turns: one
+that does not answer delays no other. A server that stops ends running attempts at once: the store makes them due again.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import contextlib
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from scribewire.server.jobs.delivery import Delivery
+from scribewire.server.jobs.delivery import Busy, Delivery, host_of
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 
-CONCURRENT_ATTEMPTS = 8
+CONCURRENT_ATTEMPTS = 32
+ATTEMPTS_PER_HOST = 2
+ATTEMPTS_PER_OWNER = 16
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0, 28_800.0)
 """Pauses after the first, second, ... failed attempt: ten attempts within about 16 hours."""
 
@@ -52,6 +55,8 @@ class WebhookDispatcher:
         self._loops = loops or BackgroundLoops()
         self._retry_seconds = retry_seconds
         self._capacity = asyncio.Semaphore(concurrent_attempts)
+        self._hosts: Counter[str] = Counter()
+        self._owners: Counter[str] = Counter()
         self._uniform = uniform
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -77,7 +82,7 @@ class WebhookDispatcher:
             await self._capacity.acquire()
             taken: tuple[Delivery, ...] = ()
             try:
-                taken = await self._store.take_callbacks(wait_seconds=_WAIT_SECONDS)
+                taken = await self._store.take_callbacks(wait_seconds=_WAIT_SECONDS, busy=self._busy)
             except JobStoreError as error:
                 log_event(logger, logging.ERROR, "webhooks_not_taken", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -85,12 +90,26 @@ class WebhookDispatcher:
                 if not taken:
                     self._capacity.release()
             for delivery in taken:
+                self._hosts[host_of(delivery.url)] += 1
+                self._owners[delivery.owner] += 1
                 self._spawn(self._attempt(delivery))
+
+    def _busy(self) -> Busy:
+        return Busy(
+            [host for host, count in self._hosts.items() if count >= ATTEMPTS_PER_HOST],
+            [owner for owner, count in self._owners.items() if count >= ATTEMPTS_PER_OWNER],
+        )
 
     async def _attempt(self, delivery: Delivery) -> None:
         try:
             began = time.monotonic()
-            result = await self._sender.attempt(delivery)
+            try:
+                result = await self._sender.attempt(delivery)
+            finally:
+                # Before the outcome is recorded, after which the store looks for the next.
+                for counts, one in ((self._hosts, host_of(delivery.url)), (self._owners, delivery.owner)):
+                    counts[one] -= 1
+                    counts += Counter()  # drops what is 0
             retry_seconds = self._pause(delivery, result)
             self._note(delivery, result, retry_seconds, time.monotonic() - began)
             # If the store cannot record it now, the attempt is repeated: better twice than never.

@@ -8,6 +8,7 @@ every attempt, when connecting (scribewire.server.webhooks.sender), because a na
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -138,18 +139,33 @@ def _parts(url: str) -> SplitResult:
         raise ValueError(f"is longer than {MAX_URL_CHARACTERS} characters")
     if not _URL_CHARACTERS.fullmatch(url) or "\\" in url:
         raise ValueError("must be a URL in ASCII without spaces")
-    parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_port = parts.port != 0
+    except ValueError:
+        raise ValueError("must be a URL whose host and port can be read") from None
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or not is_port:
         raise ValueError("must begin with https:// or http:// and a host")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise ValueError("must hold no user name, password or fragment")
-    if any(one in (".", "..") for one in re.split(r"[/\\]", unquote(unquote(parts.path)))):
+    if _may_climb(parts.path):
         raise ValueError("must hold no . or .. between slashes")
-    try:
-        _ = parts.port
-    except ValueError:
-        raise ValueError("has a port that is none") from None
     return parts
+
+
+def _may_climb(path: str) -> bool:
+    """True when some receiver may read a path as one with `.` or `..` between slashes, and so leave its prefix.
+
+    Receivers, and proxies before them, decode a path more than once, end a name at `;`, take a backslash for a slash,
+    leave out spaces and control characters, and read other characters for a dot.
+    """
+    try:
+        while (decoded := unicodedata.normalize("NFKC", unquote(path, errors="strict"))) != path:
+            path = decoded
+    except UnicodeDecodeError:  # a longer form of a shorter character, such as %c0%ae
+        return True
+    names = (re.sub(r"[\0-\x20\x7f-\x9f]", "", name) for name in re.split(r"[/\\]", path))
+    return any(name.partition(";")[0] in (".", "..") for name in names) or "%u" in path.lower()
 
 
 def _entry(text: str) -> _Allowed:

@@ -166,6 +166,27 @@ def test_foreign_origin_is_refused(server: RunningServer, origin: str):
     assert "access-control-allow-origin" not in response.headers
 
 
+UNREADABLE = [
+    *("http://[", "http://[::1", "http://]", "https://[", "http://[::1]]["),
+    *(
+        "http://localhost:x",
+        "http://localhost:99999",
+        "http://localhost:²",
+        f"http://localhost:{'9' * 5000}",
+        "//[",
+    ),
+]
+
+
+@pytest.mark.parametrize("origin", UNREADABLE)
+def test_origin_and_host_that_cannot_be_read_are_400(server: RunningServer, origin: str):
+    headers = {"origin": origin.encode("latin-1")}
+    assert_openai_error(server.client.get("/v1/models", headers=headers), 400, "bad_request")
+    host = {"host": origin.partition("//")[2].encode("latin-1")}
+    response = server.client.get("/v1/models", headers=host)
+    assert response.status_code == 400
+
+
 def test_own_origin_is_answered(server: RunningServer):
     headers = {"origin": f"http://localhost:{server.port}"}
     assert server.transcribe(SPEECH, headers=headers).status_code == 200

@@ -22,7 +22,7 @@ import pytest
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form_fields import MAX_FIELDS, FormFields, fields_from_json
 from scribewire.server.intake.json_body import MAX_DELIMITERS, PIECE_CHARACTERS, JsonParser, parse_json
-from scribewire.server.intake.local_files import open_without_links
+from scribewire.server.intake.local_files import LocalFiles, identity, open_without_links
 from scribewire.server.intake.recording_file import RecordingFile
 from tests.fakes.longest_call import LongestCall
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
@@ -408,6 +408,64 @@ def test_servers_own_files_are_never_opened(tmp_path: Path):
         (data / "private.wav").write_bytes(SPEECH)
         response = post(running, {"file_path": f"{data}/private.wav"})
         assert_openai_error(response, 403, "file_path_not_allowed", param="file_path")
+
+
+def local_files(root: Path, *allowed: Path, same: dict[Path, Path] | None = None) -> LocalFiles:
+    """Allowed folders beside root/data. same: other names of a file or folder, as a disk may give them."""
+    aliases = {identity(name): identity(real) for name, real in (same or {}).items()}
+
+    def known(where: int | Path) -> tuple[int, int]:
+        return aliases.get(identity(where), identity(where))
+
+    return LocalFiles([str(folder) for folder in allowed], private=root / "data", identity=known)
+
+
+@pytest.fixture
+def beside_data(tmp_path: Path) -> Path:
+    """A folder with a data folder and, under a second name, what a disk would show there."""
+    for name in ("data", "DATA"):
+        (tmp_path / name / "jobs" / "audio").mkdir(parents=True)
+        for inner in ("keys.json", "jobs/jobs.db", "jobs/audio/a"):
+            (tmp_path / name / inner).write_text("private")
+    (tmp_path / "speech.wav").write_text("open")
+    return tmp_path
+
+
+@pytest.mark.parametrize("inside", ["", "jobs", "jobs/audio", "keys.json"])
+def test_servers_own_files_are_known_under_any_name_of_any_part(beside_data: Path, inside: str):
+    one, other = beside_data / "data" / inside, beside_data / "DATA" / inside
+    files = [other] if other.is_file() else [path for path in other.rglob("*") if path.is_file()]
+    for allowed in {beside_data, beside_data / "DATA", other.parent} - {beside_data.parent}:
+        opened = local_files(beside_data, allowed, same={other: one})
+        for file in files:
+            with pytest.raises(ApiError, match="file_path must be"):
+                opened.open(str(file))
+    os.close(local_files(beside_data, beside_data, same={other: one}).open(str(beside_data / "speech.wav")))
+
+
+def test_allowed_folder_inside_the_servers_own_opens_nothing(beside_data: Path):
+    (beside_data / "link").symlink_to(beside_data / "data")
+    for allowed in ("data", "data/jobs/audio", "link/jobs/audio", "link/../data/jobs"):
+        opened = local_files(beside_data, beside_data / allowed)
+        for file in (beside_data / allowed).resolve().rglob("*"):
+            with pytest.raises(ApiError):
+                opened.open(str(file))
+
+
+def test_second_name_of_a_private_file_is_not_opened(beside_data: Path):
+    (beside_data / "other").mkdir()
+    (beside_data / "other" / "speech.wav").hardlink_to(beside_data / "data" / "keys.json")
+    with pytest.raises(ApiError):
+        local_files(beside_data, beside_data / "other").open(str(beside_data / "other" / "speech.wav"))
+
+
+def test_another_spelling_of_the_data_folder_is_not_read_on_a_disk_that_ignores_case(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "keys.json").write_text("private")
+    if not (tmp_path / "DATA").exists():
+        pytest.skip("this disk heeds case")
+    with pytest.raises(ApiError):
+        local_files(tmp_path, tmp_path).open(str(tmp_path / "DATA" / "keys.json"))
 
 
 def test_size_cap_holds_for_files_named_by_path(folders: tuple[RunningServer, Path]):

@@ -32,6 +32,13 @@ def scrape(server: RunningServer, headers: dict[str, str] | None = None) -> Figu
     }
 
 
+@pytest.mark.parametrize(
+    "accept", ["text/plain;version=x", "application/openmetrics-text;version=1..0", "text/plain;version=;q=x"]
+)
+def test_accept_that_cannot_be_read_gets_the_text_format(server: RunningServer, accept: str):
+    assert scrape(server, {"accept": accept})
+
+
 def value(figures: Figures, name: str, **labels: str) -> float:
     return figures.get((f"scribewire_{name}", frozenset(labels.items())), 0.0)
 

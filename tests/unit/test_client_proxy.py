@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from scribewire.server.client.connection import ServerConnection
-from scribewire.server.client.failures import NoServer
+from scribewire.server.client.connection import ServerConnection, server_url
+from scribewire.server.client.failures import BadCommand, NoServer
 from scribewire.server.client.proxy import proxy_for
 from tests.fakes.receiver import Receiver
 
@@ -28,6 +28,21 @@ def test_server_elsewhere_is_reached_through_the_proxy_of_its_scheme(environment
     assert proxy_for("https://nas.example") is None
     environment.setenv("all_proxy", "proxy.example:1080")
     assert proxy_for("https://nas.example") == "http://proxy.example:1080"
+
+
+@pytest.mark.parametrize("proxy", ["ftp://x", "http://a:b", "http://a..b", f"http://{'a' * 80}"])
+def test_proxy_that_cannot_be_used_is_one_line(environment: pytest.MonkeyPatch, proxy: str) -> None:
+    environment.setenv("http_proxy", proxy)
+    with pytest.raises(BadCommand, match="the proxy of the environment cannot be used: "):
+        ServerConnection("http://nas.example", None)
+
+
+@pytest.mark.parametrize(
+    "given", ["http://[", "[::1", "a:b", "a..b", "http://xn--a", "a" * 80, "h:99999", "ftp://x", ""]
+)
+def test_address_that_cannot_be_read_is_one_line(given: str) -> None:
+    with pytest.raises(BadCommand, match="is no server's address"):
+        server_url(given)
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8765", "http://127.0.0.1:8765", "http://[::1]:8765"])

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.jobs.delivery import LEASE_SECONDS, Delivery
+from scribewire.server.jobs.delivery import LEASE_SECONDS, Busy, Delivery, host_of
 from scribewire.server.jobs.job import CallbackState
 from scribewire.server.jobs.store import IdempotencyConflict
 from scribewire.server.observability.metrics import Metrics
-from scribewire.server.webhooks.dispatcher import RETRY_SECONDS, WebhookDispatcher
+from scribewire.server.webhooks.dispatcher import ATTEMPTS_PER_OWNER, RETRY_SECONDS, WebhookDispatcher
 from scribewire.server.webhooks.sender import AttemptResult
 from tests.fakes.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
@@ -167,6 +167,47 @@ def test_what_is_due_survives_the_death_of_the_server(tmp_path: Path):
     run(second(run(first())))
 
 
+def test_owners_take_turns_and_what_is_busy_is_passed_over(under: StoreUnderTest):
+    async def story():
+        async with under.opened() as store:
+            ann = await ended(under, 4, url="https://a{}.example.org/")
+            bob = await ended(under, 2, owner="bob")
+            taken = await store.take_callbacks(limit=3)
+            assert [one.job_id for one in taken] == [ann[0], bob[0], ann[1]]
+            assert await store.take_callbacks(limit=9, busy=lambda: Busy(owners=["ann", "bob"])) == ()
+            busy = Busy(hosts=["a2.example.org", host_of(URL)])
+            assert [one.job_id for one in await store.take_callbacks(limit=9, busy=lambda: busy)] == [ann[3]]
+            taken = await store.take_callbacks(limit=9)
+            assert {one.job_id for one in taken} == {ann[2], bob[1]}
+
+    run(story())
+
+
+def test_waiting_goes_on_with_what_is_no_longer_busy(under: StoreUnderTest):
+    async def story():
+        async with under.opened() as store:
+            _, second = await ended(under, 2)
+            (running,) = await store.take_callbacks()
+            hosts = [host_of(URL)]
+            waiting = asyncio.create_task(
+                store.take_callbacks(wait_seconds=50, busy=lambda: Busy(hosts=list(hosts)))
+            )
+            await wait_until_async(lambda: waits_for_event(waiting))
+            hosts.clear()
+            await store.note_callback(running, error=None)
+            assert [one.job_id for one in await waiting] == [second]
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://Hooks.example.org", "https://hooks.example.org.:8443/x", "https://HOOKS.EXAMPLE.ORG?x"],
+)
+def test_receiver_is_known_by_its_host_however_it_is_spelled(url: str):
+    assert host_of(url) == "hooks.example.org"
+
+
 # ---- the dispatcher -------------------------------------------------------------------------------------------
 
 
@@ -189,10 +230,10 @@ class ScriptedSender:
         self.is_closed = True
 
 
-async def ended(under: StoreUnderTest, count: int = 1) -> list[str]:
-    jobs = [await under.submit(callback_url=URL) for _ in range(count)]
+async def ended(under: StoreUnderTest, count: int = 1, *, url: str = URL, owner: str = "ann") -> list[str]:
+    jobs = [await under.submit(callback_url=url.format(number), owner=owner) for number in range(count)]
     for job in jobs:
-        await under.store.cancel(job.job_id, "ann")
+        await under.store.cancel(job.job_id, owner)
     return [job.job_id for job in jobs]
 
 
@@ -253,7 +294,7 @@ def test_receiver_decides_that_it_is_enough_or_how_long_to_wait(under: StoreUnde
 def test_receivers_that_hang_are_bounded_in_number_and_never_hold_up_a_stop(under: StoreUnderTest):
     async def story():
         async with under.opened() as store:
-            await ended(under, 12)
+            await ended(under, 12, url="https://hooks-{}.example.org/")
             sender = ScriptedSender(hangs=True)
             dispatcher = WebhookDispatcher(store, sender, Metrics(), concurrent_attempts=3)
             dispatcher.start()
@@ -268,5 +309,55 @@ def test_receivers_that_hang_are_bounded_in_number_and_never_hold_up_a_stop(unde
             async with asyncio.timeout(5):
                 await dispatcher.stop()
             assert (await store.stats()).callbacks_due == 12
+
+    run(story())
+
+
+def test_silent_receiver_has_two_attempts_at_a_time_and_holds_up_nobody_elses(under: StoreUnderTest):
+    async def story():
+        async with under.opened() as store:
+            silent = await ended(under, 48, url="https://silent.example.org/{}")
+            release = asyncio.Event()
+            sender = ScriptedSender()
+
+            async def attempt(delivery: Delivery) -> AttemptResult:
+                sender.made.append(delivery)
+                if "silent" in delivery.url:
+                    await release.wait()
+                return AttemptResult(status=200)
+
+            sender.attempt = attempt
+            dispatcher = WebhookDispatcher(store, sender, Metrics())
+            dispatcher.start()
+            await wait_until_async(lambda: len(sender.made) == 2)
+            (same_owner,) = await ended(under)
+            (another,) = await ended(under, owner="bob", url="https://b.example.org/")
+
+            async def are_delivered() -> bool:
+                jobs = [await store.get(same_owner, "ann"), await store.get(another, "bob")]
+                return all(job.callback.status == "delivered" for job in jobs)
+
+            await wait_until_async(are_delivered)
+            assert [one.job_id for one in sender.made[:2]] == silent[:2]
+            assert len(sender.made) == 4
+            release.set()
+            await wait_until_async(lambda: len(sender.made) == 50)
+            await dispatcher.stop()
+
+    run(story())
+
+
+def test_owner_of_many_silent_receivers_leaves_places_to_others(under: StoreUnderTest):
+    async def story():
+        async with under.opened():
+            await ended(under, 20, url="https://silent-{}.example.org/")
+            sender = ScriptedSender(hangs=True)
+            dispatcher = WebhookDispatcher(under.store, sender, Metrics())
+            dispatcher.start()
+            await wait_until_async(lambda: len(sender.made) == ATTEMPTS_PER_OWNER)
+            await ended(under, owner="bob")
+            await wait_until_async(lambda: [one.owner for one in sender.made].count("bob") == 1)
+            assert [one.owner for one in sender.made].count("ann") == ATTEMPTS_PER_OWNER
+            await dispatcher.stop()
 
     run(story())

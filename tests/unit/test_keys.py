@@ -128,7 +128,8 @@ def test_keys_that_vanish_under_a_running_server_lock_it(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", '{"keys": 3}', '{"keys": [{"key_id": "x"}]}', "\x00", '{"keys": [3]}']
+    "damage",
+    ["", "{", "[]", "[" * 5000, '{"keys": 3}', '{"keys": [{"key_id": "x"}]}', "\x00", '{"keys": [3]}'],
 )
 def test_damaged_file_locks_the_server_and_is_not_overwritten(tmp_path: Path, damage: str):
     now = 0.0
@@ -142,6 +143,21 @@ def test_damaged_file_locks_the_server_and_is_not_overwritten(tmp_path: Path, da
         with pytest.raises(KeysUnreadable, match="damaged"):
             write()
     assert (tmp_path / "keys.json").read_text() == damage
+
+
+def test_file_that_was_emptied_locks_a_server_also_one_that_starts_and_takes_a_new_key(tmp_path: Path):
+    now = 0.0
+    server = KeyStore(tmp_path, monotonic=lambda: now)
+    _, secret = server.create("ann")
+    assert server.authenticate(secret) is not None
+    (tmp_path / "keys.json").write_text('{"version": 1, "keys": []}')
+    now += 1
+    assert server.authenticate(secret) is None
+    assert server.is_key_required()
+    assert KeyStore(tmp_path).is_key_required()
+    _, new = KeyStore(tmp_path).create("bob")
+    now += 1
+    assert server.authenticate(new) is not None
 
 
 def test_keys_made_at_once_are_all_kept(tmp_path: Path):

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
-from scribewire.server.jobs.delivery import LEASE_SECONDS, Delivery, new_delivery_id, webhook_body
+from scribewire.server.jobs.delivery import (
+    LEASE_SECONDS,
+    Busy,
+    Delivery,
+    host_of,
+    new_delivery_id,
+    webhook_body,
+)
+from scribewire.server.jobs.fairness import Fairness, OwnerQueue
 from scribewire.server.jobs.job import JobFailure, JobStatus
 from scribewire.server.jobs.sqlite.columns import job_of
 from scribewire.server.jobs.sqlite.writer import Transaction
 
+_FREE = (
+    "status = 'due' AND for_owner NOT IN (SELECT value FROM json_each(:owners)) "
+    "AND to_host NOT IN (SELECT value FROM json_each(:hosts))"
+)
+_QUEUES = (
+    "SELECT for_owner, count(*), min(seq) FROM callbacks "
+    f"WHERE {_FREE} AND due_on_clock <= :now GROUP BY for_owner"
+)
 _TAKE = (
-    "UPDATE callbacks SET attempts = attempts + 1, due_on_clock = :until WHERE seq IN (SELECT seq FROM callbacks "
-    "WHERE status = 'due' AND due_on_clock <= :now ORDER BY due_on_clock LIMIT :limit) "
+    "UPDATE callbacks SET attempts = attempts + 1, due_on_clock = :until WHERE seq = (SELECT seq FROM callbacks "
+    f"WHERE {_FREE} AND for_owner = :owner AND due_on_clock <= :now ORDER BY due_on_clock, seq LIMIT 1) "
     "RETURNING seq, delivery_id, body, attempts"
 )
-
+_DELIVERY = "SELECT job_id, owner, ?2, callback_url, ?3, ?4 FROM jobs WHERE seq = ?1"
 _GIVE_UP = "UPDATE callbacks SET status = 'given_up', attempts = 0, last_error = 'unreadable' WHERE seq = ?"
 
 
@@ -30,22 +47,25 @@ def add(
     """Add the webhook of a job that has ended; it replaces that of an earlier end."""
     body = webhook_body(job_of(row), status, finished_at, failure)
     tx.execute(
-        "INSERT OR REPLACE INTO callbacks (seq, delivery_id, body, due_on_clock) VALUES (?, ?, ?, ?)",
-        (row["seq"], new_delivery_id(), body, now),
+        "INSERT OR REPLACE INTO callbacks (seq, delivery_id, body, due_on_clock, for_owner, to_host) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (row["seq"], new_delivery_id(), body, now, row["owner"], host_of(str(row["callback_url"]))),
     )
 
 
-def take(tx: Transaction, now: float, limit: int) -> tuple[Delivery, ...]:
+def take(tx: Transaction, now: float, limit: int, busy: Busy, fairness: Fairness) -> tuple[Delivery, ...]:
     """Take the deliveries that are due; without a recorded outcome they are due again when their lease is over."""
-    rows = tx.execute(_TAKE, {"now": now, "until": now + LEASE_SECONDS, "limit": limit}).fetchall()
-    taken = []
-    for row in rows:
-        job = tx.execute(
-            "SELECT job_id, owner, callback_url FROM jobs WHERE seq = ?", (row["seq"],)
-        ).fetchone()
-        texts = (job["job_id"], job["owner"], row["delivery_id"], job["callback_url"], row["body"])
-        if all(isinstance(one, str) for one in texts) and isinstance(row["attempts"], int):
-            taken.append(Delivery(*texts, row["attempts"]))
+    taken: list[Delivery] = []
+    values = {**_json(busy), "now": now, "until": now + LEASE_SECONDS}
+    while len(taken) < limit:
+        queues = [OwnerQueue(*row) for row in tx.execute(_QUEUES, values)]
+        if (queue := fairness.next_of(queues)) is None:
+            break
+        fairness.note_served(queue.owner)
+        row = tx.execute(_TAKE, {**values, "owner": queue.owner}).fetchone()
+        found = tuple(tx.execute(_DELIVERY, tuple(row)).fetchone())
+        if [type(one) for one in found] == [str] * 5 + [int]:
+            taken.append(Delivery(*found))
         else:
             tx.execute(_GIVE_UP, (row["seq"],))
     return tuple(taken)
@@ -68,7 +88,11 @@ def note(
     )
 
 
-def next_due(tx: Transaction) -> float | None:
-    """Time at which the next delivery is due, None without one."""
-    (due,) = tx.execute("SELECT min(due_on_clock) FROM callbacks WHERE status = 'due'").fetchone()
+def next_due(tx: Transaction, busy: Busy) -> float | None:
+    """Time at which the next delivery is due that is not busy, None without one."""
+    (due,) = tx.execute(f"SELECT min(due_on_clock) FROM callbacks WHERE {_FREE}", _json(busy)).fetchone()
     return float(due) if isinstance(due, (int, float)) else None
+
+
+def _json(busy: Busy) -> dict[str, str | float]:
+    return {"owners": json.dumps([*busy.owners]), "hosts": json.dumps([*busy.hosts])}

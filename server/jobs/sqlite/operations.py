@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.jobs.delivery import Delivery
+from scribewire.server.jobs.delivery import Busy, Delivery
 from scribewire.server.jobs.fairness import Fairness
 from scribewire.server.jobs.job import (
     FINISHED,
@@ -70,6 +70,7 @@ class JobOperations:
         self.retained = RetainedData(rules, wall=wall, monotonic=monotonic)
         self._boot = secrets.token_hex(8)
         self.fairness = Fairness()
+        self._callback_turns = Fairness()
         self.is_draining = False
 
     def begin(self, tx: Transaction) -> int:
@@ -384,11 +385,11 @@ class JobOperations:
 
     # ---- webhooks --------------------------------------------------------------------------------------------
 
-    def take_callbacks(self, tx: Transaction, limit: int) -> tuple[tuple[Delivery, ...], float | None]:
+    def take_callbacks(self, tx: Transaction, limit: int, busy: Busy) -> tuple[tuple[Delivery, ...], float | None]:
         """See JobStore.take_callbacks; also returns the seconds until the next one is due."""
         now = self.retained.clock.now()
-        taken = sqlite_callbacks.take(tx, now, limit)
-        due = sqlite_callbacks.next_due(tx)
+        taken = sqlite_callbacks.take(tx, now, limit, busy, self._callback_turns)
+        due = sqlite_callbacks.next_due(tx, busy)
         return taken, None if due is None else max(0.0, due - now)
 
     def note_callback(

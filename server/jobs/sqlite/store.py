@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.access.keys import make_private_folder
-from scribewire.server.jobs.delivery import Delivery
+from scribewire.server.jobs.delivery import Busy, Delivery
 from scribewire.server.jobs.job import (
     FINISHED,
     Claim,
@@ -341,14 +341,16 @@ class SqliteJobStore:
 
     # ---- webhooks --------------------------------------------------------------------------------------------
 
-    async def take_callbacks(self, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Delivery, ...]:
+    async def take_callbacks(
+        self, *, wait_seconds: float = 0.0, limit: int = 1, busy: Callable[[], Busy] = Busy
+    ) -> tuple[Delivery, ...]:
         """See JobStore."""
         deadline = time.monotonic() + wait_seconds
         with self._notifications.subscribed(CALLBACKS) as notified:
             while True:
                 notified.clear()
                 taken, next_seconds = await asyncio.shield(
-                    self._writer.call(partial(self._operations.take_callbacks, limit=limit))
+                    self._writer.call(partial(self._operations.take_callbacks, limit=limit, busy=busy()))
                 )
                 remaining = deadline - time.monotonic()
                 if taken or remaining <= 0:
