@@ -14,11 +14,12 @@ from starlette.responses import Response
 
 from scribewire.server.access.gate import Gate
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.access.limits import KeyLimits
+from scribewire.server.access.limits import KeyLimits, StreamLimits
 from scribewire.server.context import ServerContext
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.connection import UnreadBody
 from scribewire.server.http.errors import error_response, install_error_handlers
+from scribewire.server.http.listening import connection_cap, descriptor_limit
 from scribewire.server.http.request_id import CLIENT_GONE_STATUS, RequestScope
 from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.chosen_store import store_from_settings
@@ -123,6 +124,7 @@ def create_app(
         ServerCollector(metrics.registry, engine, uploads),
         readiness,
         targets,
+        StreamLimits(connection_cap(settings, descriptor_limit()), of_one=settings.key_streams),
         asyncio.Event(),
     )
     install_error_handlers(app)

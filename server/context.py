@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from scribewire.server.access.limits import StreamLimits
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.runner import JobRunner
@@ -37,6 +38,7 @@ class ServerContext:
     collector: ServerCollector
     readiness: Readiness
     callback_targets: AllowedTargets
+    streams: StreamLimits
     # Set when the server begins to stop: streams without an end of their own stop then.
     stopping: asyncio.Event
     # Longest wait of a stream's status for the first text, and longest silence of a stream.
@@ -54,3 +56,8 @@ def context_of(request: Request) -> ServerContext:
 def owner_of(request: Request) -> str:
     """Owner of a request: a key id, or `local` where no key is required."""
     return str(request.state.owner)
+
+
+def client_of(request: Request) -> str:
+    """The key id of a request, or its address where no key is required."""
+    return str(getattr(request.state, "key_id", None) or (request.client and request.client.host))

@@ -140,10 +140,13 @@ def _check_local_folders(settings: Settings) -> None:
 
 def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """uvicorn's configuration for the application; logs, address and signals are handled here."""
+    cap = connection_cap(settings, descriptor_limit())
+    if cap < settings.max_connections:
+        log_event(
+            logger, logging.WARNING, "connections_capped", connections=cap, descriptors=descriptor_limit()
+        )
     limits = ConnectionLimits(
-        max_connections=connection_cap(
-            settings.max_connections, settings.max_concurrent_uploads, descriptor_limit()
-        ),
+        max_connections=cap,
         spare_connections=SPARE_CONNECTIONS,
         header_timeout_seconds=settings.header_timeout_seconds,
     )

@@ -1,16 +1,17 @@
 """Limits of one key, at once and per minute: checked and counted in one step, before a body byte is read.
 
-Only submissions of recordings count: reading results and states is free. Where no key is required, all clients
-together count as one. Every refusal carries the time until a retry.
+Only submissions of recordings count, and event streams, which hold a connection: reading results and states is free.
+Where no key is required, all clients together count as one. Every refusal carries the time until a retry.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from scribewire.server.http.errors import ApiError
@@ -18,6 +19,7 @@ from scribewire.server.http.errors import ApiError
 WINDOW_SECONDS = 60.0
 _UPLOAD_PAUSE_SECONDS = 2.0
 _QUEUE_PAUSE_SECONDS = 5.0
+_STREAM_PAUSE_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -140,6 +142,38 @@ class Lease:
                 self._is_uploading = False
                 self._is_unfinished = self._is_unfinished and not is_finished
                 self._limits._leave(self.owner, uploads=uploads, unfinished=unfinished)
+
+
+class StreamLimits:
+    """Event streams open at once: of one client (a key, or an address where none is required), and of all.
+
+    All together hold half of the connections. A quarter may wait for transcripts, and so a quarter stays for the rest.
+    Lives on one event loop.
+    """
+
+    def __init__(self, connections: int, *, of_one: int = 0) -> None:
+        """of_one: 0 for an eighth of the connections."""
+        self._most = connections // 2
+        self._most_of_one = of_one or connections // 8
+        self._open: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def hold(self, client: str) -> Iterator[None]:
+        """Count a stream while the context is entered; raises ApiError 429 or 503, and then counts nothing."""
+        if self._open[client] >= self._most_of_one:
+            message = f"This client may hold {self._most_of_one} event streams open."
+            raise over_limit("key_streams_exceeded", message, _STREAM_PAUSE_SECONDS)
+        if self._open.total() >= self._most:
+            message = (
+                "Too many event streams are open; try again shortly, or ask for the job's state instead."
+            )
+            raise ApiError(503, "too_many_streams", message, retry_after_seconds=5)
+        self._open[client] += 1
+        try:
+            yield
+        finally:
+            self._open[client] -= 1
+            self._open += Counter()  # drops what is 0
 
 
 def over_limit(code: str, message: str, pause_seconds: float) -> ApiError:

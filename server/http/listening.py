@@ -12,6 +12,7 @@ import resource
 import socket
 
 from scribewire.server.observability.logs import log_event
+from scribewire.server.settings.fields import Settings
 
 BACKLOG = 512
 ACCEPTED_AT_ONCE = 8
@@ -92,10 +93,7 @@ def descriptor_limit() -> int:
     return soft if soft != resource.RLIM_INFINITY else 1 << 30
 
 
-def connection_cap(max_connections: int, max_concurrent_uploads: int, descriptors: int) -> int:
+def connection_cap(settings: Settings, descriptors: int) -> int:
     """Number of connections that the descriptors allow besides uploads and the rest; never below a small minimum."""
-    allowed = descriptors - max_concurrent_uploads - RESERVED_DESCRIPTORS - SPARE_CONNECTIONS
-    cap = max(FEWEST_CONNECTIONS, min(max_connections, allowed))
-    if cap < max_connections:
-        log_event(logger, logging.WARNING, "connections_capped", connections=cap, descriptors=descriptors)
-    return cap
+    allowed = descriptors - settings.max_concurrent_uploads - RESERVED_DESCRIPTORS - SPARE_CONNECTIONS
+    return max(FEWEST_CONNECTIONS, min(settings.max_connections, allowed))

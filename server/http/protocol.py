@@ -72,6 +72,11 @@ class ConnectionLimits:
     header_timeout_seconds: float
     stall_seconds: float = 60.0
 
+    @property
+    def kept_connections(self) -> int:
+        """Number of open connections above which each is closed after its answer, so that idle ones leave a quarter."""
+        return self.max_connections * 3 // 4
+
 
 class GuardedConfig(uvicorn.Config):
     """uvicorn's configuration with this protocol and its limits."""
@@ -134,7 +139,7 @@ class GuardedProtocol(H11Protocol):
                 self.transport.abort()
             return
         super().data_received(data)
-        if self._is_over_capacity and self._request is not None:
+        if self._request is not None and len(self.connections) > self._limits.kept_connections:
             self._request.keep_alive = False
         self._watch_headers()
 

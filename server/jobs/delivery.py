@@ -36,15 +36,16 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Receivers (hosts) and owners that have as many attempts running as they may."""
+    """Receivers and owners that have as many attempts running as they may."""
 
     hosts: Collection[str] = ()
     owners: Collection[str] = ()
 
 
 def host_of(url: str) -> str:
-    """The receiver of a webhook, however its URL spells it and whatever its port."""
-    return (urlsplit(url).hostname or "").rstrip(".")
+    """Receiver of a webhook as `host:port`, however its URL spells them."""
+    parts = urlsplit(url)
+    return f"{(parts.hostname or '').rstrip('.')}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def new_delivery_id() -> str:

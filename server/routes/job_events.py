@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -36,21 +37,24 @@ class JobEventStream(EventStream):
         request: Request,
         events: AsyncIterator[JobEvent],
         *,
+        held: AbstractContextManager[None],
         stopping: asyncio.Event,
         keep_alive_seconds: float,
     ) -> None:
-        """stopping: set when the server stops. keep_alive_seconds: longest silence of the stream."""
+        """held: entered while it lasts. stopping: set when the server stops. keep_alive_seconds: longest silence."""
         super().__init__(request, {})
         self._events = events
+        self._held = held
         self._stopping = stopping
         self._keep_alive_seconds = keep_alive_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the log; a client that disconnects ends it."""
-        try:
-            await while_connected(self._request, self._send_log(send), timeout_seconds=None)
-        except ClientDisconnect:
-            self._request.state.client_gone = True
+        with self._held:
+            try:
+                await while_connected(self._request, self._send_log(send), timeout_seconds=None)
+            except ClientDisconnect:
+                self._request.state.client_gone = True
 
     async def _send_log(self, send: Send) -> None:
         await self._begin(send)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from scribewire.server.context import context_of, owner_of
+from scribewire.server.context import client_of, context_of, owner_of
 from scribewire.server.engine.model_names import resolve_model
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
@@ -271,7 +271,7 @@ async def get_job_result(request: Request, job_id: str) -> Response:
                 maximum=10**15 - 1,
             )
         ],
-        refusals={404: None},
+        refusals={404: None, 429: None},
     ),
 )
 async def follow_job(request: Request, job_id: str) -> Response:
@@ -284,7 +284,11 @@ async def follow_job(request: Request, job_id: str) -> Response:
     context = context_of(request)
     events = context.jobs.events(job.job_id, job.owner, after_id=after_id)
     return JobEventStream(
-        request, events, stopping=context.stopping, keep_alive_seconds=context.stream_keep_alive_seconds
+        request,
+        events,
+        held=context.streams.hold(client_of(request)),
+        stopping=context.stopping,
+        keep_alive_seconds=context.stream_keep_alive_seconds,
     )
 
 

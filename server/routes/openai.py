@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from scribewire.engine.protocol.config import ModelInfo
-from scribewire.server.context import context_of, owner_of
+from scribewire.server.context import client_of, context_of, owner_of
 from scribewire.server.engine.model_names import names_of, resolve_model
 from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.connection import while_connected
@@ -85,6 +85,8 @@ async def create_transcription(request: Request) -> Response:
         upload = await context.uploads.receive(request, file_fields=("file",))
         await held.enter_async_context(upload)
         wanted = TranscriptionRequest.of(upload.fields)
+        if wanted.stream:
+            held.enter_context(context.streams.hold(client_of(request)))
         options = wanted.options(resolve_model(wanted.model, info))
         events = held.enter_context(
             context.shared.transcribe(upload, options, owner=owner_of(request), wants_deltas=wanted.stream)

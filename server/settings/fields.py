@@ -213,6 +213,12 @@ class Settings:
         setting_types.integer(0, 1_000_000),
         "Recordings that one key may have unfinished at once; 0 is unlimited.",
     )
+    key_streams: int = _setting(
+        0,
+        setting_types.integer(0, 100_000),
+        "Event streams that one key, or one address where none is required, may hold open at once; 0 is an eighth of "
+        "the connections.",
+    )
     retry_window_seconds: float = _setting(
         600.0,
         setting_types.seconds(0, 86_400),

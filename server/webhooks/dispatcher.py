@@ -1,7 +1,8 @@
 """Delivers the webhooks of finished jobs, with retries over hours; due deliveries are kept in the job store.
 
-A receiver (host) has two attempts at a time and an owner sixteen, each with a time limit, and owners take turns: one
-that does not answer delays no other. A server that stops ends running attempts at once: the store makes them due again.
+A receiver (host and port) has two attempts at a time and an owner sixteen, each with a time limit, and owners take
+turns: one that does not answer delays no other. A server that stops ends running attempts at once: the store makes them
+due again.
 """
 
 from __future__ import annotations

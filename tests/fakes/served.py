@@ -36,9 +36,13 @@ class Served:
         engine_module: str = COUNTING_WORKER_MODULE,
         descriptors: tuple[int, int] = ANY_DESCRIPTORS,
         environment: dict[str, str] | None = None,
+        checkout: Path = PROJECT,
         **settings: Any,
     ) -> None:
-        """environment: variables of the server's own, beside this process's. A log from an earlier start goes on."""
+        """environment: variables of the server's own, beside this process's. A log from an earlier start goes on.
+
+        checkout: the working tree whose server is started.
+        """
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
         self.port = int(settings.get("port", 0))
@@ -58,8 +62,8 @@ class Served:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                cwd=PROJECT,
-                env={**os.environ, "PYTHONPATH": str(PROJECT), **(environment or {})},
+                cwd=checkout,
+                env={**os.environ, "PYTHONPATH": str(checkout), **(environment or {})},
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

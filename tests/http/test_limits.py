@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.access.limits import KeyLimits, Lease
+from scribewire.server.access.limits import KeyLimits, Lease, StreamLimits
 from scribewire.server.http.errors import ApiError
 from scribewire.server.http.listening import RESERVED_DESCRIPTORS, SPARE_CONNECTIONS, connection_cap
+from scribewire.server.settings.fields import Settings
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 
@@ -181,6 +184,88 @@ def test_racing_requests_never_exceed_the_limit(tmp_path: Path):
 
 
 def test_connections_fit_the_descriptors_and_leave_some():
-    assert connection_cap(1024, 64, 4096) == 1024
-    assert connection_cap(1024, 64, 256) + 64 + RESERVED_DESCRIPTORS + SPARE_CONNECTIONS == 256
-    assert connection_cap(1024, 64, 100) == 8
+    settings = Settings(max_connections=1024, max_concurrent_uploads=64)
+    assert connection_cap(settings, 4096) == 1024
+    assert connection_cap(settings, 256) + 64 + RESERVED_DESCRIPTORS + SPARE_CONNECTIONS == 256
+    assert connection_cap(settings, 100) == 8
+
+
+# ---- event streams ------------------------------------------------------------------------------------------------
+
+
+def test_streams_of_one_client_and_of_all_are_bounded_and_a_place_is_free_when_one_ends():
+    limits = StreamLimits(32)
+    held = contextlib.ExitStack()
+    for client in ("ann", "bob", "cy", "dee"):
+        for _ in range(4):
+            held.enter_context(limits.hold(client))
+        if client != "dee":
+            with pytest.raises(ApiError) as of_one, limits.hold(client):
+                pass
+            assert (of_one.value.rule.status, of_one.value.code) == (429, "key_streams_exceeded")
+            assert of_one.value.rule.retry_after_seconds == 5
+    with pytest.raises(ApiError) as of_all, limits.hold("eve"):
+        pass
+    assert (of_all.value.rule.status, of_all.value.code) == (503, "too_many_streams")
+    assert of_all.value.rule.retry_after_seconds == 5
+    held.close()
+    with limits.hold("ann"), limits.hold("eve"):
+        pass
+
+
+def test_streams_of_one_client_may_be_set():
+    limits = StreamLimits(32, of_one=1)
+    with limits.hold("ann"), pytest.raises(ApiError), limits.hold("ann"):
+        pass
+
+
+def opened_stream(
+    running: RunningServer, held: contextlib.ExitStack, path: str, **request: Any
+) -> httpx.Response:
+    client = held.enter_context(httpx.Client(base_url=running.url, timeout=PATIENCE_SECONDS))
+    method = "POST" if "files" in request else "GET"
+    return held.enter_context(client.stream(method, path, **request))
+
+
+@pytest.mark.parametrize("kind", ["events of a job", "stream=true"])
+def test_event_streams_of_one_key_leave_connections_to_others(tmp_path: Path, kind: str):
+    keys = [KeyStore(tmp_path).create(name)[1] for name in ("ann", "bob")]
+    ann, bob = ({"authorization": f"Bearer {key}"} for key in keys)
+    gate = tmp_path / "gate"
+    with RunningServer(tmp_path, key_streams=2) as running, contextlib.ExitStack() as held:
+        slow = script(text="x", partials=["x"], gate=str(gate))
+        if kind == "stream=true":
+            path, request = "/v1/audio/transcriptions", {"files": {"file": slow}, "data": {"stream": "true"}}
+        else:
+            jobs = [
+                running.client.post("/transcribe", files={"audio": slow}, headers=headers).json()["job_id"]
+                for headers in (ann, bob)
+            ]
+            path, request = f"/jobs/{jobs[0]}/events", {}
+        streams = [opened_stream(running, held, path, headers=ann, **request) for _ in range(2)]
+        assert [stream.status_code for stream in streams] == [200, 200]
+        third = opened_stream(running, held, path, headers=ann, **request)
+        third.read()
+        assert_openai_error(third, 429, "key_streams_exceeded")
+        assert third.headers["retry-after"] == "5"
+        # Another key's streams, and this key's other requests, are not concerned.
+        if kind == "events of a job":
+            path = f"/jobs/{jobs[1]}/events"
+        assert opened_stream(running, held, path, headers=bob, **request).status_code == 200
+        assert running.transcribe(SPEECH, headers=ann).status_code == 200
+        gate.touch()
+        for stream in streams:
+            stream.read()
+        path = "/v1/models" if kind == "stream=true" else f"/jobs/{jobs[0]}/events"
+        wait_until(lambda: opened_stream(running, held, path, headers=ann).status_code == 200)
+
+
+def test_event_streams_count_by_address_where_no_key_is_required(tmp_path: Path):
+    with RunningServer(tmp_path, key_streams=1) as running, contextlib.ExitStack() as held:
+        slow = script(text="x", gate=str(tmp_path / "gate"))
+        job_id = running.client.post("/transcribe", files={"audio": slow}).json()["job_id"]
+        first = opened_stream(running, held, f"/jobs/{job_id}/events")
+        assert first.status_code == 200
+        assert running.client.get(f"/jobs/{job_id}/events").status_code == 429
+        first.close()
+        wait_until(lambda: opened_stream(running, held, f"/jobs/{job_id}/events").status_code == 200)

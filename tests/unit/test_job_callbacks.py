@@ -175,7 +175,7 @@ def test_owners_take_turns_and_what_is_busy_is_passed_over(under: StoreUnderTest
             taken = await store.take_callbacks(limit=3)
             assert [one.job_id for one in taken] == [ann[0], bob[0], ann[1]]
             assert await store.take_callbacks(limit=9, busy=lambda: Busy(owners=["ann", "bob"])) == ()
-            busy = Busy(hosts=["a2.example.org", host_of(URL)])
+            busy = Busy(hosts=["a2.example.org:443", host_of(URL)])
             assert [one.job_id for one in await store.take_callbacks(limit=9, busy=lambda: busy)] == [ann[3]]
             taken = await store.take_callbacks(limit=9)
             assert {one.job_id for one in taken} == {ann[2], bob[1]}
@@ -202,10 +202,10 @@ def test_waiting_goes_on_with_what_is_no_longer_busy(under: StoreUnderTest):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://Hooks.example.org", "https://hooks.example.org.:8443/x", "https://HOOKS.EXAMPLE.ORG?x"],
+    ["https://Hooks.example.org", "http://hooks.example.org.:0443/x", "https://HOOKS.EXAMPLE.ORG.?x"],
 )
 def test_receiver_is_known_by_its_host_however_it_is_spelled(url: str):
-    assert host_of(url) == "hooks.example.org"
+    assert host_of(url) == "hooks.example.org:443"
 
 
 # ---- the dispatcher -------------------------------------------------------------------------------------------

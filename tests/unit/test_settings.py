@@ -92,6 +92,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "min_upload_bytes_per_second": ("11", 11), "header_timeout_seconds": ("6", 6.0),
         "max_connections": ("12", 12), "key_requests_per_minute": ("13", 13),
         "key_concurrent_uploads": ("14", 14), "key_queued_recordings": ("15", 15),
+        "key_streams": ("17", 17),
         "retry_window_seconds": ("16", 16.0), "allow_local_files": ("/srv/a,/srv/b", ("/srv/a", "/srv/b")),
         "decode_processes": ("3", 3), "decode_timeout_seconds": ("17", 17.0),
         "decode_memory_bytes": ("1GiB", 1 << 30),

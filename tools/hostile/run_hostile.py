@@ -36,6 +36,7 @@ from tools.hostile.connections import (
 )
 from tools.hostile.explosions import REFUSAL_SECONDS, explode
 from tools.hostile.forged_headers import forged_headers
+from tools.hostile.holding_on import endless_streams, idle_connections, silent_receiver
 from tools.hostile.listener import Listener
 from tools.hostile.long_recordings import long_recordings
 from tools.hostile.overload import overload, overloaded_server
@@ -277,6 +278,21 @@ def _parsing(one: Callable[[str, Path], Findings]) -> Step:
 
 for _name, _attack in PARSING_STEPS.items():
     step(_name)(_parsing(_attack))
+
+
+@step("endless event streams")
+def _endless_streams(folder: Path, options: argparse.Namespace) -> Findings:
+    return endless_streams(folder)
+
+
+@step("webhooks to a silent receiver")
+def _silent_receiver(folder: Path, options: argparse.Namespace) -> Findings:
+    return silent_receiver(folder)
+
+
+@step("idle connections")
+def _idle_connections(folder: Path, options: argparse.Namespace) -> Findings:
+    return idle_connections(folder)
 
 
 if __name__ == "__main__":
