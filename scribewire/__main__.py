@@ -22,7 +22,7 @@ def main() -> int:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         # None where the descriptor is closed (`>&-`); the next file opened would get its number.
-        setattr(sys, name, open(os.devnull, mode) if stream is None else _lasting(stream, mode))  # noqa: SIM115
+        setattr(sys, name, open(os.devnull, mode) if stream is None else _lasting(stream, mode))  # noqa: SIM115 - as long as the process
     is_ours = signal.getsignal(signal.SIGINT) == signal.default_int_handler and sys.argv[1:2] != ["serve"]
     if is_ours:
         signal.signal(signal.SIGINT, lambda *_: _end(2, b"scribewire: interrupted\n", 130))
@@ -71,7 +71,7 @@ def _lasting(stream: Any, mode: str) -> Any:
         return stream
     file = _LastingFile(stream.fileno(), mode, closefd=False)
     return io.TextIOWrapper(
-        file if stream.write_through else io.BufferedWriter(file),  # type: ignore[arg-type]  # as Python's own
+        file if stream.write_through else io.BufferedWriter(file),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,

@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,8 +71,16 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
             serve = importlib.import_module(SERVE_MODULE).serve
             return int(serve(settings, sample_recording=sample_recording(), command=command_as_called()))
         if parsed.command == "webhook-secret":
-            return _run_webhook_secret(parsed, WebhookSecret(settings.data))
+            secret = WebhookSecret(settings.data)
+            print(secret.renew() if parsed.renew else secret.text())
+            return 0
         return _run_keys(parsed, KeyStore(settings.data))
+    except (KeyUnknown, KeysUnreadable, SecretUnreadable) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except OSError as error:
+        print(f"{PROGRAM}: {error.filename}: {error.strerror}; see --data", file=sys.stderr)
+        return EXIT_FAILED
     except SettingsError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -199,48 +208,21 @@ def _run_client_command(arguments: list[str], environ: Mapping[str, str] | None)
 
 
 def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
-    try:
-        if parsed.action == "create":
-            key_id, secret = store.create(parsed.name)
-            print(secret)
-            print(f"{PROGRAM}: this is {key_id}; copy it now, it cannot be shown again", file=sys.stderr)
-        elif parsed.action == "revoke":
-            store.revoke(parsed.key_id)
-            print(f"{parsed.key_id} is revoked")
-        else:
-            _list_keys(store.list(), as_json=parsed.json)
-    except (KeyUnknown, KeysUnreadable) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except OSError as error:
-        print(f"{PROGRAM}: {error.filename}: {error.strerror}; see --data", file=sys.stderr)
-        return EXIT_FAILED
-    return 0
-
-
-def _run_webhook_secret(parsed: argparse.Namespace, secret: WebhookSecret) -> int:
-    try:
-        print(secret.renew() if parsed.renew else secret.text())
-    except SecretUnreadable as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except OSError as error:
-        print(f"{PROGRAM}: {error.filename}: {error.strerror}; see --data", file=sys.stderr)
-        return EXIT_FAILED
+    if parsed.action == "create":
+        key_id, secret = store.create(parsed.name)
+        print(secret)
+        print(f"{PROGRAM}: this is {key_id}; copy it now, it cannot be shown again", file=sys.stderr)
+    elif parsed.action == "revoke":
+        store.revoke(parsed.key_id)
+        print(f"{parsed.key_id} is revoked")
+    else:
+        _list_keys(store.list(), as_json=parsed.json)
     return 0
 
 
 def _list_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
     if as_json:
-        rows = [
-            {
-                "key_id": key.key_id,
-                "name": key.name,
-                "created_at": key.created_at,
-                "revoked_at": key.revoked_at,
-            }
-            for key in keys
-        ]
+        rows = [{name: value for name, value in asdict(key).items() if name != "sha256"} for key in keys]
         print(json.dumps(rows, ensure_ascii=False, indent=2))
         return
     if not keys:

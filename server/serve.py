@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -195,31 +196,21 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+@dataclass
 class _Run:
     """One run of the server, from the bound socket to the exit."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        key_store: KeyStore,
-        listener: socket.socket,
-        engine_module: str,
-        transcoder: Transcoder | None,
-        sample_recording: str | None,
-        command: str,
-        out: TextIO,
-    ) -> None:
-        self._settings = settings
-        self._key_store = key_store
-        self._listener = listener
-        self._engine_module = engine_module
-        self._transcoder = transcoder
-        self._sample_recording = sample_recording
-        self._command = command
-        self._out = out
-        self._server: DrainingServer | None = None
-        self._serving: asyncio.Task[None] | None = None
-        self.was_signalled = False
+    _settings: Settings
+    _key_store: KeyStore
+    _listener: socket.socket
+    _engine_module: str
+    _transcoder: Transcoder | None
+    _sample_recording: str | None
+    _command: str
+    _out: TextIO
+    was_signalled: bool = False
+    _server: DrainingServer | None = None
+    _serving: asyncio.Task[None] | None = None
 
     def run(self) -> None:
         """Serve until the end; raises StartFailed."""

@@ -1,46 +1,20 @@
-"""Output of a command: results on stdout, everything else on stderr, bars on a terminal only."""
+"""Progress bars of a command, on a terminal only, and sizes to be read."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import TextIOWrapper
-from typing import BinaryIO, TextIO
 
 from tqdm import tqdm
 
-PROGRAM = "scribewire"
+from scribewire.engine.processes.console import StandardStreams, shortened
 
 Advance = Callable[[float, float], None]
 """Called with the amount done and the total."""
 
-_NAME_COLUMNS = 32
 
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """The three streams of one run."""
-
-    stdin: BinaryIO
-    stdout: TextIO
-    stderr: TextIO
-
-    @classmethod
-    def of_this_process(cls) -> Console:
-        """The process's own streams; a character that the terminal cannot show is written as an escape."""
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        return cls(stdin=sys.stdin.buffer, stdout=sys.stdout, stderr=sys.stderr)
-
-    def say(self, text: str) -> None:
-        """A line of the result."""
-        print(text, file=self.stdout, flush=True)
-
-    def warn(self, text: str) -> None:
-        """One line beside the result, line breaks in the text removed."""
-        print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
+class Console(StandardStreams):
+    """The three streams of one run, and its bars."""
 
     @contextmanager
     def bar(self, name: str, *, of_bytes: bool = False) -> Iterator[Advance]:
@@ -57,7 +31,7 @@ class Console:
                 return
             if shown is None:  # only now is it known that there is something to wait for
                 shown = tqdm(
-                    desc=_shortened(name),
+                    desc=shortened(name),
                     total=max(total, 1e-9),
                     file=self.stderr,
                     leave=False,
@@ -76,27 +50,8 @@ class Console:
                 shown.close()
 
 
-def table(rows: Sequence[Sequence[str]], *, indent: str = "  ") -> list[str]:
-    """Rows as lines with aligned columns; the last column is left as long as it is."""
-    widths = [
-        max((len(row[column]) for row in rows), default=0)
-        for column in range(len(rows[0]) - 1 if rows else 0)
-    ]
-    return [
-        (
-            indent
-            + "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]])
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def shown_bytes(count: int) -> str:
     """A size to be read, in decimal units, as for disks and downloads."""
     if count >= 999_500_000:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _NAME_COLUMNS else "..." + name[3 - _NAME_COLUMNS :]

@@ -14,7 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scribewire.server.access.keys import KeyStore, is_loopback
 from scribewire.server.http.errors import ApiError, bad_request, error_response
-from scribewire.server.http.protocol import MAX_HEADER_BYTES, OVER_CAPACITY, headers_too_large
+from scribewire.server.http.protocol import (
+    MAX_HEADER_BYTES,
+    OVER_CAPACITY,
+    headers_too_large,
+    too_many_connections,
+)
 from scribewire.server.settings.fields import Settings
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
@@ -64,12 +69,7 @@ class Gate:
             raise bad_request("bad_request", "Content-Length and Transfer-Encoding exclude each other.")
         if scope["path"] not in OPEN_PATHS:
             if scope["state"].get(OVER_CAPACITY):
-                raise ApiError(
-                    503,
-                    "too_many_connections",
-                    "Too many connections are open; try again shortly.",
-                    retry_after_seconds=2,
-                )
+                raise too_many_connections()
             if not self._is_loopback or self._key_store.is_key_required():
                 self._check_key(scope, headers)
             else:

@@ -173,17 +173,7 @@ class KeyStore:
 
     def _write(self, keys: tuple[ApiKey, ...]) -> None:
         text = json.dumps({"version": 1, "keys": [asdict(key) for key in keys]}, indent=1)
-        draft = self._folder / f".{KEYS_FILE}.{secrets.token_hex(4)}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(draft, self._path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        write_private(self._path, text.encode())
         self._checked_at = None
 
     @contextlib.contextmanager
@@ -203,6 +193,27 @@ def make_private_folder(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
+
+
+def write_private(path: Path, content: bytes, *, keeps_old: bool = False) -> None:
+    """Write a file with mode 0600 that is there in full or not at all; raises OSError.
+
+    keeps_old: leave a file that is there already, also one that another process makes at the same moment.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if keeps_old:
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, path)
+        else:
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _digest(secret: str) -> str:

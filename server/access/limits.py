@@ -49,34 +49,29 @@ class KeyLimits:
 
     def admit(self, owner: str) -> Lease:
         """Count one more recording of this owner; raises ApiError 429, and then counts nothing."""
-        with self._lock:
-            usage = self._usage.setdefault(owner, _Usage())
-            try:
-                self._check(usage)
-            except ApiError:
-                self._forget_if_idle(owner)
-                raise
-            if self._requests_per_minute:
-                usage.submitted_at.append(self._monotonic())
-            usage.uploads += 1
-            usage.unfinished += 1
-        return Lease(self, owner)
+        return self._lease(owner, self._check, is_uploading=True)
 
     def occupy(self, owner: str, *, is_checked: bool) -> Lease:
         """Count an unfinished recording that is stored already, such as a job's of an earlier start.
 
         is_checked: raises ApiError 429 when the owner is at its limit, and then counts nothing.
         """
+        return self._lease(owner, self._check_queued if is_checked else None, is_uploading=False)
+
+    def _lease(self, owner: str, check: Callable[[_Usage], None] | None, *, is_uploading: bool) -> Lease:
         with self._lock:
             usage = self._usage.setdefault(owner, _Usage())
-            if is_checked:
-                try:
-                    self._check_queued(usage)
-                except ApiError:
-                    self._forget_if_idle(owner)
-                    raise
+            try:
+                if check is not None:
+                    check(usage)
+            except ApiError:
+                self._forget_if_idle(owner)
+                raise
+            if is_uploading and self._requests_per_minute:
+                usage.submitted_at.append(self._monotonic())
+            usage.uploads += is_uploading
             usage.unfinished += 1
-        return Lease(self, owner, is_uploading=False)
+        return Lease(self, owner, is_uploading=is_uploading)
 
     def _check(self, usage: _Usage) -> None:
         if self._concurrent_uploads and usage.uploads >= self._concurrent_uploads:
@@ -120,7 +115,7 @@ class KeyLimits:
 class Lease:
     """One recording's claim on its owner's limits; released in two steps, each of which may be repeated."""
 
-    def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool = True) -> None:
+    def __init__(self, limits: KeyLimits, owner: str, *, is_uploading: bool) -> None:
         self.owner = owner
         self._limits = limits
         self._is_uploading = is_uploading

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from scribewire.engine.processes.console import PROGRAM
 from scribewire.server.client.connection import ServerConnection, checked_job_id, server_url
-from scribewire.server.client.console import PROGRAM, Console
+from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,

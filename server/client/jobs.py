@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from scribewire.engine.processes.console import table
 from scribewire.server.client.connection import ServerConnection
-from scribewire.server.client.console import Console, table
+from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
     EXIT_FAILED,
     BadCommand,

@@ -358,7 +358,7 @@ class EngineSupervisor:
             "engine_gone" if is_expected else "engine_died",
             exit_code=exit_code,
             process_id=worker.child.process_id,
-            reason=reason,
+            reason=self._trouble,
             last_words=None if is_expected else worker.child.last_lines(),
         )
         if self._listener is not None:

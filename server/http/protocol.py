@@ -222,13 +222,7 @@ class GuardedProtocol(H11Protocol):
 
     def _turn_away(self) -> None:
         self._is_refused = True
-        refusal = ApiError(
-            503,
-            "too_many_connections",
-            "Too many connections are open; try again shortly.",
-            retry_after_seconds=2,
-        )
-        self.transport.write(_whole_answer(refusal, new_request_id()))
+        self.transport.write(_whole_answer(too_many_connections(), new_request_id()))
         self.transport.close()
 
     def _refuse(self, refusal: ApiError) -> None:
@@ -308,6 +302,12 @@ class _Flow(FlowControl):
         """Read on, unless held."""
         if not self.is_held:
             super().resume_reading()
+
+
+def too_many_connections() -> ApiError:
+    """The 503 of a connection over the cap."""
+    message = "Too many connections are open; try again shortly."
+    return ApiError(503, "too_many_connections", message, retry_after_seconds=2)
 
 
 def headers_too_large() -> ApiError:

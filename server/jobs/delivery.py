@@ -43,9 +43,13 @@ class Busy:
 
 
 def host_of(url: str) -> str:
-    """Receiver of a webhook as `host:port`, however its URL spells them."""
-    parts = urlsplit(url)
-    return f"{(parts.hostname or '').rstrip('.')}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    """Receiver of a webhook as `host:port`, however its URL spells them; a damaged URL as it is."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return url
+    return f"{(parts.hostname or '').rstrip('.')}:{port}"
 
 
 def new_delivery_id() -> str:

@@ -33,16 +33,11 @@ DTYPES = ("auto", "float32", "float16", "bfloat16")
 DEVICES = ("auto", "cpu", "gpu")
 
 
-def _setting(
-    default: Any,
-    parse: Callable[[Any], Any],
-    help: str,
-    *,
-    shown: str | None = None,
-    metavar: str | None = None,
-) -> Any:
-    """A field with its parser and its help text; `shown` is the default in the README's words."""
-    return field(default=default, metadata={"parse": parse, "help": help, "shown": shown, "metavar": metavar})
+def _setting(default: Any, parse: Callable[[Any], Any], help: str, **more: str) -> Any:
+    """A field with its parser and its help text. more: `metavar`, and `shown`, the default in the README's words."""
+    return field(
+        default=default, metadata={"parse": parse, "help": help, "shown": None, "metavar": None, **more}
+    )
 
 
 def default_data_folder() -> Path:
@@ -216,8 +211,7 @@ class Settings:
     key_streams: int = _setting(
         0,
         setting_types.integer(0, 100_000),
-        "Event streams that one key, or one address where none is required, may hold open at once; 0 is an eighth of "
-        "the connections.",
+        "Event streams that one key (one address without keys) may hold open; 0 is an eighth of the connections.",
     )
     retry_window_seconds: float = _setting(
         600.0,

@@ -20,7 +20,7 @@ from scribewire.server.jobs.delivery import Busy, Delivery, host_of
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.loops import BackgroundLoops
-from scribewire.server.observability.metrics import Metrics
+from scribewire.server.observability.metrics import Metrics, WebhookOutcome
 from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
 
 CONCURRENT_ATTEMPTS = 32
@@ -130,15 +130,16 @@ class WebhookDispatcher:
     def _note(
         self, delivery: Delivery, result: AttemptResult, retry_seconds: float | None, seconds: float
     ) -> None:
-        is_delivered = result.error is None
-        is_over = not is_delivered and retry_seconds is None
-        self._metrics.note_webhook("delivered" if is_delivered else "given_up" if is_over else "tried")
+        outcome: WebhookOutcome = (
+            "delivered" if result.error is None else "given_up" if retry_seconds is None else "tried"
+        )
+        self._metrics.note_webhook(outcome)
         # Neither the URL, which may hold a secret, nor any part of the answer but its status.
         log_event(
             logger,
-            logging.INFO if is_delivered else logging.WARNING,
+            logging.INFO if outcome == "delivered" else logging.WARNING,
             "webhook",
-            outcome="delivered" if is_delivered else "given_up" if is_over else "tried",
+            outcome=outcome,
             job_id=delivery.job_id,
             delivery_id=delivery.delivery_id,
             attempt=delivery.attempt,

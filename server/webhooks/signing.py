@@ -15,11 +15,10 @@ import binascii
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
-from scribewire.server.access.keys import make_private_folder
+from scribewire.server.access.keys import make_private_folder, write_private
 
 SECRET_FILE = "webhook-secret"
 SECRET_PREFIX = "whsec_"
@@ -41,12 +40,12 @@ class WebhookSecret:
         """The secret in the form that receivers use, made now if there is none. raises: SecretUnreadable, OSError"""
         with contextlib.suppress(FileNotFoundError):
             return self._read()
-        self._write(exclusive=True)
+        self._write(keeps_old=True)
         return self._read()
 
     def renew(self) -> str:
         """Make a new secret, used from the next attempt on. raises: OSError"""
-        self._write(exclusive=False)
+        self._write(keeps_old=False)
         return self._read()
 
     def headers(self, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
@@ -67,25 +66,10 @@ class WebhookSecret:
             ) from None
         return text
 
-    def _write(self, *, exclusive: bool) -> None:
+    def _write(self, *, keeps_old: bool) -> None:
         make_private_folder(self._folder)
-        draft = self._folder / f".{SECRET_FILE}.{secrets.token_hex(4)}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(
-                    SECRET_PREFIX.encode() + base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
-                )
-                stream.flush()
-                os.fsync(stream.fileno())
-            if exclusive:
-                # Of two processes that make one at once, the first one's is used.
-                with contextlib.suppress(FileExistsError):
-                    os.link(draft, self._path)
-            else:
-                os.replace(draft, self._path)
-        finally:
-            draft.unlink(missing_ok=True)
+        secret = SECRET_PREFIX.encode() + base64.b64encode(secrets.token_bytes(SECRET_BYTES)) + b"\n"
+        write_private(self._path, secret, keeps_old=keeps_old)
 
 
 def key_of(secret: str) -> bytes:

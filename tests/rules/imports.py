@@ -94,7 +94,8 @@ NAME_BARE_MODULES = {
 }
 # Imports that happen while running. Each entry: file, and why it may.
 LATE_IMPORTS = {
-    "scribewire/__init__.py": "offers Transcriber without loading MLX for those who want only the protocol",
+    "scribewire/__init__.py": "offers its names one by one: signal handlers come before imports, and few need MLX",
+    "scribewire/__main__.py": "sets signal handlers before the imports that take most of the first second",
     "engine/processes/child.py": "a child process imports its own module by name, never the front",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 
-from scribewire.server.client.console import Console, table
+from scribewire.engine.processes.console import table
+from scribewire.server.client.console import Console
 
 
 class Terminal(io.StringIO):
