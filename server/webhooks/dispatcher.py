@@ -130,9 +130,8 @@ class WebhookDispatcher:
     def _note(
         self, delivery: Delivery, result: AttemptResult, retry_seconds: float | None, seconds: float
     ) -> None:
-        outcome: WebhookOutcome = (
-            "delivered" if result.error is None else "given_up" if retry_seconds is None else "tried"
-        )
+        failed: WebhookOutcome = "given_up" if retry_seconds is None else "tried"
+        outcome: WebhookOutcome = "delivered" if result.error is None else failed
         self._metrics.note_webhook(outcome)
         # Neither the URL, which may hold a secret, nor any part of the answer but its status.
         log_event(
