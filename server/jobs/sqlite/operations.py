@@ -385,7 +385,9 @@ class JobOperations:
 
     # ---- webhooks --------------------------------------------------------------------------------------------
 
-    def take_callbacks(self, tx: Transaction, limit: int, busy: Busy) -> tuple[tuple[Delivery, ...], float | None]:
+    def take_callbacks(
+        self, tx: Transaction, limit: int, busy: Busy
+    ) -> tuple[tuple[Delivery, ...], float | None]:
         """See JobStore.take_callbacks; also returns the seconds until the next one is due."""
         now = self.retained.clock.now()
         taken = sqlite_callbacks.take(tx, now, limit, busy, self._callback_turns)
