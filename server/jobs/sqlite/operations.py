@@ -228,7 +228,7 @@ class JobOperations:
     def take_back_silent(self, tx: Transaction) -> int:
         """Revoke the claims whose lease expired; returns how many."""
         rows = tx.execute(
-            f"SELECT {JOB_COLUMNS}, worker FROM jobs WHERE status = 'processing' "
+            f"SELECT {JOB_COLUMNS}, worker FROM jobs INDEXED BY jobs_processing WHERE status = 'processing' "
             "AND (lease_until < ? OR boot IS NOT ? OR typeof(lease_until) <> 'real') ORDER BY seq",
             (self._monotonic(), self._boot),
         ).fetchall()

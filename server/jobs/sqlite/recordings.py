@@ -190,14 +190,16 @@ class AudioFolder:
         Files that were never accepted are removed, also samples of a killed transcoding child; accepted ones that the
         database does not know are set aside. returns: how many were removed, and all that are set aside now
         """
-        self._move(known, self._incoming, self.folder)
-        unknown = [one for one in self._files(self.folder) if one.name not in known]
-        orphans = [one.name for one in unknown if self._is_durable and AUDIO_ID.fullmatch(one.name)]
+        incoming = self._names(self._incoming)
+        self._move(incoming & set(known), self._incoming, self.folder)
+        unknown = self._names(self.folder) - set(known)
+        orphans = {name for name in unknown if self._is_durable and AUDIO_ID.fullmatch(name)}
         self.set_aside(orphans)
-        left = [one for one in (*unknown, *self._files(self._incoming)) if one.name not in (*known, *orphans)]
-        for one in left:
-            one.unlink(missing_ok=True)
-        return len(left), [one.name for one in self._files(self._orphans)]
+        left = (unknown - orphans) | (incoming - set(known))
+        for name in left:
+            for folder in (self.folder, self._incoming):
+                (folder / name).unlink(missing_ok=True)
+        return len(left), sorted(self._names(self._orphans))
 
     def set_aside(self, audio_ids: Collection[str]) -> None:
         """Move recordings of unknown jobs to the folder of orphans; raises OSError."""
@@ -205,10 +207,10 @@ class AudioFolder:
             make_private_folder(self._orphans)
             self._move(audio_ids, self.folder, self._orphans)
 
-    def _files(self, folder: Path) -> list[Path]:
+    def _names(self, folder: Path) -> set[str]:
         if not folder.is_dir():
-            return []
-        return [Path(one.path) for one in os.scandir(folder) if not one.is_dir(follow_symlinks=False)]
+            return set()
+        return {one.name for one in os.scandir(folder) if not one.is_dir(follow_symlinks=False)}
 
     def check(self) -> None:
         """Return when a recording could be moved in now; raises JobStoreError."""
