@@ -2,21 +2,28 @@
 
 A field that a later version adds has a default, so that older texts can still be read; unknown fields are left out.
 A text that holds something else raises an exception of any kind. Transcripts, which may take megabytes, are written
-and read a segment at a time: a single call for all would keep every other thread of the process waiting.
+a segment and read a word at a time: a single call for all would keep every other thread of the process waiting.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
 from scribewire.server.jobs.job import JobFailure, JobParameters, Submission, WorkerDeath
+
+_READ_DEPTH = 4
+"""A transcript, its segments, a segment, its words."""
+
+_decode = json.JSONDecoder().raw_decode
 
 _Value = TypeVar("_Value")
 
@@ -119,33 +126,32 @@ def _segment(values: dict[str, Any]) -> Segment:
     return _build(Segment, values)
 
 
-def _in_pieces(text: str) -> dict[str, Any]:
-    """An object, read by one call for each value and for each item of a list, if it is written as by `_text`."""
-    try:
-        return _compact_object(text)
-    except (ValueError, IndexError):
-        values: dict[str, Any] = json.loads(text)
-        return values
+def _in_pieces(text: str) -> Any:
+    """A JSON text's value; down to the words of segments by a call for each, if it is written as by `_text`."""
+    with contextlib.suppress(ValueError, IndexError):
+        value, end = _read(text, 0, _READ_DEPTH)
+        if end == len(text):
+            return value
+    return json.loads(text)
 
 
-def _compact_object(text: str) -> dict[str, Any]:
-    decode = json.JSONDecoder().raw_decode
-    values: dict[str, Any] = {}
-    at = 0
-    while text[at] in "{,":
-        name, at = decode(text, at + 1)
-        if text[at : at + 2] != ":[" or text[at + 2] == "]":
-            values[name], at = decode(text, at + 1)
-            continue
-        values[name] = items = []
-        at += 1
-        while text[at] in "[,":
-            item, at = decode(text, at + 1)
-            items.append(item)
-        at += 1
-    if text[at:] != "}":
-        raise ValueError("not the text of an object")
-    return values
+def _read(text: str, at: int, depth: int) -> tuple[Any, int]:
+    first = text[at]
+    if depth == 0 or first not in "{[" or text[at + 1] in "}]":
+        return _decode(text, at)
+    values: Any = {} if first == "{" else []
+    while text[at] in "{[,":
+        if first == "{":
+            name, at = _decode(text, at + 1)
+            if text[at] != ":":
+                raise ValueError("no colon where one is expected")
+            values[name], at = _read(text, at + 1, depth - 1)
+        else:
+            one, at = _read(text, at + 1, depth - 1)
+            values.append(one)
+    if text[at] != ("}" if first == "{" else "]"):
+        raise ValueError("no end where one is expected")
+    return values, at + 1
 
 
 def _text(values: Any) -> str:
@@ -153,26 +159,28 @@ def _text(values: Any) -> str:
 
 
 def _build(kind: type[_Value], values: dict[str, Any]) -> _Value:
-    types = _types(kind)  # type: ignore[arg-type]  # mypy holds types to be unhashable
-    known = {name: value for name, value in values.items() if name in types}
+    checks = _checks(kind)  # type: ignore[arg-type]  # mypy holds types to be unhashable
+    known = {name: value for name, value in values.items() if name in checks}
     for name, value in known.items():
-        if not _fits(value, types[name]):
+        if not checks[name](value):
             raise TypeError(f"{name} of {kind.__name__} has another type")
     return kind(**known)
 
 
 @functools.cache
-def _types(kind: Any) -> dict[str, Any]:
+def _checks(kind: Any) -> dict[str, Callable[[Any], bool]]:
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+    return {field.name: _check(hints[field.name]) for field in dataclasses.fields(kind)}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """True for a value of the type; a number without a fraction is one with a fraction, too, as in JSON."""
-    if hint.__class__ is type:
-        return isinstance(value, (float, int) if hint is float else hint)
+def _check(hint: Any) -> Callable[[Any], bool]:
+    """A test for values of a type; a number without a fraction is one with a fraction, too, as in JSON."""
+    arguments = get_args(hint)
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return arguments.__contains__
     if get_origin(hint) is tuple:
-        return isinstance(value, tuple) and all(_fits(one, get_args(hint)[0]) for one in value)
-    return any(_fits(value, one) for one in get_args(hint))
+        is_item = _check(arguments[0])
+        return lambda value: isinstance(value, tuple) and all(map(is_item, value))
+    types = arguments or (hint,)
+    types += (int,) if float in types else ()
+    return lambda value: isinstance(value, types)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript, Word
+from scribewire.server.jobs import serialization
 from scribewire.server.jobs.job import JobParameters
 from scribewire.server.jobs.serialization import (
     options_from_json,
@@ -51,3 +55,37 @@ def test_a_transcript_from_before_speakers_has_none():
         "segments": [segment], "model_id": "demo",
     }  # fmt: skip
     assert transcript_from_json(json.dumps(old)).segments[0].speaker is None
+
+
+@pytest.mark.parametrize("words", [0, 1, 1000])
+def test_transcript_is_read_by_short_calls_and_the_same_however_it_was_written(
+    words: int, monkeypatch: pytest.MonkeyPatch
+):
+    segment = Segment(
+        0,
+        0.0,
+        9.0,
+        'a "\u2028',
+        None,
+        tokens=(1,) * words,
+        words=tuple(Word(f"w{n}", n / 9, n / 8) for n in range(words)),
+    )
+    transcript = Transcript("x", None, (), 9.0, (segment, segment), "demo")
+    text = transcript_to_json(transcript)
+    decode, lengths = serialization._decode, []
+
+    def measured(text: str, at: int) -> tuple[Any, int]:
+        value, end = decode(text, at)
+        lengths.append(end - at)
+        return value, end
+
+    monkeypatch.setattr(serialization, "_decode", measured)
+    assert transcript_from_json(text) == transcript
+    assert max(lengths) < 200
+    assert transcript_from_json(json.dumps(json.loads(text), indent=1)) == transcript
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1", '{"a"1}', '{"a":1]', "[1,]", "{}x", '{"a":1}}'])
+def test_what_is_no_json_is_refused_in_pieces_too(text: str):
+    with pytest.raises(ValueError, match=r"."):
+        serialization._in_pieces(text)

@@ -19,7 +19,8 @@ _OLD_RESULTS = "FROM jobs WHERE ended_on_clock < :results_before"
 _OLD_AUDIO = (
     # By the index of those that ended: the queue may be long, and its recordings are needed.
     "FROM jobs WHERE ended_on_clock IS NOT NULL AND +audio_id IS NOT NULL AND ("
-    "status = 'failed' AND ended_on_clock < :failed_before OR status = 'completed' AND NOT :keep_audio OR status = 'cancelled')"
+    "status = 'failed' AND ended_on_clock < :failed_before "
+    "OR status = 'completed' AND NOT :keep_audio OR status = 'cancelled')"
 )
 _OLD_ORPHANS = "FROM orphans WHERE since_on_clock < :failed_before"
 _OLD = f"SELECT (SELECT count(*) {_OLD_RESULTS}) + (SELECT count(*) {_OLD_AUDIO}) + (SELECT count(*) {_OLD_ORPHANS})"
