@@ -12,6 +12,7 @@ import itertools
 import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 import mlx.core as mx
 
@@ -262,10 +263,13 @@ class Pipeline:
             piece.is_over = True
             self._settle(work)
             return
-        piece.prompt_ids = self._model.prompt_ids(work.decoding, chunk.samples.size)
+        decoding = work.decoding
+        if not chunk.has_voice:  # where nobody speaks, a model repeats what the prompt says
+            decoding = replace(decoding, context=None, context_tokens=0)
+        piece.prompt_ids = self._model.prompt_ids(decoding, chunk.samples.size)
         try:
             piece.sequence = self._model.sequence(
-                work.decoding,
+                decoding,
                 piece.prompt_ids,
                 samples=chunk.samples.size,
                 start_sample=chunk.start_sample,

@@ -1,11 +1,12 @@
 """Cuts a recording into chunks at its pauses and leaves long silence out, offline or as a stream.
 
-The recording is seen as frames of equal length. A labeler says which of them are silent: by loudness (`LoudnessLabels`,
-the default) or by voice detection (`scribewire.engine.audio.vad`). Then:
+The recording is seen as frames of equal length. A labeler (`scribewire.engine.audio.labels`) says which of them are
+silent: by loudness, the default, or by voice detection. Then:
 
 * Silence of 2 s and more is not decoded. It ends the chunk before it; the next chunk begins a moment before sound does.
 * A chunk that would be longer than the maximum is cut in a pause between the minimum and the maximum: in the middle of
-  the longest one (half a second is long enough; of equals the latest). Without a pause, where it is quietest.
+  the longest one (half a second is long enough; of equals the latest). Without a pause, where it is quietest. In noise
+  the voice detector is asked where the pauses are.
 * Every chunk is one unbroken stretch, and knows the sample at which it begins: times stay those of the recording.
 
 What is decided depends on at most one chunk and the silence behind it, never on how the samples arrived.
@@ -13,17 +14,17 @@ What is decided depends on at most one chunk and the silence behind it, never on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
+from scribewire.engine.audio.labels import Flags, Labels, Levels, LoudnessLabels
+from scribewire.engine.audio.listening import Detector, listen
 from scribewire.engine.audio.split import MIN_CHUNK_SAMPLES, SILENCE_FLOOR, Chunk, Samples
+from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
-
-Flags = npt.NDArray[np.bool_]
-Levels = npt.NDArray[np.float32]
+from scribewire.engine.protocol.errors import EngineUnavailable
 
 SKIPPED_SILENCE_SECONDS = 2.0
 """Shorter silence stays in its chunk: it carries rhythm, and cutting there would cost context."""
@@ -34,59 +35,16 @@ TRAIL_SECONDS = 0.2
 LEAD_SECONDS = 0.3
 """Silence kept before sound begins again. OpenAI's prefix_padding_ms has the same default."""
 
-LOUDNESS_FRAME_SAMPLES = SAMPLE_RATE_HZ // 100
-SILENT_POWER = 1e-6
-"""-60 dB of full scale: no speech recorded on purpose is softer."""
-
-SILENT_SHARE = 1e-4
-"""And 40 dB below the loudest frame so far, or a recording that is soft as a whole would be taken for silence."""
-
 _LARGEST_BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _PAUSE_SECONDS = 0.1
 _LONG_ENOUGH_SECONDS = 0.5
 _QUIET_SECONDS = 0.1
 _PAUSE_BELOW_LOUD_DECIBELS = 25.0
 _PAUSE_ABOVE_SOFT_SHARE = 0.3
-
-
-class Labels(Protocol):
-    """A labeler of frames as silent or not; it may need later frames to decide."""
-
-    @property
-    def frame_samples(self) -> int:
-        """Length of a frame."""
-
-    @property
-    def finds_pauses(self) -> bool:
-        """True when its silent frames are all pauses, so that cuts are searched there first."""
-
-    def push(self, frames: Samples, levels: Levels) -> Flags:
-        """(n, frame_samples) frames and (n,) mean squares -> (m,) flags of the frames now certain, in order."""
-
-    def finish(self) -> Flags:
-        """The flags of all frames that had none yet."""
-
-
-class LoudnessLabels:
-    """Silence by loudness: soft in itself and against the loudest frame so far; see the constants."""
-
-    frame_samples = LOUDNESS_FRAME_SAMPLES
-    finds_pauses = False
-
-    def __init__(self) -> None:
-        self._loudest = np.float32(0.0)
-
-    def push(self, frames: Samples, levels: Levels) -> Flags:
-        """See Labels; nothing is ever uncertain."""
-        loudest = np.maximum.accumulate(np.maximum(levels, self._loudest))
-        self._loudest = loudest[-1] if len(loudest) else self._loudest
-        softer_than = np.minimum(np.float32(SILENT_POWER), loudest * np.float32(SILENT_SHARE))
-        silent: Flags = levels < np.maximum(softer_than, np.float32(SILENCE_FLOOR**2))
-        return silent
-
-    def finish(self) -> Flags:
-        """No flags: none are left."""
-        return np.zeros(0, dtype=np.bool_)
+_FLOOR_RATIO = 4.0
+_CLEAR_DECIBELS = 35.0
+_HEARD_BEFORE_SECONDS = 3.0
+_LEAST_VOICE_SECONDS = 0.2
 
 
 class PauseSplitter:
@@ -96,11 +54,14 @@ class PauseSplitter:
         self,
         labels: Labels | None = None,
         *,
+        new_detector: Callable[[], Detector] | None = None,
         max_chunk_seconds: float = 30.0,
         min_chunk_seconds: float = 0.0,
         lead_seconds: float = LEAD_SECONDS,
     ) -> None:
-        """min_chunk_seconds: no cut is made before; 0 is two thirds of the maximum.
+        """labels: by loudness unless given. new_detector: a detector of voices for what loudness leaves open.
+
+        min_chunk_seconds: no cut is made before; 0 is two thirds of the maximum.
 
         lead_seconds: sound that may have been taken for silence: so much before it is kept.
         raises: ValueError when the maximum is under one second or the minimum not below it
@@ -110,7 +71,8 @@ class PauseSplitter:
         shortest = min_chunk_seconds or max_chunk_seconds * 2 / 3
         if not 0.0 < shortest < max_chunk_seconds:
             raise ValueError(f"min_chunk_seconds must be below {max_chunk_seconds}, not {min_chunk_seconds}")
-        self._labels = labels or LoudnessLabels()
+        self._new_detector = new_detector
+        self._labels = labels or LoudnessLabels(new_detector)
         self._frame = self._labels.frame_samples
         self._max_samples = int(max_chunk_seconds * SAMPLE_RATE_HZ)
         self._max_frames = self._max_samples // self._frame
@@ -182,7 +144,7 @@ class PauseSplitter:
 
     def _label(self, frames: Samples, sample_count: int) -> None:
         """sample_count: of each frame, the rest of it is padding."""
-        levels = np.square(frames).sum(axis=1) / np.float32(sample_count)
+        levels = np.einsum("ij,ij->i", frames, frames) / np.float32(sample_count)
         flags = self._labels.push(frames, levels)
         self._levels.append(levels)
         self._silent.append(flags)
@@ -237,15 +199,39 @@ class PauseSplitter:
             self._levels = [np.concatenate(self._levels)]
         levels = self._levels[0][: self._max_frames]
         window = slice(self._min_frames, self._max_frames)
+        unvoiced = self._where_voice_is_least(levels)
+        if unvoiced is not None:
+            return self._min_frames + unvoiced
         shortest, long_enough = self._frames_in(_PAUSE_SECONDS), self._frames_in(_LONG_ENOUGH_SECONDS)
+        quiet = _near_the_floor(levels[window], self._frames_in(_QUIET_SECONDS))
+        choices = [quiet, is_pause(levels)[window]]
         if self._labels.finds_pauses:
-            pause = _best_run(silent[window], shortest, long_enough)
-            if pause is not None:
-                return self._min_frames + pause
-        pause = _best_run(is_pause(levels)[window], shortest, long_enough)
+            choices = [silent[window] & quiet, silent[window], *choices]
+        runs = (_best_run(pauses, shortest, long_enough) for pauses in choices)
+        pause = next((run for run in runs if run is not None), None)
         if pause is None:
             pause = _quietest(levels[window], self._frames_in(_QUIET_SECONDS))
         return max(1, self._min_frames + pause)
+
+    def _where_voice_is_least(self, levels: Levels) -> int | None:
+        """The frame of the window around which there is least voice, in noise; None where loudness says enough.
+
+        Least is the smallest sum of the detector's log odds and half the decibels over a fifth of a second.
+        """
+        soft, loud = _soft_and_loud(levels)
+        if self._new_detector is None or loud - soft >= _CLEAR_DECIBELS:
+            return None
+        before = min(self._min_frames, self._frames_in(_HEARD_BEFORE_SECONDS))
+        start, end = (self._min_frames - before) * self._frame, self._max_frames * self._frame
+        try:
+            probabilities = np.concatenate(list(listen(self._new_detector, self._joined()[start:end])))
+        except EngineUnavailable:
+            return None
+        likely = np.repeat(np.clip(probabilities, 0.01, 0.99), FRAME_SAMPLES // self._frame)
+        likely = likely[before : self._max_frames - self._min_frames + before]
+        decibels = 10.0 * np.log10(np.maximum(levels[self._min_frames :], 1e-12))
+        score = np.log(likely / (1.0 - likely)) + 0.5 * decibels
+        return int(np.argmin(_smoothed(score, self._frames_in(_LEAST_VOICE_SECONDS))))
 
     def _flags(self) -> Flags:
         if len(self._silent) != 1:
@@ -267,7 +253,7 @@ class PauseSplitter:
         if count == 0:
             return
         frames = -(-count // self._frame)
-        self._blocks = [self._joined()[count:].copy()]
+        self._blocks = [self._joined()[count:]]
         self._silent = [self._flags()[frames:]]
         self._levels = [np.concatenate(self._levels)[frames:]]
         self._measured_frames = len(self._levels[0])
@@ -282,11 +268,30 @@ def is_pause(levels: Levels) -> Flags:
 
     A frame 25 dB below the loud ones is, or, where it is noisy, one in the lowest third between soft and loud.
     """
-    decibels = 10.0 * np.log10(np.maximum(levels, 1e-12))
-    soft, loud = np.percentile(decibels, (5, 95))
+    soft, loud = _soft_and_loud(levels)
     limit = max(loud - _PAUSE_BELOW_LOUD_DECIBELS, soft + _PAUSE_ABOVE_SOFT_SHARE * (loud - soft))
-    pauses: Flags = decibels < limit
+    pauses: Flags = 10.0 * np.log10(np.maximum(levels, 1e-12)) < limit
     return pauses
+
+
+def _near_the_floor(levels: Levels, width: int) -> Flags:
+    """Frames that are about as soft as the softest `width` together: where speech leaves only what lies under it."""
+    width = min(width, len(levels))
+    floor = np.convolve(levels, np.full(width, 1 / width), mode="valid").min()
+    flags: Flags = levels < max(floor, SILENCE_FLOOR**2 / 12) * _FLOOR_RATIO
+    return flags
+
+
+def _smoothed(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    """Means of the `width` values around each."""
+    padded = np.pad(values, (width // 2, (width - 1) // 2), mode="edge")
+    return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
+
+
+def _soft_and_loud(levels: Levels) -> tuple[float, float]:
+    """Decibels that one frame in twenty is softer, and louder, than."""
+    soft, loud = np.percentile(10.0 * np.log10(np.maximum(levels, 1e-12)), (5, 95))
+    return float(soft), float(loud)
 
 
 def _runs(flags: Flags) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from scribewire.engine.audio.labels import VoiceLabels
+from scribewire.engine.audio.listening import Detector, hears_voice
 from scribewire.engine.audio.pauses import PauseSplitter
 from scribewire.engine.audio.split import Chunk, StreamingSplitter
 from scribewire.engine.audio.transcode import open_audio, prepare_samples
-from scribewire.engine.audio.vad import Detector, SileroDetector, voice_splitter
+from scribewire.engine.audio.vad import SileroDetector
 from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits, Chunking
 from scribewire.engine.protocol.errors import AudioTooShort, AudioUnreadable, EngineError
 
@@ -97,12 +100,14 @@ class OpenRecording:
         max_chunk_seconds: float = 30.0,
         min_chunk_seconds: float = 0.0,
         chunking: Chunking | None = None,
+        has_prompt: bool = False,
         detector: Callable[[], Detector] = SileroDetector,
     ) -> None:
-        """detector: listens to this recording, where `chunking` needs one."""
+        """has_prompt: chunks are listened to, and say whether they have a voice. detector: of voices, where needed."""
         self._max_chunk_seconds = max_chunk_seconds
         self._min_chunk_seconds = min_chunk_seconds
         self._chunking = chunking or Chunking()
+        self._has_prompt = has_prompt
         self._new_detector = detector
         self._detector: Detector | None = None
         self._samples_read = 0
@@ -154,7 +159,7 @@ class OpenRecording:
                 silent_blocks += 1
                 for chunk in splitter.feed(block):
                     silent_blocks = 0
-                    yield chunk
+                    yield self._listened_to(chunk)
                     turn_ends_at = time.monotonic() + _TURN_SECONDS
             # Hours of silence hold no chunk, and whoever reads this recording has others to read as well.
             if block is None or (silent_blocks > _TURN_BLOCKS and time.monotonic() > turn_ends_at):
@@ -165,7 +170,7 @@ class OpenRecording:
                 f"the recording has only {self._samples_read} samples at 16 kHz; at least {MIN_SAMPLES} "
                 "(13 milliseconds) are needed"
             )
-        yield from splitter.finish()
+        yield from map(self._listened_to, splitter.finish())
 
     def close(self) -> None:
         """Release the file and the detector."""
@@ -174,16 +179,28 @@ class OpenRecording:
         if self._stream is not None:
             self._stream.close()
 
+    def _listened_to(self, chunk: Chunk) -> Chunk:
+        """The chunk; where a prompt might be taken for speech that is not there, the detector is asked."""
+        if not self._has_prompt or hears_voice(self._new_detector, chunk.samples):
+            return chunk
+        return replace(chunk, has_voice=False)
+
     def _splitter(self) -> PauseSplitter | StreamingSplitter:
         longest, shortest = self._max_chunk_seconds, self._min_chunk_seconds
         if self._chunking.rule == "quietest":
             return StreamingSplitter(max_chunk_seconds=longest)
         if self._chunking.rule == "voice":
             self._detector = self._new_detector()
-            return voice_splitter(
-                self._detector, self._chunking, max_chunk_seconds=longest, min_chunk_seconds=shortest
+            return PauseSplitter(
+                VoiceLabels(self._detector, self._chunking),
+                new_detector=self._new_detector,
+                max_chunk_seconds=longest,
+                min_chunk_seconds=shortest,
+                lead_seconds=self._chunking.prefix_padding_ms / 1000,
             )
-        return PauseSplitter(max_chunk_seconds=longest, min_chunk_seconds=shortest)
+        return PauseSplitter(
+            new_detector=self._new_detector, max_chunk_seconds=longest, min_chunk_seconds=shortest
+        )
 
     def _blocks(self) -> Iterator[np.ndarray | None]:
         if self._samples is not None:

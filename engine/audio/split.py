@@ -12,7 +12,7 @@ equals. Chunks tile the recording exactly. It does not look for speech: no voice
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,13 @@ class Chunk:
 
     start_sample: where it begins in the recording.
     samples: (sample_count + padding_samples,) float32, mono 16 kHz; the padding is zeros at the end.
+    has_voice: False where a detector was asked and heard none; such a chunk is decoded without the prompt.
     """
 
     start_sample: int
     samples: Samples
     padding_samples: int = 0
+    has_voice: bool = True
 
     @property
     def sample_count(self) -> int:
@@ -143,8 +145,8 @@ def halved(chunk: Chunk) -> tuple[Chunk, Chunk]:
     quarter = chunk.sample_count // 4
     cut = quarter + quietest_sample(chunk.samples[quarter : chunk.sample_count - quarter])
     return (
-        Chunk(chunk.start_sample, chunk.samples[:cut]),
-        Chunk(chunk.start_sample + cut, chunk.samples[cut:], chunk.padding_samples),
+        replace(chunk, samples=chunk.samples[:cut], padding_samples=0),
+        replace(chunk, start_sample=chunk.start_sample + cut, samples=chunk.samples[cut:]),
     )
 
 

@@ -1,8 +1,6 @@
-"""Voice detection: which frames of a recording are speech, and chunks cut where none is.
+"""The voice detector, in a process of its own (`scribewire.engine.audio.vad_child`), one for all recordings.
 
-The detector itself runs in a process of its own (`scribewire.engine.audio.vad_child`), one for all recordings, started
-when it is first needed; what is here decides what its probabilities mean. Nothing is left out that came before or
-after speech by less than the padding, and no speech is too short to count.
+It is started when it is first needed; `scribewire.engine.audio.labels` decides what its probabilities mean.
 """
 
 from __future__ import annotations
@@ -11,21 +9,14 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Iterable
-from typing import Protocol
 
 import numpy as np
 
-from scribewire.engine.audio.pauses import Flags, Levels, PauseSplitter
 from scribewire.engine.audio.split import Samples
-from scribewire.engine.audio.voice_frames import FRAME_SAMPLES, HEADER
+from scribewire.engine.audio.voice_frames import HEADER
 from scribewire.engine.processes.child import ChildProcess, raw_socket
 from scribewire.engine.processes.launch import VOICE_DETECTOR_MODULE, start_voice_detector
-from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, Chunking
 from scribewire.engine.protocol.errors import EngineUnavailable
-
-HYSTERESIS = 0.15
-"""Speech that has begun goes on while its probability is no further below the threshold. Source: Silero's own rule."""
 
 ANSWER_SECONDS = 20.0
 """A detector that does not answer within this time is killed; the most frames that it gets at once take one second."""
@@ -34,71 +25,6 @@ _MOST_FRAMES_AT_ONCE = 1024
 _LEAVE_SECONDS = 2.0
 
 logger = logging.getLogger("scribewire.engine")
-
-
-class Detector(Protocol):
-    """Listens to one recording from its start."""
-
-    def probabilities(self, frames: Samples) -> list[float]:
-        """Probability of speech for each of (n, 512) float32 frames, which follow those before."""
-
-    def close(self) -> None:
-        """End the recording."""
-
-
-class VoiceLabels:
-    """Silence outside speech: speech begins at the threshold, and ends with enough frames well below it."""
-
-    frame_samples = FRAME_SAMPLES
-    finds_pauses = True
-
-    def __init__(self, detector: Detector, chunking: Chunking) -> None:
-        self._detector = detector
-        self._threshold = chunking.threshold
-        self._stays_above = max(0.0, chunking.threshold - HYSTERESIS)
-        frame_ms = 1000 * FRAME_SAMPLES / SAMPLE_RATE_HZ
-        self._ends_after = max(1, round(chunking.silence_duration_ms / frame_ms))
-        self._is_speech = False
-        self._doubtful = 0
-
-    def push(self, frames: Samples, levels: Levels) -> Flags:
-        """See scribewire.engine.audio.pauses.Labels; speech that may be ending waits for what follows."""
-        return self.label(self._detector.probabilities(frames))
-
-    def finish(self) -> Flags:
-        """The flags of all frames that had none yet: speech that was ending has ended."""
-        doubtful, self._doubtful = self._doubtful, 0
-        return np.ones(doubtful, dtype=np.bool_)
-
-    def label(self, probabilities: Iterable[float]) -> Flags:
-        """The flags that are certain after these."""
-        flags: list[bool] = []
-        for probability in probabilities:
-            if probability >= self._threshold:
-                flags += [False] * (self._doubtful + 1)
-                self._is_speech, self._doubtful = True, 0
-            elif not self._is_speech:
-                flags.append(True)
-            elif self._doubtful or probability < self._stays_above:
-                self._doubtful += 1
-                if self._doubtful >= self._ends_after:
-                    flags += [True] * self._doubtful
-                    self._is_speech, self._doubtful = False, 0
-            else:
-                flags.append(False)
-        return np.array(flags, dtype=np.bool_)
-
-
-def voice_splitter(
-    detector: Detector, chunking: Chunking, *, max_chunk_seconds: float = 30.0, min_chunk_seconds: float = 0.0
-) -> PauseSplitter:
-    """A splitter whose pauses are where this detector hears no voice; raises ValueError as PauseSplitter does."""
-    return PauseSplitter(
-        VoiceLabels(detector, chunking),
-        max_chunk_seconds=max_chunk_seconds,
-        min_chunk_seconds=min_chunk_seconds,
-        lead_seconds=chunking.prefix_padding_ms / 1000,
-    )
 
 
 class SileroDetector:

@@ -74,6 +74,7 @@ class ReadAhead:
                 max_chunk_seconds=self._config.max_chunk_seconds,
                 min_chunk_seconds=self._config.min_chunk_seconds,
                 chunking=work.options.chunking,
+                has_prompt=bool(work.options.prompt or work.options.keywords),
             )
             work.chunks = work.recording.chunks()
         assert work.chunks is not None

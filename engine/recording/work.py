@@ -33,6 +33,8 @@ ProgressCallback = Callable[[float, float], None]
 SegmentCallback = Callable[[Segment], None]
 """Called with each finished segment, in order, from the engine's thread."""
 
+NO_SPEECH_WARNING = "no speech was found in the recording"
+
 _ids = itertools.count()
 
 
@@ -302,6 +304,7 @@ class RecordingWork:
     def _transcript(self, model_id: str) -> Transcript:
         assert self.recording is not None
         segments = tuple(self._segments)
+        silent = () if segments else (NO_SPEECH_WARNING,)
         return Transcript(
             text=join_texts([(segment.text, segment.language) for segment in segments]),
             language=main_language(segments),
@@ -310,7 +313,7 @@ class RecordingWork:
             segments=segments,
             model_id=model_id,
             usage=self._usage,
-            warnings=(*self.recording.warnings, *self._notices, *self._word_notices()),
+            warnings=(*self.recording.warnings, *self._notices, *self._word_notices(), *silent),
             timings=self.clock.timings(self.decode_audio_seconds),
         )
 

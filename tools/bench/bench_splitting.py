@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from scribewire.engine.audio.labels import VoiceLabels
 from scribewire.engine.audio.pauses import PauseSplitter
 from scribewire.engine.audio.recording import OpenRecording
 from scribewire.engine.audio.split import Chunk, StreamingSplitter
-from scribewire.engine.audio.vad import DetectorProcess, SileroDetector, voice_splitter
+from scribewire.engine.audio.vad import DetectorProcess, SileroDetector
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, Chunking
 from tools.bench.measuring import RESULTS_FOLDER, machine, show, summary, write_result
@@ -38,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     samples = speech_of(arguments.seconds)
     rules: dict[str, tuple[Callable[[], float], int]] = {
-        "pauses": (lambda: _timed(PauseSplitter(), samples), arguments.rounds),
+        "pauses": (lambda: _timed(PauseSplitter(new_detector=SileroDetector), samples), arguments.rounds),
         "quietest": (lambda: _timed(StreamingSplitter(), samples), arguments.rounds),
         "voice": (lambda: _timed_voice(samples), arguments.voice_rounds),
     }
@@ -92,7 +93,7 @@ def _timed_voice(samples: np.ndarray) -> float:
     children = _processor_seconds(resource.RUSAGE_CHILDREN)
     process = DetectorProcess()
     detector = SileroDetector(process)
-    own = _timed(voice_splitter(detector, Chunking("voice")), samples)
+    own = _timed(PauseSplitter(VoiceLabels(detector, Chunking("voice"))), samples)
     detector.close()
     # A child's time is known once it has ended.
     process.close()
