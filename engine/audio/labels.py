@@ -149,7 +149,7 @@ class Question:
         self._detector: Detector | None = None
         self._listener: Listener | None = None
         self._unheard = before
-        self._unanswered = -(len(before) // 2)  # frames of the detector's, those before not counted
+        self._before = len(before) // 2  # frames of the detector's, still to be heard
         self._levels = np.zeros(0, dtype=np.float32)
 
     def push(self, frames: Samples, levels: Levels) -> Flags:
@@ -163,31 +163,32 @@ class Question:
         found = self._flags(is_last=True)
         if self._detector is not None:
             self._detector.close()
-        return np.concatenate([found, _digital(self._levels)])
+        return np.concatenate([found, self._taken(len(self._levels))])
 
     def _flags(self, *, is_last: bool) -> Flags:
-        if (
-            self._listener is None
-            and len(self._levels) >= _SHORTEST_QUESTION
-            and self._new_detector is not None
-        ):
+        if self._new_detector is None:
+            return self._taken(len(self._levels))
+        if self._listener is None:
+            if len(self._levels) < _SHORTEST_QUESTION:
+                return self._taken(0)
             self._detector = self._new_detector()
             self._listener = Listener(self._detector)
-        if self._listener is None:
-            return np.zeros(0, dtype=np.bool_)
         even = len(self._unheard) // 2 * 2
         frames, self._unheard = self._unheard[:even].reshape(-1, FRAME_SAMPLES), self._unheard[even:]
         try:
             probabilities = self._listener.push(frames, is_last=is_last)
         except EngineUnavailable:
-            self._new_detector = self._listener = None
-            return np.zeros(0, dtype=np.bool_)
-        skipped = min(len(probabilities), max(0, -self._unanswered))
-        self._unanswered += skipped
-        voiced = np.repeat(probabilities[skipped:] >= VOICE_PROBABILITY, 2)
-        found: Flags = ~voiced | _digital(self._levels[: len(voiced)])
-        self._levels = self._levels[len(voiced) :]
-        return found
+            self._new_detector = None
+            return self._taken(len(self._levels))
+        skipped = min(len(probabilities), self._before)
+        self._before -= skipped
+        unvoiced = np.repeat(probabilities[skipped:] < VOICE_PROBABILITY, 2)
+        return self._taken(len(unvoiced)) | unvoiced
+
+    def _taken(self, count: int) -> Flags:
+        """Flags of the next frames by loudness alone: only digital silence is silent."""
+        levels, self._levels = self._levels[:count], self._levels[count:]
+        return _digital(levels)
 
 
 class VoiceLabels:

@@ -42,6 +42,7 @@ _QUIET_SECONDS = 0.1
 _PAUSE_BELOW_LOUD_DECIBELS = 25.0
 _PAUSE_ABOVE_SOFT_SHARE = 0.3
 _FLOOR_RATIO = 4.0
+_FAR_BELOW_LOUD = 0.1
 _CLEAR_DECIBELS = 35.0
 _HEARD_BEFORE_SECONDS = 3.0
 _LEAST_VOICE_SECONDS = 0.2
@@ -275,10 +276,11 @@ def is_pause(levels: Levels) -> Flags:
 
 
 def _near_the_floor(levels: Levels, width: int) -> Flags:
-    """Frames that are about as soft as the softest `width` together: where speech leaves only what lies under it."""
+    """Frames about as soft as the softest `width` together, and far below the loud ones: nobody speaks there."""
     width = min(width, len(levels))
     floor = np.convolve(levels, np.full(width, 1 / width), mode="valid").min()
-    flags: Flags = levels < max(floor, SILENCE_FLOOR**2 / 12) * _FLOOR_RATIO
+    limit = min(max(floor, SILENCE_FLOOR**2 / 12) * _FLOOR_RATIO, np.percentile(levels, 95) * _FAR_BELOW_LOUD)
+    flags: Flags = levels < limit
     return flags
 
 

@@ -63,6 +63,13 @@ CLIPS_BY_NAME = {clip.name: clip for clip in CLIPS}
 _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
+def babbling(key: str, seconds: float) -> NDArray[np.float32]:
+    """Noise that comes and goes four times a second: steady noise is no speech, and nothing of it would be decoded."""
+    count = int(seconds * SAMPLE_RATE)
+    swell = 0.05 + 0.95 * np.square(np.sin(4.0 * np.pi * np.arange(count) / SAMPLE_RATE))
+    return (0.2 * uniform(key, count) * swell).astype(np.float32)
+
+
 def uniform(seed: str, count: int) -> NDArray[np.float64]:
     """`count` numbers in [-1, 1) that depend on `seed` alone (splitmix64), on any machine and numpy version."""
     start = np.uint64(zlib.crc32(seed.encode())) << np.uint64(32)

@@ -14,7 +14,7 @@ from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.messages import AudioSource, TextDelta
 from scribewire.server.engine.client import AudioOutcome, TranscriptionEvent
 from tests.fakes import faulty_worker
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, is_gone, run, wait_until, wait_until_async
@@ -97,7 +97,7 @@ def give_cue(model: Path, kind: str) -> None:
 
 def samples(folder: Path, name: str, seconds: int) -> Path:
     path = folder / name
-    (0.2 * uniform(f"faults/{name}", seconds * 16_000)).astype("<f4").tofile(path)
+    babbling(f"faults/{name}", seconds).tofile(path)
     return path
 
 

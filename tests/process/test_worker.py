@@ -32,7 +32,7 @@ from scribewire.engine.protocol.messages import (
     TextDelta,
     Transcribe,
 )
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS
 
@@ -83,7 +83,7 @@ def iter_started(handle: ChildProcess, count: int) -> Iterator[Started]:
 def pcm_file(tmp_path: Path, seconds: float) -> AudioSource:
     """A new recording; none is written twice, for the worker may be reading it."""
     path = tmp_path / f"{len(list(tmp_path.iterdir()))}-{seconds}.pcm"
-    (0.2 * uniform(f"worker/{seconds}", int(seconds * 16_000))).astype("<f4").tofile(path)
+    babbling(f"worker/{seconds}", seconds).tofile(path)
     return AudioSource(str(path), kind="pcm_float32")
 
 

@@ -20,7 +20,7 @@ from scribewire.engine.recording.work import TranscribeItem
 from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.resident.model import ResidentModel, check_draft
 from scribewire.engine.text.tokenizer import Tokenizer
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.random_model import OTHER_CHOICES
 from tests.fakes.tiny_model import write_tiny_model
 from tests.unit.speculation_setting import (
@@ -71,8 +71,7 @@ def test_restricted_head_is_chosen_plainly_and_the_rest_in_rounds(setting: Setti
 
 
 def noise(seconds: float) -> np.ndarray:
-    count = int(seconds * 16_000)
-    return (0.2 * uniform(f"noise/{count}", count)).astype(np.float32)
+    return babbling(f"noise/{int(seconds * 16_000)}", seconds)
 
 
 def engine(folder: Path, draft: Path | None, loaded: list[ResidentModel]) -> Transcriber:

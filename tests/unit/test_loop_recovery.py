@@ -15,7 +15,7 @@ from scribewire.engine.demo import demo_model_path
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, EngineConfig
 from scribewire.engine.recording.work import Listener, TranscribeItem
 from scribewire.engine.transcriber import Transcriber
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.scripted_model import Script, ScriptedModel
 
 LONG = "The beginning of it. "
@@ -23,7 +23,7 @@ LOOP = "and so on "
 
 
 def noise(seconds: float) -> np.ndarray:
-    return (0.2 * uniform(f"loop/{seconds}", int(seconds * 16_000))).astype(np.float32)
+    return babbling(f"loop/{seconds}", seconds)
 
 
 def transcriber(folder: Path, script: Script) -> Transcriber:

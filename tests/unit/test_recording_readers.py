@@ -12,6 +12,7 @@ from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from scribewire.engine.protocol.errors import AudioError
 from scribewire.engine.recording.read_ahead import ReadAhead, ReadResult
 from scribewire.engine.recording.work import RecordingWork, TranscribeItem
+from tests.fakes.clips import babbling
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 
@@ -40,7 +41,7 @@ def readers() -> Iterator[Readers]:
 
 
 def noise(seconds: float) -> np.ndarray:
-    return np.random.default_rng(5).normal(0.0, 0.1, int(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
+    return babbling("readers", seconds)
 
 
 def test_each_look_takes_one_chunk_and_the_last_the_end(readers: Readers) -> None:

@@ -29,15 +29,14 @@ from scribewire.engine.protocol.errors import (
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
 from scribewire.engine.recording.work import Listener, RecordingWork, TranscribeItem
 from scribewire.engine.transcriber import Transcriber
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.scripted_model import Script, ScriptedModel
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 
 
 def noise(seconds: float, name: str = "work") -> np.ndarray:
-    count = int(seconds * 16_000)
-    return (0.2 * uniform(f"{name}/{count}", count)).astype(np.float32)
+    return babbling(f"{name}/{int(seconds * 16_000)}", seconds)
 
 
 def scripted(folder: Path, script: Script, *, step_seconds: float = 0.0, **options: object) -> Transcriber:

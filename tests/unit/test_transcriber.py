@@ -26,7 +26,7 @@ from scribewire.engine.protocol.errors import (
     RequestCancelled,
 )
 from scribewire.engine.transcriber import TranscribeItem
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.random_model import TRUE_WINDOWS
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import join, run, wait_until_async
@@ -44,8 +44,7 @@ def transcriber(folder: Path) -> Iterator[Transcriber]:
 
 
 def noise(seconds: float, name: str = "noise") -> np.ndarray:
-    count = int(seconds * 16_000)
-    return (0.2 * uniform(f"{name}/{count}", count)).astype(np.float32)
+    return babbling(f"{name}/{int(seconds * 16_000)}", seconds)
 
 
 def wav_bytes(samples: np.ndarray) -> bytes:

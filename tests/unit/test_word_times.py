@@ -23,15 +23,14 @@ from scribewire.engine.protocol.transcript import Transcript, words_text
 from scribewire.engine.recording.work import Listener, TranscribeItem
 from scribewire.engine.text.words import KOREAN_DICTIONARY
 from scribewire.engine.transcriber import Transcriber
-from tests.fakes.clips import uniform
+from tests.fakes.clips import babbling
 from tests.fakes.scripted_model import Script, ScriptedModel
 from tests.fakes.tiny_aligner import write_tiny_aligner
 from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until
 
 
 def noise(seconds: float, name: str = "words") -> np.ndarray:
-    count = int(seconds * 16_000)
-    return (0.2 * uniform(f"{name}/{count}", count)).astype(np.float32)
+    return babbling(f"{name}/{int(seconds * 16_000)}", seconds)
 
 
 def by_length(tokens: int) -> str:
