@@ -62,6 +62,9 @@ class Labels(Protocol):
     def finish(self) -> Flags:
         """The flags of all frames that had none yet."""
 
+    def close(self) -> None:
+        """Release the detector, where one is at work; may come at any time."""
+
 
 class LoudnessLabels:
     """Silence by loudness, and by a voice detector where loudness leaves it open; see the module."""
@@ -75,8 +78,6 @@ class LoudnessLabels:
         self._blocks: list[Samples] = []  # of frames of no certain kind, and some before
         self._levels = np.zeros(0, dtype=np.float32)  # of all these
         self._past = 0  # frames at the head that have their kind
-        self._cells = np.zeros(0, dtype=np.float32)
-        self._judged_cells = 0  # of these, at the head
         self._question: Question | None = None
 
     def push(self, frames: Samples, levels: Levels) -> Flags:
@@ -88,6 +89,11 @@ class LoudnessLabels:
     def finish(self) -> Flags:
         """See Labels."""
         return self._label(is_last=True)
+
+    def close(self) -> None:
+        """See Labels."""
+        if self._question is not None:
+            self._question.close()
 
     def _label(self, *, is_last: bool) -> Flags:
         found: list[Flags] = []
@@ -101,7 +107,7 @@ class LoudnessLabels:
                 if self._question is None:
                     before = self._blocks[0][max(0, start - _BEFORE_QUESTION) : start]
                     self._question = Question(self._new_detector, before)
-                found.append(self._question.push(self._blocks[0][start:end], self._levels[start:end]))
+                found.append(self._question.answer(self._blocks[0][start:end], self._levels[start:end]))
                 continue
             found.append(self._answered())
             found.append(np.full(len(run), True) if run[0] == _SILENT else _digital(self._levels[start:end]))
@@ -115,17 +121,19 @@ class LoudnessLabels:
     def _answered(self) -> Flags:
         """The flags still open of a question that has come to its end."""
         question, self._question = self._question, None
-        return np.zeros(0, dtype=np.bool_) if question is None else question.finish()
+        nothing = np.zeros((0, LOUDNESS_FRAME_SAMPLES), dtype=np.float32)
+        return (
+            nothing[:, 0] > 0 if question is None else question.answer(nothing, nothing[:, 0], is_last=True)
+        )
 
     def _kinds(self, is_last: bool) -> npt.NDArray[np.int8]:
         """The kinds of the cells that are now certain: the quietest that a window over the cell has."""
-        held = len(self._cells) - self._judged_cells
-        fresh = self._levels[self._past + held * _CELL_FRAMES :]
-        if is_last and len(fresh):
-            fresh = np.pad(fresh, (0, -len(fresh) % _CELL_FRAMES), mode="edge")
-        fresh = fresh[: len(fresh) // _CELL_FRAMES * _CELL_FRAMES].reshape(-1, _CELL_FRAMES)
-        cells = np.concatenate([self._cells, fresh.mean(axis=1)])
-        certain = max(self._judged_cells, len(cells) if is_last else len(cells) - _WINDOW_CELLS + 1)
+        first = max(0, self._past - (_WINDOW_CELLS - 1) * _CELL_FRAMES)
+        levels = self._levels[first:]
+        if is_last and len(levels):
+            levels = np.pad(levels, (0, -len(levels) % _CELL_FRAMES), mode="edge")
+        cells = levels[: len(levels) // _CELL_FRAMES * _CELL_FRAMES].reshape(-1, _CELL_FRAMES).mean(axis=1)
+        certain = len(cells) if is_last else max(0, len(cells) - _WINDOW_CELLS + 1)
         kinds = np.full(max(1, len(cells)) + _WINDOW_CELLS - 1, _SOUND, dtype=np.int8)
         if len(cells) >= _WINDOW_CELLS:
             windows = np.lib.stride_tricks.sliding_window_view(cells, _WINDOW_CELLS)
@@ -134,9 +142,7 @@ class LoudnessLabels:
             of_windows[(loud < SOFT_POWER) & (loud < soft * STEADY_RATIO)] = _SILENT
             kinds[_WINDOW_CELLS - 1 : len(cells)] = of_windows
         of_cells = np.lib.stride_tricks.sliding_window_view(kinds, _WINDOW_CELLS).max(axis=1)
-        found: npt.NDArray[np.int8] = of_cells[self._judged_cells : certain]
-        gone = max(0, certain - _WINDOW_CELLS + 1)
-        self._cells, self._judged_cells = cells[gone:], certain - gone
+        found: npt.NDArray[np.int8] = of_cells[(self._past - first) // _CELL_FRAMES : certain]
         return found
 
 
@@ -152,41 +158,38 @@ class Question:
         self._before = len(before) // 2  # frames of the detector's, still to be heard
         self._levels = np.zeros(0, dtype=np.float32)
 
-    def push(self, frames: Samples, levels: Levels) -> Flags:
-        """The flags that are now certain."""
+    def answer(self, frames: Samples, levels: Levels, *, is_last: bool = False) -> Flags:
+        """The flags that are certain after these frames; all that are left when they are the last."""
         self._unheard = np.concatenate([self._unheard, frames])
         self._levels = np.concatenate([self._levels, levels])
-        return self._flags(is_last=False)
-
-    def finish(self) -> Flags:
-        """All flags that were not certain."""
-        found = self._flags(is_last=True)
-        if self._detector is not None:
-            self._detector.close()
-        return np.concatenate([found, self._taken(len(self._levels))])
-
-    def _flags(self, *, is_last: bool) -> Flags:
-        if self._new_detector is None:
-            return self._taken(len(self._levels))
-        if self._listener is None:
-            if len(self._levels) < _SHORTEST_QUESTION:
-                return self._taken(0)
+        if self._listener is None and self._new_detector and len(self._levels) >= _SHORTEST_QUESTION:
             self._detector = self._new_detector()
             self._listener = Listener(self._detector)
-        even = len(self._unheard) // 2 * 2
-        frames, self._unheard = self._unheard[:even].reshape(-1, FRAME_SAMPLES), self._unheard[even:]
-        try:
-            probabilities = self._listener.push(frames, is_last=is_last)
-        except EngineUnavailable:
-            self._new_detector = None
-            return self._taken(len(self._levels))
-        skipped = min(len(probabilities), self._before)
-        self._before -= skipped
-        unvoiced = np.repeat(probabilities[skipped:] < VOICE_PROBABILITY, 2)
-        return self._taken(len(unvoiced)) | unvoiced
+        flags = _digital(self._levels[:0])
+        if self._listener is not None:
+            even = len(self._unheard) // 2 * 2
+            pairs, self._unheard = self._unheard[:even].reshape(-1, FRAME_SAMPLES), self._unheard[even:]
+            try:
+                probabilities = self._listener.push(pairs, is_last=is_last)
+            except EngineUnavailable:
+                probabilities, self._listener, self._new_detector = np.zeros(0, dtype=np.float32), None, None
+            skipped = min(len(probabilities), self._before)
+            self._before -= skipped
+            flags = np.repeat(probabilities[skipped:] < VOICE_PROBABILITY, 2)
+            flags |= self._by_loudness(len(flags))
+        if is_last or self._new_detector is None:
+            flags = np.concatenate([flags, self._by_loudness(len(self._levels))])
+        if is_last:
+            self.close()
+        return flags
 
-    def _taken(self, count: int) -> Flags:
-        """Flags of the next frames by loudness alone: only digital silence is silent."""
+    def close(self) -> None:
+        """Release the detector."""
+        if self._detector is not None:
+            self._detector.close()
+
+    def _by_loudness(self, count: int) -> Flags:
+        """Flags of the next frames without the detector: only digital silence is silent."""
         levels, self._levels = self._levels[:count], self._levels[count:]
         return _digital(levels)
 
@@ -198,6 +201,7 @@ class VoiceLabels:
     finds_pauses = True
 
     def __init__(self, detector: Detector, chunking: Chunking) -> None:
+        self._detector = detector
         self._listener = Listener(detector)
         self._threshold = chunking.threshold
         self._stays_above = max(0.0, chunking.threshold - HYSTERESIS)
@@ -215,6 +219,10 @@ class VoiceLabels:
         flags = self.label(self._listener.push(np.zeros((0, FRAME_SAMPLES), dtype=np.float32), is_last=True))
         doubtful, self._doubtful = self._doubtful, 0
         return np.concatenate([flags, np.ones(doubtful, dtype=np.bool_)])
+
+    def close(self) -> None:
+        """See Labels."""
+        self._detector.close()
 
     def label(self, probabilities: Iterable[float]) -> Flags:
         """The flags that are certain after these."""

@@ -39,13 +39,11 @@ _LARGEST_BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _PAUSE_SECONDS = 0.1
 _LONG_ENOUGH_SECONDS = 0.5
 _QUIET_SECONDS = 0.1
-_PAUSE_BELOW_LOUD_DECIBELS = 25.0
-_PAUSE_ABOVE_SOFT_SHARE = 0.3
 _FLOOR_RATIO = 4.0
 _FAR_BELOW_LOUD = 0.1
-_CLEAR_DECIBELS = 35.0
+_CLEAR_RATIO = 10**3.5
 _HEARD_BEFORE_SECONDS = 3.0
-_LEAST_VOICE_SECONDS = 0.2
+_SMOOTHED_FRAMES = 3
 
 
 class PauseSplitter:
@@ -200,14 +198,13 @@ class PauseSplitter:
             self._levels = [np.concatenate(self._levels)]
         levels = self._levels[0][: self._max_frames]
         window = slice(self._min_frames, self._max_frames)
-        unvoiced = self._where_voice_is_least(levels)
-        if unvoiced is not None:
-            return self._min_frames + unvoiced
+        least_voice = self._where_voice_is_least(levels)
+        if least_voice is not None:
+            return self._min_frames + least_voice
         shortest, long_enough = self._frames_in(_PAUSE_SECONDS), self._frames_in(_LONG_ENOUGH_SECONDS)
         quiet = _near_the_floor(levels[window], self._frames_in(_QUIET_SECONDS))
-        choices = [quiet, is_pause(levels)[window]]
-        if self._labels.finds_pauses:
-            choices = [silent[window] & quiet, silent[window], *choices]
+        unvoiced = silent[window]
+        choices = [unvoiced & quiet, unvoiced, quiet] if self._labels.finds_pauses else [quiet]
         runs = (_best_run(pauses, shortest, long_enough) for pauses in choices)
         pause = next((run for run in runs if run is not None), None)
         if pause is None:
@@ -217,10 +214,11 @@ class PauseSplitter:
     def _where_voice_is_least(self, levels: Levels) -> int | None:
         """The frame of the window around which there is least voice, in noise; None where loudness says enough.
 
-        Least is the smallest sum of the detector's log odds and half the decibels over a fifth of a second.
+        A frame has as much as the worst of a tenth of a second around it: the detector's log odds and half the level
+        in decibels.
         """
-        soft, loud = _soft_and_loud(levels)
-        if self._new_detector is None or loud - soft >= _CLEAR_DECIBELS:
+        soft, loud = np.percentile(levels, (5, 95))
+        if self._new_detector is None or loud >= _CLEAR_RATIO * soft:
             return None
         before = min(self._min_frames, self._frames_in(_HEARD_BEFORE_SECONDS))
         start, end = (self._min_frames - before) * self._frame, self._max_frames * self._frame
@@ -231,8 +229,10 @@ class PauseSplitter:
         likely = np.repeat(np.clip(probabilities, 0.01, 0.99), FRAME_SAMPLES // self._frame)
         likely = likely[before : self._max_frames - self._min_frames + before]
         decibels = 10.0 * np.log10(np.maximum(levels[self._min_frames :], 1e-12))
-        score = np.log(likely / (1.0 - likely)) + 0.5 * decibels
-        return int(np.argmin(_smoothed(score, self._frames_in(_LEAST_VOICE_SECONDS))))
+        width = self._frames_in(_QUIET_SECONDS)
+        voice = np.log(likely / (1.0 - likely)) + 0.5 * _smoothed(decibels, _SMOOTHED_FRAMES)
+        worst = np.lib.stride_tricks.sliding_window_view(_padded(voice, width), width).max(axis=1)
+        return int(np.argmin(_smoothed(worst, width)))
 
     def _flags(self) -> Flags:
         if len(self._silent) != 1:
@@ -264,17 +264,6 @@ class PauseSplitter:
         self._position += count
 
 
-def is_pause(levels: Levels) -> Flags:
-    """Flags of the frames of a chunk that are pauses of its speech, by (n,) mean squares.
-
-    A frame 25 dB below the loud ones is, or, where it is noisy, one in the lowest third between soft and loud.
-    """
-    soft, loud = _soft_and_loud(levels)
-    limit = max(loud - _PAUSE_BELOW_LOUD_DECIBELS, soft + _PAUSE_ABOVE_SOFT_SHARE * (loud - soft))
-    pauses: Flags = 10.0 * np.log10(np.maximum(levels, 1e-12)) < limit
-    return pauses
-
-
 def _near_the_floor(levels: Levels, width: int) -> Flags:
     """Frames about as soft as the softest `width` together, and far below the loud ones: nobody speaks there."""
     width = min(width, len(levels))
@@ -286,14 +275,11 @@ def _near_the_floor(levels: Levels, width: int) -> Flags:
 
 def _smoothed(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
     """Means of the `width` values around each."""
-    padded = np.pad(values, (width // 2, (width - 1) // 2), mode="edge")
-    return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
+    return np.convolve(_padded(values, width), np.full(width, 1.0 / width), mode="valid")
 
 
-def _soft_and_loud(levels: Levels) -> tuple[float, float]:
-    """Decibels that one frame in twenty is softer, and louder, than."""
-    soft, loud = np.percentile(10.0 * np.log10(np.maximum(levels, 1e-12)), (5, 95))
-    return float(soft), float(loud)
+def _padded(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float64]:
+    return np.pad(values, (width // 2, (width - 1) // 2), mode="edge")
 
 
 def _runs(flags: Flags) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from scribewire.engine.audio.labels import VoiceLabels
+from scribewire.engine.audio.labels import Labels, LoudnessLabels, VoiceLabels
 from scribewire.engine.audio.listening import Detector, hears_voice
-from scribewire.engine.audio.pauses import PauseSplitter
+from scribewire.engine.audio.pauses import LEAD_SECONDS, PauseSplitter
 from scribewire.engine.audio.split import Chunk, StreamingSplitter
 from scribewire.engine.audio.transcode import open_audio, prepare_samples
 from scribewire.engine.audio.vad import SileroDetector
@@ -109,7 +109,7 @@ class OpenRecording:
         self._chunking = chunking or Chunking()
         self._has_prompt = has_prompt
         self._new_detector = detector
-        self._detector: Detector | None = None
+        self._labels: Labels | None = None
         self._samples_read = 0
         self._stream = None
         self._samples: np.ndarray | None = None
@@ -174,8 +174,8 @@ class OpenRecording:
 
     def close(self) -> None:
         """Release the file and the detector."""
-        if self._detector is not None:
-            self._detector.close()
+        if self._labels is not None:
+            self._labels.close()
         if self._stream is not None:
             self._stream.close()
 
@@ -189,17 +189,18 @@ class OpenRecording:
         longest, shortest = self._max_chunk_seconds, self._min_chunk_seconds
         if self._chunking.rule == "quietest":
             return StreamingSplitter(max_chunk_seconds=longest)
+        lead_seconds = LEAD_SECONDS
         if self._chunking.rule == "voice":
-            self._detector = self._new_detector()
-            return PauseSplitter(
-                VoiceLabels(self._detector, self._chunking),
-                new_detector=self._new_detector,
-                max_chunk_seconds=longest,
-                min_chunk_seconds=shortest,
-                lead_seconds=self._chunking.prefix_padding_ms / 1000,
-            )
+            self._labels = VoiceLabels(self._new_detector(), self._chunking)
+            lead_seconds = self._chunking.prefix_padding_ms / 1000
+        else:
+            self._labels = LoudnessLabels(self._new_detector)
         return PauseSplitter(
-            new_detector=self._new_detector, max_chunk_seconds=longest, min_chunk_seconds=shortest
+            self._labels,
+            new_detector=self._new_detector,
+            max_chunk_seconds=longest,
+            min_chunk_seconds=shortest,
+            lead_seconds=lead_seconds,
         )
 
     def _blocks(self) -> Iterator[np.ndarray | None]:

@@ -66,7 +66,7 @@ _MASK = np.uint64(0xFFFFFFFFFFFFFFFF)
 def babbling(key: str, seconds: float) -> NDArray[np.float32]:
     """Noise that comes and goes four times a second: steady noise is no speech, and nothing of it would be decoded."""
     count = int(seconds * SAMPLE_RATE)
-    swell = 0.05 + 0.95 * np.square(np.sin(4.0 * np.pi * np.arange(count) / SAMPLE_RATE))
+    swell = np.square(np.sin(4.0 * np.pi * np.arange(count) / SAMPLE_RATE))
     return (0.2 * uniform(key, count) * swell).astype(np.float32)
 
 

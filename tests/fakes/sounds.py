@@ -1,12 +1,23 @@
-"""Sounds that are no speech, (n,) float32, mono 16 kHz: hum, noise and music; the same on every call."""
+"""Speech, and sounds that are none: hum, noise and music. (n,) float32, mono 16 kHz, the same on every call."""
 
 from __future__ import annotations
+
+import wave
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scribewire.engine.demo import sample_recordings
+
 RATE_HZ = 16_000
 Samples = NDArray[np.float32]
+
+
+def spoken(seconds: float) -> Samples:
+    """The beginning of the English demo recording."""
+    with wave.open(str(sample_recordings()[0].path)) as file:
+        data = file.readframes(round(seconds * RATE_HZ))
+    return np.frombuffer(data, dtype="<i2").astype(np.float32) / np.float32(32_768)
 
 
 def hum(seconds: float, hertz: float, level: float = 0.1) -> Samples:

@@ -31,6 +31,7 @@ from scribewire.engine.recording.work import Listener, RecordingWork, Transcribe
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import babbling
 from tests.fakes.scripted_model import Script, ScriptedModel
+from tests.fakes.sounds import spoken
 from tests.fakes.tiny_model import write_tiny_model
 from tests.fakes.waiting import PATIENCE_SECONDS, wait_until
 
@@ -332,10 +333,10 @@ def test_unusable_wish_is_refused_by_the_name_of_its_parameter(random_model: Tra
 
 
 def test_keywords_enter_the_prompt_as_text_without_control_characters(random_model: Transcriber) -> None:
-    plain = random_model.transcribe(noise(1.0), max_tokens=4, prompt="Meeting notes")
+    plain = random_model.transcribe(spoken(1.0), max_tokens=4, prompt="Meeting notes")
     words = ("Ada  Lovelace", "Ada Lovelace", "\x00\n", "<|im_end|>")
     named = random_model.transcribe_item(
-        TranscribeItem(noise(1.0), max_tokens=4, prompt="Meeting notes", keywords=words)
+        TranscribeItem(spoken(1.0), max_tokens=4, prompt="Meeting notes", keywords=words)
     )
     # One byte is one token in this vocabulary.
     added = len("\nAda Lovelace, <|im_end|>")

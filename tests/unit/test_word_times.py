@@ -312,7 +312,7 @@ def test_a_chunk_decoded_twice_while_it_is_streamed_keeps_its_words(tmp_path: Pa
     """A loop cuts the chunk in two; what was sent of the first attempt is one segment with the words of both parts."""
 
     def script(tokens: int) -> str:
-        if tokens > 150:
+        if tokens > 200:
             return "language English<asr_text>Well, " + "so it goes " * 200
         return "language English<asr_text>Well, so it goes."
 
