@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from scribewire.engine.audio.listening import VOICE_PROBABILITY, Detector, Listener
+from scribewire.engine.audio.listening import Detector, Listener
 from scribewire.engine.audio.split import SILENCE_FLOOR, Samples
 from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, Chunking
@@ -36,6 +36,9 @@ SOFT_POWER = 1e-6
 
 STEADY_RATIO, SOUND_RATIO = 10**0.8, 10**1.2
 """Of the loudest 64 ms of two seconds to the softest: up to 8 dB is steady, from 12 dB on it is sound."""
+
+DOUBT_PROBABILITY = 0.3
+"""From here on what is unsure is decoded: that costs half a second of decoding, and speech left out would be lost."""
 
 _FLOOR_POWER = SILENCE_FLOOR**2 / 12
 _CELL_FRAMES = 4
@@ -167,6 +170,8 @@ class Question:
             self._listener = Listener(self._detector)
         flags = _digital(self._levels[:0])
         if self._listener is not None:
+            if is_last:
+                self._unheard = np.pad(self._unheard, ((0, len(self._unheard) % 2), (0, 0)))
             even = len(self._unheard) // 2 * 2
             pairs, self._unheard = self._unheard[:even].reshape(-1, FRAME_SAMPLES), self._unheard[even:]
             try:
@@ -175,7 +180,7 @@ class Question:
                 probabilities, self._listener, self._new_detector = np.zeros(0, dtype=np.float32), None, None
             skipped = min(len(probabilities), self._before)
             self._before -= skipped
-            flags = np.repeat(probabilities[skipped:] < VOICE_PROBABILITY, 2)
+            flags = np.repeat(probabilities[skipped:] < DOUBT_PROBABILITY, 2)[: len(self._levels)]
             flags |= self._by_loudness(len(flags))
         if is_last or self._new_detector is None:
             flags = np.concatenate([flags, self._by_loudness(len(self._levels))])

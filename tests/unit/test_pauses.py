@@ -314,6 +314,11 @@ def test_steady_noise_in_which_no_voice_is_heard_is_left_out() -> None:
     assert 0 < hearing.heard_frames < 26 * RATE_HZ / 512
 
 
+@pytest.mark.parametrize("seconds", [2.1, 6.0, 30.0, 61.234])
+def test_noise_alone_has_no_chunk(seconds: float) -> None:
+    assert split(speech(seconds), new_detector=Hearing(1.0)) == []
+
+
 def test_a_voice_that_is_heard_in_steady_noise_is_decoded() -> None:
     samples = np.concatenate([syllables(10.0), silence(20.0), syllables(10.0)]) + speech(
         40.0, seed=3, level=0.01

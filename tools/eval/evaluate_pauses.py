@@ -48,8 +48,8 @@ from tools.eval.pause_scenes import (
 
 HERE = Path(__file__).resolve().parent
 SEED = 16
-SCENE_SECONDS = 600.0
-VOICE_SECONDS = 240.0
+SCENE_SECONDS = 400.0
+VOICE_SECONDS = 120.0
 CHUNK_SECONDS = (30.0, 15.0)
 RULES = ("pauses", "voice")
 LOST_SHARE, LOST_SHARE_SOFTEST = 0.001, 0.01
@@ -205,13 +205,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--sentences", type=int, default=0, help="spoken by espeak-ng and flite, used as well"
     )
     parser.add_argument(
-        "--seconds", type=float, default=SCENE_SECONDS, help="length of a scene (default: 600)"
+        "--seconds", type=float, default=SCENE_SECONDS, help="length of a scene (default: 400)"
     )
     parser.add_argument(
         "--voice-seconds",
         type=float,
         default=VOICE_SECONDS,
-        help="of a scene by voice detection (default: 240)",
+        help="of a scene by voice detection (default: 120)",
     )
     parser.add_argument("--scenes", nargs="+", choices=scene_names(), default=scene_names())
     parser.add_argument("--rules", nargs="+", choices=RULES, default=RULES)
