@@ -169,10 +169,7 @@ class Settings:
         shown="2GiB",
     )
     max_json_body_bytes: int = _setting(
-        40 << 20,
-        setting_types.size,
-        "Largest JSON body accepted, its recording in base64 included; larger recordings are sent as forms.",
-        shown="40MiB",
+        40 << 20, setting_types.size, "Largest JSON body; larger recordings are sent as forms.", shown="40MiB"
     )
     max_concurrent_uploads: int = _setting(
         64, setting_types.integer(1, 10_000), "Uploads received at once; further ones get 429."

@@ -94,7 +94,9 @@ def escaped_recording() -> bytes:
 
 def many_elements() -> bytes:
     """JSON of as many short elements as are accepted."""
-    return json.dumps({"other": [[] for _ in range(3_300)], "input_audio": {"data": "QUJD"}}).encode()
+    return json.dumps(
+        {"other": {"inner": [[] for _ in range(3_300)]}, "input_audio": {"data": "QUJD"}}
+    ).encode()
 
 
 def large_values() -> bytes:
