@@ -124,7 +124,7 @@ def served(data: Path, **settings: object) -> Iterator[Served]:
 
 def workers_of(process_id: int) -> list[psutil.Process]:
     children = psutil.Process(process_id).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return [child for child in children if "scribewire-engine" in child.cmdline()]
 
 
 def plain_lines(err: str) -> list[str]:
