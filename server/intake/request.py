@@ -211,9 +211,9 @@ class TranscriptionRequest(BaseModel):
     chunking_strategy: ChunkingStrategy | None = Field(
         None,
         description="How the recording is cut into chunks. Left out: at pauses that are found by loudness; silence of "
-        "two seconds and more is left out. auto: the same with voice detection. server_vad: with its threshold (0.5), "
-        "its padding before speech (300 ms) and the silence that ends speech (200 ms). An explicit null: at the "
-        "quietest points, nothing left out. Times always refer to the whole recording.",
+        "two seconds and more, and steady noise without a voice, is left out. auto: the same with voice detection. "
+        "server_vad: with its threshold (0.5), its padding before speech (300 ms) and the silence that ends speech (200"
+        " ms). An explicit null: at the quietest points, nothing left out. Times always refer to the whole recording.",
     )
     known_speaker_names: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
         (),
