@@ -178,11 +178,11 @@ def test_device_failure_fails_everything_in_hand_and_is_told(tmp_path: Path) -> 
 
 
 def test_growing_file_is_transcribed_while_it_grows(tmp_path: Path) -> None:
-    samples = noise(95.0)
+    samples = noise(105.0)
     path = tmp_path / "growing.pcm"
     segments: list[float] = []
     with scripted(tmp_path, lambda tokens: "Heard.") as engine:
-        pcm = PcmFile(path, is_growing=True, expected_seconds=95.0)
+        pcm = PcmFile(path, is_growing=True, expected_seconds=105.0)
         with path.open("wb", buffering=0) as file:
             file.write(samples[:800_000].astype("<f4").tobytes())
             work = engine.submit(
@@ -197,7 +197,7 @@ def test_growing_file_is_transcribed_while_it_grows(tmp_path: Path) -> None:
         pcm.end(samples.size)
         grown = work.future.result(PATIENCE_SECONDS)
         whole = engine.transcribe(samples, language="English")
-    assert grown.duration_seconds == 95.0
+    assert grown.duration_seconds == 105.0
     assert [(s.start_seconds, s.end_seconds, s.text) for s in grown.segments] == [
         (s.start_seconds, s.end_seconds, s.text) for s in whole.segments
     ]
