@@ -239,8 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{rule:7} {seconds:3g} s {name:14} " + _shown(figures), flush=True)
     judged = [target for rule, rows in found.items() for target in targets(rule, rows)]
     report = {
-        "command": f"python -m tools.eval.evaluate_pauses --sentences {options.sentences}"
-        + (" --recordings DIR" if options.recordings else ""),
+        "command": " ".join(["python -m tools.eval.evaluate_pauses", *_without_paths(arguments, options)]),
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": provenance.machine(),
         "seed": SEED,
@@ -260,6 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     print(f"{len(judged) - len(missed)} of {len(judged)} targets met")
     return 1 if missed else 0
+
+
+def _without_paths(arguments: Sequence[str] | None, options: argparse.Namespace) -> list[str]:
+    """The command's arguments; a folder's place is nobody else's business."""
+    paths = {str(options.recordings): "DIR", str(options.output): "FILE"}
+    return [paths.get(argument, argument) for argument in (sys.argv[1:] if arguments is None else arguments)]
 
 
 def _measured(phrases: list[Phrase], seconds: float, rule: str, chunk_seconds: float, name: str) -> Figures:
