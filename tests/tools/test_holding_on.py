@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scribewire.server.webhooks.sender import ATTEMPT_SECONDS
 from tools.hostile.holding_on import endless_streams, idle_connections, silent_receiver
 
 pytestmark = pytest.mark.process
@@ -18,7 +19,8 @@ def test_endless_streams_of_one_key_leave_connections_to_others(tmp_path: Path):
 
 
 def test_silent_receiver_holds_up_no_other(tmp_path: Path):
-    assert silent_receiver(tmp_path, webhooks=16).broken == []
+    # Within the time limit of one attempt; `make hostile` holds it to a second.
+    assert silent_receiver(tmp_path, webhooks=16).measured["attack"]["most_seconds"] < ATTEMPT_SECONDS
 
 
 def test_idle_connections_leave_connections_to_others(tmp_path: Path):

@@ -283,7 +283,7 @@ class _Load:
         while await self._sleep(self._plan.child_kill_seconds):
             worker = self._served.worker_process_id
             children = psutil.Process(self._served.process.pid).children()
-            names = [one for one in children if one.pid != worker and "spawn_main" in " ".join(one.cmdline())]
+            names = [one for one in children if one.pid != worker and "scribewire-decode" in one.cmdline()]
             if names:
                 with contextlib.suppress(psutil.Error):
                     self._chance.choice(names).kill()
