@@ -290,7 +290,8 @@ def test_soft_speech_after_a_bump_is_not_lost() -> None:
 
 
 def test_a_second_speaker_forty_decibels_softer_is_not_lost() -> None:
-    samples = np.concatenate([syllables(10.0), syllables(10.0, level=0.001), syllables(10.0), silence(5.0)])
+    loud, soft = syllables(10.0, level=0.02), syllables(10.0, level=0.0002)
+    samples = np.concatenate([loud, soft, loud, silence(5.0)])
     chunks = split(samples)
     assert len(left_out(samples[: 30 * RATE_HZ], chunks)) == 0
 
