@@ -74,7 +74,7 @@ def test_playlists_are_refused_by_the_demuxer_list_too_and_open_no_other_file(
         .replace(b"file a.wav", f"file {target}".encode())
     )
     with pytest.raises(AudioFormatUnsupported) as caught:
-        OpenContainer(io.BytesIO(content), Part(b"", 0, len(content)), LIMITS)
+        OpenContainer(io.BytesIO(content), Part(b"", 0, len(content)), LIMITS, on_packet=list)
     assert_one_helpful_line(caught.value)
 
 
