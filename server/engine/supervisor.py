@@ -252,7 +252,8 @@ class EngineSupervisor:
         watch = self._watch = WorkerWatch(self._limits, time.monotonic())
         stuck: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         watching = asyncio.create_task(
-            self._loops.keep("engine-watchdog", partial(self._keep_watch, worker, watch, stuck))
+            self._loops.keep("engine-watchdog", partial(self._keep_watch, worker, watch, stuck)),
+            name="engine-watchdog",
         )
         try:
             self._become_ready(ready)

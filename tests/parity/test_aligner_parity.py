@@ -51,6 +51,10 @@ def load(folder: Path, sizes: Sizes, layout: Layout = "thinker") -> AlignerModel
     return build_aligner(read_checkpoint(folder), dtype=mx.float32)
 
 
+IN_COMPANY = 2e-5
+"""Of the largest logit: products of other widths sum in another order, by 1.1e-5 on some processors."""
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AlignerModel]:
     """Both random aligners, read from the original layout."""
@@ -131,7 +135,7 @@ def test_aligner_clips_in_one_call_agree_as_alone(
 ) -> None:
     for name, ours in zip(names, aligned(models[sizes], sizes, names), strict=True):
         single = logits_alone(models, alone, sizes, name)
-        np.testing.assert_allclose(ours, single, rtol=0, atol=1e-5 * np.abs(single).max())
+        np.testing.assert_allclose(ours, single, rtol=0, atol=IN_COMPANY * np.abs(single).max())
         expect_recorded(ours, "official", sizes, name)
 
 
@@ -145,7 +149,7 @@ def test_aligner_in_the_few_shapes_of_a_planning_device_says_the_same(
     planning = build_aligner(read_checkpoint(tmp_path), dtype=mx.float32, placement=placement)
     plain = aligned(models[ALIGNER.name], ALIGNER.name, names)
     for ours, wanted in zip(aligned(planning, ALIGNER.name, names), plain, strict=True):
-        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=IN_COMPANY * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("layout", random_model.LAYOUTS)
