@@ -9,7 +9,6 @@ import json
 import os
 import random
 import socket
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,8 @@ from scribewire.server.intake.form_fields import MAX_FIELDS, FormFields, fields_
 from scribewire.server.intake.json_body import MAX_DELIMITERS, PIECE_CHARACTERS, JsonParser, parse_json
 from scribewire.server.intake.recording_file import RecordingFile
 from tests.fakes.longest_call import LongestCall
-from tests.fakes.running_server import RunningServer, assert_openai_error, script
-
-PATH = "/v1/audio/transcriptions"
-SPEECH = script(text="Hello.")
-JSON = {"content-type": "application/json"}
-
-
-def encoded(recording: bytes = SPEECH) -> dict[str, str]:
-    return {"data": base64.b64encode(recording).decode(), "format": "wav"}
-
-
-def post(server: RunningServer, body: Any, *, path: str = PATH, headers: dict[str, str] | None = None):
-    content = body if isinstance(body, bytes | Iterator) else json.dumps(body).encode()
-    return server.client.post(path, content=content, headers={**JSON, **(headers or {})})
+from tests.fakes.running_server import RunningServer, assert_openai_error
+from tests.http.json_bodies import PATH, encoded, post
 
 
 class Parsed:

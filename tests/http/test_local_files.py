@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,19 +14,7 @@ import pytest
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.local_files import LocalFiles, identity, open_without_links
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
-
-PATH = "/v1/audio/transcriptions"
-SPEECH = script(text="Hello.")
-JSON = {"content-type": "application/json"}
-
-
-def encoded(recording: bytes = SPEECH) -> dict[str, str]:
-    return {"data": base64.b64encode(recording).decode(), "format": "wav"}
-
-
-def post(server: RunningServer, body: Any, *, path: str = PATH, headers: dict[str, str] | None = None):
-    content = body if isinstance(body, bytes | Iterator) else json.dumps(body).encode()
-    return server.client.post(path, content=content, headers={**JSON, **(headers or {})})
+from tests.http.json_bodies import SPEECH, post
 
 
 @pytest.fixture(scope="module")

@@ -162,9 +162,14 @@ def test_a_stopped_recording_ends_and_a_child_that_does_not_listen_with_it(
         async with ready() as process:
             begun = asyncio.Event()
             path = scripted(tmp_path, speakers=manner)
-            # Its first sign of life says that it has begun.
+
+            def note(progress: DiarizeProgress) -> None:
+                # At the first step any child still listens.
+                if progress.step != "loading":
+                    begun.set()
+
             task = asyncio.create_task(
-                process.diarize(Diarize(0, path), timeout_seconds=60, on_progress=lambda _: begun.set())
+                process.diarize(Diarize(0, path), timeout_seconds=60, on_progress=note)
             )
             await begun.wait()
             task.cancel()
