@@ -45,6 +45,14 @@ def quick(folder: Path) -> str:
     return str(path)
 
 
+def read_end_opened(pipe: Path) -> int | None:
+    """A descriptor to write to a named pipe once a process reads it, which waits for as long as that stays open."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+
+
 def send(speakers: Speakers, number: signal.Signals) -> None:
     assert speakers.process_id is not None
     os.kill(speakers.process_id, number)
@@ -79,13 +87,16 @@ def test_a_child_that_is_killed_at_work_ends_the_recording_with_its_exit_in_word
     async def story() -> None:
         async with speakers_of() as speakers:
             await speakers.check()
-            working = asyncio.create_task(
-                speakers.diarize(scripted(tmp_path, speakers="waits"), SpeakerOptions())
-            )
-            await asyncio.sleep(0)
+            path = tmp_path / "script"
+            os.mkfifo(path)
+            working = asyncio.create_task(speakers.diarize(str(path), SpeakerOptions()))
+            # Killed sooner, an idle child would only be replaced by another.
+            writing = await wait_until_async(lambda: read_end_opened(path))
+            assert writing is not None
             send(speakers, signal.SIGKILL)
             with pytest.raises(SpeakersFailed, match=r"died \(killed by signal 9 \(SIGKILL\)\)"):
                 await working
+            os.close(writing)
             assert (await speakers.diarize(quick(tmp_path), SpeakerOptions())).turns
 
     run(story())
