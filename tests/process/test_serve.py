@@ -95,7 +95,8 @@ class Served:
         host, port = self.address.removeprefix("http://").rsplit(":", 1)
         try:
             socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS).close()
-        except ConnectionRefusedError:
+        # A reset: it closed while the connection waited in its queue.
+        except (ConnectionRefusedError, ConnectionResetError):
             return True
         return False
 

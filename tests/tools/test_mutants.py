@@ -9,6 +9,7 @@ import pytest
 from scribewire.engine.protocol.transcoding import TranscodeLimits
 from tests.fakes.media_files import recording
 from tests.fakes.served import Served
+from tests.fakes.waiting import PATIENCE_SECONDS
 from tools.hostile.campaign import decode_mutants, post_mutants
 from tools.hostile.child_under_test import CRASH, HANG, SUCCESS, ChildUnderTest
 
@@ -50,8 +51,8 @@ def test_killed_child_is_a_crash_and_the_next_file_gets_another(tmp_path: Path):
     with ChildUnderTest(tmp_path) as child:
         assert child.decode(fifo_free).name == SUCCESS
         assert child._handle is not None
-        child._handle.process.kill()
-        child._handle.process.join(30)
+        child._handle.kill()
+        assert child._handle.wait(PATIENCE_SECONDS)
         assert child.decode(fifo_free).name == CRASH
         assert child.decode(fifo_free).name == SUCCESS
         assert child.record.children == 2
