@@ -30,6 +30,7 @@ from tools.bench.measuring import machine, versions
 from tools.hostile.connections import HEALTH_P99_SECONDS, Findings, HealthProbe, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
+TEXT_BYTES = 10_000_000
 IDLE_SECONDS = 5.0
 PATIENCE_SECONDS = 900.0
 FORMATS = ("srt", "vtt", "verbose_json", "json")
@@ -68,7 +69,7 @@ def server(data: Path, checkout: Path) -> Iterator[int]:
         reader.join(5)
 
 
-def long_answers(data: Path, checkout: Path, text_bytes: int) -> Findings:
+def long_answers(data: Path, checkout: Path = PROJECT, text_bytes: int = TEXT_BYTES) -> Findings:
     """Every format of every transcript, one after the other, from one client."""
     findings = Findings()
     with (
@@ -127,7 +128,7 @@ def main(arguments: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkout", type=Path, default=PROJECT, help="whose server is attacked")
-    parser.add_argument("--text-bytes", type=int, default=10_000_000, help="size of the long texts")
+    parser.add_argument("--text-bytes", type=int, default=TEXT_BYTES, help="size of the long texts")
     parser.add_argument("--out", type=Path, help="where the JSON goes; standard output without")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

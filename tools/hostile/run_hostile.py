@@ -38,11 +38,13 @@ from tools.hostile.explosions import REFUSAL_SECONDS, explode
 from tools.hostile.forged_headers import forged_headers
 from tools.hostile.holding_on import endless_streams, idle_connections, silent_receiver
 from tools.hostile.listener import Listener
+from tools.hostile.long_answers import long_answers
 from tools.hostile.long_recordings import long_recordings
 from tools.hostile.overload import overload, overloaded_server
 from tools.hostile.parsing_attacks import SERVER
 from tools.hostile.parsing_attacks import STEPS as PARSING_STEPS
 from tools.hostile.playlists import playlists
+from tools.hostile.slow_files import slow_files
 
 RESULTS_FOLDER = Path(__file__).resolve().parent / "results"
 STEPS: dict[str, Callable[[Path, argparse.Namespace], Findings]] = {}
@@ -222,6 +224,16 @@ def _timed_bombs(findings: Findings) -> Findings:
 def _long_recordings(folder: Path, options: argparse.Namespace) -> Findings:
     with demo_server(folder / "data") as served:
         return long_recordings(served.port, count=8, clips=20, resident_bytes=served.resident_bytes_of_all)
+
+
+@step("long answers")
+def _long_answers(folder: Path, options: argparse.Namespace) -> Findings:
+    return long_answers(folder / "data")
+
+
+@step("slow files")
+def _slow_files(folder: Path, options: argparse.Namespace) -> Findings:
+    return slow_files(folder)
 
 
 @step("disconnects")
