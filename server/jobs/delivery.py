@@ -77,3 +77,16 @@ def webhook_body(job: Job, status: JobStatus, finished_at: float, failure: JobFa
         },
         separators=(",", ":"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """Outcome of an attempt. error: None when it was delivered. is_final: a retry is useless.
+
+    retry_after_seconds: pause that the receiver requested.
+    """
+
+    error: str | None = None
+    is_final: bool = False
+    retry_after_seconds: float = 0.0
+    status: int | None = None

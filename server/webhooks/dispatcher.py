@@ -16,12 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from scribewire.server.jobs.delivery import Busy, Delivery, host_of
+from scribewire.server.jobs.delivery import AttemptResult, Busy, Delivery, host_of
 from scribewire.server.jobs.store import JobStore, JobStoreError
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import Metrics, WebhookOutcome
-from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
+from scribewire.server.webhooks.sender import WebhookSender
 
 CONCURRENT_ATTEMPTS = 32
 ATTEMPTS_PER_HOST = 2

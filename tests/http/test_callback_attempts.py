@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.jobs.delivery import Delivery
-from scribewire.server.webhooks.sender import AttemptResult, WebhookSender
+from scribewire.server.jobs.delivery import AttemptResult, Delivery
+from scribewire.server.webhooks.sender import WebhookSender
 from scribewire.server.webhooks.signing import WebhookSecret
 from scribewire.server.webhooks.targets import AllowedTargets
 from tests.fakes.receiver import Receiver

@@ -152,6 +152,7 @@ def test_serve_answers_and_ends_cleanly_on_a_signal(tmp_path: Path, number: sign
     loaded = out.split("MODULES ")[1].split("\n")[0].split()
     assert "fastapi" in loaded
     assert not HEAVY & set(loaded)
+    assert "httpx" not in loaded  # no webhook was sent
     engine_modules = out.split("ENGINE ")[1].split("\n")[0].split()
     allowed = tuple(f"scribewire.engine.{name}" for name in ("protocol", "processes", "subtitles"))
     assert "scribewire.engine.protocol" in engine_modules

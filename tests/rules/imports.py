@@ -100,6 +100,7 @@ LATE_IMPORTS = {
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
     "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",
+    "server/webhooks/sender.py": "httpx and the machine's certificates are loaded when the first webhook is sent",
     "server/cli.py": "engine subcommands are mounted by name, so that serve never loads them",
 }
 

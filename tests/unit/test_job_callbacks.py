@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.server.jobs.delivery import LEASE_SECONDS, Busy, Delivery, host_of
+from scribewire.server.jobs.delivery import LEASE_SECONDS, AttemptResult, Busy, Delivery, host_of
 from scribewire.server.jobs.job import CallbackState
 from scribewire.server.jobs.store import IdempotencyConflict
 from scribewire.server.observability.metrics import Metrics
 from scribewire.server.webhooks.dispatcher import ATTEMPTS_PER_OWNER, RETRY_SECONDS, WebhookDispatcher
-from scribewire.server.webhooks.sender import AttemptResult
 from tests.fakes.stores_under_test import CRASH, ENGINES, REFUSED, StoreUnderTest, transcript
 from tests.fakes.waiting import run, wait_until_async, waits_for_event
 
