@@ -17,10 +17,9 @@ from scribewire.server.access.keys import KeyStore
 from scribewire.server.access.limits import KeyLimits, StreamLimits
 from scribewire.server.context import ServerContext
 from scribewire.server.engine.client import EngineClient
-from scribewire.server.http.connection import UnreadBody
 from scribewire.server.http.errors import error_response, install_error_handlers
 from scribewire.server.http.listening import connection_cap, descriptor_limit
-from scribewire.server.http.request_id import CLIENT_GONE_STATUS, RequestScope
+from scribewire.server.http.request_scope import CLIENT_GONE_STATUS, RequestScope, UnreadBody
 from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.chosen_store import store_from_settings
 from scribewire.server.jobs.refusals import as_refusal

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import socket
 import sys
 from dataclasses import dataclass
@@ -28,7 +29,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from scribewire.server.http.errors import REQUEST_ID_HEADER, ApiError, error_response
-from scribewire.server.http.request_id import new_request_id
 from scribewire.server.observability.logs import log_event
 
 MAX_HEADER_BYTES: Final = 64 << 10
@@ -302,6 +302,11 @@ class _Flow(FlowControl):
         """Read on, unless held."""
         if not self.is_held:
             super().resume_reading()
+
+
+def new_request_id() -> str:
+    """A new id for one request, or for a connection that ended before its first request."""
+    return "req_" + secrets.token_hex(12)
 
 
 def too_many_connections() -> ApiError:

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from scribewire.server.http.connection import while_connected
+from scribewire.server.http.request_scope import while_connected
 from scribewire.server.jobs.job import JobEvent
 from scribewire.server.routes.job_bodies import event_data
 from scribewire.server.routes.streaming import KEEP_ALIVE, EventStream

@@ -13,8 +13,8 @@ from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.context import client_of, context_of, owner_of
 from scribewire.server.engine.model_names import names_of, resolve_model
 from scribewire.server.http.answers import Answer, UnixSeconds, about
-from scribewire.server.http.connection import while_connected
 from scribewire.server.http.errors import ApiError
+from scribewire.server.http.request_scope import while_connected
 from scribewire.server.intake.request import TranscriptionRequest
 from scribewire.server.routes.bodies import answer, answer_headers, json_answer, made_apart
 from scribewire.server.routes.openapi import (

@@ -20,7 +20,7 @@ from scribewire.server.http.errors import (
     error_response,
     install_error_handlers,
 )
-from scribewire.server.http.request_id import RequestScope
+from scribewire.server.http.request_scope import RequestScope
 from scribewire.server.observability.metrics import Metrics
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import run
