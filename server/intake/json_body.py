@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO
 
 from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.form_fields import (
+from scribewire.server.intake.form import (
     MAX_FIELD_BYTES,
     MAX_NAME_BYTES,
     NumberText,

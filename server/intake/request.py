@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from scribewire.engine.protocol.config import MAX_VOICE_MILLISECONDS, Chunking, TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.form_fields import MAX_FIELD_BYTES, FormFields, is_unset, one_value
+from scribewire.server.intake.form import MAX_FIELD_BYTES, FormFields, is_unset, one_value
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS, ResponseFormat, names_of_formats
 from scribewire.server.jobs.job import JobParameters
 from scribewire.server.speakers.diarization import MAX_REFERENCE_SECONDS

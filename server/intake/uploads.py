@@ -31,13 +31,14 @@ from scribewire.server.access.gate import LOCAL_OWNER, declares_json, json_too_l
 from scribewire.server.access.keys import make_private_folder
 from scribewire.server.access.limits import KeyLimits, Lease, over_limit
 from scribewire.server.http.errors import ApiError, disk_full
-from scribewire.server.intake.form_fields import FormFields as FormFields  # most callers know it from here
-from scribewire.server.intake.form_fields import fields_from_json
+from scribewire.server.intake.form import FormFields as FormFields  # most callers know it from here
+from scribewire.server.intake.form import fields_from_json
 from scribewire.server.intake.json_body import parse_json
 from scribewire.server.intake.local_files import LocalFiles
-from scribewire.server.intake.multipart import MultipartBody
+from scribewire.server.intake.form import MultipartBody
 from scribewire.server.intake.pace import UploadPace
 from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.request import JobRequest
 from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
 
@@ -54,6 +55,9 @@ PARSING_WAIT_SECONDS = 10.0
 SLICE_BYTES = 16 << 10
 SLOW_SLICE_SECONDS = 0.00025
 """A slice of a form that takes longer to parse than any that holds a recording takes; see `_read_form`."""
+
+PARAMETER_NAMES = frozenset(JobRequest.model_fields)
+"""What is kept of a form."""
 
 UPLOADS_FOLDER = "uploads"
 _LOCK_FILE = "lock"
@@ -282,7 +286,7 @@ class UploadStore:
         if declares_json(request.headers):
             body = new_file(folder / "body", max_bytes=self._max_json_body_bytes, too_large=json_too_large)
         else:
-            body = MultipartBody(request.headers.get("content-type", ""), file_fields, file)
+            body = MultipartBody(request.headers.get("content-type", ""), file_fields, file, PARAMETER_NAMES)
         # No await between the first check and the count, so that racing requests cannot all pass as the last one.
         self._check_room(request, own_folder)
         lease = self._limits.admit(getattr(request.state, "owner", LOCAL_OWNER))

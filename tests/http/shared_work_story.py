@@ -10,7 +10,7 @@ from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.messages import Completed
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from scribewire.server.engine.requests import TranscriptionEvent
-from scribewire.server.intake.form_fields import FormFields
+from scribewire.server.intake.form import FormFields
 from scribewire.server.intake.uploads import Upload
 from scribewire.server.transcription.sharing import Retry, SharedWork
 from tests.fakes.waiting import wait_until_async

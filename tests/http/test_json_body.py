@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scribewire.server.http.errors import ApiError
-from scribewire.server.intake.form_fields import MAX_FIELDS, FormFields, fields_from_json
+from scribewire.server.intake.form import MAX_FIELDS, FormFields, fields_from_json
 from scribewire.server.intake.json_body import MAX_DELIMITERS, PIECE_CHARACTERS, JsonParser, parse_json
 from scribewire.server.intake.recording_file import RecordingFile
 from tests.fakes.longest_call import LongestCall

@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scribewire.server.intake.form_fields import MAX_FIELDS
-from scribewire.server.intake.multipart import MultipartBody
+from scribewire.server.intake.form import MAX_FIELDS
+from scribewire.server.intake.form import MultipartBody
 from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.uploads import PARAMETER_NAMES
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until
 
@@ -142,7 +143,7 @@ def test_what_surrounds_a_form_is_bounded_as_its_fields_are(server: RunningServe
 def test_unknown_fields_are_counted_and_not_kept(tmp_path: Path):
     with ThreadPoolExecutor(1) as executor:
         file = RecordingFile(tmp_path / "recording", max_bytes=1000, executor=executor)
-        body = MultipartBody(f"multipart/form-data; boundary={BOUNDARY}", ("file",), file)
+        body = MultipartBody(f"multipart/form-data; boundary={BOUNDARY}", ("file",), file, PARAMETER_NAMES)
         fields = [part(f"unknown{i}", b"x" * 1000) for i in range(900)]
         known = [part("prompt", b"kept"), part("include[]", b"a"), part("chunking_strategy[type]", b"b")]
         tracemalloc.start()

@@ -12,7 +12,7 @@ import pytest
 
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.server.http.errors import ApiError
-from scribewire.server.intake.form_fields import FormFields, NumberText, fields_from_json
+from scribewire.server.intake.form import FormFields, NumberText, fields_from_json
 from scribewire.server.intake.formats import FORMATS
 from scribewire.server.intake.request import REFUSALS, JobRequest, TranscriptionRequest
 from scribewire.server.routes.request_schema import request_schemas
