@@ -11,22 +11,15 @@ time spent on it grows with its size alone, whatever it is made of.
 
 from __future__ import annotations
 
-
 import re
-from collections.abc import Iterable, Mapping, Sequence
-
-from scribewire.server.http.errors import ApiError, bad_request
-
-import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from scribewire.server.access.gate import FORM_ALLOWANCE_BYTES
 from scribewire.server.http.errors import ApiError, bad_request
-from scribewire.server.intake.recording_file import RecordingFile
-
+from scribewire.server.intake.receiving import RecordingFile
 
 MAX_FIELDS = 1000
 MAX_FIELD_BYTES = 1 << 20

@@ -26,7 +26,7 @@ from scribewire.server.intake.form import (
     name_too_long,
     second_recording,
 )
-from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.receiving import RecordingFile
 
 AUDIO_FIELD = "input_audio"
 PATH_FIELD = "file_path"

@@ -32,12 +32,10 @@ from scribewire.server.access.keys import make_private_folder
 from scribewire.server.access.limits import KeyLimits, Lease, over_limit
 from scribewire.server.http.errors import ApiError, disk_full
 from scribewire.server.intake.form import FormFields as FormFields  # most callers know it from here
-from scribewire.server.intake.form import fields_from_json
+from scribewire.server.intake.form import MultipartBody, fields_from_json
 from scribewire.server.intake.json_body import parse_json
 from scribewire.server.intake.local_files import LocalFiles
-from scribewire.server.intake.form import MultipartBody
-from scribewire.server.intake.pace import UploadPace
-from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.receiving import RecordingFile, UploadPace
 from scribewire.server.intake.request import JobRequest
 from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings

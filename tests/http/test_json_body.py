@@ -18,7 +18,7 @@ import pytest
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form import MAX_FIELDS, FormFields, fields_from_json
 from scribewire.server.intake.json_body import MAX_DELIMITERS, PIECE_CHARACTERS, JsonParser, parse_json
-from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.receiving import RecordingFile
 from tests.fakes.longest_call import LongestCall
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.http.json_bodies import PATH, encoded, post

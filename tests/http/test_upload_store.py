@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from scribewire.server.access.limits import KeyLimits
 from scribewire.server.http.errors import ApiError, error_response
-from scribewire.server.intake.pace import UploadPace
+from scribewire.server.intake.receiving import UploadPace
 from scribewire.server.intake.uploads import UploadStore
 from tests.fakes.running_server import script
 from tests.fakes.waiting import run, wait_until_async

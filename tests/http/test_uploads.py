@@ -13,9 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from scribewire.server.intake.form import MAX_FIELDS
-from scribewire.server.intake.form import MultipartBody
-from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.form import MAX_FIELDS, MultipartBody
+from scribewire.server.intake.receiving import RecordingFile
 from scribewire.server.intake.uploads import PARAMETER_NAMES
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import wait_until

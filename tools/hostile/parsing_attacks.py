@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 
 from scribewire.server.intake.json_body import parse_json
-from scribewire.server.intake.recording_file import RecordingFile
+from scribewire.server.intake.receiving import RecordingFile
 from tests.fakes.longest_call import LongestCall
 from tests.fakes.media_files import recording
 from tests.fakes.raw_http import (
