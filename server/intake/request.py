@@ -253,16 +253,13 @@ class TranscriptionRequest(BaseModel):
         """The engine's options: those of the same name, and those that follow from others. model: as resolved."""
         wants = self.format.wants
         words = "word" in self.timestamp_granularities
-        speakers = SpeakerOptions(
-            known_names=self.known_speaker_names, references=self.known_speaker_references
-        )
         follow = {
             "model": model,
             "logprobs": "logprobs" in wants or self.wants_logprobs,
             "token_logprobs": self.wants_logprobs,
             "words": words or "words" in wants,
             "words_optional": "words" in wants and not words,
-            "speakers": speakers if "speakers" in wants else None,
+            "speakers": self._speakers() if "speakers" in wants else None,
             "chunking": self._chunking(),
         }
         return TranscribeOptions(**self._shared_with(TranscribeOptions) | follow)
@@ -271,6 +268,9 @@ class TranscriptionRequest(BaseModel):
         """The values of the fields that a dataclass has too."""
         names = [one.name for one in dataclasses.fields(kind) if one.name in type(self).model_fields]
         return {name: getattr(self, name) for name in names}
+
+    def _speakers(self) -> SpeakerOptions:
+        return SpeakerOptions(known_names=self.known_speaker_names, references=self.known_speaker_references)
 
     def _chunking(self) -> Chunking:
         if "chunking_strategy" not in self.model_fields_set:
