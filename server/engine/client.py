@@ -3,7 +3,7 @@
 Every request gets exactly one end: a transcript, an engine error, or the closing of its events, with the task that
 awaits them or by hand. The client bounds how many are admitted and waits a while for an engine that is starting.
 Requests that a dead worker held are sent to the next one, as often as their attempts allow; it keeps no jobs and counts
-nothing beyond this process.
+nothing beyond this process. A request names the model by its id or by an alias.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Literal
 
 from scribewire.engine.processes.launch import WORKER_MODULE
-from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
+from scribewire.engine.protocol.config import DEMO_MODEL, ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import EngineBusy, EngineError, EngineUnavailable
 from scribewire.engine.protocol.messages import (
     AudioSource,
@@ -38,11 +38,14 @@ from scribewire.server.engine.restarts import RestartPolicy
 from scribewire.server.engine.supervisor import BreakerState, EngineState, EngineSupervisor
 from scribewire.server.engine.totals import EngineStatistics
 from scribewire.server.engine.watchdog import WatchLimits
-from scribewire.server.http.errors import EngineResting
+from scribewire.server.http.errors import ApiError, EngineResting
 from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.settings.fields import Settings
 
 __all__ = ["AudioOutcome", "EngineClient", "TranscriptionEvent"]
+
+MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
+"""Names that clients have built in; each is an alias of the resident model."""
 
 ATTEMPTS_WHILE_SOMEBODY_WAITS = 2
 ATTEMPTS_IN_THE_BACKGROUND = 1
@@ -369,3 +372,24 @@ class EngineClient:
         for request in self._in_flight.waiting:
             self._in_flight.withdraw(request)
             request.fail(error)
+
+
+def names_of(info: ModelInfo) -> tuple[str, ...]:
+    """Every name of the resident model, its own first; `demo` is a name of the demo model only."""
+    own = (info.model_id, DEMO_MODEL) if info.is_demo else (info.model_id,)
+    return tuple(dict.fromkeys((*own, *MODEL_ALIASES)))
+
+
+def resolve_model(wanted: str | None, info: ModelInfo) -> str | None:
+    """The `model` of a transcription's options: None for the resident model under any of its names, or without one.
+
+    raises: ApiError 404 for another name
+    """
+    if wanted is None or wanted in names_of(info):
+        return None
+    raise ApiError(
+        404,
+        "model_not_found",
+        f"The model {wanted[:100]!r} is not served here; these are: {', '.join(names_of(info))}.",
+        param="model",
+    )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from scribewire.server.context import client_of, context_of, owner_of
-from scribewire.server.engine.model_names import resolve_model
+from scribewire.server.engine.client import resolve_model
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
 from scribewire.server.intake.request import FormatName, JobRequest, validated

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.context import client_of, context_of, owner_of
-from scribewire.server.engine.model_names import names_of, resolve_model
+from scribewire.server.engine.client import names_of, resolve_model
 from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.errors import ApiError
 from scribewire.server.http.request_scope import while_connected

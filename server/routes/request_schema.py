@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from scribewire.engine.protocol.config import ModelInfo
-from scribewire.server.engine.model_names import names_of
+from scribewire.server.engine.client import names_of
 from scribewire.server.intake.form import MAX_FIELDS
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
 from scribewire.server.intake.request import ChunkingStrategy, JobRequest, TranscriptionRequest
