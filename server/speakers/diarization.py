@@ -20,7 +20,7 @@ from scribewire.engine.protocol.speakers import Diarized, SpeakerOptions, VoiceR
 from scribewire.server.http.errors import bad_request
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.transcode.pool import Transcoder
-from scribewire.server.transcode.task import TranscodedRecording
+from scribewire.server.transcode.process import TranscodedRecording
 
 MAX_REFERENCE_SECONDS = 30.0
 REFERENCES = "known_speaker_references"

@@ -25,8 +25,13 @@ from scribewire.engine.protocol.transcoding import TranscodeLimits
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.settings.fields import Settings
-from scribewire.server.transcode.process import SAMPLE_BYTES, TranscodeProcess, no_room_for_samples
-from scribewire.server.transcode.task import TranscodedRecording, TranscodeTask
+from scribewire.server.transcode.process import (
+    SAMPLE_BYTES,
+    TranscodedRecording,
+    TranscodeProcess,
+    TranscodeTask,
+    no_room_for_samples,
+)
 from scribewire.server.transcode.turns import FIRST_TURN_SECONDS, gives_way, next_in_turn
 
 BEGINS_AFTER_SECONDS = 40.0

@@ -26,7 +26,7 @@ from scribewire.server.observability.metrics import Metrics
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.speakers.diarization import Diarization
 from scribewire.server.transcode.pool import Transcoder
-from scribewire.server.transcode.task import TranscodedRecording
+from scribewire.server.transcode.process import TranscodedRecording
 
 
 class TranscriptionService:

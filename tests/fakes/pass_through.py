@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scribewire.engine.protocol.messages import AudioSource
-from scribewire.server.transcode.task import TranscodedRecording
+from scribewire.server.transcode.process import TranscodedRecording
 
 
 class PassThrough:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.transcode.task import TranscodedRecording
+from scribewire.server.transcode.process import TranscodedRecording
 from scribewire.server.transcription.sharing import RETRY_HEADER
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.running_server import assert_openai_error, script

@@ -27,7 +27,7 @@ from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.errors import ApiError
 from scribewire.server.speakers.child import Speakers
 from scribewire.server.transcode.pool import TranscodePool
-from scribewire.server.transcode.task import TranscodedRecording
+from scribewire.server.transcode.process import TranscodedRecording
 from scribewire.server.transcription.service import TranscriptionService
 from tests.fakes.media import LIMITS, encoded, riff, tones
 from tests.fakes.running_server import RunningServer, assert_openai_error
