@@ -1,17 +1,18 @@
-"""Transcripts as documents in JSON, and as the events of a stream, in the fields of OpenAI's API.
+"""Transcripts as answers: in any response format and as events, with headers that name the model and the warnings.
 
-====
-
-Transcripts as answers, in any response format, with the headers that name the model and the warnings."""
+The documents in JSON have the fields of OpenAI's API.
+"""
 
 from __future__ import annotations
 
-
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
+from starlette.responses import Response
 
 from scribewire.engine.protocol import transcript as spoken
 from scribewire.engine.protocol.attribution import UNKNOWN_SPEAKER
@@ -19,19 +20,7 @@ from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.http.answers import Answer, Count, about, optional
 from scribewire.server.intake.formats import ResponseFormat
-
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
-from starlette.responses import Response
-
-from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
-from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.http.answers import Answer
-from scribewire.server.intake.formats import ResponseFormat
 from scribewire.server.observability.logs import cut
-
 
 NO_LANGUAGE = "unknown"
 """verbose_json's language where there was no speech; the field is a required text."""
@@ -40,6 +29,20 @@ LEAST_LOGPROB = -9999.0
 """Logarithm of a probability of zero, since JSON has no infinity. Source: OpenAI's API reference, `logprob`."""
 
 _FRAMES_PER_SECOND = 100
+
+
+MODEL_HEADER = "x-scribewire-model"
+WARNING_HEADER = "x-scribewire-warning"
+
+DEMO_WARNING = (
+    "answered by the bundled demo model, a small model for trying things out, not for real transcription"
+)
+
+LONG_BYTES = 50_000
+"""About what an answer takes that is made on the event loop at most: some milliseconds."""
+
+_WORD_BYTES = 50
+_LONG_ANSWERS = ThreadPoolExecutor(1, thread_name_prefix="long-answers")
 
 
 def _finite(value: float | None) -> float:
@@ -261,20 +264,6 @@ def rendered(
     language = (transcript.language or NO_LANGUAGE).lower()
     values = {**_timed(transcript), "language": language, "words": words_of(transcript, options)}
     return VerboseTranscription.model_validate(values).json_text()
-
-
-MODEL_HEADER = "x-scribewire-model"
-WARNING_HEADER = "x-scribewire-warning"
-
-DEMO_WARNING = (
-    "answered by the bundled demo model, a small model for trying things out, not for real transcription"
-)
-
-LONG_BYTES = 50_000
-"""About what an answer takes that is made on the event loop at most: some milliseconds."""
-
-_WORD_BYTES = 50
-_LONG_ANSWERS = ThreadPoolExecutor(1, thread_name_prefix="long-answers")
 
 
 def answer_headers(info: ModelInfo, warnings: tuple[str, ...] = ()) -> dict[str, str]:

@@ -18,7 +18,7 @@ from scribewire.server.intake.request import FormatName, JobRequest, validated
 from scribewire.server.jobs.job import EventKind, Job, JobStatus
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
-from scribewire.server.routes.bodies import answer, answer_headers, json_answer, made_apart
+from scribewire.server.routes.documents import answer, answer_headers, json_answer, made_apart
 from scribewire.server.routes.job_bodies import (
     AcceptedJob,
     DeletedJob,

@@ -16,7 +16,7 @@ from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.errors import ApiError
 from scribewire.server.http.request_scope import while_connected
 from scribewire.server.intake.request import TranscriptionRequest
-from scribewire.server.routes.bodies import answer, answer_headers, json_answer, made_apart
+from scribewire.server.routes.documents import answer, answer_headers, json_answer, made_apart
 from scribewire.server.routes.openapi import (
     ABOUT_MODEL,
     FORBIDDEN_FILE,

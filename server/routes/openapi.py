@@ -23,7 +23,7 @@ from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.http.answers import Answer, Error
 from scribewire.server.intake.formats import FORMATS
 from scribewire.server.intake.request import TranscriptionRequest
-from scribewire.server.routes.bodies import MODEL_HEADER, WARNING_HEADER
+from scribewire.server.routes.documents import MODEL_HEADER, WARNING_HEADER
 from scribewire.server.routes.request_schema import Schema, plain, request_body, request_schemas
 
 OPENAPI_VERSION = "3.1.0"

@@ -19,7 +19,7 @@ from scribewire.server.http.answers import Answer
 from scribewire.server.http.errors import as_api_error
 from scribewire.server.jobs.store import JobStoreError
 from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS
-from scribewire.server.routes.bodies import answer_headers, json_answer
+from scribewire.server.routes.documents import answer_headers, json_answer
 from scribewire.server.routes.openapi import ABOUT_MODEL, DOCUMENT, described, texts
 
 router = APIRouter(tags=["operation"])

@@ -32,9 +32,9 @@ from scribewire.server.context import context_of
 from scribewire.server.http.errors import ApiError, as_api_error, error_fields
 from scribewire.server.http.request_scope import took_too_long, while_connected
 from scribewire.server.observability.logs import log_event
-from scribewire.server.routes.bodies import answer_headers
 from scribewire.server.routes.documents import (
     DiarizedSegment,
+    answer_headers,
     logprobs_of,
     transcript_logprobs,
     transcription,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scribewire.server.routes.bodies import WARNING_HEADER
-from scribewire.server.routes.documents import LEAST_LOGPROB
+from scribewire.server.routes.documents import LEAST_LOGPROB, WARNING_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.http.openai_shapes import check_transcription, check_verbose_transcription
 from tests.unit.test_subtitles import parse_srt, parse_vtt

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from scribewire.server.access.keys import KeyStore
-from scribewire.server.routes.bodies import MODEL_HEADER
+from scribewire.server.routes.documents import MODEL_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import PATIENCE_SECONDS, join, wait_until
 from tests.http.test_jobs import ended, state, submit

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scribewire.server.http.answers import Answer
-from scribewire.server.routes import bodies
+from scribewire.server.routes import documents
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until
 
@@ -51,13 +51,13 @@ def test_long_answers_of_every_format_are_made_beside_the_event_loop(
     threads: list[str] = []
     text = " ".join(f"word{n}" for n in range(20_000))
     for name in ("answer_headers", "rendered"):
-        real = getattr(bodies, name)
+        real = getattr(documents, name)
 
         def noted(*arguments: Any, real: Any = real, **named: Any) -> Any:
             threads.append(threading.current_thread().name)
             return real(*arguments, **named)
 
-        monkeypatch.setattr(bodies, name, noted)
+        monkeypatch.setattr(documents, name, noted)
     with RunningServer(tmp_path) as running:
         for response_format in ("json", "verbose_json", "text", "srt", "vtt"):
             threads.clear()

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from scribewire.server.routes.bodies import MODEL_HEADER, WARNING_HEADER
+from scribewire.server.routes.documents import MODEL_HEADER, WARNING_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.http.openai_shapes import check_model
 

@@ -13,7 +13,7 @@ import pytest
 
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.processes.launch import WORKER_MODULE
-from scribewire.server.routes.bodies import WARNING_HEADER
+from scribewire.server.routes.documents import WARNING_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error
 from tests.fakes.tiny_aligner import write_tiny_aligner
 from tests.fakes.tiny_model import write_tiny_model
