@@ -16,11 +16,18 @@ import av.container
 import av.stream
 import numpy as np
 
-from scribewire.engine.audio import sniff
 from scribewire.engine.audio.parts import Part, PartFile, is_tag
 from scribewire.engine.audio.pcm import Downmix, Planes, Samples, check_channels, check_rate
-from scribewire.engine.audio.source import ACCEPTED, reason
-from scribewire.engine.audio.sparse import SPARSE_BYTES_PER_SECOND, SparseWatch, check_counted_duration
+from scribewire.engine.audio.source import (
+    ACCEPTED,
+    HEAD_BYTES,
+    SPARSE_BYTES_PER_SECOND,
+    SparseWatch,
+    check_counted_duration,
+    is_known_container,
+    mp3_frame_count,
+    reason,
+)
 from scribewire.engine.audio.timeline import Frame, Timeline
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
@@ -227,7 +234,7 @@ class OpenContainer:
         if "ogg" in self._formats:  # its last page does, unless it is damaged
             self.states_its_length = self.part.size >= SPARSE_BYTES_PER_SECOND * (declared or 0.0)
         if "mp3" in self._formats:
-            self._stated_frames = sniff.mp3_frame_count(PartFile(self._file, self.part).read(400))
+            self._stated_frames = mp3_frame_count(PartFile(self._file, self.part).read(400))
             self.states_its_length = self._stated_frames is not None
         is_counted = bool(self._formats & _WITHOUT_STAMPS)
         self.timeline = Timeline(
@@ -330,7 +337,7 @@ def _refuse_further_files(url: str, flags: int, options: dict[str, str]) -> Bina
 
 
 def _open(file: BinaryIO, part: Part) -> av.container.InputContainer:
-    head = PartFile(file, part).read(sniff.HEAD_BYTES)
+    head = PartFile(file, part).read(HEAD_BYTES)
     try:
         return av.open(
             PartFile(file, part),
@@ -341,7 +348,7 @@ def _open(file: BinaryIO, part: Part) -> av.container.InputContainer:
         )
     except Exception as error:  # PyAV lets UnicodeDecodeError, IndexError, ValueError and more out
         raise_if_no_damage(error)
-        if not sniff.is_known_container(head):
+        if not is_known_container(head):
             raise AudioFormatUnsupported(
                 f"the file is not a recording that can be read: send {ACCEPTED}"
             ) from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.audio.sparse import FIRST_CHECK_SECONDS, SparseWatch
+from scribewire.engine.audio.source import FIRST_CHECK_SECONDS, SparseWatch
 from scribewire.engine.audio.transcode import open_audio, transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import AudioTooLong
