@@ -29,7 +29,6 @@ from scribewire.engine.protocol.errors import AudioEmpty, AudioFormatUnsupported
 
 ACCEPTED = "wav, flac, mp3, m4a/mp4, ogg, opus, webm, aac, or a video with sound"
 
-
 HEAD_BYTES = 4096
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
@@ -80,7 +79,6 @@ _CONTAINER_MAGIC: tuple[tuple[int, bytes], ...] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     (0, b"\x00\x00\x01\xba"),
 )
-
 
 SPARSE_BYTES_PER_SECOND = 100.0
 FIRST_CHECK_SECONDS = 60.0

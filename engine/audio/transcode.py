@@ -24,13 +24,13 @@ from scribewire.engine.audio.container import OpenContainer
 from scribewire.engine.audio.parts import find_parts
 from scribewire.engine.audio.pcm import (
     ABSURD_PEAK,
+    Resampler,
     Samples,
     check_duration,
     check_not_too_short,
     peak_of,
     prepare_samples,
 )
-from scribewire.engine.audio.resample import Resampler
 from scribewire.engine.audio.source import first_bytes, open_source, reason
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits
 from scribewire.engine.protocol.errors import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.resample import Resampler
+from scribewire.engine.audio.pcm import Resampler
 from tests.fakes.media import Samples, tones
 
 
