@@ -6,11 +6,10 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
+from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens, drop_repeats
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob
 from scribewire.engine.text.languages import LANGUAGES
 from scribewire.engine.text.prompt import is_head, parse_output
-from scribewire.engine.text.repetition import drop_repeats
 from scribewire.engine.text.tokenizer import ASR_TEXT, Tokenizer
 
 _LANGUAGE_NAMES = frozenset(language.name for language in LANGUAGES)

@@ -15,7 +15,13 @@ import mlx.core as mx
 from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
 from scribewire.engine.audio.split import Samples
 from scribewire.engine.batching.forcing import forced_token_count
-from scribewire.engine.batching.sequence import Sequence
+from scribewire.engine.batching.sequence import (
+    LONGEST_LOOP_PERIOD,
+    LOOP_REPEATS,
+    LoopGuard,
+    Sequence,
+    max_tokens_for_audio,
+)
 from scribewire.engine.batching.speculation import DRAFT_TOKENS, Speculator
 from scribewire.engine.checkpoint.fetch import resolve_model
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
@@ -39,12 +45,6 @@ from scribewire.engine.resident.device import (
 )
 from scribewire.engine.text.languages import LANGUAGES, iso_code, resolve_language
 from scribewire.engine.text.prompt import build_context, build_prompt
-from scribewire.engine.text.repetition import (
-    LONGEST_LOOP_PERIOD,
-    LOOP_REPEATS,
-    LoopGuard,
-    max_tokens_for_audio,
-)
 from scribewire.engine.text.tokenizer import Tokenizer
 
 MAX_CONTEXT_TOKENS = 4096

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scribewire.engine.text.repetition import (
+from scribewire.engine.batching.sequence import (
     LONGEST_LOOP_PERIOD,
     Loop,
     LoopGuard,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.batching import speculation
-from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
+from scribewire.engine.batching.sequence import FinishReason, LoopGuard, Sequence, SpecialTokens
 from scribewire.engine.batching.speculation import DOUBT_PER_DRIFT
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.batching.verify import drift
@@ -18,7 +18,6 @@ from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.projection import Projection
 from scribewire.engine.resident.device import HostProducts
-from scribewire.engine.text.repetition import LoopGuard
 from tests.fakes.random_model import prompt_ids
 from tests.unit.speculation_setting import (
     NEVER,
