@@ -1,20 +1,46 @@
-"""A sequence's tokens to a segment of transcript, at its end and while it is being decoded."""
+"""From tokens to text: the segment of a sequence, ended or still being decoded, and the texts of chunks joined.
+
+Texts are joined with the spacing of their languages. The official package joins with nothing at all, which glues words
+together in every language that separates words by spaces. Nothing is rewritten: no case, no punctuation, no removal of
+repeated words.
+
+Of text that is sent while it is decoded, what went out stays, and all of it together is the transcript. Chunks of a
+recording are decoded side by side, but only the earliest unfinished one sends; the others wait until they are the
+earliest.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens, drop_repeats
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob
-from scribewire.engine.text.languages import LANGUAGES
+from scribewire.engine.text.languages import LANGUAGES, joins_without_space
 from scribewire.engine.text.prompt import is_head, parse_output
 from scribewire.engine.text.tokenizer import ASR_TEXT, Tokenizer
+
+DeltaCallback = Callable[[str, tuple[TokenLogprob, ...]], None]
+"""Called with text that follows all text before it, and the log-probabilities of its tokens."""
 
 _LANGUAGE_NAMES = frozenset(language.name for language in LANGUAGES)
 _HEAD = "language "
 _LONGEST_HEAD = len(_HEAD) + max(len(name) for name in _LANGUAGE_NAMES)
+
+_SPACELESS_BLOCKS = (
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3000, 0x30FF),  # CJK punctuation, hiragana, katakana
+    (0x3105, 0x312F),  # bopomofo
+    (0x31A0, 0x31FF),  # bopomofo, strokes, katakana extensions
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFE30, 0xFE4F),  # vertical forms
+    (0xFF01, 0xFF9F),  # full-width forms, half-width katakana
+    (0x20000, 0x323AF),  # ideograph extensions
+)
 
 
 def asr_special_tokens(tokenizer: Tokenizer) -> SpecialTokens:
@@ -149,3 +175,121 @@ def main_language(segments: Iterable[Segment]) -> str | None:
             spoken = segment.end_seconds - segment.start_seconds
             seconds[segment.language] = seconds.get(segment.language, 0.0) + spoken
     return max(seconds, key=seconds.__getitem__) if seconds else None
+
+
+class StreamingText:
+    """The text of one recording as it grows."""
+
+    def __init__(self, on_delta: DeltaCallback) -> None:
+        self._on_delta = on_delta
+        self._last_character = ""
+        self._last_language: str | None = None
+        self._sent = ""
+        self._waiting: list[TokenLogprob] = []
+        self.logprobs_taken = 0
+
+    @property
+    def sent(self) -> str:
+        """Text that the current chunk has sent."""
+        return self._sent
+
+    def grow(self, text: str, language: str | None, logprobs: tuple[TokenLogprob, ...]) -> None:
+        """Send what is new in the current chunk's text; logprobs: of its tokens behind the `logprobs_taken` first."""
+        self._waiting += logprobs
+        self.logprobs_taken += len(logprobs)
+        self._send(_certain(text), language)
+
+    def finish(self, text: str, language: str | None, logprobs: tuple[TokenLogprob, ...]) -> str:
+        """End the current chunk with its text. Returns the text that it must have, now that some of it was sent.
+
+        They differ only where a second attempt heard otherwise; what was sent is kept. logprobs: of all its tokens.
+        """
+        self._waiting += logprobs[self.logprobs_taken :]
+        text = continued(self._sent, text.strip())
+        self._send(text, language)
+        if text:
+            self._last_character, self._last_language = text[-1], language
+        self._sent, self._waiting = "", []
+        self.logprobs_taken = 0
+        return text
+
+    def _send(self, text: str, language: str | None) -> None:
+        if len(text) <= len(self._sent):
+            return
+        delta = text[len(self._sent) :]
+        if not self._sent and self._last_character:
+            joined = join_texts([(self._last_character, self._last_language), (text, language)])
+            delta = joined[len(self._last_character) :]
+        self._sent = text
+        logprobs, self._waiting = tuple(self._waiting), []
+        self._on_delta(delta, logprobs)
+
+
+def _certain(text: str) -> str:
+    """Text without what the next token may change: a character whose bytes are not all there, whitespace at the end."""
+    return text.rstrip("\ufffd").strip()
+
+
+def continued(sent: str, text: str) -> str:
+    """`text`, beginning with `sent`: where it does not by itself, `sent` and what of `text` follows it.
+
+    By words, or by characters in a text without spaces. It follows where the fewest words of `sent` would have to be
+    changed to get there (edit distance); of equal places the one nearest to as many words as were sent.
+    """
+    if text.startswith(sent):
+        return text
+    space = " " if " " in text.strip() else ""
+    said = sent.casefold().split() if space else list(sent)
+    words = text.split() if space else list(text)
+    # costs[k]: changes between all of `said` so far and the first k words.
+    costs = list(range(len(words) + 1))
+    for place, word in enumerate(said, start=1):
+        before, costs[0] = costs[0], place
+        for k, other in enumerate(words, start=1):
+            same = before + (word != other.casefold())
+            before, costs[k] = costs[k], min(same, costs[k] + 1, costs[k - 1] + 1)
+    best = min(range(len(costs)), key=lambda k: (costs[k], abs(k - len(said))))
+    rest = space.join(words[best:])
+    return f"{sent}{space}{rest}" if rest else sent
+
+
+def join_texts(parts: Iterable[tuple[str, str | None]]) -> str:
+    """One text from (text, English language name or None) pairs in order.
+
+    Two neighbors are joined without a space when both are written without spaces (Chinese, Cantonese, Japanese) and at
+    least one of the two characters that meet is of such a script or punctuation; otherwise with one space. A part
+    without a language is judged by the character that meets its neighbor. Empty parts are left out.
+    """
+    joined = ""
+    last_language: str | None = None
+    for text, language in parts:
+        text = text.strip()
+        if not text:
+            continue
+        if joined and not _meet_without_space(joined[-1], last_language, text[0], language):
+            joined += " "
+        joined += text
+        last_language = language
+    return joined
+
+
+def _meet_without_space(left: str, left_language: str | None, right: str, right_language: str | None) -> bool:
+    if not (_is_spaceless(left, left_language) and _is_spaceless(right, right_language)):
+        return False
+    # Two Latin words or numbers that meet inside Chinese ("GPT" + "OpenAI") still need their space.
+    return not (_is_foreign_word(left) and _is_foreign_word(right))
+
+
+def _is_spaceless(character: str, language: str | None) -> bool:
+    if language is None:
+        return _is_spaceless_script(character)
+    return joins_without_space(language)
+
+
+def _is_foreign_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LN" and not _is_spaceless_script(character)
+
+
+def _is_spaceless_script(character: str) -> bool:
+    point = ord(character)
+    return any(first <= point <= last for first, last in _SPACELESS_BLOCKS)

@@ -22,10 +22,14 @@ from scribewire.engine.batching.sequence import Sequence
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import RequestCancelled
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
-from scribewire.engine.recording.output import compression_ratio, main_language
-from scribewire.engine.recording.streaming_text import DeltaCallback, StreamingText
+from scribewire.engine.recording.output import (
+    DeltaCallback,
+    StreamingText,
+    compression_ratio,
+    join_texts,
+    main_language,
+)
 from scribewire.engine.resident.model import DecodingOptions
-from scribewire.engine.text.joining import join_texts
 
 ProgressCallback = Callable[[float, float], None]
 """Called with (seconds of audio done, seconds in all) from the engine's thread; the total may still grow."""

@@ -51,11 +51,9 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
     "engine.resident.warmup": {*BELOW_RECORDINGS, "resident.model"},
     "engine.resident": set(),
     "engine.recording.output": {"protocol", "text", "batching"},
-    "engine.recording.streaming_text": {"protocol", "text"},
     "engine.recording.work": {
         *BELOW_RECORDINGS,
         "recording.output",
-        "recording.streaming_text",
         "resident.model",
     },
     "engine.recording.read_ahead": {"protocol", "audio", "recording.work"},

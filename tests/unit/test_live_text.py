@@ -7,8 +7,7 @@ import random
 import pytest
 
 from scribewire.engine.protocol.transcript import TokenLogprob
-from scribewire.engine.recording.streaming_text import StreamingText, continued
-from scribewire.engine.text.joining import join_texts
+from scribewire.engine.recording.output import StreamingText, continued, join_texts
 
 
 class Sent:
