@@ -3,7 +3,7 @@
 One `Pipeline` holds the resident model and its one running batch, which the chunks of all recordings join and leave.
 Each `advance` does one thing that the scheduler chose. It is not thread-safe: one thread owns it
 (`scribewire.engine.transcriber` sees to that); only reading happens elsewhere
-(`scribewire.engine.recording.read_ahead`).
+(`scribewire.engine.audio.recording`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from scribewire.engine.align.word_times import WordTimes
+from scribewire.engine.audio.recording import ReadAhead, ReadResult
 from scribewire.engine.audio.split import can_be_halved, is_silent
 from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
@@ -26,7 +27,6 @@ from scribewire.engine.protocol.config import DEMO_MODEL, EngineConfig, ModelInf
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.transcript import TokenLogprob
 from scribewire.engine.recording.output import head_length, read_logprobs, read_sequence, read_so_far
-from scribewire.engine.recording.read_ahead import ReadAhead, ReadResult
 from scribewire.engine.recording.work import ChunkPart, RecordingWork, timed
 from scribewire.engine.resident.batch_limits import batch_limits
 from scribewire.engine.resident.counters import WorkCounters
@@ -64,7 +64,7 @@ class Pipeline:
         self._prefill: Prefill | None = None
         self._prefill_pieces: list[ChunkPart] = []
         self._wake = wake
-        self._readers = ReadAhead(config, wake)
+        self._readers: ReadAhead[RecordingWork] = ReadAhead(lambda work: work.read(config), wake)
         self._has_plans = False
         """True when the words of some piece are known since the last look; set on another thread."""
         self._waits_for_audio: list[str] = []
@@ -237,7 +237,7 @@ class Pipeline:
         for result in self._readers.take():
             self._take_result(result)
 
-    def _take_result(self, result: ReadResult) -> None:
+    def _take_result(self, result: ReadResult[RecordingWork]) -> None:
         work = result.work
         if work.is_over:
             # Cancelled or failed while it was being read; nothing else closes it.

@@ -1,17 +1,20 @@
-"""Any accepted input as one stream of 16 kHz blocks cut into chunks.
+"""Any accepted input as one stream of 16 kHz blocks cut into chunks, which a few threads read ahead.
 
 Paths, bytes, open files, plain samples, samples with a rate, and files of samples that are still being written all end
-here; nothing is read before it is needed.
+here; nothing is read before it is needed. The threads touch no MLX, so that transcoding a file delays no step: a read
+takes a recording's next chunk, once, and its result waits in a queue until the engine's thread takes it.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 
@@ -28,6 +31,10 @@ _BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _SAMPLE_BYTES = 4
 _TURN_BLOCKS, _TURN_SECONDS = 4, 0.1
 """Blocks without a chunk, and time, after which others have their turn."""
+
+_READERS = 2
+
+Work = TypeVar("Work")
 
 
 class PcmFile:
@@ -211,3 +218,53 @@ class OpenRecording:
             yield from self._stream.blocks()
         elif self._pcm is not None:
             yield from self._pcm.blocks()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadResult(Generic[Work]):
+    """Result of one read of a recording: a chunk, nothing yet, its end, or an error, which is its end too."""
+
+    work: Work
+    chunk: Chunk | None = None
+    is_last: bool = False
+    error: BaseException | None = None
+
+
+class ReadAhead(Generic[Work]):
+    """The threads, and their results that were not taken yet."""
+
+    def __init__(self, read: Callable[[Work], Chunk | None], wake: Callable[[], None]) -> None:
+        """read: the next chunk of what it is given, None for nothing yet; raises StopIteration at the end.
+
+        wake: called from a reader's thread whenever there is something to take.
+        """
+        self._read = read
+        self._wake = wake
+        self._threads = ThreadPoolExecutor(max_workers=_READERS, thread_name_prefix="scribewire-read")
+        self._found: queue.SimpleQueue[ReadResult[Work]] = queue.SimpleQueue()
+
+    def start(self, work: Work) -> None:
+        """Read from a recording soon; only one read of it may be under way."""
+        self._threads.submit(self._read_next, work)
+
+    def take(self) -> Iterator[ReadResult[Work]]:
+        """Results since the last call, oldest first."""
+        while True:
+            try:
+                yield self._found.get_nowait()
+            except queue.Empty:
+                return
+
+    def close(self) -> None:
+        """Wait for the reads under way; their results are dropped."""
+        self._threads.shutdown(wait=True)
+
+    def _read_next(self, work: Work) -> None:
+        try:
+            result = ReadResult(work, chunk=self._read(work))
+        except StopIteration:
+            result = ReadResult(work, is_last=True)
+        except BaseException as error:
+            result = ReadResult(work, is_last=True, error=error)
+        self._found.put(result)
+        self._wake()

@@ -19,7 +19,7 @@ from scribewire.engine.align.aligner import AlignmentPrompt
 from scribewire.engine.audio.recording import OpenRecording, Recording
 from scribewire.engine.audio.split import Chunk, halved
 from scribewire.engine.batching.sequence import Sequence
-from scribewire.engine.protocol.config import TranscribeOptions
+from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import RequestCancelled
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
 from scribewire.engine.recording.output import (
@@ -149,6 +149,30 @@ class RecordingWork:
         if not self._has_started:
             # Nothing of it is in the batch; the engine forgets it at its next step.
             self.fail_as_cancelled()
+
+    # ---- on a reader's thread --------------------------------------------------------------------------------
+
+    def read(self, config: EngineConfig) -> Chunk | None:
+        """The next chunk, None when it is not there yet; opens the recording if need be.
+
+        raises: StopIteration at the end, AudioError
+        """
+        started = time.perf_counter()
+        try:
+            if self.recording is None:
+                self.recording = OpenRecording(
+                    self.audio,
+                    limits=config.audio,
+                    max_chunk_seconds=config.max_chunk_seconds,
+                    min_chunk_seconds=config.min_chunk_seconds,
+                    chunking=self.options.chunking,
+                    has_prompt=bool(self.options.prompt or self.options.keywords),
+                )
+                self.chunks = self.recording.chunks()
+            assert self.chunks is not None
+            return next(self.chunks)
+        finally:
+            self.decode_audio_seconds += time.perf_counter() - started
 
     # ---- on the engine's thread ------------------------------------------------------------------------------
 

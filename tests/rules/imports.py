@@ -56,7 +56,6 @@ ENGINE_MAY_IMPORT: dict[str, set[str]] = {
         "recording.output",
         "resident.model",
     },
-    "engine.recording.read_ahead": {"protocol", "audio", "recording.work"},
     "engine.recording": set(),
     "engine.pipeline": {*BELOW_RECORDINGS, "align", "recording", "resident"},
     "engine.transcriber": {*BELOW_RECORDINGS, "pipeline", "recording", "resident"},

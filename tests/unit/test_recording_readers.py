@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 
 from scribewire.engine.audio import recording
+from scribewire.engine.audio.recording import ReadAhead, ReadResult
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from scribewire.engine.protocol.errors import AudioError
-from scribewire.engine.recording.read_ahead import ReadAhead, ReadResult
 from scribewire.engine.recording.work import RecordingWork, TranscribeItem
 from tests.fakes.clips import babbling
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 
-class Readers(ReadAhead):
+class Readers(ReadAhead[RecordingWork]):
     """Readers whose news can be waited for."""
 
     def __init__(self) -> None:
         self.news = threading.Semaphore(0)
-        super().__init__(EngineConfig(max_chunk_seconds=10.0), self.news.release)
+        config = EngineConfig(max_chunk_seconds=10.0)
+        super().__init__(lambda work: work.read(config), self.news.release)
 
-    def read_one(self, work: RecordingWork) -> ReadResult:
+    def read_one(self, work: RecordingWork) -> ReadResult[RecordingWork]:
         """One result, and what it alone brought."""
         self.start(work)
         assert self.news.acquire(timeout=PATIENCE_SECONDS)
