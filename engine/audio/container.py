@@ -17,7 +17,7 @@ import av.stream
 import numpy as np
 
 from scribewire.engine.audio.parts import Part, PartFile, is_tag
-from scribewire.engine.audio.pcm import Downmix, Planes, Samples, check_channels, check_rate
+from scribewire.engine.audio.pcm import Downmix, Frame, Planes, Samples, Timeline, check_channels, check_rate
 from scribewire.engine.audio.source import (
     ACCEPTED,
     HEAD_BYTES,
@@ -28,7 +28,6 @@ from scribewire.engine.audio.source import (
     mp3_frame_count,
     reason,
 )
-from scribewire.engine.audio.timeline import Frame, Timeline
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
     AudioError,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from scribewire.engine.audio.timeline import Frame, Timeline
+from scribewire.engine.audio.pcm import Frame, Timeline
 from scribewire.engine.audio.transcode import TranscodedAudio, transcode_audio
 from scribewire.engine.protocol.config import AudioLimits
 from scribewire.engine.protocol.errors import (
