@@ -17,8 +17,9 @@ from dataclasses import replace
 import mlx.core as mx
 
 from scribewire.engine.align.word_times import WordTimes
+from scribewire.engine.audio.labels import is_silent
 from scribewire.engine.audio.recording import ReadAhead, ReadResult
-from scribewire.engine.audio.split import can_be_halved, is_silent
+from scribewire.engine.audio.split import can_be_halved
 from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 from scribewire.engine.batching.sequence import FinishReason, Sequence

@@ -18,13 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from scribewire.engine.audio.listening import Detector, Listener
-from scribewire.engine.audio.split import SILENCE_FLOOR, Samples
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, Chunking
 from scribewire.engine.protocol.errors import EngineUnavailable
 
 Flags = npt.NDArray[np.bool_]
 Levels = npt.NDArray[np.float32]
+
+SILENCE_FLOOR = 1.0 / 32_768.0
+"""One step of 16-bit audio."""
 
 HYSTERESIS = 0.15
 """Speech that has begun goes on while its probability is no further below the threshold. Source: Silero's own rule."""
@@ -46,6 +49,19 @@ _WINDOW_CELLS = round(2.0 * SAMPLE_RATE_HZ / LOUDNESS_FRAME_SAMPLES / _CELL_FRAM
 _SHORTEST_QUESTION = 8 * _CELL_FRAMES
 _BEFORE_QUESTION = 256
 _SOUND, _UNSURE, _SILENT = 0, 1, 2
+
+
+def is_silent(samples: Samples) -> bool:
+    """True when every |x| is below one 16-bit step (-90.3 dB of full scale); no model is needed for such a chunk.
+
+    samples: (n,) float32. An empty array is silent.
+    Safe for quiet speech: a single non-zero sample of a 16-bit recording reaches the floor and is not silent, so only
+    digital silence, the residue of a lossy codec around it, and dither below the last bit are skipped. Speech that
+    peaks below this floor exists only in 24-bit or float recordings, far below any microphone's own noise.
+    """
+    if len(samples) == 0:
+        return True
+    return bool(samples.max() < SILENCE_FLOOR and samples.min() > -SILENCE_FLOOR)
 
 
 class Labels(Protocol):

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from scribewire.engine.audio.split import Samples
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.protocol.errors import EngineUnavailable
 

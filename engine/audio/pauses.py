@@ -15,16 +15,20 @@ What is decided depends on at most one chunk and the silence behind it, never on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from scribewire.engine.audio.labels import Flags, Labels, Levels, LoudnessLabels
+from scribewire.engine.audio.labels import SILENCE_FLOOR, Flags, Labels, Levels, LoudnessLabels
 from scribewire.engine.audio.listening import Detector, listen
-from scribewire.engine.audio.split import MIN_CHUNK_SAMPLES, SILENCE_FLOOR, Chunk, Samples
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 from scribewire.engine.protocol.errors import EngineUnavailable
+
+MIN_CHUNK_SAMPLES = SAMPLE_RATE_HZ // 2
+"""Chunks of a split recording are zero-padded to this length. Source: MIN_ASR_INPUT_SECONDS = 0.5."""
 
 SKIPPED_SILENCE_SECONDS = 2.0
 """Shorter silence stays in its chunk: it carries rhythm, and cutting there would cost context."""
@@ -44,6 +48,34 @@ _FAR_BELOW_LOUD = 0.1
 _CLEAR_RATIO = 10**3.5
 _HEARD_BEFORE_SECONDS = 3.0
 _SMOOTHED_FRAMES = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """A piece of a recording that is decoded at once.
+
+    start_sample: where it begins in the recording.
+    samples: (sample_count + padding_samples,) float32, mono 16 kHz; the padding is zeros at the end.
+    has_voice: False where a detector was asked and heard none; such a chunk is decoded without the prompt.
+    """
+
+    start_sample: int
+    samples: Samples
+    padding_samples: int = 0
+    has_voice: bool = True
+
+    @property
+    def sample_count(self) -> int:
+        """Number of samples of the recording that it holds, padding left out."""
+        return len(self.samples) - self.padding_samples
+
+    @property
+    def start_seconds(self) -> float:
+        return self.start_sample / SAMPLE_RATE_HZ
+
+    @property
+    def end_seconds(self) -> float:
+        return (self.start_sample + self.sample_count) / SAMPLE_RATE_HZ
 
 
 class PauseSplitter:

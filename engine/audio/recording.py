@@ -20,8 +20,8 @@ import numpy as np
 
 from scribewire.engine.audio.labels import Labels, LoudnessLabels, VoiceLabels
 from scribewire.engine.audio.listening import Detector, hears_voice
-from scribewire.engine.audio.pauses import LEAD_SECONDS, PauseSplitter
-from scribewire.engine.audio.split import Chunk, StreamingSplitter
+from scribewire.engine.audio.pauses import LEAD_SECONDS, Chunk, PauseSplitter
+from scribewire.engine.audio.split import StreamingSplitter
 from scribewire.engine.audio.transcode import open_audio, prepare_samples
 from scribewire.engine.audio.vad import SileroDetector
 from scribewire.engine.protocol.config import MIN_SAMPLES, SAMPLE_RATE_HZ, AudioLimits, Chunking

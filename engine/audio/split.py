@@ -12,54 +12,19 @@ equals. Chunks tile the recording exactly. It does not look for speech: no voice
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from scribewire.engine.audio.pauses import MIN_CHUNK_SAMPLES, Chunk
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
-
-Samples = npt.NDArray[np.float32]
 
 SEARCH_SECONDS = 10.0
 """Width of the window in which a cut is searched. Source: search_expand_sec = 5.0 on either side."""
 
 QUIET_WINDOW_SAMPLES = SAMPLE_RATE_HZ // 10
 """The 100 ms over which loudness is summed. Source: min_window_ms = 100.0."""
-
-MIN_CHUNK_SAMPLES = SAMPLE_RATE_HZ // 2
-"""Chunks of a split recording are zero-padded to this length. Source: MIN_ASR_INPUT_SECONDS = 0.5."""
-
-SILENCE_FLOOR = 1.0 / 32_768.0
-"""One step of 16-bit audio."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Chunk:
-    """A piece of a recording that is decoded at once.
-
-    start_sample: where it begins in the recording.
-    samples: (sample_count + padding_samples,) float32, mono 16 kHz; the padding is zeros at the end.
-    has_voice: False where a detector was asked and heard none; such a chunk is decoded without the prompt.
-    """
-
-    start_sample: int
-    samples: Samples
-    padding_samples: int = 0
-    has_voice: bool = True
-
-    @property
-    def sample_count(self) -> int:
-        """Number of samples of the recording that it holds, padding left out."""
-        return len(self.samples) - self.padding_samples
-
-    @property
-    def start_seconds(self) -> float:
-        return self.start_sample / SAMPLE_RATE_HZ
-
-    @property
-    def end_seconds(self) -> float:
-        return (self.start_sample + self.sample_count) / SAMPLE_RATE_HZ
 
 
 def split_recording(samples: Samples, *, max_chunk_seconds: float = 30.0) -> list[Chunk]:
@@ -162,16 +127,3 @@ def quietest_sample(window: Samples) -> int:
     sums[1:] -= running[:-QUIET_WINDOW_SAMPLES]
     first = int(np.argmin(sums))
     return first + int(np.argmin(loudness[first : first + QUIET_WINDOW_SAMPLES]))
-
-
-def is_silent(samples: Samples) -> bool:
-    """True when every |x| is below one 16-bit step (-90.3 dB of full scale); no model is needed for such a chunk.
-
-    samples: (n,) float32. An empty array is silent.
-    Safe for quiet speech: a single non-zero sample of a 16-bit recording reaches the floor and is not silent, so only
-    digital silence, the residue of a lossy codec around it, and dither below the last bit are skipped. Speech that
-    peaks below this floor exists only in 24-bit or float recordings, far below any microphone's own noise.
-    """
-    if len(samples) == 0:
-        return True
-    return bool(samples.max() < SILENCE_FLOOR and samples.min() > -SILENCE_FLOOR)

@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from scribewire.engine.audio.split import Samples
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.audio.voice_frames import HEADER
 from scribewire.engine.processes.child import ChildProcess, raw_socket
 from scribewire.engine.processes.launch import VOICE_DETECTOR_MODULE, start_voice_detector

