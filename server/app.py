@@ -21,10 +21,10 @@ from scribewire.server.http.errors import error_response, install_error_handlers
 from scribewire.server.http.listening import connection_cap, descriptor_limit
 from scribewire.server.http.request_scope import CLIENT_GONE_STATUS, RequestScope, UnreadBody
 from scribewire.server.intake.uploads import UploadStore
-from scribewire.server.jobs.chosen_store import store_from_settings
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.runner import JobRunner
-from scribewire.server.jobs.store import JobStoreError
+from scribewire.server.jobs.sqlite.store import SqliteJobStore
+from scribewire.server.jobs.store import JobStoreError, StoreRules
 from scribewire.server.observability.collector import ServerCollector
 from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import Metrics
@@ -63,7 +63,7 @@ def create_app(
         queued_recordings=settings.key_queued_recordings,
     )
     uploads = UploadStore.from_settings(settings, limits)
-    store = store_from_settings(settings)
+    store = SqliteJobStore(settings.data, StoreRules.from_settings(settings), in_memory=not settings.store)
     transcoder = transcoder or TranscodePool.from_settings(settings, loops)
     metrics = Metrics()
     speakers = speakers or Speakers.from_settings(settings)

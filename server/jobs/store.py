@@ -28,6 +28,7 @@ from scribewire.server.jobs.job import (
     Submission,
     Swept,
 )
+from scribewire.server.settings.fields import Settings
 
 CURSOR_PATTERN = "^[0-9a-f]{1,15}$"
 """Format of cursors. Any text of it is accepted: it names a position in a list, with or without a job there."""
@@ -128,6 +129,16 @@ class StoreRules:
     keep_results_seconds: float = 30 * DAY_SECONDS
     keep_failed_audio_seconds: float = 7 * DAY_SECONDS
     keep_audio: bool = False
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> StoreRules:
+        """The rules that the settings choose."""
+        return cls(
+            max_unfinished=settings.max_jobs,
+            keep_results_seconds=settings.keep_results_days * DAY_SECONDS,
+            keep_failed_audio_seconds=settings.keep_failed_audio_days * DAY_SECONDS,
+            keep_audio=settings.keep_audio,
+        )
 
 
 @dataclass(frozen=True, slots=True)
