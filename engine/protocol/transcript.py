@@ -79,6 +79,16 @@ class TokenUsage:
     text_tokens: int = 0
     output_tokens: int = 0
 
+    @property
+    def input_tokens(self) -> int:
+        """Audio and text tokens of the prompts together."""
+        return self.audio_tokens + self.text_tokens
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Timings:

@@ -202,20 +202,19 @@ def transcription(transcript: Transcript, info: ModelInfo, *, with_logprobs: boo
     """The body of response_format=json."""
     code_of = dict(zip(info.languages, info.language_codes, strict=False))
     usage = transcript.usage
-    input_tokens = usage.audio_tokens + usage.text_tokens
     return Transcription.model_validate(
         {
             "text": transcript.text,
             "languages": [{"code": code_of[one]} for one in transcript.languages if one in code_of],
             "logprobs": logprobs_of(transcript_logprobs(transcript)) if with_logprobs else None,
             "usage": {
-                "input_tokens": input_tokens,
+                "input_tokens": usage.input_tokens,
                 "input_token_details": {
                     "audio_tokens": usage.audio_tokens,
                     "text_tokens": usage.text_tokens,
                 },
                 "output_tokens": usage.output_tokens,
-                "total_tokens": input_tokens + usage.output_tokens,
+                "total_tokens": usage.total_tokens,
             },
             "warnings": transcript.warnings or None,
         }
