@@ -1,4 +1,4 @@
-"""Cuts a recording into chunks of bounded length at its quietest places, offline or as a stream.
+"""Cuts a recording into chunks of bounded length at its quietest places, as a stream.
 
 The rule is the official one (`split_audio_into_chunks` of qwen_asr 0.0.6) with one difference. There, a piece is cut
 within 5 s on either side of `start + max`, so a piece may exceed the maximum by 5 s. Here no chunk may exceed it, so
@@ -27,20 +27,12 @@ QUIET_WINDOW_SAMPLES = SAMPLE_RATE_HZ // 10
 """The 100 ms over which loudness is summed. Source: min_window_ms = 100.0."""
 
 
-def split_recording(samples: Samples, *, max_chunk_seconds: float = 30.0) -> list[Chunk]:
-    """Chunks of a whole recording.
-
-    samples: (n,) float32, mono 16 kHz
-    returns: chunks in order, none longer than `max_chunk_seconds`; views of `samples`, except a padded last one. One
-             chunk, unpadded, when the recording fits; none when it is empty.
-    raises:  ValueError when `max_chunk_seconds` is under one second
-    """
-    splitter = StreamingSplitter(max_chunk_seconds=max_chunk_seconds)
-    return [*splitter.feed(samples), *splitter.finish()]
-
-
 class StreamingSplitter:
-    """The same chunks from blocks of any size, holding at most one chunk and one block in memory."""
+    """Chunks from blocks of any size, holding at most one chunk and one block in memory.
+
+    None is longer than `max_chunk_seconds`. They are views of what was fed, except a padded last one; one chunk,
+    unpadded, when the recording fits, none when it is empty.
+    """
 
     def __init__(self, *, max_chunk_seconds: float = 30.0) -> None:
         """Raises ValueError when `max_chunk_seconds` is under one second."""

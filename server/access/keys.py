@@ -116,10 +116,6 @@ class KeyStore:
         """True when a key was ever made, which a file shows that holds none or cannot be read."""
         return self._current().is_locked
 
-    def has_active_key(self) -> bool:
-        """True when at least one key is active."""
-        return any(key.is_active for key in self._current().keys)
-
     def authenticate(self, secret: str) -> ApiKey | None:
         """The active key with this secret, or None. Every key is compared, in constant time, matching or not."""
         digest = _digest(secret)

@@ -13,7 +13,6 @@ from scribewire.engine.audio.split import (
     can_be_halved,
     halved,
     quietest_sample,
-    split_recording,
 )
 
 RATE_HZ = 16_000
@@ -23,6 +22,12 @@ Samples = npt.NDArray[np.float32]
 def noise(seconds: float, seed: int = 0, level: float = 0.1) -> Samples:
     samples = np.random.default_rng(seed).standard_normal(int(seconds * RATE_HZ)).astype(np.float32)
     return samples * np.float32(level)
+
+
+def split_recording(samples: Samples, *, max_chunk_seconds: float = 30.0) -> list[Chunk]:
+    """Chunks of a whole recording that arrives in one block."""
+    splitter = StreamingSplitter(max_chunk_seconds=max_chunk_seconds)
+    return [*splitter.feed(samples), *splitter.finish()]
 
 
 def with_pause(samples: Samples, at_seconds: float, pause_seconds: float = 0.3) -> Samples:
