@@ -9,8 +9,8 @@ from tools.release import walk
 
 pytestmark = pytest.mark.tools
 
-MOST_MODULES = 75
-"""May be lowered, never raised: 70 before a transcription was one stream of events, of which 40 is the aim."""
+MOST_MODULES = 60
+"""May be lowered, never raised; 40 is the aim."""
 
 MOST_HAND_OVERS = 6
 
@@ -46,7 +46,7 @@ def test_start_up_and_what_runs_on_its_own_are_no_part_of_it(traced: walk.Walk):
 
 def test_page_names_every_module_once_with_its_subject(traced: walk.Walk):
     text = walk.page(traced)
+    on_one_line = " ".join(text.split())
     for module in traced.modules:
-        assert f"* `{walk.path_of(module)}`." in text
-    assert text.count("A multipart form parsed as it arrives") <= 1
+        assert on_one_line.count(f"* `{walk.path_of(module)}`. {walk.subject_of(module)}") == 1
     assert all(len(line) <= walk.WIDTH for line in text.splitlines())
