@@ -79,6 +79,7 @@ FORMATS: Mapping[str, ResponseFormat] = {
             wants=("logprobs",),
         ),
         _subtitles("vtt", "text/vtt", "WebVTT"),
+        _subtitles("tsv", "text/tab-separated-values", "a header line, then start and end in ms and text"),
         _document(
             "diarized_json",
             "text with segments and their speakers",

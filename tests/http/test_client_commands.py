@@ -120,6 +120,8 @@ def test_several_files_become_one_result_each(server: RunningServer, tmp_path: P
     assert out.splitlines() == [str(folder / "a.vtt"), str(folder / "b.vtt")]
     assert (folder / "a.vtt").read_text().startswith("WEBVTT")
     assert "this is b" in (folder / "b.vtt").read_text()
+    assert typed(server, "submit", "-o", str(folder), "-f", "tsv", files[0])[0] == 0
+    assert (folder / "a.tsv").read_text().startswith("start\tend\ttext\n")
 
 
 def test_file_that_fails_does_not_stop_the_others(server: RunningServer, tmp_path: Path):

@@ -112,6 +112,16 @@ def test_subtitles_have_their_own_content_type_and_say_what_was_said(
     assert cues[1][2].replace("--›", "-->") == "a --> b & <c>"
 
 
+def test_tsv_has_whispers_columns_and_a_tab_ends_no_column(server: RunningServer):
+    speech = script(partials=["Hallo\tZoë,", "wie geht's?"], duration_seconds=2.5)
+    response = server.transcribe(speech, response_format="tsv")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/tab-separated-values; charset=utf-8"
+    assert response.content.decode("utf-8") == (
+        "start\tend\ttext\n0\t1250\tHallo Zoë,\n1250\t2500\twie geht's?\n"
+    )
+
+
 def test_long_segments_become_several_cues_of_two_short_lines(server: RunningServer):
     words = [f"word{number}" for number in range(60)]
     speech = script(text=" ".join(words), duration_seconds=30)
@@ -136,6 +146,7 @@ def test_no_speech_is_an_empty_text_and_no_language_in_every_format(server: Runn
     assert server.transcribe(silence, response_format="text").text == "\n"
     assert server.transcribe(silence, response_format="srt").text == ""
     assert server.transcribe(silence, response_format="vtt").text == "WEBVTT\n"
+    assert server.transcribe(silence, response_format="tsv").text == "start\tend\ttext\n"
 
 
 def test_logprobs_are_in_json_when_included(server: RunningServer):
@@ -156,13 +167,13 @@ def test_logprob_of_the_impossible_is_a_number(server: RunningServer):
     assert body["logprobs"][0]["logprob"] == LEAST_LOGPROB
 
 
-@pytest.mark.parametrize("response_format", ["text", "srt", "vtt", "verbose_json"])
+@pytest.mark.parametrize("response_format", ["text", "srt", "vtt", "tsv", "verbose_json"])
 def test_logprobs_are_for_json_only(server: RunningServer, response_format: str):
     fields = {"include[]": "logprobs", "response_format": response_format}
     assert_openai_error(server.transcribe(SPEECH, **fields), 400, "invalid_parameter", param="include")
 
 
-@pytest.mark.parametrize("response_format", ["json", "verbose_json", "text", "srt", "vtt"])
+@pytest.mark.parametrize("response_format", ["json", "verbose_json", "text", "srt", "vtt", "tsv"])
 def test_warnings_are_in_a_header_and_where_there_is_a_body_for_them(
     server: RunningServer, response_format: str
 ):

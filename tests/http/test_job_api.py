@@ -170,6 +170,7 @@ def test_waiting_jobs_tell_their_place_and_running_ones_their_text(tmp_path: Pat
         ("text", "text/plain", "Hello there.\n"),
         ("srt", "application/x-subrip", "-->"),
         ("vtt", "text/vtt", "WEBVTT"),
+        ("tsv", "text/tab-separated-values", "start\tend\ttext\n"),
         ("json", "application/json", '"usage"'),
         ("verbose_json", "application/json", '"segments"'),
     ],

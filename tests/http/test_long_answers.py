@@ -59,7 +59,7 @@ def test_long_answers_of_every_format_are_made_beside_the_event_loop(
 
         monkeypatch.setattr(documents, name, noted)
     with RunningServer(tmp_path) as running:
-        for response_format in ("json", "verbose_json", "text", "srt", "vtt"):
+        for response_format in ("json", "verbose_json", "text", "srt", "vtt", "tsv"):
             threads.clear()
             answer = running.transcribe(script(text=text), response_format=response_format)
             assert "word19999" in answer.text

@@ -59,7 +59,7 @@ def test_options_reach_the_engine(server: RunningServer):
     }
 
 
-@pytest.mark.parametrize("response_format", ["srt", "vtt"])
+@pytest.mark.parametrize("response_format", ["srt", "vtt", "tsv"])
 def test_subtitles_ask_for_word_times_and_do_without_an_aligner(server: RunningServer, response_format: str):
     response = server.transcribe(script(echo_options=True), response_format=response_format)
     shown = "".join(re.sub(r"\n\n.*\n?.* --> .*\n", "", response.text).split())

@@ -206,7 +206,7 @@ def test_wrong_type_is_refused_by_name(body: dict[str, Any], param: str):
         ({"stream": "maybe"}, "stream must be true or false, not 'maybe'."),
         (
             {"response_format": "xml"},
-            "response_format 'xml' is unknown; use json, text, srt, verbose_json, vtt or diarized_json.",
+            "response_format 'xml' is unknown; use json, text, srt, verbose_json, vtt, tsv or diarized_json.",
         ),
         (
             {"timestamp_granularities": "minute"},
@@ -273,7 +273,9 @@ def test_readme_lists_the_formats_of_the_registry():
 
 def test_no_other_file_of_the_server_knows_a_subtitle_format():
     server = Path(__file__).parents[2] / "server"
-    quoted = [str(one) for one in server.rglob("*.py") if re.search("[\"'](srt|vtt)[\"']", one.read_text())]
+    quoted = [
+        str(one) for one in server.rglob("*.py") if re.search("[\"'](srt|vtt|tsv)[\"']", one.read_text())
+    ]
     assert quoted == [str(server / "intake" / "formats.py")]
 
 
