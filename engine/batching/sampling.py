@@ -6,6 +6,7 @@ own random stream, so that no row's choice depends on its neighbors. Nothing her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
 
@@ -57,9 +58,8 @@ class Sampler:
         else:
             # The stream advances by one split a step.
             state.key, step_key = mx.random.split(state.key)
-            token = mx.random.categorical(logits / sequence.options.temperature, key=step_key).astype(
-                mx.int32
-            )
+            warm = _likely(logits / sequence.options.temperature, sequence.options.min_p)
+            token = mx.random.categorical(warm, key=step_key).astype(mx.int32)
         state.chosen += 1
         state.last = token
         if sequence.options.repetition_penalty != 1.0:
@@ -81,6 +81,15 @@ class Sampler:
             applies = mx.array(True) if state.last is None else state.last == prefix[-1]
             logits = mx.where(applies, restricted, logits)
         return logits
+
+
+def _likely(logits: mx.array, min_p: float) -> mx.array:
+    """The logits with -inf where the probability is below `min_p` times the largest.
+
+    logits: (vocab,) float32, divided by the temperature already. min_p: from 0, which changes nothing, to 1.
+    Source: min-p sampling (Nguyen et al. 2024), p < min_p * p_max; in logarithms, where the sum of all cancels.
+    """
+    return mx.where(logits < logits.max() + math.log(min_p), -mx.inf, logits) if min_p > 0.0 else logits
 
 
 def _is_special(sequence: Sequence) -> bool:

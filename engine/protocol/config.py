@@ -131,6 +131,8 @@ class TranscribeOptions:
     speakers: also tell the speakers apart, which a process beside the engine does; the engine itself ignores it.
     chunking: how the recording is cut.
     model: the id of the model, None for the one that is resident.
+    min_p: above temperature 0, tokens less likely than this share of the likeliest one's probability are never drawn; 0
+    leaves all of them.
     """
 
     language: str | None = None
@@ -148,6 +150,7 @@ class TranscribeOptions:
     speakers: SpeakerOptions | None = None
     chunking: Chunking = field(default_factory=Chunking)
     model: str | None = None
+    min_p: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""
@@ -166,6 +169,8 @@ class TranscribeOptions:
                 f"repetition_penalty must be a number from 1 to 2, not {self.repetition_penalty!r}",
                 parameter="repetition_penalty",
             )
+        if not 0.0 <= self.min_p <= 1.0:
+            raise OptionInvalid(f"min_p must be a number from 0 to 1, not {self.min_p!r}", parameter="min_p")
 
 
 @dataclass(frozen=True, slots=True)

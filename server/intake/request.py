@@ -185,6 +185,11 @@ class TranscriptionRequest(BaseModel):
     repetition_penalty: Annotated[float, Field(ge=1, le=2), Number] = Field(
         1.0, description="Above 1, tokens that the text holds already become less likely."
     )
+    min_p: Share = Field(
+        0.0,
+        description="Above temperature 0, tokens less likely than this share of the likeliest one's probability are "
+        "never sampled; 0 leaves all of them.",
+    )
     max_tokens: Annotated[int, Field(ge=1, le=65_536), Number] | None = Field(
         None, description="Most tokens of one chunk of the recording (chunks are at most 30 s long)."
     )

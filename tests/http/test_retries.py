@@ -95,7 +95,7 @@ def test_result_is_decoded_again_after_the_window(run_story, jump: float):
         {"options": replace(PLAIN, languages=("en", "es"))},
         {"options": replace(PLAIN, keywords=("Zoë",))},
         {"options": replace(PLAIN, model="another/model")},
-        {"options": replace(PLAIN, repetition_penalty=1.1)},
+        *({"options": replace(PLAIN, **one)} for one in ({"repetition_penalty": 1.1}, {"min_p": 0.1})),
         *({"options": replace(PLAIN, words=True, words_optional=optional)} for optional in (False, True)),
         {"options": replace(PLAIN, speakers=SpeakerOptions())},
         {"options": replace(PLAIN, chunking=Chunking(rule="voice"))},
@@ -123,7 +123,7 @@ def test_what_differs_is_not_shared_running_or_finished(run_story, other: dict):
 
 def test_every_option_is_part_of_what_must_agree():
     tested = {
-        "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords",
+        "language", "prompt", "temperature", "seed", "max_tokens", "languages", "keywords", "min_p",
         "repetition_penalty", "logprobs", "token_logprobs", "words", "words_optional", "speakers", "chunking", "model",
     }  # fmt: skip
     assert set(TranscribeOptions.__dataclass_fields__) == tested

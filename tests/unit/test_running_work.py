@@ -330,6 +330,9 @@ def test_unusable_wish_is_refused_by_the_name_of_its_parameter(random_model: Tra
     with pytest.raises(OptionInvalid) as penalty:
         random_model.transcribe_item(TranscribeItem(noise(1.0), repetition_penalty=float("nan")))
     assert penalty.value.parameter == "repetition_penalty"
+    with pytest.raises(OptionInvalid) as share:
+        random_model.transcribe_item(TranscribeItem(noise(1.0), min_p=float("nan")))
+    assert share.value.parameter == "min_p"
 
 
 def test_keywords_enter_the_prompt_as_text_without_control_characters(random_model: Transcriber) -> None:
