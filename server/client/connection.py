@@ -105,7 +105,7 @@ class ServerConnection:
         answer = self._send(
             "POST",
             "/transcribe",
-            # The server ignores the name; a plain one cannot break the form.
+            # The file's own name is a field; this one cannot break the form.
             files={
                 "audio": (re.sub(r"[^\w.-]", "_", name)[-80:] or "audio", _CountedFile(recording, counted))
             },

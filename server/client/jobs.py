@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scribewire.engine.processes.console import table
+from scribewire.engine.processes.console import shortened, table
 from scribewire.server.client.connection import ServerConnection
 from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
@@ -56,7 +56,7 @@ def list_jobs(
         which = f"{status} jobs" if status else "jobs"
         console.warn(f"there are no {which}; `scribewire submit FILE` makes one")
     else:
-        heading = ("JOB", "STATUS", "SUBMITTED", "AUDIO", "DONE", "TOOK", "")
+        heading = ("JOB", "STATUS", "FILE", "SUBMITTED", "AUDIO", "DONE", "TOOK", "")
         rows: list[tuple[str, ...]] = [heading, *(_row(job) for job in jobs)]
         for line in table(rows):
             console.say(line)
@@ -77,6 +77,7 @@ def _row(job: dict[str, Any]) -> tuple[str, ...]:
     return (
         job["job_id"],
         job["status"],
+        shortened(job.get("filename") or ""),
         shown_time(job["created_at"]),
         "" if total is None else shown_duration(total),
         done,
@@ -141,6 +142,8 @@ def _details(job: dict[str, Any]) -> list[str]:
     progress = job["progress"]
     total = progress["audio_seconds_total"]
     rows = [("job", job["job_id"]), ("status", job["status"])]
+    if job.get("filename"):  # a server from before there were names sends none
+        rows.append(("file", job["filename"]))
     if job["queue_position"] is not None:
         rows.append(("place in the queue", str(job["queue_position"])))
     rows.append(("submitted", shown_time(job["created_at"])))

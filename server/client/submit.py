@@ -37,6 +37,7 @@ TRIES = 6
 BUSY_PAUSE_SECONDS = 5.0
 """Pause between two attempts of a submission, where the server names none."""
 
+_SHOWN_INPUT = "standard input"
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
@@ -81,7 +82,7 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
     try:
         extension = FORMATS[request.format].extension
         for file, output_name in zip(request.files, output_names(request.files), strict=True):
-            shown = "standard input" if file == STANDARD_INPUT else file
+            shown = _SHOWN_INPUT if file == STANDARD_INPUT else file
             try:
                 with _opened(file, console) as recording:
                     job = _submit(request, server, console, recording, shown)
@@ -136,6 +137,8 @@ def _submit(
     """Upload until the server has it; a full server or a lost connection is tried again."""
     key = request.idempotency_key or secrets.token_hex(16)
     fields = {"response_format": request.format, **request.fields}
+    if shown != _SHOWN_INPUT:
+        fields["filename"] = Path(shown).name
     for tried in range(1, TRIES + 1):
         try:
             with console.bar(shown, "bytes") as bar:

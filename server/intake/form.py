@@ -4,15 +4,17 @@ A form's recording is written to the file, its text fields kept in memory; a JSO
 ways in which clients write one value become one value here; what a value may be is the model's business
 (scribewire.server.intake.request).
 
-The client's file name and type are never used. What no parameter is made of is counted and dropped: parts with a file
-name that are not the recording, and fields of unknown names. Everything beside the recording has one bound, and the
-time spent on it grows with its size alone, whatever it is made of.
+The recording's file name becomes the field `filename`, unless that was sent; no file is named by it, and the client's
+type is never used. What no parameter is made of is counted and dropped: parts with a file name that are not the
+recording, and fields of unknown names. Everything beside the recording has one bound, and the time spent on it grows
+with its size alone, whatever it is made of.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
@@ -196,7 +198,7 @@ class MultipartBody:
         self._header_value = bytearray()
         self._disposition = b""
         self._kind = ""
-        self._name = ""
+        self._name = self._file_name = ""
         self._size_bytes = 0
         self._text = bytearray()
         try:
@@ -212,7 +214,7 @@ class MultipartBody:
                     "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
-                # A file name of ten thousand characters is ignored like every file name, not refused.
+                # A file name of ten thousand characters is cut, not refused.
                 max_header_size=MAX_PART_HEADER_BYTES,
             )
         except FormParserError as error:
@@ -240,7 +242,7 @@ class MultipartBody:
                 f"No recording was sent: the form needs a part named {self._file_field}.",
                 self._file_field,
             )
-        return FormFields(self._values)
+        return FormFields({"filename": [self._file_name], **self._values})
 
     def close(self) -> None:
         """Let go of the parser, whose references back here would keep texts until the next collection of garbage."""
@@ -274,6 +276,7 @@ class MultipartBody:
             if self._has_file:
                 raise second_recording(self._file_field)
             self._kind, self._has_file = "recording", True
+            self._file_name = _file_name(parameters)
             self._recording_file.create()
             return
         is_known = self._name.partition("[")[0] in self._known_names
@@ -322,6 +325,12 @@ def _parameters(header: bytes) -> dict[bytes, bytes]:
         name.lower(): re.sub(rb"\\(.)", rb"\1", value[1:-1]) if value[:1] == b'"' else value.rstrip()
         for name, value in _PARAMETER.findall(header)
     }
+
+
+def _file_name(parameters: dict[bytes, bytes]) -> str:
+    """A part's file name as the client gave it; some send what is not ASCII percent-encoded (RFC 5987)."""
+    plain = parameters.get(b"filename", b"").decode("utf-8", "replace")
+    return plain or unquote(parameters.get(b"filename*", b"").rpartition(b"'")[2].decode("ascii", "replace"))
 
 
 def _damaged(error: FormParserError) -> ApiError:

@@ -24,7 +24,7 @@ from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.form import MAX_FIELD_BYTES, FormFields, is_unset, one_value
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS, ResponseFormat, names_of_formats
-from scribewire.server.jobs.job import JobParameters
+from scribewire.server.jobs.job import JobParameters, base_name
 from scribewire.server.speakers.diarization import MAX_REFERENCE_SECONDS
 from scribewire.server.webhooks.targets import MAX_URL_CHARACTERS, AllowedTargets, TargetNotAllowed
 
@@ -315,6 +315,11 @@ class TranscriptionRequest(BaseModel):
 class JobRequest(TranscriptionRequest):
     """The parameters of a job, whose result can be fetched in every format later, with words if they were asked for."""
 
+    filename: Annotated[str, AfterValidator(base_name)] | None = Field(
+        None,
+        description="Name of the recording's file, for lists; folders in it are left out. By default, in a form, the "
+        "one of the file's part.",
+    )
     callback_url: str | None = Field(
         None,
         json_schema_extra={"format": "uri", "maxLength": MAX_URL_CHARACTERS},

@@ -70,6 +70,7 @@ def webhook_body(job: Job, status: JobStatus, finished_at: float, failure: JobFa
             "data": {
                 "job_id": job.job_id,
                 "status": status,
+                "filename": job.filename,
                 "created_at": int(job.created_at),
                 "finished_at": int(finished_at),
                 "error": error,

@@ -5,6 +5,7 @@ Times are Unix seconds of the wall clock and for display only: nothing is decide
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -14,9 +15,18 @@ from scribewire.engine.protocol.transcript import Transcript
 JobStatus = Literal["queued", "processing", "completed", "failed", "cancelled"]
 FINISHED: tuple[JobStatus, ...] = ("completed", "failed", "cancelled")
 
+MAX_FILENAME_CHARACTERS = 255
+
 EventKind = Literal["queued", "progress", "partial", "done", "failed", "cancelled"]
 LAST_EVENTS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
 """One of these is the last event of a finished job; only a retried job has events after it."""
+
+
+def base_name(path: str) -> str | None:
+    """A file's name without its folders, on one line and of bounded length; None where nothing is left."""
+    name = "".join(" " if one.isspace() else one for one in re.split(r"[/\\]", path)[-1])
+    visible = " ".join("".join(filter(str.isprintable, name)).split())[:MAX_FILENAME_CHARACTERS].strip()
+    return None if visible in ("", ".", "..") else visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +67,13 @@ class JobParameters:
 
     result_format: default format of the result.
     callback_url: receiver of the webhook at the job's end, for which the store keeps the deliveries that are due.
+    filename: base name of the uploaded file, for display; the same recording under another name is the same submission.
     """
 
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
     result_format: str = "json"
     callback_url: str | None = None
+    filename: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

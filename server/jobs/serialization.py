@@ -34,8 +34,9 @@ _FIRST_OPTIONS = _OPTIONS[: _OPTIONS.index("chunking") + 1]
 
 
 def fingerprint(submission: Submission) -> str:
-    """Hex digest of recording, format, options and callback URL; the same for every owner."""
-    content = [submission.audio.sha256, submission.result_format, parameters_to_json(submission)]
+    """Hex digest of recording, format, options and callback URL; the same for every owner and every file name."""
+    parameters = parameters_to_json(dataclasses.replace(submission, filename=None))
+    content = [submission.audio.sha256, submission.result_format, parameters]
     if submission.callback_url is not None:
         content.append(submission.callback_url)
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -56,8 +57,8 @@ def parameters_to_json(parameters: JobParameters) -> str:
 def parameters_from_json(text: str) -> dict[str, Any]:
     """The fields of JobParameters from their text, but those that have a column."""
     values = json.loads(text)
-    known = _further(JobParameters())
-    return {name: values[name] for name in known if name in values} | {"options": options_from_json(text)}
+    kept = {name: values[name] for name in _further(JobParameters()) if name in values}
+    return _further(_build(JobParameters, kept)) | {"options": options_from_json(text)}
 
 
 def options_from_json(text: str) -> TranscribeOptions:

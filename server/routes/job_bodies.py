@@ -56,6 +56,7 @@ class ListedJob(Answer):
 
     job_id: JobId
     status: JobStatus
+    filename: str | None = about("Base name of the uploaded file, where one was sent.")
     created_at: UnixSeconds
     started_at: UnixSeconds | None
     finished_at: UnixSeconds | None

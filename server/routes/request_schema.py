@@ -28,7 +28,7 @@ _RECORDING: Schema = {
     "type": "string",
     "format": "binary",
     "description": "The recording: wav, mp3, m4a, mp4, aac, flac, ogg, opus, webm, mkv, aiff and similar. The format "
-    "is detected from its bytes; file name and declared type are ignored.",
+    "is detected from its bytes, not from file name or declared type.",
 }
 _JSON_RECORDING: Schema = {
     "input_audio": {

@@ -267,13 +267,15 @@ def test_what_answers_but_is_no_scribewire_is_told_apart(tmp_path: Path):
 
 def test_list_is_a_table_newest_first_and_tells_that_there_is_more(fresh: RunningServer, tmp_path: Path):
     assert "there are no jobs" in typed(fresh, "jobs", "list")[2]
-    ids = [typed(fresh, "submit", recording(tmp_path, text=str(n)))[1].strip() for n in range(3)]
+    files = [recording(tmp_path, f"my talk {n}.mp3", text=str(n)) for n in range(3)]
+    ids = [typed(fresh, "submit", file)[1].strip() for file in files]
     for job_id in ids:
         wait_until(lambda job_id=job_id: job(fresh, job_id)["status"] == "completed")
     code, out, err = typed(fresh, "jobs", "list", "--limit", "2")
     heading, *rows = out.splitlines()
     assert code == 0
-    assert heading.split()[:2] == ["JOB", "STATUS"]
+    assert heading.split()[:3] == ["JOB", "STATUS", "FILE"]
+    assert ["my talk 2.mp3" in rows[0], "my talk 1.mp3" in rows[1]] == [True, True]
     assert [row.split()[:2] for row in rows] == [[ids[2], "completed"], [ids[1], "completed"]]
     assert "--all" in err
     listed = json.loads(typed(fresh, "jobs", "list", "--all", "--json")[1])
@@ -288,6 +290,7 @@ def test_show_tells_all_that_is_known(server: RunningServer, tmp_path: Path):
     assert code == 0
     assert out.splitlines()[0].split() == ["job", job_id]
     assert "1:15 of 1:15" in out
+    assert out.splitlines()[2].split() == ["file", "talk.mp3"]
     assert out.endswith("\nthe text\n")
     assert typed(server, "jobs", "show", job_id, "--format", "srt")[1].startswith("1\n00:00:00")
     assert json.loads(typed(server, "jobs", "show", job_id, "--json")[1]) == job(server, job_id)

@@ -20,6 +20,7 @@ DAMAGES = {
     "JSON that ends early": "options = '{'",
     "JSON of another kind": "options = '[]'",
     "an option of another type": """options = '{"temperature":"hot"}'""",
+    "a file name that is a number": """options = '{"filename":5}'""",
     "an option out of its range": """options = '{"temperature":9}'""",
     "bytes that are no text": f"options = {NO_UTF8}",
     "a recording's name that is a path": "audio_id = '../../keys.json'",

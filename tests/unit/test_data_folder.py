@@ -129,7 +129,12 @@ def test_webhooks_are_due_submissions_are_known_and_the_running_job_is_taken_fir
             owner = JOBS[name]["job"]["owner"]
             again = await store.submit(
                 Submission(
-                    owner, audio, options=SPOKEN_OPTIONS, idempotency_key=key, callback_url=CALLBACK_URL
+                    owner,
+                    audio,
+                    options=SPOKEN_OPTIONS,
+                    idempotency_key=key,
+                    callback_url=CALLBACK_URL,
+                    filename="a",
                 )
             )
             assert (again.job.job_id, again.is_new) == (JOBS[name]["job"]["job_id"], False)

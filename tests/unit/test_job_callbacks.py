@@ -28,7 +28,9 @@ def under(request: pytest.FixtureRequest, tmp_path: Path) -> StoreUnderTest:
 def test_every_kind_of_end_is_due_at_once_and_says_what_happened(under: StoreUnderTest):
     async def story():
         async with under.opened(max_worker_deaths=1) as store:
-            done, refused, crashed, cancelled = [await under.submit(callback_url=URL) for _ in range(4)]
+            done, refused, crashed, cancelled = [
+                await under.submit(callback_url=URL, filename="talk.mp3") for _ in range(4)
+            ]
             assert (await store.get(done.job_id, "ann")).callback is None
             assert await store.take_callbacks() == ()
             assert await store.complete(await under.claim(), transcript("secret text"), is_demo=False)
@@ -48,6 +50,7 @@ def test_every_kind_of_end_is_due_at_once_and_says_what_happened(under: StoreUnd
             assert bodies[done.job_id]["data"] == {
                 "job_id": done.job_id,
                 "status": "completed",
+                "filename": "talk.mp3",
                 "created_at": int(under.clocks.wall),
                 "finished_at": int(under.clocks.wall),
                 "error": None,
