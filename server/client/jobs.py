@@ -70,6 +70,8 @@ def _row(job: dict[str, Any]) -> tuple[str, ...]:
     total = progress["audio_seconds_total"]
     done = f"{100 * progress['fraction']:.0f} %" if job["status"] in ("processing", "completed") else ""
     notes = [job["error"]["code"]] if job["error"] else []
+    if job.get("queue_position"):  # an older server's lists have none
+        notes.append(f"number {job['queue_position']} in the queue")
     if job["worker_deaths"]:
         notes.append(f"{len(job['worker_deaths'])} of its workers died")
     if job["demo"]:

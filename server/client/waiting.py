@@ -70,6 +70,7 @@ def wait_for_job(
 def _show(bar: Bar, kind: str, data: dict[str, Any]) -> None:
     total = data.get("audio_seconds_total")
     if kind == "queued":
-        bar.say("queued")
+        position = data.get("queue_position")
+        bar.say(f"queued, number {position}" if position else "queued")
     elif total:
         bar.advance(float(data["audio_seconds_done"]), float(total))

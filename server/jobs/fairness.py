@@ -20,9 +20,13 @@ class OwnerQueue:
 
 
 class Fairness:
-    """The order in which owners were last served."""
+    """The order in which owners were last served.
+
+    takes_long: False while long recordings are passed over, because others hold all places that they may have.
+    """
 
     def __init__(self) -> None:
+        self.takes_long = True
         self._served: dict[str, int] = {}
         self._count = 0
 

@@ -18,6 +18,9 @@ FINISHED: tuple[JobStatus, ...] = ("completed", "failed", "cancelled")
 MAX_FILENAME_CHARACTERS = 255
 
 EventKind = Literal["queued", "progress", "partial", "done", "failed", "cancelled"]
+LONG_SECONDS = 60.0
+"""A longer recording is a long one, for the places that jobs run in."""
+
 LAST_EVENTS: tuple[EventKind, ...] = ("done", "failed", "cancelled")
 """One of these is the last event of a finished job; only a retried job has events after it."""
 
@@ -117,9 +120,10 @@ class CallbackState:
 class Job(JobParameters):
     """One recording submitted for asynchronous transcription.
 
+    status: `queued` until its decoding has begun, also while a worker that claimed it has it transcoded.
     attempts: workers that started it; one that was drained, or belonged to a server that was stopped, is not counted.
     deaths: the workers that died while they held it, since it was submitted or last retried.
-    queue_position: 1 for the job that is taken next; None unless it is queued, and in lists.
+    queue_position: 1 and the number of jobs that will be begun before it; None unless it is queued.
     partial_text, transcript: left out in lists.
     has_audio: True while the recording is kept.
     callback: progress of its webhook, None before the job has ended, and in lists.
@@ -178,6 +182,7 @@ class JobEvent:
     """One entry of a job's log; ids count from 1, without gaps, per job.
 
     text: of `partial`: continues the text of the `partial` events before it, since the last `queued`.
+    queue_position: of a `queued` that is the newest event of its job, the position when it is read.
     failure: of `failed`. attempt: workers that had started the job by then.
     """
 
@@ -189,6 +194,7 @@ class JobEvent:
     audio_seconds_total: float | None = None
     text: str = ""
     failure: JobFailure | None = None
+    queue_position: int | None = field(default=None, compare=False)
 
     @property
     def is_last(self) -> bool:

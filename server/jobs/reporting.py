@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-from scribewire.engine.protocol.messages import Progress, TextDelta
+from scribewire.engine.protocol.messages import Progress, Started, TextDelta
 from scribewire.server.engine.client import TranscriptionEvent
 from scribewire.server.jobs.job import Claim
 from scribewire.server.jobs.store import JobStore, JobStoreError
@@ -29,11 +29,14 @@ class JobReport:
         self._claim = claim
         self._progress: Progress | None = None
         self._text: list[str] = []
+        self._has_begun = False
         self._news = asyncio.Event()
 
     def take(self, event: TranscriptionEvent) -> None:
-        """Take the newest progress, or the next piece of text."""
-        if isinstance(event, Progress):
+        """Take the beginning, the newest progress, or the next piece of text."""
+        if isinstance(event, Started):
+            self._has_begun = True
+        elif isinstance(event, Progress):
             self._progress = event
         elif isinstance(event, TextDelta):
             self._text.append(event.delta)
@@ -65,18 +68,21 @@ class JobReport:
         self._news.clear()
         progress, self._progress = self._progress, None
         text, self._text = self._text, []
+        has_begun, self._has_begun = self._has_begun, False
         try:
             return await self._store.heartbeat(
                 self._claim,
                 audio_seconds_done=progress.audio_seconds_done if progress else None,
                 audio_seconds_total=progress.audio_seconds_total if progress else None,
                 new_text="".join(text),
+                has_begun=has_begun,
             )
         except JobStoreError:
-            self._take_back(progress, text)
+            self._take_back(progress, text, has_begun=has_begun)
             raise
 
-    def _take_back(self, progress: Progress | None, text: list[str]) -> None:
+    def _take_back(self, progress: Progress | None, text: list[str], *, has_begun: bool) -> None:
         # A progress that arrived in the meantime is newer.
         self._progress = self._progress or progress
         self._text = [*text, *self._text]
+        self._has_begun = self._has_begun or has_begun

@@ -1,8 +1,10 @@
 """Runs jobs: claims them from the store, has each recording transcribed, and stores how it ended.
 
-A few jobs are in flight at a time; the others wait in the store. A job whose worker died is queued again by the store
-until it reaches the limit of deaths; one that two workers died with runs alone. A server that stops releases its jobs
-for the next one. Whatever happens to the engine or the disk, an accepted job is not lost.
+A few jobs are in flight at a time; the others wait in the store. Of several places one is kept for short recordings: a
+recording that turns out to be long while others hold the places of long ones returns to the queue. A job whose worker
+died is queued again by the store until it reaches the limit of deaths; one that two workers died with runs alone. A
+server that stops releases its jobs for the next one. Whatever happens to the engine or the disk, an accepted job is not
+lost.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,14 +27,14 @@ from scribewire.engine.protocol.errors import (
     ModelError,
     RequestCancelled,
 )
-from scribewire.engine.protocol.messages import Completed
+from scribewire.engine.protocol.messages import Completed, Progress, Started
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.access.limits import KeyLimits, Lease
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.http.errors import ApiError, as_api_error, error_type
 from scribewire.server.intake.uploads import Upload
 from scribewire.server.jobs.changes import JobChanges
-from scribewire.server.jobs.job import Claim, Job, JobFailure, JobParameters, Submission
+from scribewire.server.jobs.job import LONG_SECONDS, Claim, Job, JobFailure, JobParameters, Submission
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.reporting import JobReport
 from scribewire.server.jobs.store import (
@@ -44,11 +47,14 @@ from scribewire.server.jobs.store import (
 from scribewire.server.observability.logs import log_event
 from scribewire.server.observability.loops import BackgroundLoops
 from scribewire.server.observability.metrics import JobChange, Metrics
+from scribewire.server.transcode.turns import long_places
 from scribewire.server.transcription.service import TranscriptionService
 
 CONCURRENT_JOBS = 8
 WORKER = "local"
 CLAIM_WAIT_SECONDS = 10.0
+_CLAIM_WAIT_FOR_SHORT_SECONDS = 0.5
+"""The store does not hear of a place that is free for long ones again."""
 SWEEP_SECONDS = 20.0
 _PAUSE_SECONDS = 0.5
 _DISK_PAUSE_SECONDS = 5.0
@@ -56,6 +62,10 @@ _DISK_PAUSE_SECONDS = 5.0
 logger = logging.getLogger("scribewire.jobs")
 
 _Value = TypeVar("_Value")
+
+
+class _NoLongPlace(Exception):
+    """A recording is long, and others hold all places that long ones may have."""
 
 
 class JobRunner:
@@ -82,6 +92,8 @@ class JobRunner:
         self._concurrent_jobs = concurrent_jobs
         self._sweep_seconds = sweep_seconds
         self._capacity = asyncio.Semaphore(concurrent_jobs)
+        self._long: set[str] = set()
+        """Ids of the jobs in hand that are long."""
         self._loops = loops
         self._tasks: list[asyncio.Task[None]] = []
         self._working: set[asyncio.Task[None]] = set()
@@ -211,7 +223,9 @@ class JobRunner:
             try:
                 # Jobs wait in the store while the engine has no capacity for them.
                 await self._until_engine_takes_more()
-                claims = await self._store.claim(WORKER, wait_seconds=CLAIM_WAIT_SECONDS)
+                takes_long = self._has_long_place
+                wait_seconds = CLAIM_WAIT_SECONDS if takes_long else _CLAIM_WAIT_FOR_SHORT_SECONDS
+                claims = await self._store.claim(WORKER, wait_seconds=wait_seconds, takes_long=takes_long)
             except JobStoreError as error:
                 log_event(logger, logging.ERROR, "jobs_not_claimed", code=error.code, message=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -223,9 +237,12 @@ class JobRunner:
                 task = asyncio.create_task(work, name=claim.job.job_id)
                 self._working.add(task)
                 task.add_done_callback(self._working.discard)
-                self._changes.note("processing", claim.job)
                 if claim.must_run_alone:
                     await asyncio.wait(self._working)
+
+    @property
+    def _has_long_place(self) -> bool:
+        return len(self._long) < long_places(self._concurrent_jobs)
 
     async def _until_engine_takes_more(self) -> None:
         while True:
@@ -253,6 +270,7 @@ class JobRunner:
             if working.cancelled() or working.exception() is not None or not working.result():
                 await self._release_if_over(claim)
         finally:
+            self._long.discard(claim.job.job_id)
             self._capacity.release()
             await _cancelled({sending, lost})
 
@@ -269,16 +287,20 @@ class JobRunner:
             transcript, is_demo = await self._transcribe(claim, report)
         except (EngineCrashed, EngineFault) as error:
             return await self._record_death(claim, error)
+        except _NoLongPlace:
+            # With its length, so that it is not taken for a short one again.
+            await self._until_written(report.send)
+            await self._release(claim, "no_place_for_long")
         except RecordingLost as error:
             return await self._fail(claim, JobFailure(error.code, str(error), error_type(500)))
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
             # No failure of the job and no worker's death: the job returns to its place in the queue.
-            await self._release(claim, _PAUSE_SECONDS)
+            await self._release(claim, "engine_not_available", pause_seconds=_PAUSE_SECONDS)
         except (EngineError, ApiError) as error:
             refusal = error if isinstance(error, ApiError) else as_api_error(error)
             if refusal.rule.status == 507:
                 # The recording is stored; only its samples found no room, and the disk may have room again.
-                await self._release(claim, _DISK_PAUSE_SECONDS)
+                await self._release(claim, "engine_not_available", pause_seconds=_DISK_PAUSE_SECONDS)
             else:
                 return await self._fail(claim, _failure(refusal))
         except Exception:
@@ -320,19 +342,36 @@ class JobRunner:
                 wants_deltas=True,
                 runs_alone=claim.must_run_alone,
             )
+            has_begun = False
             async with contextlib.aclosing(events):
                 async for event in events:
                     if isinstance(event, Completed):
                         return event.transcript, info.is_demo
                     report.take(event)
+                    if isinstance(event, Progress):
+                        has_to_go_on = has_begun or claim.must_run_alone
+                        self._take_long_place(claim, event.audio_seconds_total, has_to_go_on=has_to_go_on)
+                    elif isinstance(event, Started):
+                        has_begun = True
+                        self._changes.note(
+                            "processing", dataclasses.replace(claim.job, started_at=time.time())
+                        )
         raise RuntimeError("a transcription ended without a transcript")
+
+    def _take_long_place(self, claim: Claim, audio_seconds: float, *, has_to_go_on: bool) -> None:
+        """Count a job among the long ones, if it is; raises _NoLongPlace where there is no place for it."""
+        job_id = claim.job.job_id
+        if audio_seconds > LONG_SECONDS and job_id not in self._long:
+            if not (self._has_long_place or has_to_go_on):
+                raise _NoLongPlace
+            self._long.add(job_id)
 
     async def _record_death(self, claim: Claim, error: EngineError) -> bool:
         return await self._fail(claim, _failure(as_api_error(error)), retryable=True)
 
-    async def _release(self, claim: Claim, pause_seconds: float) -> None:
+    async def _release(self, claim: Claim, code: str, *, pause_seconds: float = 0.0) -> None:
         if await self._until_written(lambda: self._store.release(claim)):
-            self._changes.note("requeued", claim.job, code="engine_not_available")
+            self._changes.note("requeued", claim.job, code=code)
         await asyncio.sleep(pause_seconds)
 
     async def _fail(self, claim: Claim, failure: JobFailure, *, retryable: bool = False) -> bool:

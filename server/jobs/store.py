@@ -186,11 +186,14 @@ class JobStore(Protocol):
 
     # ---- working ---------------------------------------------------------------------------------------------
 
-    async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
+    async def claim(
+        self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1, takes_long: bool = True
+    ) -> tuple[Claim, ...]:
         """Claim up to `limit` jobs; waits for the first, and returns none when the wait is over.
 
         Owners with queued jobs are served in rotation, each with its oldest job first; owners that were never served
-        come first.
+        come first. A claimed job stays `queued` until its worker reports that it has begun.
+        takes_long: False to pass over recordings that were found to be longer than LONG_SECONDS.
         """
 
     async def claimed_audio(self, claim: Claim) -> Path:
@@ -203,9 +206,11 @@ class JobStore(Protocol):
         audio_seconds_done: float | None = None,
         audio_seconds_total: float | None = None,
         new_text: str = "",
+        has_begun: bool = False,
     ) -> bool:
         """Renew the lease and report progress; False when the claim is lost.
 
+        has_begun: the job is decoded from now on: it is `processing`, if it was not.
         new_text: continues the text reported before.
         """
 

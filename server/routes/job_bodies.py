@@ -14,9 +14,12 @@ from scribewire.server.jobs.job import CallbackStatus, JobPage, JobStatus
 from scribewire.server.routes.documents import Seconds, Share, Warnings, Words, words_of
 
 JobId = Annotated[str, about(pattern="^job_[0-9a-f]{32}$")]
+_QueuePosition = Annotated[int, about(minimum=1)]
 _Progress = Annotated[
     float, BeforeValidator(lambda seconds: round(seconds, 3)), about("Seconds of the recording.", minimum=0)
 ]
+
+POSITION = "1 and the number of jobs that will be begun before it; null unless the job is queued."
 
 
 class AcceptedJob(Answer):
@@ -24,6 +27,7 @@ class AcceptedJob(Answer):
 
     job_id: JobId
     status: JobStatus
+    queue_position: _QueuePosition | None = about(POSITION)
     created_at: UnixSeconds
 
 
@@ -55,7 +59,8 @@ class ListedJob(Answer):
     """A job without its texts."""
 
     job_id: JobId
-    status: JobStatus
+    status: JobStatus = about("`queued` until decoding has begun.")
+    queue_position: _QueuePosition | None = about(POSITION)
     filename: str | None = about("Base name of the uploaded file, where one was sent.")
     created_at: UnixSeconds
     started_at: UnixSeconds | None
@@ -115,9 +120,6 @@ class JobResult(Answer):
 class Job(ListedJob):
     """A job with all its data."""
 
-    queue_position: Annotated[int, about(minimum=1)] | None = about(
-        "1 for the next job; null unless the job is queued."
-    )
     partial_text: str = about("The text so far, while the job is processed.")
     has_audio: bool = about("True while the recording is kept.")
     callback: JobCallback | None
@@ -133,6 +135,9 @@ class JobEvent(Answer):
     audio_seconds_total: _Progress | None
     text: str | None = optional(
         "Of `partial`: continues the text of the events before it, since the last `queued`."
+    )
+    queue_position: _QueuePosition | None = optional(
+        "Of a `queued` that is the newest event: 1 and the number of jobs that will be begun before."
     )
     error: ErrorFields | None = optional()
 

@@ -298,7 +298,7 @@ class Settings:
     max_running_jobs: int = _setting(
         8,
         setting_types.integer(1, 1024),
-        "Jobs transcoded or in flight at once; the others wait on disk.",
+        "Jobs transcoded or in flight at once; of several places, one is left to short recordings.",
     )
     keep_results_days: float = _setting(
         30.0, setting_types.days, "How long a finished job and its result are kept."

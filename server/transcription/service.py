@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from scribewire.engine.protocol.attribution import with_speakers
 from scribewire.engine.protocol.config import TranscribeOptions
-from scribewire.engine.protocol.messages import Completed, Started
+from scribewire.engine.protocol.messages import Completed, Progress, Started
 from scribewire.engine.protocol.speakers import Diarized
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.server.engine.client import EngineClient, TranscriptionEvent
@@ -55,7 +55,8 @@ class TranscriptionService:
 
         Closing the generator, or cancelling the task that awaits it, cancels transcoding and the engine's work.
         Warnings of transcoding come before the engine's. Where diarization fails, a request fails at once, and a job
-        completes without speakers and with a warning.
+        completes without speakers and with a warning. A job's first event, before the engine is asked for anything, is
+        a Progress with the length of the recording, where that is known.
         raises: also AudioError (the recording), ApiError 507 (no room for its samples), SpeakersError
         """
         is_interactive = priority == "interactive"
@@ -64,24 +65,26 @@ class TranscriptionService:
             await self._diarization.check()
         began = time.monotonic()
         recording = await self._transcoder.transcode(upload_path, is_interactive=is_interactive, owner=owner)
-        diarizing: asyncio.Task[Diarized | None] | None = None
-        if options.speakers is not None:
-            work = self._diarization.diarize(
-                recording, upload_path.parent, options.speakers, is_interactive=is_interactive
-            )
-            diarizing = asyncio.create_task(work, name="speakers")
-        events = self._engine.transcribe(
-            recording.source,
-            # The engine has no use for the references of voices.
-            dataclasses.replace(options, speakers=None),
-            owner=owner,
-            priority=priority,
-            wants_deltas=wants_deltas,
-            wants_segments=wants_segments,
-            audio_ended=recording.ended,
-            runs_alone=runs_alone,
-        )
         try:
+            if not is_interactive and (total := recording.source.expected_seconds) is not None:
+                yield Progress("", 0.0, total)
+            diarizing: asyncio.Task[Diarized | None] | None = None
+            if options.speakers is not None:
+                work = self._diarization.diarize(
+                    recording, upload_path.parent, options.speakers, is_interactive=is_interactive
+                )
+                diarizing = asyncio.create_task(work, name="speakers")
+            events = self._engine.transcribe(
+                recording.source,
+                # The engine has no use for the references of voices.
+                dataclasses.replace(options, speakers=None),
+                owner=owner,
+                priority=priority,
+                wants_deltas=wants_deltas,
+                wants_segments=wants_segments,
+                audio_ended=recording.ended,
+                runs_alone=runs_alone,
+            )
             async with contextlib.aclosing(_both(events, diarizing) if diarizing else events) as both:
                 async for event in both:
                     if isinstance(event, Started) and is_interactive:

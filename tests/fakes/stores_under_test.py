@@ -74,8 +74,9 @@ class StoreUnderTest:
         return submitted.job
 
     async def claim(self, worker: str = "w1") -> Claim:
-        """The oldest job, which must be there."""
+        """A claim of the next job, which must be there; its decoding has begun."""
         (claim,) = await self.store.claim(worker)
+        assert await self.store.heartbeat(claim, has_begun=True)
         return claim
 
     def files(self) -> list[str]:

@@ -38,8 +38,8 @@ def test_job_is_accepted_at_once_and_completes(server: RunningServer, field: str
     response = submit(server, script(text="Hola.", language="Spanish", duration_seconds=3), field=field)
     assert response.status_code == 202
     body = response.json()
-    assert set(body) == {"job_id", "status", "created_at"}
-    assert body["status"] == "queued"
+    assert set(body) == {"job_id", "status", "queue_position", "created_at"}
+    assert (body["status"], body["queue_position"]) == ("queued", 1)
     assert isinstance(body["created_at"], int)
     assert response.headers["location"] == f"/jobs/{body['job_id']}"
     job = ended(server, body["job_id"])

@@ -94,7 +94,7 @@ def test_damaged_row_fails_its_own_job_whoever_reads_it(
             if (await store.get(damaged.job_id, "ann")).status != "cancelled":
                 await assert_failed(under, damaged)
                 assert [one.job_id for one in told] == [damaged.job_id]
-            assert (await store.stats()).jobs["processing"] == 2
+            assert (await store.stats()).jobs["queued"] == 2
 
     run(story())
 

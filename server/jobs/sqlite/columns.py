@@ -103,15 +103,20 @@ _COLUMNS = {
 JOB_COLUMNS = ", ".join(["seq", *_COLUMNS])
 
 
-def job_of(row: sqlite3.Row, *, queue_position: int | None = None) -> Job:
-    """The job of a row of JOB_COLUMNS, without its texts; raises RowDamaged."""
+def job_of(row: sqlite3.Row) -> Job:
+    """The job of a row of JOB_COLUMNS, without its texts and its queue position; raises RowDamaged.
+
+    A claimed job whose decoding has not begun is `queued`, though its row is fenced as one that is processed.
+    """
     values, damaged = _values_of(row)
     if damaged:
         raise RowDamaged(row["seq"], ", ".join(damaged))
+    if values["status"] == "processing" and values["started_at"] is None:
+        values["status"] = "queued"
     del values["claim_number"]
     has_audio = values.pop("audio_id") is not None
     parameters = values.pop("options")
-    return Job(**values, **parameters, has_audio=has_audio, queue_position=queue_position)
+    return Job(**values, **parameters, has_audio=has_audio)
 
 
 def replacements(row: sqlite3.Row) -> dict[str, Any]:

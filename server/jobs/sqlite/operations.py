@@ -38,7 +38,7 @@ from scribewire.server.jobs.sqlite import callbacks as sqlite_callbacks
 from scribewire.server.jobs.sqlite import statements
 from scribewire.server.jobs.sqlite.columns import JOB_COLUMNS, RowDamaged, job_of, new_job_id, replacements
 from scribewire.server.jobs.sqlite.retained import RetainedData
-from scribewire.server.jobs.sqlite.rows import counts, find, owners_queues, queue_position
+from scribewire.server.jobs.sqlite.rows import QueuePositions, counts, find, owners_queues
 from scribewire.server.jobs.sqlite.writer import Transaction
 from scribewire.server.jobs.store import (
     LEASE_OVER,
@@ -96,15 +96,13 @@ class JobOperations:
                         "This idempotency key was used for another recording, or with other options."
                     )
                 tx.effects.removed_audio.add(submission.audio.audio_id)
-                return Submitted(job_of(known), is_new=False)
+                return Submitted(QueuePositions(tx.connection, self.fairness).job_of(known), is_new=False)
         self._check_room(tx)
         row = tx.execute(statements.INSERT, self._row_of(submission, digest)).fetchone()
         tx.effects.new_audio.add(submission.audio.audio_id)
         self._log(tx, row, "queued")
         tx.effects.notified.add(WORK)
-        return Submitted(
-            job_of(row, queue_position=queue_position(tx.connection, self.fairness, row)), is_new=True
-        )
+        return Submitted(QueuePositions(tx.connection, self.fairness).job_of(row), is_new=True)
 
     def _row_of(self, submission: Submission, digest: str) -> tuple[object, ...]:
         return (
@@ -128,8 +126,9 @@ class JobOperations:
 
     # ---- working ---------------------------------------------------------------------------------------------
 
-    def claim(self, tx: Transaction, worker: str, limit: int) -> tuple[Claim, ...]:
+    def claim(self, tx: Transaction, worker: str, limit: int, takes_long: bool = True) -> tuple[Claim, ...]:
         """See JobStore.claim."""
+        self.fairness.takes_long = takes_long
         self.take_back_silent(tx)
         if self.is_draining:
             return ()
@@ -137,18 +136,17 @@ class JobOperations:
             "worker": worker,
             "boot": self._boot,
             "lease_until": self._monotonic() + self._rules.lease_seconds,
-            "now": self._wall(),
         }
         claims: list[Claim] = []
-        while (
-            len(claims) < limit and (queue := self.fairness.next_of(owners_queues(tx.connection))) is not None
-        ):
+        while len(claims) < limit:
+            queues = owners_queues(tx.connection, takes_long=takes_long)
+            if (queue := self.fairness.next_of(queues)) is None:
+                break
             row = tx.execute(statements.CLAIM, {**values, "seq": queue.oldest_seq}).fetchone()
             job = job_of(row)
             if not job.has_audio:
                 raise RowDamaged(row["seq"], "audio_id")
             self.fairness.note_served(queue.owner)
-            self._log(tx, row, "progress")
             claims.append(Claim(job, worker, row["claim_number"]))
         return tuple(claims)
 
@@ -162,15 +160,21 @@ class JobOperations:
         claim: Claim,
         seconds: tuple[float | None, float | None],
         new_text: str,
+        has_begun: bool = False,
     ) -> bool:
         """See JobStore.heartbeat; seconds: done and total."""
-        lease_until = self._monotonic() + self._rules.lease_seconds
-        values = {**self._fence(claim), "lease_until": lease_until, "done": seconds[0], "total": seconds[1]}
+        values = {
+            **self._fence(claim),
+            "lease_until": self._monotonic() + self._rules.lease_seconds,
+            "begun_at": self._wall() if has_begun else None,
+            "done": seconds[0],
+            "total": seconds[1],
+        }
         renewed = tx.execute(statements.RENEW, values).fetchall()
         if not renewed:
             return False
         named = {"seq": renewed[0]["seq"], "job_id": claim.job.job_id}
-        if seconds != (None, None):
+        if has_begun or (seconds != (None, None) and renewed[0]["started_at"] is not None):
             self._log(tx, named, "progress")
         if new_text:
             tx.execute(statements.ADD_TEXT, (named["seq"], new_text))
@@ -190,8 +194,9 @@ class JobOperations:
             return False
         tx.execute(statements.SET_RESULT, (row["seq"], transcript_to_json(transcript)))
         tx.execute(
-            "UPDATE jobs SET is_demo = ?, audio_seconds_done = ?, audio_seconds_total = ? WHERE seq = ?",
-            (is_demo, transcript.duration_seconds, transcript.duration_seconds, row["seq"]),
+            "UPDATE jobs SET is_demo = ?, started_at = coalesce(started_at, ?), audio_seconds_done = ?, "
+            "audio_seconds_total = ? WHERE seq = ?",
+            (is_demo, self._wall(), *[transcript.duration_seconds] * 2, row["seq"]),
         )
         self._end(tx, row, "completed", "done", keeps_audio=self._rules.keep_audio)
         return True

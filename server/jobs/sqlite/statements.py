@@ -1,4 +1,4 @@
-"""The longer statements that change jobs, their texts and their events; used by operations.py alone."""
+"""The longer statements that change jobs, their texts and their events; and the conditions that reading them shares."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ INSERT = (
 )
 CLAIM = (
     "UPDATE jobs SET status = 'processing', worker = :worker, boot = :boot, lease_until = :lease_until, "
-    "attempts = attempts + 1, claim_number = claim_number + 1, started_at = :now WHERE seq = :seq "
+    "attempts = attempts + 1, claim_number = claim_number + 1 WHERE seq = :seq "
     f"RETURNING {JOB_COLUMNS}"
 )
 REQUEUE = (
     "UPDATE jobs SET status = 'queued', worker = NULL, boot = NULL, lease_until = NULL, started_at = NULL, "
     "audio_seconds_done = 0, attempts = attempts - ?, deaths = ? WHERE seq = ?"
 )
+WAITS_CLAIMED = "status = 'processing' AND started_at IS NULL"
+"""True of a job whose worker has not begun to decode it: everywhere but in this table it is `queued`."""
+NOT_LONG = "(audio_seconds_total IS NULL OR audio_seconds_total <= 60.0)"
+"""Not found to be longer than LONG_SECONDS; the same text as in the migration, whose index SQLite finds by it."""
 HELD = (
     "status = 'processing' AND job_id = :job_id AND boot = :boot AND worker = :worker "
     "AND claim_number = :claim_number"
 )
 RENEW = (
-    "UPDATE jobs SET lease_until = :lease_until, audio_seconds_done = coalesce(:done, audio_seconds_done), "
-    f"audio_seconds_total = coalesce(:total, audio_seconds_total) WHERE {HELD} RETURNING seq"
+    "UPDATE jobs SET lease_until = :lease_until, started_at = coalesce(started_at, :begun_at), "
+    "audio_seconds_done = coalesce(:done, audio_seconds_done), "
+    f"audio_seconds_total = coalesce(:total, audio_seconds_total) WHERE {HELD} RETURNING seq, started_at"
 )
 LOG = (
     "INSERT INTO events (seq, event_id, kind, at, attempt, audio_seconds_done, audio_seconds_total, text, failure) "

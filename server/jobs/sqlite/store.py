@@ -211,13 +211,15 @@ class SqliteJobStore:
 
     # ---- working ---------------------------------------------------------------------------------------------
 
-    async def claim(self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1) -> tuple[Claim, ...]:
+    async def claim(
+        self, worker: str, *, wait_seconds: float = 0.0, limit: int = 1, takes_long: bool = True
+    ) -> tuple[Claim, ...]:
         """See JobStore."""
         deadline = time.monotonic() + wait_seconds
         with self._notifications.subscribed(WORK) as notified:
             while True:
                 notified.clear()
-                claims = await self._claim_now(worker, limit)
+                claims = await self._claim_now(worker, limit, takes_long)
                 remaining = deadline - time.monotonic()
                 if claims or remaining <= 0 or self._operations.is_draining:
                     return claims
@@ -226,8 +228,9 @@ class SqliteJobStore:
                     async with asyncio.timeout(min(remaining, self._rules.lease_seconds / 2)):
                         await notified.wait()
 
-    async def _claim_now(self, worker: str, limit: int) -> tuple[Claim, ...]:
-        answer = self._writer.call(partial(self._operations.claim, worker=worker, limit=limit))
+    async def _claim_now(self, worker: str, limit: int, takes_long: bool) -> tuple[Claim, ...]:
+        claim = partial(self._operations.claim, worker=worker, limit=limit, takes_long=takes_long)
+        answer = self._writer.call(claim)
         try:
             return await asyncio.shield(answer)
         except asyncio.CancelledError:
@@ -254,10 +257,11 @@ class SqliteJobStore:
         audio_seconds_done: float | None = None,
         audio_seconds_total: float | None = None,
         new_text: str = "",
+        has_begun: bool = False,
     ) -> bool:
         """See JobStore."""
-        seconds = (audio_seconds_done, audio_seconds_total)
-        return await self._write(self._operations.heartbeat, claim=claim, seconds=seconds, new_text=new_text)
+        news = {"seconds": (audio_seconds_done, audio_seconds_total), "new_text": new_text}
+        return await self._write(self._operations.heartbeat, claim=claim, has_begun=has_begun, **news)
 
     async def wait_until_lost(self, claim: Claim) -> None:
         """See JobStore."""
@@ -299,14 +303,16 @@ class SqliteJobStore:
         self, owner: str, *, status: JobStatus | None = None, cursor: str | None = None, limit: int = 20
     ) -> JobPage:
         """See JobStore."""
-        return await self._read(sqlite_rows.page, owner=owner, status=status, cursor=cursor, limit=limit)
+        wanted = {"owner": owner, "status": status, "cursor": cursor, "limit": limit}
+        return await self._read(sqlite_rows.page, **wanted, fairness=self._operations.fairness)
 
     async def events(self, job_id: str, owner: str, *, after_id: int = 0) -> AsyncIterator[JobEvent]:
         """See JobStore."""
         with self._notifications.subscribed(log_topic(job_id)) as notified:
             while self._is_open:
                 notified.clear()
-                found = await self._read(sqlite_rows.log, job_id=job_id, owner=owner, after_id=after_id)
+                read = partial(sqlite_rows.log, fairness=self._operations.fairness)
+                found = await self._read(read, job_id=job_id, owner=owner, after_id=after_id)
                 if found is None:
                     return
                 status, events = found
