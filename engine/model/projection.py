@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -98,10 +98,26 @@ class QuantizedTensor:
     group_size: int
     mode: str
 
+    def scaled_in(self, dtype: mx.Dtype) -> QuantizedTensor:
+        """The same matrix with affine scales and biases in that type; the 8-bit scales of other modes stay."""
+        if self.biases is None:
+            return self
+        return replace(self, scales=self.scales.astype(dtype), biases=self.biases.astype(dtype))
+
+    def rows(self, ids: mx.array) -> QuantizedTensor:
+        """Some rows, (*ids.shape, in) once dequantized."""
+        biases = None if self.biases is None else self.biases[ids]
+        return replace(self, packed=self.packed[ids], scales=self.scales[ids], biases=biases)
+
     def dequantized(self, dtype: mx.Dtype) -> mx.array:
-        """The dequantized matrix, (out, in)."""
+        """The dequantized matrix, (out, in), worked out in float32 and rounded once.
+
+        In the 16 bits of its scales a value is off by as much as a step of 8 bits is wide: bias and scale times code
+        nearly cancel. Values of the floating-point modes have so few bits that any type holds them.
+        """
+        wide = self.scaled_in(mx.float32)
         return mx.dequantize(
-            self.packed, self.scales, self.biases, group_size=self.group_size, bits=self.bits, mode=self.mode
+            wide.packed, wide.scales, wide.biases, group_size=wide.group_size, bits=wide.bits, mode=wide.mode
         ).astype(dtype)
 
     def is_like(self, other: QuantizedTensor) -> bool:
@@ -252,24 +268,15 @@ class Embedding:
     """Rows by token id, and the same matrix as output head where embeddings are tied."""
 
     def __init__(self, table: mx.array | QuantizedTensor, placement: Placement) -> None:
+        """table: in the compute type, or packed with its scales in it."""
         self._placement = placement
-        if isinstance(table, QuantizedTensor) and placement.dequantizes:
-            table = table.dequantized(placement.dtype)
-        self.table = table if isinstance(table, QuantizedTensor) else table.astype(placement.dtype)
+        self.table = table
 
     def __call__(self, ids: mx.array) -> mx.array:
         """ids (...) -> (..., hidden)."""
-        table = self.table
-        if not isinstance(table, QuantizedTensor):
-            return table[ids]
-        return mx.dequantize(
-            table.packed[ids],
-            table.scales[ids],
-            None if table.biases is None else table.biases[ids],
-            group_size=table.group_size,
-            bits=table.bits,
-            mode=table.mode,
-        ).astype(self._placement.dtype)
+        if isinstance(self.table, QuantizedTensor):
+            return self.table.rows(ids).dequantized(self._placement.dtype)
+        return self.table[ids]
 
     def as_head(self) -> Projection:
         """hidden -> vocabulary logits with the same weights."""
@@ -299,20 +306,15 @@ class Weights:
 
     def tensor(self, name: str) -> mx.array:
         """A float tensor in the compute type."""
-        value = self._raw(name)
-        if isinstance(value, QuantizedTensor):
-            value = value.dequantized(self.placement.dtype)
+        value = self._tensors[f"{self._prefix}{name}"]
+        assert isinstance(value, mx.array)  # the loader takes quantized matrices only where matrices are
         return value.astype(self.placement.dtype)
 
     def projection(self, *names: str) -> Projection:
         """One linear map, or several of the same input fused into one, outputs in the given order."""
-        matrices = [self._raw(f"{name}.weight") for name in names]
+        matrices = [self._matrix(name) for name in names]
         biases = [self.tensor(f"{name}.bias") for name in names if self.has(f"{name}.bias")]
         bias = mx.concatenate(biases) if biases else None
-        if self.placement.dequantizes:
-            matrices = [
-                m.dequantized(self.placement.dtype) if isinstance(m, QuantizedTensor) else m for m in matrices
-            ]
         fused = _fused(matrices)
         if fused is not None:
             return _projection(fused, bias, self.placement)
@@ -321,10 +323,15 @@ class Weights:
 
     def embedding(self, name: str) -> Embedding:
         """An embedding table."""
-        return Embedding(self._raw(f"{name}.weight"), self.placement)
+        return Embedding(self._matrix(name), self.placement)
 
-    def _raw(self, name: str) -> mx.array | QuantizedTensor:
-        return self._tensors[f"{self._prefix}{name}"]
+    def _matrix(self, name: str) -> mx.array | QuantizedTensor:
+        """A module's matrix in the compute type; a quantized one stays packed unless the placement says otherwise."""
+        value = self._tensors[f"{self._prefix}{name}.weight"]
+        dtype = self.placement.dtype
+        if isinstance(value, mx.array):
+            return value.astype(dtype)
+        return value.dequantized(dtype) if self.placement.dequantizes else value.scaled_in(dtype)
 
 
 def _fused(matrices: list[mx.array | QuantizedTensor]) -> mx.array | QuantizedTensor | None:
@@ -359,7 +366,6 @@ def _projection(
         if product is not None and bias is None and suits_quantized(*kind):
             return FewRowsQuantizedProjection(matrix, product)
         return QuantizedProjection(matrix, bias)
-    matrix = matrix.astype(placement.dtype)
     if placement.few_rows is not None and bias is None:
         return FewRowsProjection(matrix, placement.few_rows)
     transposed = matrix.T

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ StoredType = Literal["F32", "F16", "BF16"]
 LAYOUTS: tuple[Layout, ...] = ("thinker", "hf", "mlx")
 
 MEL_BINS = 128
+_INTEGERS = {np.dtype(np.uint32): "U32", np.dtype(np.uint8): "U8"}
 
 
 @dataclass(frozen=True)
@@ -236,8 +238,8 @@ def published_name(name: str, layout: Layout, *, is_aligner: bool = False) -> st
 
 
 def in_layout(
-    weights: dict[str, NDArray[np.float32]], layout: Layout, *, is_aligner: bool = False
-) -> dict[str, NDArray[np.float32]]:
+    weights: Mapping[str, NDArray[Any]], layout: Layout, *, is_aligner: bool = False
+) -> dict[str, NDArray[Any]]:
     """The same numbers under the names (and convolution axes) of one published layout.
 
     The original and the native layout store a tied head once more, as the published files do; the MLX one drops it.
@@ -344,17 +346,16 @@ def rounded(values: NDArray[np.float32], stored: StoredType) -> NDArray[np.float
     return np.frombuffer(raw, "<f4" if stored == "F32" else "<f2").astype("<f4").reshape(values.shape)
 
 
-def write_safetensors(
-    path: Path, tensors: dict[str, NDArray[np.float32]], stored: StoredType = "F32"
-) -> None:
-    """A safetensors file: length of the header (u64), JSON header, values."""
+def write_safetensors(path: Path, tensors: Mapping[str, NDArray[Any]], stored: StoredType = "F32") -> None:
+    """A safetensors file: length of the header (u64), JSON header, values. Unsigned integers are stored as they are."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blocks: list[bytes] = []
     offset = 0
     for name, values in tensors.items():
-        block = _stored_bytes(np.ascontiguousarray(values), stored)
+        integers = _INTEGERS.get(values.dtype)
+        block = values.tobytes() if integers else _stored_bytes(np.ascontiguousarray(values), stored)
         header[name] = {
-            "dtype": stored,
+            "dtype": integers or stored,
             "shape": list(values.shape),
             "data_offsets": [offset, offset + len(block)],
         }

@@ -77,11 +77,7 @@ def test_the_kernel_multiplies(
     # An offset, so that a bias that counts wrongly often shows.
     x = (chance.normal(size=(rows, length)) + 0.5).astype(np.float16)
     residual = chance.normal(size=(rows, columns)).astype(np.float16)
-    exact = replace(
-        matrix,
-        scales=matrix.scales.astype(mx.float32),
-        biases=None if matrix.biases is None else matrix.biases.astype(mx.float32),
-    ).dequantized(mx.float32)
+    exact = matrix.dequantized(mx.float32)
     wanted = x.astype(np.float64) @ np.array(exact).T.astype(np.float64) + (residual if adds else 0.0)
     assert matrix.biases is not None
     whole = QuantizedMatrix(matrix.packed, matrix.scales, matrix.biases, bits)
@@ -106,9 +102,9 @@ def test_projections_hand_over_few_rows_and_no_others(on_cpu: OnCpu, bits: int) 
         assert on_cpu.calls - before == 2 * is_ours, shape
 
 
-@pytest.mark.parametrize("what", ["bias", "32-bit scales", "groups of 32", "3 bits", "float32 rows"])
+@pytest.mark.parametrize("what", ["bias", "32-bit model", "groups of 32", "3 bits", "float32 rows"])
 def test_what_the_kernel_does_not_know_goes_the_usual_way(on_cpu: OnCpu, what: str) -> None:
-    plain = mx.random.normal((8, 64)).astype(mx.float32 if what == "32-bit scales" else mx.float16)
+    plain = mx.random.normal((8, 64)).astype(mx.float16)
     group_size, bits = (32 if what == "groups of 32" else 64), (3 if what == "3 bits" else 8)
     packed, scales, biases = mx.quantize(plain, group_size=group_size, bits=bits)
     tensors: dict[str, mx.array | QuantizedTensor] = {
@@ -116,11 +112,25 @@ def test_what_the_kernel_does_not_know_goes_the_usual_way(on_cpu: OnCpu, what: s
     }
     if what == "bias":
         tensors["one.bias"] = mx.ones((8,))
-    projection = Weights(tensors, replace(IN_16_BITS, few_rows_quantized=on_cpu)).projection("one")
+    placement = replace(IN_16_BITS, few_rows_quantized=on_cpu)
+    if what == "32-bit model":
+        placement = replace(placement, dtype=mx.float32)
+    projection = Weights(tensors, placement).projection("one")
     x = mx.random.normal((2, 64)).astype(mx.float32 if what == "float32 rows" else mx.float16)
     before = on_cpu.calls
     assert projection(x).shape == (2, 8)
     assert on_cpu.calls == before
+
+
+@pytest.mark.parametrize("stored", [mx.bfloat16, mx.float32], ids=str)
+def test_scales_of_another_type_are_cast_and_the_kernel_takes_them(on_cpu: OnCpu, stored: mx.Dtype) -> None:
+    matrix = quantized(8, 64, 8).scaled_in(stored)
+    projection = Weights({"one.weight": matrix}, replace(IN_16_BITS, few_rows_quantized=on_cpu)).projection(
+        "one"
+    )
+    before = on_cpu.calls
+    assert projection(mx.random.normal((2, 64)).astype(mx.float16)).dtype == mx.float16
+    assert on_cpu.calls == before + 1
 
 
 def test_a_kernel_is_trusted_when_it_multiplies_right(
