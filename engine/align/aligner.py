@@ -18,7 +18,7 @@ import numpy as np
 from scribewire.engine.align.timestamps import repaired, with_lengths
 from scribewire.engine.audio.mel import HOP_SAMPLES, log_mel_batch
 from scribewire.engine.checkpoint.integrity import read_config
-from scribewire.engine.checkpoint.load import Checkpoint, build_aligner, resident_arrays
+from scribewire.engine.checkpoint.load import Checkpoint, build_aligner, read_tokenizer, resident_arrays
 from scribewire.engine.model.aligner import AlignerModel
 from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.model.projection import Placement, QuantizedTensor
@@ -26,7 +26,7 @@ from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 from scribewire.engine.protocol.errors import CheckpointMismatch
 from scribewire.engine.protocol.transcript import Word
 from scribewire.engine.text.languages import LANGUAGES
-from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
+from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP
 from scribewire.engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
 
 LEAST_WORD_MILLISECONDS = 80
@@ -57,14 +57,9 @@ class AlignmentPromptBuilder:
             config = ModelConfig.from_dict(read_config(folder))
         except ConfigError as error:
             raise CheckpointMismatch(f"{folder.name}: {error}") from error
-        self._tokenizer = Tokenizer.from_folder(
-            folder, required=(AUDIO_START, AUDIO_END, AUDIO_PAD, TIMESTAMP)
+        self._tokenizer = read_tokenizer(
+            folder, config, required=(AUDIO_START, AUDIO_END, AUDIO_PAD, TIMESTAMP)
         )
-        if self._tokenizer.largest_id >= config.text.vocab_size:
-            raise CheckpointMismatch(
-                f"the aligner's tokenizer knows id {self._tokenizer.largest_id}, its weights only "
-                f"{config.text.vocab_size} rows: they are not of one model"
-            )
         if config.class_count is None:
             raise CheckpointMismatch("this is no forced aligner; choose a Qwen3-ForcedAligner model")
         self.time_id = config.timestamp_token_id or self._tokenizer.token_id(TIMESTAMP)

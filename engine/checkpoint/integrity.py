@@ -7,12 +7,13 @@ are called and what shapes they have is the loader's to judge.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 from pathlib import Path
 from typing import Any
 
-from scribewire.engine.protocol.errors import ModelIncomplete, ModelNotFound
+from scribewire.engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
 
 CONFIG_FILE = "config.json"
 VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -45,7 +46,7 @@ def check_model_folder(folder: Path, *, remedy: str | None = REMEDY) -> None:
 def read_config(folder: Path, *, remedy: str | None = REMEDY) -> dict[str, Any]:
     """The folder's config.json.
 
-    raises: ModelNotFound (no such folder), ModelIncomplete (no such file, or damaged)
+    raises: ModelNotFound (no such folder), ModelIncomplete (no such file, or damaged), CheckpointMismatch
     """
     if not folder.exists():
         raise ModelNotFound(f"there is no folder {folder}")
@@ -57,13 +58,13 @@ def read_config(folder: Path, *, remedy: str | None = REMEDY) -> dict[str, Any]:
 def weight_files(folder: Path, *, remedy: str | None = REMEDY) -> list[Path]:
     """The safetensors files that make up the model, as its index or their numbering names them, all present.
 
-    raises: ModelIncomplete
+    raises: ModelIncomplete, CheckpointMismatch (an index that is wrong, or names what is no file of this folder)
     """
     if (folder / INDEX_FILE).exists():
         named = _read_json_object(folder / INDEX_FILE, folder, remedy).get("weight_map")
         if not isinstance(named, dict) or not named:
-            raise ModelIncomplete(f"{folder / INDEX_FILE} names no weights{_then(remedy)}")
-        files = [folder / name for name in sorted({str(name) for name in named.values()})]
+            raise CheckpointMismatch(f"{folder / INDEX_FILE} names no weights")
+        files = [_file_of_index(folder, name) for name in sorted(set(map(str, named.values())))]
     else:
         files = sorted(folder.glob("*.safetensors"))
         files += _shards_left_out(folder, files)
@@ -74,6 +75,15 @@ def weight_files(folder: Path, *, remedy: str | None = REMEDY) -> list[Path]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelIncomplete(f"{folder} lacks {missing[0]}{more}: a half-finished download{_then(remedy)}")
     return files
+
+
+def _file_of_index(folder: Path, name: str) -> Path:
+    """A file that the index names: of this folder, never by a path that leads out of it."""
+    if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+        raise CheckpointMismatch(
+            f"{folder / INDEX_FILE} names {name[:80]!r}, which is no safetensors file of this folder"
+        )
+    return folder / name
 
 
 def _shards_left_out(folder: Path, files: list[Path]) -> list[Path]:
@@ -100,10 +110,10 @@ def _read_json_object(path: Path, folder: Path, remedy: str | None) -> dict[str,
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelIncomplete(f"{folder} has no {path.name}{_then(remedy)}") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelIncomplete(f"{path} cannot be read ({_one_line(error)}){_then(remedy)}") from None
     if not isinstance(content, dict):
-        raise ModelIncomplete(f"{path} is not a JSON object{_then(remedy)}")
+        raise ModelIncomplete(f"{path} is not a JSON object")
     return content
 
 
@@ -123,9 +133,9 @@ def check_whole_file(path: Path, remedy: str | None = REMEDY) -> None:
     if len(prefix) < 8 or len(header) < header_bytes:
         raise ModelIncomplete(f"{path} is cut off after {size_bytes} bytes{_then(remedy)}")
     try:
-        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        data_bytes = max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        data_bytes = max((_end_of(entry) for entry in entries), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ModelIncomplete(
             f"{path} is not a safetensors file: its header is damaged{_then(remedy)}"
         ) from None
@@ -134,6 +144,17 @@ def check_whole_file(path: Path, remedy: str | None = REMEDY) -> None:
         raise ModelIncomplete(
             f"{path} is cut off: {size_bytes} of {wanted_bytes} bytes, a half-finished download{_then(remedy)}"
         )
+
+
+def _end_of(entry: dict[str, Any]) -> int:
+    """Where a tensor's data ends; raises ValueError when they are not as long as its shape and type say."""
+    start, end = entry["data_offsets"]
+    item_bits = re.search(r"\d+", entry["dtype"])
+    if item_bits is not None and 8 * (end - start) != math.prod(entry["shape"]) * int(item_bits[0]):
+        raise ValueError("data and shape differ")
+    if start < 0:
+        raise ValueError("data before the first byte")
+    return int(end)
 
 
 def _then(remedy: str | None) -> str:

@@ -12,8 +12,12 @@ from typing import Any
 
 from scribewire.engine.model.config import ModelConfig
 
+AFFINE = "affine"
 QUANTIZED_BITS = (2, 3, 4, 5, 6, 8)
-_GROUP_SIZES = (16, 32, 64, 128)
+_GROUP_SIZES = (32, 64, 128)
+FLOATING_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
+"""(bits, group size) of the modes whose codes are floating-point numbers: 8-bit scales and no biases.
+Source: the table of quantization modes in MLX's documentation."""
 
 _RENAMED_PREFIXES = (
     # Longest first: the first that fits is applied, once.
@@ -109,14 +113,14 @@ class DeclaredQuantization:
     """config.json's declaration for one module; None where it has none."""
 
     bits: int | None = None
-    group_size: int | None = None
-    mode: str = "affine"
+    mode: str = AFFINE
 
 
 def declared_quantization(config: Mapping[str, Any], module: str) -> DeclaredQuantization:
     """config.json's declaration for a module: its own entry before the general one.
 
     `quantization` and its mirror `quantization_config` are read; module names are canonical.
+    raises: ValueError for a mode that is not known
     """
     section = config.get("quantization") or config.get("quantization_config") or {}
     if not isinstance(section, Mapping):
@@ -129,11 +133,11 @@ def declared_quantization(config: Mapping[str, Any], module: str) -> DeclaredQua
         ),
         {},
     )
-    return DeclaredQuantization(
-        bits=own.get("bits", section.get("bits")),
-        group_size=own.get("group_size", section.get("group_size")),
-        mode=str(own.get("mode", section.get("mode") or "affine")),
-    )
+    bits, mode = own.get("bits", section.get("bits")), own.get("mode", section.get("mode")) or AFFINE
+    if mode != AFFINE and mode not in FLOATING_MODES:
+        known = ", ".join((AFFINE, *FLOATING_MODES))
+        raise ValueError(f"config.json declares quantization mode {mode!r}; known are {known}")
+    return DeclaredQuantization(bits=bits if isinstance(bits, int) else None, mode=mode)
 
 
 def infer_quantization(
@@ -154,8 +158,30 @@ def infer_quantization(
     group_size, left = divmod(in_features, scales_shape[1]) if scales_shape[1] else (0, 1)
     if rest or bits not in QUANTIZED_BITS:
         raise ValueError(f"{packed_shape[1]} packed words for {in_features} inputs is no supported width")
-    if left or group_size not in _GROUP_SIZES:
+    if left or group_size not in (*_GROUP_SIZES, 16):
         raise ValueError(f"{scales_shape[1]} scales for {in_features} inputs is no supported group size")
-    if declared is not None and declared.mode != "affine" and declared.bits not in (None, bits):
+    if declared is not None and declared.mode != AFFINE and declared.bits not in (None, bits):
         raise ValueError(f"mode {declared.mode} declares {declared.bits} bits, the shapes say {bits}")
     return bits, group_size
+
+
+def quantization_mode(
+    declared: DeclaredQuantization, bits: int, group_size: int, *, has_biases: bool, has_byte_scales: bool
+) -> str:
+    """The mode of a quantized matrix: the declared one, or a floating-point one known by its 8-bit scales.
+
+    raises: ValueError saying what contradicts the mode.
+    """
+    floating = {shape: mode for mode, shape in FLOATING_MODES.items()}
+    mode = declared.mode
+    if has_byte_scales and not has_biases and mode == AFFINE:
+        mode = floating.get((bits, group_size), AFFINE)
+    if mode == AFFINE and (has_byte_scales or not has_biases or group_size not in _GROUP_SIZES):
+        raise ValueError("affine matrices have float scales and biases, and groups of 32, 64 or 128")
+    if mode != AFFINE and (has_biases or not has_byte_scales or FLOATING_MODES[mode] != (bits, group_size)):
+        wanted_bits, wanted_group = FLOATING_MODES[mode]
+        raise ValueError(
+            f"mode {mode} has {wanted_bits} bits in groups of {wanted_group}, 8-bit scales and no biases, "
+            f"but this has {bits} bits in groups of {group_size}"
+        )
+    return mode

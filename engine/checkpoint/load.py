@@ -6,13 +6,14 @@ tensor must have its place and its shape, every place its tensor. Pickles are ne
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from scribewire.engine.checkpoint.integrity import REMEDY, check_whole_file, read_config, weight_files
+from scribewire.engine.checkpoint.integrity import check_whole_file, read_config, weight_files
 from scribewire.engine.checkpoint.layouts import (
     canonical_name,
     declared_quantization,
@@ -20,36 +21,36 @@ from scribewire.engine.checkpoint.layouts import (
     infer_quantization,
     is_convolution_kernel,
     kernel_needs_transposing,
+    quantization_mode,
 )
 from scribewire.engine.model.aligner import AlignerModel
-from scribewire.engine.model.asr import SpeechModel
+from scribewire.engine.model.asr import AudioPromptedModel, SpeechModel
 from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
-from scribewire.engine.protocol.errors import CheckpointMismatch, ModelIncomplete
+from scribewire.engine.protocol.errors import CheckpointMismatch
+from scribewire.engine.text.tokenizer import AUDIO_PAD, RECOGNIZER_TOKENS, Tokenizer
 
 Tensors = dict[str, mx.array | QuantizedTensor]
 
 _FLOAT_TYPES = (mx.float32, mx.float16, mx.bfloat16)
-_MODES_BY_BITS = {4: "mxfp4", 8: "mxfp8"}
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder's configuration and tensors under canonical names, checked, still lazy (memory-mapped)."""
+    """A folder's configuration and tensors under canonical names, checked, still lazy: nothing is read yet.
+
+    tensors: emptied by building a model of it, so that no stored form stays beside the resident one.
+    decoder_bits: of the decoder's first matrix, 16 or 32 when it is not quantized.
+    """
 
     config: ModelConfig
     tensors: Tensors
+    decoder_bits: int
 
     @property
     def parameter_count(self) -> int:
         """Weights that the model has, a tied head counted once."""
-        return sum(_element_count(shape) for shape in expected_shapes(self.config).values())
-
-    @property
-    def decoder_bits(self) -> int:
-        """Bits of the decoder's first matrix, 16 or 32 when it is not quantized."""
-        tensor = self.tensors["model.layers.0.mlp.down_proj.weight"]
-        return tensor.bits if isinstance(tensor, QuantizedTensor) else tensor.dtype.size * 8
+        return sum(math.prod(shape) for shape in expected_shapes(self.config).values())
 
 
 def load_checkpoint(folder: Path, *, dtype: mx.Dtype, device: mx.Device | None = None) -> SpeechModel:
@@ -70,7 +71,8 @@ def build_model(
 ) -> SpeechModel:
     """Place a checkpoint's tensors for a device and evaluate them: the model is resident on return.
 
-    placement: instead of the one that suits the device, in `dtype`.
+    The checkpoint is used up. placement: instead of the one that suits the device, in `dtype`.
+    raises: CheckpointMismatch
     """
     if checkpoint.config.class_count is not None:
         raise CheckpointMismatch(
@@ -78,7 +80,7 @@ def build_model(
         )
     placement = placement or Placement.for_device(device or mx.default_device(), dtype)
     model = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, placement))
-    mx.eval(resident_arrays(model))
+    _make_resident(model, checkpoint.tensors)
     return model
 
 
@@ -96,8 +98,61 @@ def build_aligner(
         )
     placement = placement or Placement.for_device(device or mx.default_device(), dtype)
     model = AlignerModel(checkpoint.config, Weights(checkpoint.tensors, placement))
-    mx.eval(resident_arrays(model))
+    _make_resident(model, checkpoint.tensors)
     return model
+
+
+def _make_resident(model: AudioPromptedModel, tensors: Tensors) -> None:
+    """Evaluate a model part by part, the largest first, and let go of what is stored of each when it is done.
+
+    raises: CheckpointMismatch naming a tensor that is not finite in the compute type
+    """
+    parts: dict[str, object] = {"model.embed_tokens.": [model.decoder.embed, model.decoder.head]}
+    parts |= {f"model.layers.{index}.": layer for index, layer in enumerate(model.decoder.layers)}
+    parts |= {f"audio_tower.layers.{index}.": layer for index, layer in enumerate(model.encoder.layers)}
+    parts[""] = model
+    done: set[int] = set()
+    for prefix, part in parts.items():
+        arrays = [array for array in resident_arrays(part) if id(array) not in done]
+        mx.eval(arrays)
+        stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+        if not _are_finite(arrays):
+            broken = [name for name, tensor in stored.items() if not _are_finite(resident_arrays(tensor))]
+            problem = "holds NaN or infinity" if broken else f"is too large for {model.dtype}"
+            raise CheckpointMismatch(
+                f"{(broken or [prefix or 'a tensor'])[0]} {problem}: the weights are broken"
+            )
+        done |= {id(array) for array in arrays}
+    # What was freed on the way is of no size that will be asked for again.
+    mx.clear_cache()
+
+
+def _are_finite(arrays: list[mx.array]) -> bool:
+    """True without a NaN or an infinity in any float array, for these outlast a sum."""
+    sums = [mx.sum(array).astype(mx.float32) for array in arrays if array.dtype in _FLOAT_TYPES]
+    return not sums or bool(mx.all(mx.isfinite(mx.stack(sums))).item())
+
+
+def read_tokenizer(
+    folder: Path, config: ModelConfig, *, required: tuple[str, ...] = RECOGNIZER_TOKENS
+) -> Tokenizer:
+    """The folder's tokenizer, held against its configuration. required: control tokens that it must know.
+
+    raises: ModelIncomplete, CheckpointMismatch where the two are not of one model
+    """
+    tokenizer = Tokenizer.from_folder(folder, required=required)
+    rows, pad = config.text.vocab_size, tokenizer.token_id(AUDIO_PAD)
+    if tokenizer.largest_id >= rows:
+        raise CheckpointMismatch(
+            f"{folder.name}: the tokenizer knows id {tokenizer.largest_id}, the weights only {rows} rows: "
+            "they are not of one model"
+        )
+    if pad != config.audio_token_id:
+        raise CheckpointMismatch(
+            f"{folder.name}: {AUDIO_PAD} is {pad} to the tokenizer, and audio_token_id {config.audio_token_id} in "
+            "config.json: they are not of one model"
+        )
+    return tokenizer
 
 
 def resident_arrays(part: object) -> list[mx.array]:
@@ -137,14 +192,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         try:
             arrays = mx.load(str(path))
         except RuntimeError as error:
-            raise ModelIncomplete(f"{path} cannot be read ({error}); {REMEDY}") from error
+            # It is whole, so a second download would bring the same.
+            raise CheckpointMismatch(f"{path} cannot be read: {' '.join(str(error).split())}") from error
         assert isinstance(arrays, dict)
         for name, array in arrays.items():
             if canonical_name(name) in loaded:
                 raise CheckpointMismatch(f"{path.name} holds {name}, which another tensor has given already")
             loaded[canonical_name(name)] = array
     tensors = _assembled(loaded, raw_config, config)
-    return Checkpoint(config=config, tensors=tensors)
+    first = tensors["model.layers.0.mlp.down_proj.weight"]
+    bits = first.bits if isinstance(first, QuantizedTensor) else first.dtype.size * 8
+    return Checkpoint(config=config, tensors=tensors, decoder_bits=bits)
 
 
 def _assembled(loaded: dict[str, mx.array], raw_config: dict[str, Any], config: ModelConfig) -> Tensors:
@@ -206,26 +264,23 @@ def _quantized(
     biases: mx.array | None,
     raw_config: dict[str, Any],
 ) -> QuantizedTensor:
-    declared = declared_quantization(raw_config, name.removesuffix(".weight"))
     if len(shape) != 2 or packed.dtype != mx.uint32 or packed.shape[0] != shape[0]:
         raise CheckpointMismatch(
             f"{name} has scales but is {packed.dtype} {tuple(packed.shape)}, wanted packed rows of {shape}"
         )
     try:
+        declared = declared_quantization(raw_config, name.removesuffix(".weight"))
         bits, group_size = infer_quantization(tuple(packed.shape), tuple(scales.shape), shape[1], declared)
+        mode = quantization_mode(
+            declared,
+            bits,
+            group_size,
+            has_biases=biases is not None,
+            has_byte_scales=scales.dtype == mx.uint8,
+        )
     except ValueError as error:
         raise CheckpointMismatch(f"{name} (wanted {shape}): {error}") from error
-    mode = declared.mode
-    if scales.dtype == mx.uint8 and biases is None and mode == "affine":
-        # Floating-point modes keep 8-bit scales and no biases; affine ones never do.
-        mode = "nvfp4" if group_size == 16 else _MODES_BY_BITS.get(bits, "")
-    if mode == "affine" and (biases is None or biases.shape != scales.shape):
-        raise CheckpointMismatch(f"{name} has scales without matching biases")
+    floats = [one for one in (scales, biases) if biases is not None and one is not None]
+    if any(one.dtype not in _FLOAT_TYPES or one.shape != scales.shape for one in floats):
+        raise CheckpointMismatch(f"{name} has scales and biases that do not match each other")
     return QuantizedTensor(packed, scales, biases, bits, group_size, mode)
-
-
-def _element_count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

@@ -156,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     languages.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
     doctor = add["doctor"](description=_DOCTOR_HELP)
     doctor.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
+    doctor.add_argument("--model", metavar="MODEL", help="also load this model and transcribe with it")
     doctor.add_argument("--port", type=int, metavar="PORT", help="the port that serve would use")
     doctor.add_argument("--data", type=Path, metavar="DIR", help="the data folder that serve would use")
     add_bench_arguments(add["bench"](description=BENCH_HELP, epilog=BENCH_EXAMPLES))
@@ -293,6 +294,7 @@ def _run(
                 port=arguments.port if arguments.port is not None else port,
                 recording=_shipped_recording(),
                 hub=hub,
+                model=arguments.model,
             )
             return show_findings(examine(surroundings, run_child), console, as_json=arguments.json)
 
@@ -409,4 +411,6 @@ examples:
 
 _DOCTOR_HELP = """\
 Check Python, the platform, MLX and its device, memory, the demo model, disk, data folder and port, and transcribe a
-shipped recording. Each failure comes with what to do; exit code 1 when there is one. Asks no network."""
+shipped recording. With --model, a folder or an id on this disk is checked besides, without being served: it is loaded
+and transcribes the same recording; an aligner times the words of the demo model. Each failure comes with what to do;
+exit code 1 when there is one. Asks no network."""

@@ -27,8 +27,10 @@ from typing import Literal
 
 from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
+from scribewire.engine.checkpoint.integrity import read_config
 from scribewire.engine.cli.console import Console, shown_bytes
 from scribewire.engine.demo import SampleRecording
+from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.processes.allocator import preloadable
 from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import EngineError
@@ -42,6 +44,7 @@ WORD_ERRORS_ALLOWED = 0.1
 _COMFORTABLE_MEMORY_BYTES = 4 * 10**9
 _COMFORTABLE_DISK_BYTES = 2 * 10**9
 _CHILD_SECONDS = 300
+_NO_WORD_TIMES = "no word times"
 _MLX_PROBE = """
 import json
 import mlx.core as mx
@@ -77,12 +80,14 @@ class Surroundings:
     """Things to examine besides the engine itself; None leaves a check out.
 
     data_folder, port: what `serve` would use. recording: the one to transcribe; None when none is shipped.
+    model: a folder or a Hugging Face id on this disk, a recognizer or an aligner.
     """
 
     data_folder: Path | None = None
     port: int | None = None
     recording: SampleRecording | None = None
     hub: HubAccess | None = None
+    model: str | None = None
 
 
 def examine(surroundings: Surroundings, run_child: RunChild) -> list[Finding]:
@@ -99,6 +104,12 @@ def examine(surroundings: Surroundings, run_child: RunChild) -> list[Finding]:
         check_word_times(surroundings.hub or HubAccess()),
         check_disk((surroundings.hub or HubAccess()).cache),
     ]
+    if surroundings.model is not None and surroundings.recording is not None:
+        findings.append(
+            check_model(
+                surroundings.model, surroundings.recording, run_child, surroundings.hub or HubAccess()
+            )
+        )
     if surroundings.data_folder is not None:
         findings.append(check_data_folder(surroundings.data_folder))
         findings.append(check_kept_recordings(surroundings.data_folder))
@@ -229,30 +240,47 @@ def check_transcription(recording: SampleRecording | None, run_child: RunChild) 
             "the shipped recording is missing",
             "install scribewire again: make clean setup",
         )
-    wanted = recording.reference
-    result = run_child(
-        ["-m", "scribewire", "transcribe", "--model", DEMO_MODEL, "-f", "json", str(recording.path)]
-    )
+    detail, is_right = _transcribed(recording, run_child, "--model", DEMO_MODEL)
+    if is_right is None:
+        return Finding("transcription", "failed", detail, "see the line above about mlx; else report it")
+    if not is_right:
+        return Finding("transcription", "failed", detail, "install scribewire again, or report this line")
+    return Finding("transcription", "ok", detail)
+
+
+def check_model(model: str, recording: SampleRecording, run_child: RunChild, hub: HubAccess) -> Finding:
+    """Check that a model loads and transcribes the shipped recording; of an aligner, that it times the demo's words."""
+    try:
+        folder = str(resolve_model(model, offline=True, hub=hub).folder)
+        is_aligner = ModelConfig.from_dict(read_config(Path(folder))).class_count is not None
+    except (EngineError, ConfigError) as error:
+        return Finding("model", "failed", str(error), "scribewire models lists the published ones")
+    options = ("--model", DEMO_MODEL, "--aligner", folder, "--words") if is_aligner else ("--model", folder)
+    detail, is_right = _transcribed(recording, run_child, *options)
+    if is_right is None:
+        return Finding("model", "failed", f"{model}: {detail}", "scribewire models lists the published ones")
+    if not is_right:
+        return Finding("model", "note", f"{model}: {detail}", "it loads, but does not hear what is said")
+    return Finding("model", "ok", f"{model}: {detail}")
+
+
+def _transcribed(recording: SampleRecording, run_child: RunChild, *options: str) -> tuple[str, bool | None]:
+    """A recording's transcription in words, and whether it is right; None when there is none."""
+    result = run_child(["-m", "scribewire", "transcribe", *options, "-f", "json", str(recording.path)])
     try:
         said = json.loads(result.stdout)
     except ValueError:
-        return Finding(
-            "transcription", "failed", _how_it_ended(result), "see the line above about mlx; else report it"
-        )
-    errors, words = word_errors(wanted, said["text"])
-    seconds = said["timings"]["total_seconds"]
+        return _how_it_ended(result), None
+    # An aligner that cannot be loaded costs a recording its words and no more.
+    if untimed := next((line for line in said.get("warnings", ()) if line.startswith(_NO_WORD_TIMES)), None):
+        return untimed, None
+    errors, words = word_errors(recording.reference, said["text"])
     detail = (
-        f"{said['duration_seconds']:.1f} s of speech in {seconds:.2f} s, "
+        f"{said['duration_seconds']:.1f} s of speech in {said['timings']['total_seconds']:.2f} s, "
         f"{words - min(errors, words)} of {words} words right: {said['text']!r}"
     )
-    if errors > WORD_ERRORS_ALLOWED * words:
-        return Finding(
-            "transcription",
-            "failed",
-            f"{detail}; wanted {wanted!r}",
-            "install scribewire again, or report this line",
-        )
-    return Finding("transcription", "ok", detail)
+    is_right = errors <= WORD_ERRORS_ALLOWED * words
+    return (detail if is_right else f"{detail}; wanted {recording.reference!r}"), is_right
 
 
 def check_default_model(hub: HubAccess) -> Finding:

@@ -196,5 +196,5 @@ def _spoken_by(model: str, hub: HubAccess | None) -> tuple[str, ...]:
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
         ).languages
     except ConfigError as error:
-        raise CheckpointMismatch(f"{folder / 'config.json'}: {error}") from None
+        raise CheckpointMismatch(f"{folder}: {error}") from None
     return names or tuple(one.name for one in LANGUAGES)

@@ -14,8 +14,6 @@ class AudioPromptedModel:
     """A decoder that reads audio embeddings among its tokens. Holds weights; keeps no state between calls."""
 
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
-        if config.audio_token_id is None:
-            raise ValueError("the configuration names no audio_token_id")
         self.config = config
         self.dtype = weights.placement.dtype
         self.audio_token_id = config.audio_token_id

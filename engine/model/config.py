@@ -2,7 +2,7 @@
 
 Nested config files carry dozens of unrelated defaults, which are ignored. Nothing falls back on a class
 default: the official configuration classes' own defaults are wrong for every released model, so a missing
-size is an error.
+size is an error, and so is one that no network could be built of: what is read here is computed with unasked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MEL_FRAMES_PER_SECOND = 100
+MEL_BINS = 128
+"""Of the log-mel frames that this engine makes."""
+
+_MOST = 1 << 20
+_MOST_LAYERS = 1000
+_MOST_WINDOW_FRAMES = 30_000
+"""Five minutes, the longest audio that any published model takes at once."""
+_LEAST_POSITIONS = 512
+"""A prompt with 30 s of audio, 406 tokens, and room for an answer."""
 
 
 class ConfigError(ValueError):
@@ -96,7 +104,7 @@ class ModelConfig:
 
     audio: AudioConfig
     text: TextConfig
-    audio_token_id: int | None
+    audio_token_id: int
     class_count: int | None
     languages: tuple[str, ...]
     timestamp_token_id: int | None = None
@@ -108,9 +116,10 @@ class ModelConfig:
 
         raises: ConfigError naming the missing or unsupported field.
         """
-        body = config.get("thinker_config", config)
-        if not isinstance(body.get("audio_config"), Mapping) or not isinstance(
-            body.get("text_config"), Mapping
+        body = config.get("thinker_config")
+        body = config if body is None else body
+        if not isinstance(body, Mapping) or not all(
+            isinstance(body.get(part), Mapping) for part in ("audio_config", "text_config")
         ):
             raise ConfigError("config.json has no audio_config and text_config: not a Qwen3-ASR model")
         text = _text_config(body["text_config"], body)
@@ -121,19 +130,21 @@ class ModelConfig:
                 f"the encoder's output_dim {audio.output_dim} differs from "
                 f"the decoder's hidden_size {text.hidden_size}"
             )
-        token = body.get("audio_token_id", config.get("audio_token_id"))
-        timestamp_token = (
-            None if class_count is None else config.get("timestamp_token_id", body.get("timestamp_token_id"))
-        )
-        step = config.get("timestamp_segment_time", body.get("timestamp_segment_time"))
+        # Of these some files have one at the top and others in the body.
+        joined = {**config, **_given(body)}
+        where, last_id = "the file", text.vocab_size - 1
+        timestamp_token = None
+        if class_count is not None and joined.get("timestamp_token_id") is not None:
+            timestamp_token = _whole(joined, where, "timestamp_token_id", least=0, most=last_id)
+        step = joined.get("timestamp_segment_time")
         return cls(
             audio=audio,
             text=text,
-            audio_token_id=None if token is None else int(token),
+            audio_token_id=_whole(joined, where, "audio_token_id", least=0, most=last_id),
             class_count=class_count,
-            languages=tuple(config.get("support_languages") or body.get("support_languages") or ()),
-            timestamp_token_id=None if timestamp_token is None else int(timestamp_token),
-            milliseconds_per_class=80.0 if step is None else float(step),
+            languages=_languages(joined.get("support_languages") or ()),
+            timestamp_token_id=timestamp_token,
+            milliseconds_per_class=80.0 if step is None else _number(joined, where, "timestamp_segment_time"),
         )
 
 
@@ -143,17 +154,22 @@ def _class_count(config: Mapping[str, Any], body: Mapping[str, Any]) -> int | No
     The original form says `qwen3_forced_aligner`; the flat one is known by its architecture, and its files count the
     classes as `num_labels` or by the names they have.
     """
-    architectures = " ".join(map(str, config.get("architectures") or ()))
-    is_flat_aligner = "TokenClassification" in architectures
+    architectures = config.get("architectures")
+    is_flat_aligner = "TokenClassification" in str(architectures)
     if not is_flat_aligner and "forced_aligner" not in str(body.get("model_type", "")):
         # Recognizers' files carry two labels that mean nothing.
-        return int(body["num_labels"]) if int(body.get("num_labels") or 0) > 2 else None
-    count = body.get("classify_num") or body.get("num_labels")
-    if count is None and is_flat_aligner:
-        count = len(body.get("id2label") or ())
-    if not count:
-        raise ConfigError("config.json: the forced aligner has no classify_num or num_labels")
-    return int(count)
+        labels = body.get("num_labels") or 0
+        return None if labels in (0, 1, 2) else _whole(body, "the file", "num_labels")
+    names = body.get("id2label")
+    if is_flat_aligner and isinstance(names, Mapping) and names:
+        body = {"num_labels": len(names), **_given(body)}
+    return _whole(body, "the forced aligner", "classify_num", "num_labels")
+
+
+def _languages(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("config.json: support_languages is no list of names")
+    return tuple(names)
 
 
 def halved(size: int, *, times: int) -> int:
@@ -163,30 +179,58 @@ def halved(size: int, *, times: int) -> int:
     return size
 
 
-def _pick(section: Mapping[str, Any], where: str, *names: str) -> Any:
+def _whole(section: Mapping[str, Any], where: str, *names: str, least: int = 1, most: int = _MOST) -> int:
+    """The first of these fields that the section has, a whole number within these bounds."""
+    name, value = _pick(section, where, *names)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or value != value or not least <= value <= most or value != int(value):
+        raise ConfigError(
+            f"config.json: {where} has {name} {_shown(value)}, not a whole number from {least} to {most}"
+        )
+    return int(value)
+
+
+def _number(section: Mapping[str, Any], where: str, name: str, *, most: float = 1e9) -> float:
+    """A field that is a number above zero."""
+    _, value = _pick(section, where, name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.0 < value <= most:
+        raise ConfigError(
+            f"config.json: {where} has {name} {_shown(value)}, not a number above 0, at most {most:g}"
+        )
+    return float(value)
+
+
+def _pick(section: Mapping[str, Any], where: str, *names: str) -> tuple[str, Any]:
     for name in names:
         if section.get(name) is not None:
-            return section[name]
+            return name, section[name]
     raise ConfigError(f"config.json: {where} has no {' or '.join(names)}")
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]
 
 
 def _audio_config(section: Mapping[str, Any], hidden_size: int) -> AudioConfig:
     where = "audio_config"
     activation = section.get("activation_function", section.get("hidden_act", "gelu"))
     if activation != "gelu":
-        raise ConfigError(f"config.json: audio activation {activation!r} is not supported, only 'gelu'")
+        raise ConfigError(f"config.json: audio activation {_shown(activation)} is not supported, only 'gelu'")
     if section.get("scale_embedding"):
         raise ConfigError("config.json: scale_embedding is not supported")
+    chunk_frames = 2 * _whole(section, where, "n_window", most=_MOST_WINDOW_FRAMES // 2)
     config = AudioConfig(
-        d_model=int(_pick(section, where, "d_model", "hidden_size")),
-        layer_count=int(_pick(section, where, "encoder_layers", "num_hidden_layers")),
-        head_count=int(_pick(section, where, "encoder_attention_heads", "num_attention_heads")),
-        ffn_dim=int(_pick(section, where, "encoder_ffn_dim", "intermediate_size")),
-        output_dim=int(section.get("output_dim") or hidden_size),
-        mel_bins=int(_pick(section, where, "num_mel_bins")),
-        stem_channels=int(_pick(section, where, "downsample_hidden_size")),
-        chunk_frames=2 * int(_pick(section, where, "n_window")),
-        attention_frames=int(_pick(section, where, "n_window_infer")),
+        d_model=_whole(section, where, "d_model", "hidden_size", least=4),
+        layer_count=_whole(section, where, "encoder_layers", "num_hidden_layers", most=_MOST_LAYERS),
+        head_count=_whole(section, where, "encoder_attention_heads", "num_attention_heads"),
+        ffn_dim=_whole(section, where, "encoder_ffn_dim", "intermediate_size"),
+        output_dim=_whole({"output_dim": hidden_size, **_given(section)}, where, "output_dim"),
+        mel_bins=_whole(section, where, "num_mel_bins", least=MEL_BINS, most=MEL_BINS),
+        stem_channels=_whole(section, where, "downsample_hidden_size"),
+        chunk_frames=chunk_frames,
+        attention_frames=_whole(
+            section, where, "n_window_infer", least=chunk_frames, most=_MOST_WINDOW_FRAMES
+        ),
     )
     if config.d_model % config.head_count or config.d_model % 2:
         raise ConfigError(
@@ -195,25 +239,36 @@ def _audio_config(section: Mapping[str, Any], hidden_size: int) -> AudioConfig:
     return config
 
 
+def _given(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The section without its nulls, which stand for what was left out."""
+    return {name: value for name, value in section.items() if value is not None}
+
+
 def _text_config(section: Mapping[str, Any], body: Mapping[str, Any]) -> TextConfig:
     where = "text_config"
     if section.get("hidden_act", "silu") != "silu" or section.get("attention_bias"):
         raise ConfigError("config.json: only hidden_act 'silu' without attention_bias is supported")
-    rope = section.get("rope_parameters") or {}
-    theta = section.get("rope_theta", rope.get("rope_theta"))
-    if theta is None:
-        raise ConfigError(f"config.json: {where} has no rope_theta")
-    ties = section.get("tie_word_embeddings", body.get("tie_word_embeddings"))
-    return TextConfig(
-        hidden_size=int(_pick(section, where, "hidden_size")),
-        layer_count=int(_pick(section, where, "num_hidden_layers")),
-        intermediate_size=int(_pick(section, where, "intermediate_size")),
-        head_count=int(_pick(section, where, "num_attention_heads")),
-        kv_head_count=int(_pick(section, where, "num_key_value_heads")),
-        head_dim=int(_pick(section, where, "head_dim")),
-        vocab_size=int(_pick(section, where, "vocab_size")),
-        rms_norm_eps=float(_pick(section, where, "rms_norm_eps")),
-        rope_theta=float(theta),
-        max_positions=int(_pick(section, where, "max_position_embeddings")),
-        ties_embeddings=True if ties is None else bool(ties),
+    rope = section.get("rope_parameters")
+    rope = _given(rope) if isinstance(rope, Mapping) else {}
+    ties = {"tie_word_embeddings": True, **_given(body), **_given(section)}["tie_word_embeddings"]
+    if not isinstance(ties, bool):
+        raise ConfigError(f"config.json: tie_word_embeddings is {_shown(ties)}, not true or false")
+    config = TextConfig(
+        hidden_size=_whole(section, where, "hidden_size"),
+        layer_count=_whole(section, where, "num_hidden_layers", most=_MOST_LAYERS),
+        intermediate_size=_whole(section, where, "intermediate_size"),
+        head_count=_whole(section, where, "num_attention_heads"),
+        kv_head_count=_whole(section, where, "num_key_value_heads"),
+        head_dim=_whole(section, where, "head_dim", least=2),
+        vocab_size=_whole(section, where, "vocab_size", most=1 << 24),
+        rms_norm_eps=_number(section, where, "rms_norm_eps", most=1.0),
+        rope_theta=_number({**rope, **_given(section)}, where, "rope_theta"),
+        max_positions=_whole(section, where, "max_position_embeddings", least=_LEAST_POSITIONS, most=1 << 24),
+        ties_embeddings=ties,
     )
+    if config.head_count % config.kv_head_count or config.head_dim % 2:
+        raise ConfigError(
+            f"config.json: {config.head_count} heads of {config.head_dim} do not divide into "
+            f"{config.kv_head_count} for keys and values, or into halves"
+        )
+    return config

@@ -24,12 +24,11 @@ from scribewire.engine.batching.sequence import (
 )
 from scribewire.engine.batching.speculation import DRAFT_TOKENS, Speculator
 from scribewire.engine.checkpoint.fetch import resolve_model
-from scribewire.engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
+from scribewire.engine.checkpoint.load import build_model, read_checkpoint, read_tokenizer, resident_arrays
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.config import ModelConfig
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.errors import (
-    CheckpointMismatch,
     LanguageUnknown,
     LanguageUnsupported,
     OptionInvalid,
@@ -89,12 +88,7 @@ class ResidentModel:
         dtype = choose_dtype(config.dtype, self.device)
         resolved = resolve_model(config.model, offline=config.offline, download=not config.offline)
         checkpoint = read_checkpoint(resolved.folder)
-        self.tokenizer = Tokenizer.from_folder(resolved.folder)
-        if self.tokenizer.largest_id >= checkpoint.config.text.vocab_size:
-            raise CheckpointMismatch(
-                f"the tokenizer knows id {self.tokenizer.largest_id}, the weights only "
-                f"{checkpoint.config.text.vocab_size} rows: they are not of one model"
-            )
+        self.tokenizer = read_tokenizer(resolved.folder, checkpoint.config)
         self.network = build_model(checkpoint, dtype=dtype, device=self.device)
         if config.draft_model is not None:
             self.draft = self._load_draft(config.draft_model, dtype)
@@ -222,7 +216,8 @@ class ResidentModel:
         offline = self._config.offline
         folder = resolve_model(model, offline=offline, download=not offline).folder
         checkpoint = read_checkpoint(folder)
-        check_draft(self.network.config, self.tokenizer, checkpoint.config, Tokenizer.from_folder(folder))
+        draft_tokenizer = read_tokenizer(folder, checkpoint.config)
+        check_draft(self.network.config, self.tokenizer, checkpoint.config, draft_tokenizer)
         return build_model(checkpoint, dtype=dtype, device=self.device)
 
     def _spoken(self, wanted: str | None, parameter: str) -> str | None:

@@ -26,7 +26,7 @@ AUDIO_START, AUDIO_END, AUDIO_PAD = "<|audio_start|>", "<|audio_end|>", "<|audio
 ASR_TEXT = "<asr_text>"
 TIMESTAMP = "<timestamp>"
 
-_REQUIRED = (IM_START, IM_END, AUDIO_START, AUDIO_END, AUDIO_PAD, ASR_TEXT)
+RECOGNIZER_TOKENS = (IM_START, IM_END, AUDIO_START, AUDIO_END, AUDIO_PAD, ASR_TEXT)
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -51,7 +51,7 @@ class Tokenizer:
         vocabulary: dict[str, int],
         merges: list[tuple[str, str]],
         added: dict[str, tuple[int, bool]],
-        required: tuple[str, ...] = _REQUIRED,
+        required: tuple[str, ...] = RECOGNIZER_TOKENS,
     ) -> None:
         """vocabulary, merges: byte-level BPE. added: control token -> (id, whether decoding drops it)."""
         missing = [name for name in required if name not in added]
@@ -64,7 +64,7 @@ class Tokenizer:
         self._dropped = frozenset(token for token, is_special in added.values() if is_special)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, required: tuple[str, ...] = _REQUIRED) -> Tokenizer:
+    def from_folder(cls, folder: Path, *, required: tuple[str, ...] = RECOGNIZER_TOKENS) -> Tokenizer:
         """Read tokenizer.json, or vocab.json + merges.txt + tokenizer_config.json.
 
         required: control tokens that it must know; those of a recognizer by default.

@@ -54,7 +54,7 @@ class Packing:
         magnitudes = _MAGNITUDES[self.mode]
         wanted = np.abs(groups).max(axis=-1) / magnitudes[-1]
         stored = (
-            _nearest(_e4m3(), wanted)
+            np.maximum(_nearest(_e4m3(), wanted), 1)
             if self.mode == "nvfp4"
             else np.ceil(np.log2(wanted)).astype(np.int64) + 127
         )

@@ -108,12 +108,13 @@ class EncodedOnce:
 
 @pytest.fixture(scope="module")
 def plain_and_planned() -> tuple[EncodedOnce, EncodedOnce]:
-    checkpoint = read_checkpoint(demo_model_path())
     plain = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
-    return (
-        EncodedOnce(build_model(checkpoint, dtype=mx.float32, placement=plain)),
-        EncodedOnce(build_model(checkpoint, dtype=mx.float32, placement=ON_CUDA)),
-    )
+
+    def built(placement: Placement) -> EncodedOnce:
+        checkpoint = read_checkpoint(demo_model_path())
+        return EncodedOnce(build_model(checkpoint, dtype=mx.float32, placement=placement))
+
+    return built(plain), built(ON_CUDA)
 
 
 def mels_of(*seconds: float) -> list[mx.array]:

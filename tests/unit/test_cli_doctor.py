@@ -14,7 +14,7 @@ from scribewire.engine.checkpoint.fetch import HubAccess, pull
 from scribewire.engine.cli import doctor
 from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.doctor import ChildResult, Finding, run_python, show_findings
-from scribewire.engine.demo import SampleRecording
+from scribewire.engine.demo import SampleRecording, demo_aligner_path, demo_model_path
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER
 from tests.fakes.fake_hub import FakeHub, model_files
 from tests.fakes.waiting import PATIENCE_SECONDS, join
@@ -138,6 +138,50 @@ def test_transcription_that_fails_or_says_nothing_is_a_failure(
 
 def test_missing_recording_is_a_failure() -> None:
     assert doctor.check_transcription(None, lambda arguments: GOOD_MLX).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("folder", "options"),
+    [
+        (demo_model_path(), ["--model", "{folder}"]),
+        (demo_aligner_path(), ["--model", "demo", "--aligner", "{folder}", "--words"]),
+    ],
+    ids=["recognizer", "aligner"],
+)
+def test_a_model_is_loaded_and_hears_and_an_aligner_times_words(
+    recording: SampleRecording, folder: Path, options: list[str]
+) -> None:
+    asked: list[Sequence[str]] = []
+    said = recording.reference
+
+    def run(arguments: Sequence[str]) -> ChildResult:
+        asked.append(arguments)
+        return answering(said)
+
+    assert doctor.check_model(str(folder), recording, run, HubAccess()).status == "ok"
+    wanted = [str(folder.resolve()) if one == "{folder}" else one for one in options]
+    assert list(asked[0])[3:-3] == wanted
+    said = "something else"
+    assert doctor.check_model(str(folder), recording, run, HubAccess()).status == "note"
+
+
+def test_a_model_that_does_not_load_is_a_failure_in_the_loaders_words(
+    recording: SampleRecording, tmp_path: Path
+) -> None:
+    def refuses(arguments: Sequence[str]) -> ChildResult:
+        return ChildResult(1, "", "scribewire: model.norm.weight holds NaN or infinity")
+
+    found = doctor.check_model(str(demo_model_path()), recording, refuses, HubAccess())
+    assert (found.status, "holds NaN" in found.detail) == ("failed", True)
+
+    def untimed(arguments: Sequence[str]) -> ChildResult:
+        document = json.loads(answering(recording.reference).stdout)
+        return ChildResult(0, json.dumps(document | {"warnings": ["no word times: broken"]}), "")
+
+    assert doctor.check_model(str(demo_aligner_path()), recording, untimed, HubAccess()).status == "failed"
+    (tmp_path / "config.json").write_text("{}")
+    found = doctor.check_model(str(tmp_path), recording, refuses, HubAccess())
+    assert (found.status, str(tmp_path) in found.detail) == ("failed", True)
 
 
 def test_folder_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:

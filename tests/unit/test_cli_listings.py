@@ -155,6 +155,7 @@ def small_config(languages: list[str]) -> dict[str, object]:
         "model_type": "qwen3_asr",
         "support_languages": languages,
         "thinker_config": {
+            "audio_token_id": 7,
             "audio_config": {
                 "d_model": 64,
                 "encoder_layers": 1,
