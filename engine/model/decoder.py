@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from scribewire.engine.model.cache import KVCache, OnePass
 from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.cuda.step_attention import suits_heads
 from scribewire.engine.model.projection import Projection, Weights
-from scribewire.engine.model.step_attention import suits_heads
 
 
 def silu(x: mx.array) -> mx.array:

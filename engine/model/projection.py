@@ -19,7 +19,7 @@ import numpy as np
 
 from scribewire.engine.model.attention import HOST_ATTENTION, PLAIN_ATTENTION, AttentionForm
 from scribewire.engine.model.config import TextConfig
-from scribewire.engine.model.few_rows import (
+from scribewire.engine.model.cuda.few_rows import (
     GROUP,
     FewRowsKernel,
     FewRowsProduct,
@@ -30,7 +30,7 @@ from scribewire.engine.model.few_rows import (
     trusted,
     trusted_quantized,
 )
-from scribewire.engine.model.step_attention import StepAttention
+from scribewire.engine.model.cuda.step_attention import StepAttention
 
 
 @dataclass(frozen=True, slots=True)

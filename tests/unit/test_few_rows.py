@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.model import few_rows
+from scribewire.engine.model.cuda import few_rows
 from scribewire.engine.model.projection import Weights
 from tests.fakes.cuda_on_cpu import CpuKernel
 from tests.fakes.tiny_decoder import PLAIN

@@ -14,9 +14,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.model import step_attention
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.model.config import TextConfig
+from scribewire.engine.model.cuda import step_attention
 from scribewire.engine.model.decoder import Decoder
 from scribewire.engine.model.projection import Placement
 from tests.fakes import tiny_decoder

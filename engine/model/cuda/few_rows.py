@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import mlx.core as mx
 
-from scribewire.engine.model.cuda_kernel import cuda_kernel
+from scribewire.engine.model.cuda.kernel import cuda_kernel
 
 SOURCE = Path(__file__).with_suffix(".cu")
 QUANTIZED_SOURCE = SOURCE.with_name("few_rows_quantized.cu")

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from scribewire.engine.model.config import TextConfig
-from scribewire.engine.model.cuda_kernel import cuda_kernel
+from scribewire.engine.model.cuda.kernel import cuda_kernel
 
 SOURCE = Path(__file__).with_suffix(".cu")
 INPUTS = ("heads", "scales", "keys", "values", "layout", "frequencies")

@@ -1,0 +1,1 @@
+"""CUDA kernels of our own and what hands them their arrays; only the device profile asks for them."""
