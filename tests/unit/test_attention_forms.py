@@ -14,17 +14,17 @@ from scribewire.engine.batching.step import Prefill, RunningBatch
 from scribewire.engine.bench.audio import speech
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint
 from scribewire.engine.demo import demo_model_path
-from scribewire.engine.model import attention
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.attention import (
     HOST_ATTENTION,
     PLAIN_ATTENTION,
     PLANNED_ATTENTION,
     AttentionForm,
-    host_attention,
 )
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.model.decoder import Decoder
+from scribewire.engine.model.host import attention
+from scribewire.engine.model.host.attention import host_attention
 from scribewire.engine.model.projection import Placement
 from tests.fakes.tiny_decoder import PLAIN, decoder
 

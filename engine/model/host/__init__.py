@@ -1,0 +1,1 @@
+"""The numpy forms of the CPU; only the device profile asks for them."""
