@@ -29,11 +29,10 @@ from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.transcript import TokenLogprob
 from scribewire.engine.recording.output import head_length, read_logprobs, read_sequence, read_so_far
 from scribewire.engine.recording.work import ChunkPart, RecordingWork, timed
-from scribewire.engine.resident.batch_limits import batch_limits
 from scribewire.engine.resident.counters import WorkCounters
-from scribewire.engine.resident.device import choose_device
 from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
 from scribewire.engine.resident.model import ResidentModel
+from scribewire.engine.resident.profile import DeviceProfile, choose_profile
 from scribewire.engine.resident.warmup import warm_up_shapes
 
 
@@ -45,16 +44,18 @@ class Pipeline:
         config: EngineConfig,
         counters: WorkCounters,
         wake: Callable[[], None],
-        load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
+        load: Callable[[EngineConfig, DeviceProfile], ResidentModel] = ResidentModel,
+        profile: Callable[[EngineConfig], DeviceProfile] = choose_profile,
     ) -> None:
         """wake: called from other threads when there may be something to do. raises: ModelError, OptionInvalid"""
         self._config = config
         self._counters = counters
-        self._machine = read_machine(choose_device(config.device))
-        self._limits = choose_limits(config.memory_limit_bytes, self._machine)
+        self._profile = profile(config)
+        machine = read_machine(self._profile.kind, self._profile.device)
+        self._limits = choose_limits(config.memory_limit_bytes, machine)
         # Before the weights are loaded, or MLX's cache would have grown already.
         apply_limits(self._limits)
-        self._model = load(config)
+        self._model = load(config, self._profile)
         self._speculator = self._model.speculator()
         self._scheduler = Scheduler(self._batch_limits())
         self._batch = RunningBatch(self._model.network, self._model.special_tokens)
@@ -71,9 +72,12 @@ class Pipeline:
         self._waits_for_audio: list[str] = []
         self._on_one_thread: AbstractContextManager[object] | None = None
         self._word_times = WordTimes(
-            config, model=DEMO_MODEL if self.info.is_demo else config.model, dtype=self._model.network.dtype,
-            device=self._model.device, wake=self._note_plan, reserve=self._reserve_for_aligner,
-        )  # fmt: skip
+            config,
+            model=DEMO_MODEL if self.info.is_demo else config.model,
+            placement=self._profile.placement,
+            wake=self._note_plan,
+            reserve=self._reserve_for_aligner,
+        )
         if config.preload_aligner:
             self._word_times.preload()
 
@@ -94,8 +98,8 @@ class Pipeline:
 
     def warm_up_shapes(self) -> None:
         """Compute the usual shapes before the first request, if none has come yet."""
-        if self._scheduler.limits.has_few_sizes and not self.has_work:
-            warm_up_shapes(self._model, self._scheduler.limits)
+        if self._profile.warm_up is not None and not self.has_work:
+            warm_up_shapes(self._model, self._profile.warm_up, self._scheduler.limits)
 
     def open(self, work: RecordingWork) -> None:
         """Start a recording; any error in it becomes its end."""
@@ -119,7 +123,7 @@ class Pipeline:
         move = self._scheduler.next_action()
         if move is not Action.IDLE:
             if self._on_one_thread is None:
-                self._on_one_thread = self._model.host_products.on_one_thread()
+                self._on_one_thread = self._profile.on_one_thread()
                 self._on_one_thread.__enter__()
             self._make(move)
         self._counters.batch_rows = self._scheduler.row_count
@@ -411,8 +415,7 @@ class Pipeline:
         return ticket_id
 
     def _batch_limits(self, aligner_bytes: int = 0) -> BatchLimits:
-        return batch_limits(
-            self._machine.kind,
+        return self._profile.batch_limits(
             self._limits,
             max_rows=self._config.max_batch_rows,
             held_bytes=self._model.held_bytes + aligner_bytes,

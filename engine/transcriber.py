@@ -35,6 +35,7 @@ from scribewire.engine.recording.work import (
 )
 from scribewire.engine.resident.counters import WorkCounters
 from scribewire.engine.resident.model import ResidentModel
+from scribewire.engine.resident.profile import DeviceProfile, choose_profile
 
 __all__ = [
     "Listener",
@@ -62,7 +63,8 @@ class Transcriber:
     model: a folder, a Hugging Face id, or `demo`. dtype, device, aligner, preload_aligner: see EngineConfig.
     on_fault: called, on the engine's thread, with an error that is not the recording's: the device or our own code
     failed and all work in flight with it. Without it, only `is_broken` says so.
-    load: makes the resident model, on the engine's thread; a test may give a scripted one.
+    load: makes the resident model, on the engine's thread; a test may give a scripted one. profile: chooses the device
+    and how it is used, there too.
     raises: ModelError subtypes, each naming what is wrong and what to do.
     """
 
@@ -77,7 +79,8 @@ class Transcriber:
         preload_aligner: bool = False,
         config: EngineConfig | None = None,
         on_fault: Callable[[BaseException], None] | None = None,
-        load: Callable[[EngineConfig], ResidentModel] = ResidentModel,
+        load: Callable[[EngineConfig, DeviceProfile], ResidentModel] = ResidentModel,
+        profile: Callable[[EngineConfig], DeviceProfile] = choose_profile,
     ) -> None:
         config = config or EngineConfig(
             dtype=dtype, device=device, offline=offline, aligner=aligner, preload_aligner=preload_aligner
@@ -87,6 +90,7 @@ class Transcriber:
         self.is_broken = False
         self._on_fault = on_fault
         self._load_model = load
+        self._choose_profile = profile
         self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._is_closing = False
         self._info: ModelInfo | None = None
@@ -316,7 +320,11 @@ class Transcriber:
     def _load(self) -> Pipeline:
         with self.counters.loading():
             self._resident = Pipeline(
-                self.config, self.counters, lambda: self._inbox.put(None), self._load_model
+                self.config,
+                self.counters,
+                lambda: self._inbox.put(None),
+                self._load_model,
+                self._choose_profile,
             )
         self._info = self._resident.info
         return self._resident

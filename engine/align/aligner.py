@@ -109,13 +109,11 @@ class AlignmentTask:
 class Aligner:
     """A forced aligner in memory; belongs to one thread."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, planner: AlignmentPromptBuilder, dtype: mx.Dtype, device: mx.Device
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, planner: AlignmentPromptBuilder, placement: Placement) -> None:
         """raises: CheckpointMismatch"""
         self._planner = planner
         self._step_milliseconds = checkpoint.config.milliseconds_per_class
-        self.network: AlignerModel = build_aligner(checkpoint, dtype=dtype, device=device)
+        self.network: AlignerModel = build_aligner(checkpoint, placement)
         self.resident_bytes = sum(array.nbytes for array in resident_arrays(self.network))
 
     def align(self, tasks: Several[AlignmentTask]) -> list[tuple[Word, ...]]:
@@ -148,16 +146,15 @@ class Aligner:
         )
 
 
-def expected_bytes(checkpoint: Checkpoint, dtype: mx.Dtype, device: mx.Device) -> int:
+def expected_bytes(checkpoint: Checkpoint, placement: Placement) -> int:
     """Bytes that its weights will take in memory, before they are loaded."""
-    dequantizes = Placement.for_device(device, dtype).dequantizes
-    if dequantizes:
-        return checkpoint.parameter_count * dtype.size
+    if placement.dequantizes:
+        return checkpoint.parameter_count * placement.dtype.size
     total = 0
     for tensor in checkpoint.tensors.values():
         if isinstance(tensor, QuantizedTensor):
             parts = [tensor.packed, tensor.scales, tensor.biases]
             total += sum(part.nbytes for part in parts if part is not None)
         else:
-            total += tensor.size * dtype.size
+            total += tensor.size * placement.dtype.size
     return total

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-import mlx.core as mx
-
 from scribewire.engine.align.aligner import (
     Aligner,
     AlignmentPrompt,
@@ -25,6 +23,7 @@ from scribewire.engine.align.aligner import (
 from scribewire.engine.batching.scheduler import Scheduler, Ticket
 from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.model.projection import Placement
 from scribewire.engine.protocol.config import NO_ALIGNER, EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import AlignerMissing, EngineError
 from scribewire.engine.recording.work import ChunkPart, RecordingWork
@@ -50,19 +49,18 @@ class WordTimes:
         config: EngineConfig,
         *,
         model: str,
-        dtype: mx.Dtype,
-        device: mx.Device,
+        placement: Placement,
         wake: Callable[[], None],
         reserve: Callable[[int], None],
     ) -> None:
-        """model: the recognizer that it is for. wake: called when `take_planned` may have something.
+        """model: the recognizer that it is for. placement: of the aligner.
 
+        wake: called when `take_planned` may have something.
         reserve: takes so many bytes off the memory for keys and values; raises OptionInvalid where they are not there.
         """
         self._config = config
         self._model = model
-        self._dtype = dtype
-        self._device = device
+        self._placement = placement
         self._wake = wake
         self._reserve = reserve
         self._planner: AlignmentPromptBuilder | None = None
@@ -198,9 +196,9 @@ class WordTimes:
         )
         self._planner = self._planner or AlignmentPromptBuilder(found.folder)
         checkpoint = read_checkpoint(found.folder)
-        self._reserve(expected_bytes(checkpoint, self._dtype, self._device))
+        self._reserve(expected_bytes(checkpoint, self._placement))
         try:
-            aligner = Aligner(checkpoint, self._planner, self._dtype, self._device)
+            aligner = Aligner(checkpoint, self._planner, self._placement)
         except EngineError:
             self._reserve(0)
             raise

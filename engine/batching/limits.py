@@ -15,8 +15,9 @@ class BatchLimits:
     align_tokens: the same of chunks aligned at once; 0 is as many as of a prefill. rows_together: chunks that are not
     urgent join a running batch when so many rows are free for them, or as many as there are chunks. steps_per_row: so
     many steps more are taken between two prefills for each row that would be idle, most_steps at most.
-    has_few_sizes: chunks are prefilled in groups of 1, 2, 3, 4, 6, 8, 12, 16, ..., urgent ones also of 5 and 7; those
-    that are not urgent beside a running batch of rows_together at most, where that is more than one.
+    group_sizes: numbers of chunks that are prefilled or aligned together, upward from 1; none is any number. A few
+    urgent ones come in any number; those that are not urgent come beside a running batch by rows_together at most,
+    where that is more than one.
     """
 
     max_rows: int
@@ -26,12 +27,16 @@ class BatchLimits:
     rows_together: int = 1
     steps_per_row: float = 0.125
     most_steps: int = 8
-    has_few_sizes: bool = False
+    group_sizes: tuple[int, ...] = ()
 
     @property
     def tokens_of_a_pass(self) -> int:
         """Prompt tokens aligned at once, padding included."""
         return self.align_tokens or self.prefill_tokens
+
+    def sized(self, count: int) -> int:
+        """The largest group of at most `count` chunks."""
+        return max((size for size in self.group_sizes if size <= count), default=count)
 
     @property
     def rows_for_others(self) -> int:

@@ -14,8 +14,8 @@ its row and its tokens until it is released. The rules:
   and no other client waits to begin.
 * While a short recording that a client waits for is being decoded, and nothing urgent waits, the others' prefills wait
   for its end, or for as many steps as such a recording usually takes.
-* Where the batch is full and more chunks of long recordings wait than rows are free, some rows become free first, on
-  devices where a prefill of one chunk costs as much as one of several.
+* Where the batch is full and more chunks of long recordings wait than rows are free, some rows become free first, if
+  the limits have such chunks come by several (`rows_together`).
 * Prompts of a prefill are of similar length, because all are padded to the longest.
 * Decoded chunks whose words are to be timed are aligned in groups of bounded size: as soon as one is full, or is
   what some recording's end or first minute waits for. Alignments alternate with prefills, and the running batch
@@ -40,8 +40,8 @@ _MOST_STEPS_TO_FILL = 8
 """Between two prefills of chunks that no client waits for: a batch that is filling up is worth more when it is full."""
 
 LARGEST_OF_ANY_SIZE = 8
-"""Urgent chunks come in groups of any number up to here even where shapes are to be few: none waits for a number,
-and so many shapes can be warmed up before the first request."""
+"""Urgent chunks come in groups of any number up to here even where group sizes are few: none waits for a number, and so
+many can be warmed up before the first request."""
 
 _STEPS_TO_SPEAK = 16
 """A recording's first chunk has its first word within so many steps: up to ten tokens of language head in a small
@@ -316,15 +316,15 @@ class Scheduler:
             group = []
             if not (self._waits_for_rows(len(others)) or (not urgent and self._is_beside_short())):
                 group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
-            if group and limits.has_few_sizes:
+            if group and limits.group_sizes:
                 # Beside a running batch only as many as usually come, or a pause would bring a size never seen before.
                 most = limits.rows_together if self._admitted and limits.rows_together > 1 else len(group)
-                group = group[: _size_below(min(len(group), most))]
+                group = group[: limits.sized(min(len(group), most))]
             if group or not urgent:
                 return group
         group = self._fitting(urgent, limits.max_rows, limits.token_budget)
-        if limits.has_few_sizes and len(group) > LARGEST_OF_ANY_SIZE:
-            group = group[: _size_below(len(group))]
+        if len(group) > LARGEST_OF_ANY_SIZE:
+            group = group[: limits.sized(len(group))]
         return group
 
     def _waits_for_rows(self, waiting: int) -> bool:
@@ -370,7 +370,7 @@ class Scheduler:
     def _padded_alike(self, tickets: Iterable[Ticket]) -> list[Ticket]:
         """The first of these in order, and with it those that one pass takes along.
 
-        Where more wait than fit, there are 1, 2, 3, 4, 6, 8, 12, 16 ... of them: some devices plan kernels by shape.
+        Where more wait than fit, there are as many of them as `BatchLimits.group_sizes` allows.
         """
         group: list[Ticket] = []
         longest = total = 0
@@ -384,7 +384,7 @@ class Scheduler:
                 continue
             group.append(ticket)
             longest, total = width, tokens
-        return group[: _size_below(len(group))] if is_full else group
+        return group[: self.limits.sized(len(group))] if is_full else group
 
     def _fitting(self, candidates: Iterable[Ticket], max_rows: int, token_budget: int) -> list[Ticket]:
         """The next of these in order, and with it what fits beside it."""
@@ -437,12 +437,6 @@ class Scheduler:
             else:
                 heappop(owners)
             yield ticket
-
-
-def _size_below(count: int) -> int:
-    """The largest of 1, 2, 3, 4, 6, 8, 12, 16, ... up to `count`."""
-    size = 1 << (count.bit_length() - 1)
-    return size + size // 2 if count >= size + size // 2 and size > 1 else size
 
 
 def _reading_order(item: tuple[str, _RecordingQueue]) -> tuple[bool, int, int]:

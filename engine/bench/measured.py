@@ -25,16 +25,9 @@ from scribewire.engine.bench.audio import Samples, speech, wav_seconds
 from scribewire.engine.bench.limits import StepNeeds, measured_bandwidth, measured_products
 from scribewire.engine.bench.measuring import OURS, summary
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint
-from scribewire.engine.model.projection import Placement
 from scribewire.engine.processes.memory import peak_resident_bytes
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
-from scribewire.engine.resident.device import (
-    HostProducts,
-    choose_device,
-    choose_dtype,
-    device_name,
-    dtype_name,
-)
+from scribewire.engine.resident.profile import choose_profile
 from scribewire.engine.transcriber import Transcriber
 
 Found = dict[str, Any]
@@ -53,20 +46,17 @@ class Networks:
     def __init__(self, given: Found, say: Say) -> None:
         say(note="loading the networks")
         started = time.perf_counter()
-        engine = given["engine"]
-        self.device = choose_device(engine["device"])
-        mx.set_default_device(self.device)
-        self.dtype = choose_dtype(engine["dtype"], self.device)
-        checkpoint = read_checkpoint(Path(engine["model"]))
-        self.placement = Placement.for_device(self.device, self.dtype)
-        self.needs = StepNeeds.of_checkpoint(checkpoint, self.placement)
-        self.model = build_model(checkpoint, dtype=self.dtype, device=self.device)
-        self.host_products = HostProducts(self.device)
+        config = EngineConfig(**given["engine"])
+        self.profile = choose_profile(config)
+        mx.set_default_device(self.profile.device)
+        checkpoint = read_checkpoint(Path(config.model))
+        self.needs = StepNeeds.of_checkpoint(checkpoint, self.profile.placement)
+        self.model = build_model(checkpoint, self.profile.placement)
         facts = mx.device_info()
         about = {
             "load_seconds": time.perf_counter() - started,
-            "device": device_name(self.device),
-            "dtype": dtype_name(self.dtype),
+            "device": self.profile.device_name,
+            "dtype": self.profile.dtype_name,
             "device_description": {name: facts[name] for name in _DESCRIBED if name in facts},
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "step_weight_bytes": self.needs.weight_bytes,
@@ -78,18 +68,18 @@ class Networks:
     def limits(self, given: Found, say: Say) -> Found:
         """Bandwidth and products; numpy's on one thread, as the engine has it."""
         say(note="memory bandwidth and matrix products")
-        on_host = self.placement.multiplies_on_host
-        with self.host_products.on_one_thread():
+        on_host = self.profile.blas is not None
+        with self.profile.on_one_thread():
             return {
                 "bandwidth": measured_bandwidth(given["limit_bytes"], on_host_too=on_host),
-                "products": measured_products(given["product_size"], self.dtype, on_host_too=on_host),
+                "products": measured_products(given["product_size"], self.profile.dtype, on_host_too=on_host),
             }
 
     def step(self, rows: int, seconds: float, steps: int) -> Found:
         """Decode steps of a running batch in steady state, behind prompts of clips of about that length."""
         sequences = self.sequences(rows, seconds)
         values = []
-        with self.host_products.on_one_thread():
+        with self.profile.on_one_thread():
             batch = self.warm_batch(sequences)
             mx.reset_peak_memory()
             for _ in range(steps):
@@ -125,7 +115,7 @@ class Networks:
         for row in range(rows):
             count = config.audio.token_count(max(round((seconds - (row % 16) / 10) * 100), 8))
             noise = mx.random.normal((count, config.text.hidden_size), key=mx.random.key(row))
-            audio = (0.1 * noise).astype(self.dtype)
+            audio = (0.1 * noise).astype(self.profile.dtype)
             mx.eval(audio)
             prompt = [*range(_PROMPT_BEFORE), *[self.model.audio_token_id] * count, *range(_PROMPT_AFTER)]
             found.append(Sequence(prompt_ids=prompt, audio=audio, token_budget=1 << 30))

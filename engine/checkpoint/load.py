@@ -53,32 +53,19 @@ class Checkpoint:
         return sum(math.prod(shape) for shape in expected_shapes(self.config).values())
 
 
-def load_checkpoint(folder: Path, *, dtype: mx.Dtype, device: mx.Device | None = None) -> SpeechModel:
-    """Load a speech recognizer into memory.
-
-    dtype: compute type of every float tensor. device: where it will run; default MLX's default device.
-    raises: ModelNotFound, ModelIncomplete, CheckpointMismatch; each names the file or key and what to do.
-    """
-    return build_model(read_checkpoint(folder), dtype=dtype, device=device)
-
-
 def build_model(
     checkpoint: Checkpoint,
-    *,
-    dtype: mx.Dtype,
-    device: mx.Device | None = None,
-    placement: Placement | None = None,
+    placement: Placement,
 ) -> SpeechModel:
     """Place a checkpoint's tensors for a device and evaluate them: the model is resident on return.
 
-    The checkpoint is used up. placement: instead of the one that suits the device, in `dtype`.
+    The checkpoint is used up.
     raises: CheckpointMismatch
     """
     if checkpoint.config.class_count is not None:
         raise CheckpointMismatch(
             "this is a forced aligner, not a speech recognizer; choose a Qwen3-ASR model"
         )
-    placement = placement or Placement.for_device(device or mx.default_device(), dtype)
     model = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, placement))
     _make_resident(model, checkpoint.tensors)
     return model
@@ -86,17 +73,13 @@ def build_model(
 
 def build_aligner(
     checkpoint: Checkpoint,
-    *,
-    dtype: mx.Dtype,
-    device: mx.Device | None = None,
-    placement: Placement | None = None,
+    placement: Placement,
 ) -> AlignerModel:
     """`build_model` for a forced aligner."""
     if checkpoint.config.class_count is None:
         raise CheckpointMismatch(
             "this is a speech recognizer, not a forced aligner; choose a Qwen3-ForcedAligner model"
         )
-    placement = placement or Placement.for_device(device or mx.default_device(), dtype)
     model = AlignerModel(checkpoint.config, Weights(checkpoint.tensors, placement))
     _make_resident(model, checkpoint.tensors)
     return model
@@ -179,7 +162,7 @@ def resident_arrays(part: object) -> list[mx.array]:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read config.json and every safetensors file, rename, regroup and check; nothing is evaluated yet.
 
-    raises: as load_checkpoint.
+    raises: ModelNotFound, ModelIncomplete, CheckpointMismatch; each names the file or key and what to do.
     """
     raw_config = read_config(folder)
     try:

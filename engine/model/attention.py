@@ -8,39 +8,34 @@ of a grouped-query model has two there (`groups_queries`).
 That kernel is planned once for each shape, for 60 to 100 ms, so numbers of columns and widths of prompts come in steps
 and what is not in use is masked (`column_step`, `width_step`). And MLX 0.32 takes keys of a single query to begin with
 their buffer, so keys that begin later go by the mask as well (`masks_what_begins_later`).
-
-On a Linux CPU MLX multiplies by a reference BLAS, for attention too; numpy does it there (`on_host`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from scribewire.engine.model.host.attention import HIDDEN, host_attention
+HIDDEN = -30_000.0
+"""Added to the score of a hidden key: large enough that nothing is left of it in any type, and finite, because a
+stretch of nothing but infinities becomes NaN in kernels that go by stretches."""
+
+Attention = Callable[[mx.array, mx.array, mx.array, mx.array | str | None, float], mx.array]
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionForm:
-    """The form that suits a device. The plain form follows the formula."""
+    """The form that suits a device. The plain form follows the formula. own: does it all in place of MLX's kernels."""
 
     adds_mask: bool = False
     groups_queries: bool = False
     column_step: int = 1
     width_step: int = 1
     masks_what_begins_later: bool = False
-    on_host: bool = False
-
-    @classmethod
-    def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> AttentionForm:
-        """The form that measures fastest there (docs/decisions/0053-attention-forms.md)."""
-        is_cuda = device.type == mx.DeviceType.gpu and mx.cuda.is_available()
-        if is_cuda and dtype in (mx.float16, mx.bfloat16):
-            return PLANNED_ATTENTION
-        return PLAIN_ATTENTION
+    own: Attention | None = None
 
     def window(self, first: int, stop: int) -> tuple[int, int]:
         """The columns to attend to, for those that are in use; there must be buffers for them."""
@@ -61,10 +56,8 @@ class AttentionForm:
         -> (rows * width, heads * head_dim)."""
         rows, heads, width, head_dim = queries.shape
         scale = head_dim**-0.5
-        if self.on_host:
-            seen = mask if mask is None or isinstance(mask, str) else np.asarray(mask)
-            operands = (np.asarray(queries), np.asarray(keys), np.asarray(values))
-            return mx.array(host_attention(*operands, seen, scale))
+        if self.own is not None:
+            return self.own(queries, keys, values, mask, scale)
         groups = self.groups_queries and width == 1 and isinstance(mask, mx.array) and heads > keys.shape[1]
         if groups:
             queries = queries.reshape(rows, keys.shape[1], -1, head_dim)
@@ -75,7 +68,3 @@ class AttentionForm:
 
 
 PLAIN_ATTENTION = AttentionForm()
-HOST_ATTENTION = AttentionForm(on_host=True)
-PLANNED_ATTENTION = AttentionForm(
-    adds_mask=True, groups_queries=True, column_step=64, width_step=64, masks_what_begins_later=True
-)

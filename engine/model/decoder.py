@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from scribewire.engine.model.cache import KVCache, OnePass
 from scribewire.engine.model.config import TextConfig
-from scribewire.engine.model.cuda.step_attention import suits_heads
 from scribewire.engine.model.projection import Projection, Weights
+from scribewire.engine.model.step_attention import StepAttention, trusted
 
 
 def silu(x: mx.array) -> mx.array:
@@ -141,7 +141,7 @@ class Stretches:
 
 
 def whole_step(
-    layers: list[DecoderLayer], norm: mx.array, attention: Callable[..., mx.array]
+    layers: list[DecoderLayer], norm: mx.array, attention: StepAttention
 ) -> Callable[..., mx.array]:
     """A step with the kernel for its attention: (x (rows, hidden), layout, all keys, then all values) -> final states.
 
@@ -172,9 +172,11 @@ class Decoder:
         )
         self._stretches = Stretches.of(self.layers, self.norm, config.rms_norm_eps)
         self._compiled = self._stretches.compiled() if weights.placement.compiles else None
+        own = weights.placement.step_attention
+        kernel = None if own is None else trusted(own(config), config, self.dtype)
         self._step: Callable[..., mx.array] | None = None
-        if weights.placement.step_attention is not None and suits_heads(config):
-            step = whole_step(self.layers, self.norm, weights.placement.step_attention(config))
+        if kernel is not None:
+            step = whole_step(self.layers, self.norm, kernel)
             self._step = mx.compile(step) if weights.placement.compiles else step
 
     def new_cache(self) -> KVCache:

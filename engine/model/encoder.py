@@ -16,8 +16,8 @@ import numpy as np
 
 from scribewire.engine.model.attention import PLAIN_ATTENTION, AttentionForm
 from scribewire.engine.model.cache import slot_bucket
-from scribewire.engine.model.config import AudioConfig, halved
-from scribewire.engine.model.projection import HostProjection, Weights
+from scribewire.engine.model.config import AudioConfig
+from scribewire.engine.model.projection import Weights
 
 _STEM_ROWS_AT_ONCE = 30
 """Convolution rows (seconds of audio) per pass: bounds the memory of unfolded patches, changes no result."""
@@ -111,32 +111,21 @@ class StridedConvolution:
     """3 x 3 convolution, stride 2, padding 1, over (rows, time, mel, channels).
 
     Published kernels are (out, mel, time, in) in MLX's order; time comes first here, so that frames need no
-    transposing. Where products are made on the host, patches are unfolded and multiplied as one matrix.
+    transposing.
     """
 
     def __init__(self, weights: Weights) -> None:
         kernel = weights.tensor("weight")
         self.kernel = mx.contiguous(kernel.swapaxes(1, 2))
         self.bias = weights.tensor("bias")
-        self.unfolds = weights.placement.multiplies_on_host
-        if self.unfolds:
-            self._matrix = HostProjection(self.kernel.reshape(self.kernel.shape[0], -1).T, self.bias)
+        own = weights.placement.convolution
+        self._own = None if own is None else own(self.kernel, self.bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(rows, time, mel, in) -> (rows, ceil(time / 2), ceil(mel / 2), out)."""
-        if self.unfolds:
-            return self._matrix(_patches(x))
+        if self._own is not None:
+            return self._own(x)
         return mx.conv2d(x, self.kernel, stride=2, padding=1) + self.bias
-
-
-def _patches(x: mx.array) -> mx.array:
-    """All 3 x 3 patches at stride 2 of the zero-padded input: (rows, time / 2, mel / 2, 9 * channels)."""
-    rows, time, mel, channels = x.shape
-    padded = mx.contiguous(mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)]))
-    width = (mel + 2) * channels
-    shape = (rows, halved(time, times=1), halved(mel, times=1), 3, 3, channels)
-    strides = ((time + 2) * width, 2 * width, 2 * channels, width, channels, 1)
-    return mx.as_strided(padded, shape, strides).reshape(*shape[:3], 9 * channels)
 
 
 class EncoderLayer:

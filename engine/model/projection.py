@@ -1,86 +1,20 @@
-"""Linear maps and embeddings, plain or quantized, fused or apart, multiplied where the device is fastest.
+"""Linear maps and embeddings, plain or quantized, fused or apart.
 
-The networks ask `Weights` for what they need by name; only this module knows how a matrix is stored. On a GPU
-matrices stay as published, quantized or not. On a Linux CPU they are dequantized and stored (in, out), and products
-are made by numpy: MLX's wheel for that platform calls a reference BLAS, numpy's carries OpenBLAS, which is an order
-of magnitude faster.
+The networks ask `Weights` for what they need by name; only this module knows how a matrix is stored. What multiplies it
+is the device's choice (`Placement`), made in a device profile (`scribewire.engine.resident.profile`) and not here.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol
 
 import mlx.core as mx
-import numpy as np
 
-from scribewire.engine.model.attention import HOST_ATTENTION, PLAIN_ATTENTION, AttentionForm
+from scribewire.engine.model.attention import PLAIN_ATTENTION, AttentionForm
 from scribewire.engine.model.config import TextConfig
-from scribewire.engine.model.cuda.few_rows import (
-    GROUP,
-    FewRowsKernel,
-    FewRowsProduct,
-    FewRowsQuantizedKernel,
-    QuantizedMatrix,
-    suits_quantized,
-    suits_rows,
-    trusted,
-    trusted_quantized,
-)
-from scribewire.engine.model.cuda.step_attention import StepAttention
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Storage of tensors: compute type, quantized or not, products made by MLX or by numpy on the host.
-
-    compiles: whether stretches of single steps, and what is done element by element, are compiled.
-    attention: the form of attention.
-    few_rows, few_rows_quantized: multiply a few rows with a plain and with a quantized matrix, where there are kernels
-    of their own for that.
-    step_attention: makes the one kernel of a step's attention for a shape of heads, where there is one.
-    plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
-    are made few, at the price of padding.
-    """
-
-    dtype: mx.Dtype
-    dequantizes: bool
-    multiplies_on_host: bool
-    compiles: bool = False
-    attention: AttentionForm = PLAIN_ATTENTION
-    few_rows: FewRowsProduct[mx.array] | None = None
-    few_rows_quantized: FewRowsProduct[QuantizedMatrix] | None = None
-    step_attention: Callable[[TextConfig], Callable[..., mx.array]] | None = None
-    plans_by_shape: bool = False
-
-    @classmethod
-    def for_device(cls, device: mx.Device, dtype: mx.Dtype) -> Placement:
-        """The placement that measures fastest on this kind of device (see the module's head)."""
-        on_cpu = device.type == mx.DeviceType.cpu
-        on_cuda = not on_cpu and mx.cuda.is_available()
-        # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
-        on_host = on_cpu and sys.platform == "linux" and dtype == mx.float32
-        with mx.stream(device):
-            few_rows = trusted(FewRowsKernel(), dtype) if on_cuda else None
-            few_rows_quantized = trusted_quantized(FewRowsQuantizedKernel(), dtype) if on_cuda else None
-        return cls(
-            dtype=dtype,
-            dequantizes=on_cpu,
-            multiplies_on_host=on_host,
-            compiles=not on_cpu,
-            attention=HOST_ATTENTION if on_host else AttentionForm.for_device(device, dtype),
-            few_rows=few_rows,
-            few_rows_quantized=few_rows_quantized,
-            step_attention=StepAttention if on_cuda else None,
-            plans_by_shape=on_cuda,
-        )
-
-    def fused(self, function: Callable[..., mx.array]) -> Callable[..., mx.array]:
-        """A function of arrays that goes element by element, as one kernel for arrays of any size where that helps."""
-        return mx.compile(function, shapeless=True) if self.compiles else function
+from scribewire.engine.model.step_attention import StepAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +77,11 @@ class Projection(Protocol):
 
 
 class DenseProjection:
-    """x @ matrix + bias, with matrix (in, out)."""
+    """x @ matrix + bias."""
 
     def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
-        self.matrix = matrix
+        """matrix: (out, in), kept as (in, out)."""
+        self.matrix = matrix.T
         self.bias = bias
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -160,45 +95,6 @@ class DenseProjection:
         if self.bias is not None or x.size == x.shape[-1]:
             return residual + self(x)
         return mx.addmm(residual, x, self.matrix)
-
-
-class FewRowsProjection(DenseProjection):
-    """The same, a few rows multiplied by a kernel of their own."""
-
-    def __init__(self, matrix: mx.array, product: FewRowsProduct[mx.array]) -> None:
-        """matrix: (out, in)."""
-        super().__init__(matrix.T, None)
-        # Bound here, not kept as a second array: both are the same memory, which is counted by arrays.
-        self._product = partial(product, matrix)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Apply the map to the last axis."""
-        return self._product(x, None) if suits_rows(x) else super().__call__(x)
-
-    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
-        """residual + the map of x."""
-        return self._product(x, residual) if suits_rows(x) else super().added_to(residual, x)
-
-
-class HostProjection(DenseProjection):
-    """The same, multiplied by numpy; float32 on the CPU only.
-
-    Handing over to numpy evaluates the input, which ends MLX's laziness there. Even for one row that is worth it.
-    """
-
-    def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
-        super().__init__(mx.contiguous(matrix), bias)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Apply the map to the last axis."""
-        # Neither operand is copied: both are views of MLX's memory.
-        rows = np.asarray(x).reshape(-1, x.shape[-1])
-        product = mx.array(rows @ np.asarray(self.matrix)).reshape(*x.shape[:-1], -1)
-        return product if self.bias is None else product + self.bias
-
-    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
-        """residual + the map of x."""
-        return residual + self(x)
 
 
 class QuantizedProjection:
@@ -228,25 +124,33 @@ class QuantizedProjection:
         return residual + self(x)
 
 
-class FewRowsQuantizedProjection(QuantizedProjection):
-    """The same, a few rows multiplied by a kernel of their own."""
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the networks are told of their device: how tensors are kept and what computes with them.
 
-    def __init__(self, matrix: QuantizedTensor, product: FewRowsProduct[QuantizedMatrix]) -> None:
-        super().__init__(matrix, None)
-        assert matrix.biases is not None
-        whole = QuantizedMatrix(matrix.packed, matrix.scales, matrix.biases, matrix.bits)
-        self._product = partial(product, whole)
+    dtype: of the computation. dequantizes: matrices are dequantized when they are loaded.
+    compiles: whether stretches of single steps, and what is done element by element, are compiled.
+    attention: the form of attention.
+    dense, quantized: make the product with a plain matrix, (out, in), and with a quantized one, from it and its bias.
+    convolution: makes the encoder's convolution from kernel and bias (see `StridedConvolution`), where MLX's is slow.
+    step_attention: makes the one kernel of a step's attention for a shape of heads, where there is one.
+    plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
+    are made few, at the price of padding.
+    """
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """Apply the map to the last axis."""
-        return self._product(x, None) if self._suits(x) else super().__call__(x)
+    dtype: mx.Dtype
+    dequantizes: bool = False
+    compiles: bool = False
+    attention: AttentionForm = PLAIN_ATTENTION
+    dense: Callable[[mx.array, mx.array | None], Projection] = DenseProjection
+    quantized: Callable[[QuantizedTensor, mx.array | None], Projection] = QuantizedProjection
+    convolution: Callable[[mx.array, mx.array], Callable[[mx.array], mx.array]] | None = None
+    step_attention: Callable[[TextConfig], StepAttention | None] | None = None
+    plans_by_shape: bool = False
 
-    def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
-        """residual + the map of x."""
-        return self._product(x, residual) if self._suits(x) else super().added_to(residual, x)
-
-    def _suits(self, x: mx.array) -> bool:
-        return suits_rows(x, GROUP) and x.dtype == self.matrix.scales.dtype
+    def fused(self, function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+        """A function of arrays that goes element by element, as one kernel for arrays of any size where that helps."""
+        return mx.compile(function, shapeless=True) if self.compiles else function
 
 
 class ConcatenatedProjection:
@@ -361,14 +265,5 @@ def _projection(
     matrix: mx.array | QuantizedTensor, bias: mx.array | None, placement: Placement
 ) -> Projection:
     if isinstance(matrix, QuantizedTensor):
-        product = placement.few_rows_quantized
-        kind = (matrix.scales, matrix.biases, matrix.bits, matrix.group_size, matrix.mode)
-        if product is not None and bias is None and suits_quantized(*kind):
-            return FewRowsQuantizedProjection(matrix, product)
-        return QuantizedProjection(matrix, bias)
-    if placement.few_rows is not None and bias is None:
-        return FewRowsProjection(matrix, placement.few_rows)
-    transposed = matrix.T
-    if placement.multiplies_on_host:
-        return HostProjection(transposed, bias)
-    return DenseProjection(transposed, bias)
+        return placement.quantized(matrix, bias)
+    return placement.dense(matrix, bias)

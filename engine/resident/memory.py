@@ -162,11 +162,10 @@ def give_back_free_buffers() -> None:
     mx.clear_cache()
 
 
-def read_machine(device: mx.Device) -> Machine:
+def read_machine(kind: DeviceKind, device: mx.Device) -> Machine:
     """The facts of this machine, with the device the model computes on."""
-    is_gpu = device.type == mx.DeviceType.gpu
     return machine_from_facts(
-        gpu="none" if not is_gpu else "metal" if mx.metal.is_available() else "cuda",
+        kind,
         device_facts=mx.device_info(device),
         physical_bytes=_physical_bytes(),
         container_bytes=container_limit_bytes(),
@@ -174,8 +173,8 @@ def read_machine(device: mx.Device) -> Machine:
 
 
 def machine_from_facts(
+    kind: DeviceKind,
     *,
-    gpu: Literal["metal", "cuda", "none"],
     device_facts: Mapping[str, str | int],
     physical_bytes: int,
     container_bytes: int | None,
@@ -187,11 +186,11 @@ def machine_from_facts(
     """
     if container_bytes is not None:
         physical_bytes = min(physical_bytes, container_bytes)
-    if gpu == "metal":
+    if kind == "metal":
         # Two thirds: what Metal recommends on the smaller Macs.
         working_set_bytes = int(device_facts.get("max_recommended_working_set_size", physical_bytes * 2 // 3))
         return Machine("metal", physical_bytes, min(working_set_bytes, physical_bytes))
-    if gpu == "cuda":
+    if kind == "cuda":
         working_set_bytes = int(device_facts.get("total_memory", physical_bytes))
         free_bytes = int(device_facts.get("free_memory", working_set_bytes))
         return Machine("cuda", physical_bytes, working_set_bytes, free_bytes)

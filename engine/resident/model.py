@@ -1,4 +1,4 @@
-"""The resident model: weights, tokenizer, device and type, and the sequence that it makes of one chunk.
+"""The resident model: weights and tokenizer, and the sequence that it makes of one chunk.
 
 Everything here touches MLX and belongs to one thread. It decodes nothing by itself.
 """
@@ -35,13 +35,7 @@ from scribewire.engine.protocol.errors import (
     PromptTooLong,
 )
 from scribewire.engine.recording.output import asr_special_tokens
-from scribewire.engine.resident.device import (
-    HostProducts,
-    choose_device,
-    choose_dtype,
-    device_name,
-    dtype_name,
-)
+from scribewire.engine.resident.profile import DeviceProfile
 from scribewire.engine.text.languages import LANGUAGES, iso_code, resolve_language
 from scribewire.engine.text.prompt import build_context, build_prompt
 from scribewire.engine.text.tokenizer import Tokenizer
@@ -80,20 +74,18 @@ class ResidentModel:
 
     draft: SpeechModel | None = None
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, profile: DeviceProfile) -> None:
         started = time.perf_counter()
         self._config = config
-        self.device = choose_device(config.device)
-        mx.set_default_device(self.device)
-        dtype = choose_dtype(config.dtype, self.device)
+        self._profile = profile
+        mx.set_default_device(profile.device)
         resolved = resolve_model(config.model, offline=config.offline, download=not config.offline)
         checkpoint = read_checkpoint(resolved.folder)
         self.tokenizer = read_tokenizer(resolved.folder, checkpoint.config)
-        self.network = build_model(checkpoint, dtype=dtype, device=self.device)
+        self.network = build_model(checkpoint, profile.placement)
         if config.draft_model is not None:
-            self.draft = self._load_draft(config.draft_model, dtype)
+            self.draft = self._load_draft(config.draft_model)
         self.special_tokens = asr_special_tokens(self.tokenizer)
-        self.host_products = HostProducts(self.device)
         known = tuple(language.name for language in LANGUAGES)
         # A name that the table lacks could be neither requested nor answered with a code.
         self._languages = tuple(name for name in checkpoint.config.languages if name in known) or known
@@ -102,8 +94,8 @@ class ResidentModel:
             is_demo=resolved.is_demo,
             languages=self._languages,
             language_codes=tuple(iso_code(name) for name in self._languages),
-            device=device_name(self.device),
-            dtype=dtype_name(dtype),
+            device=profile.device_name,
+            dtype=profile.dtype_name,
             weight_bits=checkpoint.decoder_bits,
             parameter_count=checkpoint.parameter_count,
             resident_bytes=sum(array.nbytes for array in resident_arrays(self.network)),
@@ -127,7 +119,7 @@ class ResidentModel:
         """Speculative decoding with the draft, None without one; the log says what it gains or costs here."""
         if self.draft is None:
             return None
-        with self.host_products.on_one_thread():
+        with self._profile.on_one_thread():
             speculator, told = Speculator.measured(self.network, self.draft, self.special_tokens)
         _log.info("%s", told)
         return speculator
@@ -135,11 +127,11 @@ class ResidentModel:
     def encode(self, clips: Several[Samples]) -> tuple[list[mx.array], list[mx.array]]:
         """Log-mel frames (frames, mel_bins) and embeddings (tokens, hidden) of clips, (n,) float32 at 16 kHz each.
 
-        On a GPU they are handed over and not waited for, so that the prompts' graph is built meanwhile.
+        Where the device queues work they are not waited for, so that the prompts' graph is built meanwhile.
         """
         mels = log_mel_batch([mx.array(samples) for samples in clips])
         embeddings = self.network.encode(mels)
-        (mx.eval if self.device.type == mx.DeviceType.cpu else mx.async_eval)(embeddings)
+        (mx.async_eval if self._profile.queues_work else mx.eval)(embeddings)
         return mels, embeddings
 
     def decoding(self, options: TranscribeOptions) -> DecodingOptions:
@@ -212,13 +204,13 @@ class ResidentModel:
         is_there = tuple(prompt_ids[-after - len(prefix) : -after]) == prefix
         return after if is_there else None
 
-    def _load_draft(self, model: str, dtype: mx.Dtype) -> SpeechModel:
+    def _load_draft(self, model: str) -> SpeechModel:
         offline = self._config.offline
         folder = resolve_model(model, offline=offline, download=not offline).folder
         checkpoint = read_checkpoint(folder)
         draft_tokenizer = read_tokenizer(folder, checkpoint.config)
         check_draft(self.network.config, self.tokenizer, checkpoint.config, draft_tokenizer)
-        return build_model(checkpoint, dtype=dtype, device=self.device)
+        return build_model(checkpoint, self._profile.placement)
 
     def _spoken(self, wanted: str | None, parameter: str) -> str | None:
         try:

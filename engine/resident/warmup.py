@@ -14,32 +14,23 @@ import mlx.core as mx
 import numpy as np
 
 from scribewire.engine.batching.limits import BatchLimits
-from scribewire.engine.batching.scheduler import LARGEST_OF_ANY_SIZE
 from scribewire.engine.batching.sequence import Sequence
 from scribewire.engine.batching.step import RunningBatch, generate
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, TranscribeOptions
 from scribewire.engine.resident.model import ResidentModel
-
-GROUP_SIZES = range(1, LARGEST_OF_ANY_SIZE + 1)
-
-CLIP_SECONDS = (1.0, 4.0, 9.0, 14.0, 19.0, 24.0, 28.0)
-"""One for each width of a prompt up to a whole chunk's: widths come in steps of 64 tokens, 13 of them a second."""
-
-ARRIVING = (8, 1, 7, 16, 32)
-LEFT_BEHIND = (40, 17, 8, 5, 4, 2, 1)
-"""Rows that join a batch, group by group, and rows that remain when others leave it."""
+from scribewire.engine.resident.profile import WarmUpShapes
 
 _STEPS = 3
 _TOKENS = 64
 """More than a row generates here, so that none ends by itself."""
 
 
-def warm_up_shapes(model: ResidentModel, limits: BatchLimits) -> int:
-    """Transcribe noise in groups of all those shapes that fit, rows joining and leaving; returns their number."""
+def warm_up_shapes(model: ResidentModel, shapes: WarmUpShapes, limits: BatchLimits) -> int:
+    """Transcribe noise in groups of all these shapes that fit, rows joining and leaving; returns their number."""
     groups = [
         (size, seconds)
-        for seconds in CLIP_SECONDS
-        for size in GROUP_SIZES
+        for seconds in shapes.clip_seconds
+        for size in shapes.group_sizes
         if size == 1 or _fits(model, size, seconds, limits)
     ]
     # A server shows this while it is not ready yet.
@@ -47,20 +38,21 @@ def warm_up_shapes(model: ResidentModel, limits: BatchLimits) -> int:
     for size, seconds in groups:
         for _ in islice(generate(model.network, _noise(model, size, seconds), model.special_tokens), _STEPS):
             pass
-    _come_and_go(model, limits)
+    _come_and_go(model, shapes, limits)
     mx.clear_cache()
     return len(groups)
 
 
-def _come_and_go(model: ResidentModel, limits: BatchLimits) -> None:
+def _come_and_go(model: ResidentModel, shapes: WarmUpShapes, limits: BatchLimits) -> None:
     batch = RunningBatch(model.network, model.special_tokens)
-    for size in ARRIVING:
+    seconds = shapes.clip_seconds[0]
+    for size in shapes.arriving:
         rows = batch.row_count + size
-        if rows > limits.max_rows or not _fits(model, rows, CLIP_SECONDS[0], limits):
+        if rows > limits.max_rows or not _fits(model, rows, seconds, limits):
             break
-        batch.join(_noise(model, size, CLIP_SECONDS[0]))
+        batch.join(_noise(model, size, seconds))
         batch.step()
-    for rows in LEFT_BEHIND:
+    for rows in shapes.left_behind:
         batch.remove(batch.sequences[rows:])
         batch.step()
         batch.step()

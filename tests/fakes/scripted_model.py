@@ -20,9 +20,9 @@ import numpy as np
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.protocol.config import EngineConfig, ModelInfo
 from scribewire.engine.recording.output import asr_special_tokens
-from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.resident.model import ResidentModel
 from scribewire.engine.text.tokenizer import ASR_TEXT, IM_END, Tokenizer
+from tests.fakes.loading import cpu_profile
 from tests.fakes.tiny_model import write_tokenizer
 
 VOCABULARY = 512
@@ -40,11 +40,10 @@ class ScriptedModel(ResidentModel):
             write_tokenizer(folder)
         self._config = config
         self._languages = ("English", "Chinese")
-        self.device = mx.Device(mx.cpu)
-        mx.set_default_device(self.device)
+        self._profile = cpu_profile()
+        mx.set_default_device(self._profile.device)
         self.tokenizer = Tokenizer.from_folder(folder)
         self.special_tokens = asr_special_tokens(self.tokenizer)
-        self.host_products = HostProducts(self.device)
         self.network: Any = _Network(self._answer_to(script), step_seconds)
         self.info = ModelInfo(
             model_id="scripted",

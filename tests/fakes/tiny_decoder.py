@@ -8,7 +8,7 @@ from scribewire.engine.model.config import TextConfig
 from scribewire.engine.model.decoder import Decoder
 from scribewire.engine.model.projection import Placement, Weights
 
-PLAIN = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
+PLAIN = Placement(dtype=mx.float32, dequantizes=True)
 CONFIG = TextConfig(
     hidden_size=32,
     intermediate_size=48,

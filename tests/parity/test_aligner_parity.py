@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from scribewire.engine.audio.mel import log_mel
 from scribewire.engine.checkpoint.load import build_aligner, build_model, read_checkpoint
 from scribewire.engine.model.aligner import AlignerModel
-from scribewire.engine.model.projection import Placement
 from scribewire.engine.protocol.errors import CheckpointMismatch
-from scribewire.engine.resident.device import HostProducts
 from tests.fakes import clips, random_model
 from tests.fakes.clips import CLIPS_BY_NAME
+from tests.fakes.loading import cpu_profile
 from tests.fakes.random_model import ALIGNER, ALL_ALIGNERS, OTHER_ALIGNER, TRUE_WINDOWS, Layout, Sizes
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -50,13 +49,13 @@ PAIRS = [(reference, *case.split("/")) for reference, *cases in CASES for case i
 
 def load(folder: Path, sizes: Sizes, layout: Layout = "thinker") -> AlignerModel:
     random_model.write_checkpoint(folder, sizes, layout)
-    return build_aligner(read_checkpoint(folder), dtype=mx.float32)
+    return build_aligner(read_checkpoint(folder), cpu_profile().placement)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _on_one_thread() -> Iterator[None]:
     """As the engine multiplies: several threads share a product by its width, and sum in another order in company."""
-    with HostProducts(mx.Device(mx.cpu)).on_one_thread():
+    with cpu_profile().on_one_thread():
         yield
 
 
@@ -150,8 +149,8 @@ def test_aligner_in_the_few_shapes_of_a_planning_device_says_the_same(
     """Rows, widths and marks padded to steps, as on CUDA; five clips become six rows."""
     names = ["8.1s-odd", "0.3s", "2.5s-odd", "1.0s", "8.1s-odd"]
     random_model.write_checkpoint(tmp_path, ALIGNER, "mlx")
-    placement = replace(Placement.for_device(mx.Device(mx.cpu), mx.float32), plans_by_shape=True)
-    planning = build_aligner(read_checkpoint(tmp_path), dtype=mx.float32, placement=placement)
+    placement = replace(cpu_profile().placement, plans_by_shape=True)
+    planning = build_aligner(read_checkpoint(tmp_path), placement)
     plain = aligned(models[ALIGNER.name], ALIGNER.name, names)
     for ours, wanted in zip(aligned(planning, ALIGNER.name, names), plain, strict=True):
         np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
@@ -175,6 +174,6 @@ def test_an_aligner_is_no_recognizer_nor_the_other_way_round(tmp_path: Path) -> 
     aligner = random_model.write_checkpoint(tmp_path / "aligner", ALIGNER, "hf")
     recognizer = random_model.write_checkpoint(tmp_path / "recognizer", TRUE_WINDOWS, "hf")
     with pytest.raises(CheckpointMismatch, match="forced aligner, not a speech recognizer"):
-        build_model(read_checkpoint(aligner), dtype=mx.float32)
+        build_model(read_checkpoint(aligner), cpu_profile().placement)
     with pytest.raises(CheckpointMismatch, match="speech recognizer, not a forced aligner"):
-        build_aligner(read_checkpoint(recognizer), dtype=mx.float32)
+        build_aligner(read_checkpoint(recognizer), cpu_profile().placement)

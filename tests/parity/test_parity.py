@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from scribewire.engine.audio.mel import log_mel
 from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.batching.step import generate
-from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.protocol.errors import AudioTooShort
 from tests.fakes import clips, random_model
 from tests.fakes.clips import CLIPS, CLIPS_BY_NAME, SHORTEST_CLIP
+from tests.fakes.loading import load_checkpoint
 from tests.fakes.random_model import ALL_SIZES, OTHER_CHOICES, TRUE_WINDOWS, Layout, Sizes, StoredType
 
 FIXTURES = Path(__file__).parent / "fixtures"

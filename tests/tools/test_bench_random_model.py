@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from scribewire.engine.checkpoint.layouts import expected_shapes
-from scribewire.engine.checkpoint.load import build_aligner, load_checkpoint, read_checkpoint
+from scribewire.engine.checkpoint.load import build_aligner, read_checkpoint
 from scribewire.engine.model.config import ModelConfig
 from scribewire.engine.model.projection import QuantizedTensor
 from scribewire.engine.text.prompt import build_prompt
 from scribewire.engine.text.tokenizer import Tokenizer
+from tests.fakes.loading import cpu_profile, load_checkpoint
 from tools.bench.plain_copy import write_plain_copy
 from tools.bench.random_model import is_random_model, random_tensors, write_random_model
 from tools.bench.sizes import ALIGNER_SIZES, RECIPES, SIZES, ModelSizes, published_config
@@ -52,7 +53,7 @@ def test_a_random_aligner_is_read_strictly_with_its_head(
     folder = write_random_model(tmp_path / "model", replace(SMALLEST, classes=100), RECIPES[recipe])
     checkpoint = read_checkpoint(folder)
     assert isinstance(checkpoint.tensors["lm_head.weight"], QuantizedTensor) == (recipe == "8bit")
-    aligner = build_aligner(checkpoint, dtype=mx.float32)
+    aligner = build_aligner(checkpoint, cpu_profile().placement)
     audio = aligner.encode([mx.zeros((100, 128))])
     pads = [aligner.audio_token_id] * audio[0].shape[0]
     # Ids of the published vocabulary lie beyond this one's rows, but the audio pad is never looked up.
@@ -79,7 +80,7 @@ def test_every_recipe_is_stored_as_it_says_and_read_strictly(tmp_path: Path, rec
 @pytest.mark.usefixtures("few_words")
 def test_a_random_model_computes_finite_logits(tmp_path: Path) -> None:
     folder = write_random_model(tmp_path / "model", SMALLEST, RECIPES["8bit"])
-    model = load_checkpoint(folder, dtype=mx.float32, device=mx.Device(mx.cpu))
+    model = load_checkpoint(folder, dtype=mx.float32)
     scores = np.array(model.score([1, 2, 3], None, [4, 5]))
     assert scores.shape == (2, 1024)
     assert np.isfinite(scores).all()

@@ -14,9 +14,9 @@ from scribewire.engine.audio.mel import log_mel_batch
 from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 from scribewire.engine.batching.speculation import Draft, Speculator
 from scribewire.engine.batching.step import RunningBatch
-from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from tests.fakes.clips import uniform
+from tests.fakes.loading import load_checkpoint
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids
 from tests.fakes.rigged_draft import RiggedDraft
 from tests.fakes.tiny_model import write_tiny_model

@@ -20,6 +20,7 @@ from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, 
 from scribewire.engine.text.words import WordsUnavailable
 from tests.fakes import clips
 from tests.fakes.clips import CLIPS_BY_NAME
+from tests.fakes.loading import cpu_profile
 from tests.fakes.random_model import TRUE_WINDOWS, write_checkpoint
 from tests.fakes.tiny_aligner import write_tiny_aligner
 from tests.fakes.tiny_model import write_tokenizer
@@ -117,7 +118,7 @@ TIMED = json.loads((FIXTURES / "aligner_times.json").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def aligner(folder: Path, planner: AlignmentPromptBuilder) -> Aligner:
-    return Aligner(read_checkpoint(folder), planner, mx.float32, mx.Device(mx.cpu))
+    return Aligner(read_checkpoint(folder), planner, cpu_profile().placement)
 
 
 @pytest.mark.parametrize("case", TIMED, ids=lambda case: f"{case['clip']} {case['language']}")

@@ -16,23 +16,21 @@ from scribewire.engine.checkpoint.load import build_model, read_checkpoint
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.attention import (
-    HOST_ATTENTION,
     PLAIN_ATTENTION,
-    PLANNED_ATTENTION,
     AttentionForm,
 )
 from scribewire.engine.model.cache import KVCache
 from scribewire.engine.model.decoder import Decoder
 from scribewire.engine.model.host import attention
-from scribewire.engine.model.host.attention import host_attention
+from scribewire.engine.model.host.attention import HOST_ATTENTION, host_attention
 from scribewire.engine.model.projection import Placement
+from scribewire.engine.resident.profile import PLANNED_ATTENTION
 from tests.fakes.tiny_decoder import PLAIN, decoder
 
 GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)
 ON_CUDA = Placement(
     dtype=mx.float32,
     dequantizes=True,
-    multiplies_on_host=False,
     compiles=True,
     attention=PLANNED_ATTENTION,
     plans_by_shape=True,
@@ -108,11 +106,10 @@ class EncodedOnce:
 
 @pytest.fixture(scope="module")
 def plain_and_planned() -> tuple[EncodedOnce, EncodedOnce]:
-    plain = Placement(dtype=mx.float32, dequantizes=True, multiplies_on_host=False)
+    plain = Placement(dtype=mx.float32, dequantizes=True)
 
     def built(placement: Placement) -> EncodedOnce:
-        checkpoint = read_checkpoint(demo_model_path())
-        return EncodedOnce(build_model(checkpoint, dtype=mx.float32, placement=placement))
+        return EncodedOnce(build_model(read_checkpoint(demo_model_path()), placement))
 
     return built(plain), built(ON_CUDA)
 

@@ -9,11 +9,11 @@ import pytest
 from scribewire.engine.audio.mel import log_mel, log_mel_batch
 from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.batching.step import Prefill, RunningBatch, generate, prefill
-from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.protocol.config import TranscribeOptions
 from scribewire.engine.protocol.errors import AudioTooShort
 from tests.fakes.clips import uniform
+from tests.fakes.loading import load_checkpoint
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 
 NEVER = SpecialTokens(end_ids=frozenset())

@@ -50,10 +50,10 @@ def test_a_step_reads_all_of_the_decoder_and_its_head_once() -> None:
         text.vocab_size * hidden
     )
     vectors = text.layer_count * (2 * text.head_dim + 2 * hidden) + hidden
-    plain = StepNeeds.of_checkpoint(checkpoint, Placement(mx.float32, True, False))
+    plain = StepNeeds.of_checkpoint(checkpoint, Placement(mx.float32, dequantizes=True))
     assert plain.product_operations_per_row == 2 * products
     assert plain.weight_bytes == 4 * (products + vectors)
-    packed = StepNeeds.of_checkpoint(checkpoint, Placement(mx.bfloat16, False, False))
+    packed = StepNeeds.of_checkpoint(checkpoint, Placement(mx.bfloat16))
     # 8 bits and two 16-bit numbers for every 64 weights.
     assert products * 1.05 < packed.weight_bytes - 2 * vectors < products * 1.14
     assert packed.kv_bytes_per_token == 2 * text.layer_count * keys * 2

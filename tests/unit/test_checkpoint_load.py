@@ -14,10 +14,11 @@ from scribewire.engine.checkpoint.layouts import (
     infer_quantization,
     kernel_needs_transposing,
 )
-from scribewire.engine.checkpoint.load import load_checkpoint, read_checkpoint, resident_arrays
+from scribewire.engine.checkpoint.load import read_checkpoint, resident_arrays
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
 from scribewire.engine.protocol.errors import CheckpointMismatch, ModelIncomplete, ModelNotFound
+from tests.fakes.loading import cpu_profile, load_checkpoint
 from tests.fakes.random_model import TRUE_WINDOWS, make_config, make_weights, write_checkpoint
 
 TOWER_LINEARS = ("self_attn", "fc1", "fc2", "proj1", "proj2")
@@ -84,7 +85,7 @@ def test_quantized_checkpoint_loads_and_computes_what_its_matrices_stand_for(
     checkpoint = read_checkpoint(folder)
     assert checkpoint.decoder_bits == bits
     placed = logits_of(load_checkpoint(folder, dtype=mx.float32))
-    plain = SpeechModel(checkpoint.config, Weights(meant, Placement(mx.float32, False, False)))
+    plain = SpeechModel(checkpoint.config, Weights(meant, Placement(mx.float32)))
     np.testing.assert_allclose(placed, logits_of(plain), rtol=0, atol=2e-4)
 
 
@@ -92,8 +93,8 @@ def test_packed_products_agree_with_dequantized_ones(folder: Path) -> None:
     quantize_folder(folder, bits=4, group_size=32, tower=True, declare=True)
     checkpoint = read_checkpoint(folder)
     assert isinstance(checkpoint.tensors["model.layers.0.mlp.up_proj.weight"], QuantizedTensor)
-    packed = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32, False, False)))
-    dense = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32, True, True)))
+    packed = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32)))
+    dense = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, cpu_profile().placement))
     np.testing.assert_allclose(logits_of(packed), logits_of(dense), rtol=0, atol=2e-4)
 
 
@@ -104,17 +105,15 @@ def test_projections_quantized_differently_are_kept_apart_and_still_agree(folder
     packed, scales, biases = mx.quantize(mx.array(weights[f"{name}.weight"]), group_size=64, bits=8)
     rewrite(folder, {f"{name}.weight": packed, f"{name}.scales": scales, f"{name}.biases": biases})
     checkpoint = read_checkpoint(folder)
-    apart = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32, False, False)))
-    dense = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32, True, True)))
+    apart = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32)))
+    dense = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, cpu_profile().placement))
     np.testing.assert_allclose(logits_of(apart), logits_of(dense), rtol=0, atol=2e-4)
 
 
 def test_both_matrix_layouts_give_the_same_logits(folder: Path) -> None:
     checkpoint = read_checkpoint(folder)
-    published = SpeechModel(
-        checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32, False, False))
-    )
-    turned = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32, True, True)))
+    published = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, Placement(mx.float32)))
+    turned = SpeechModel(checkpoint.config, Weights(checkpoint.tensors, cpu_profile().placement))
     np.testing.assert_allclose(logits_of(published), logits_of(turned), rtol=0, atol=2e-5)
 
 

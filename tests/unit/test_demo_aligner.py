@@ -6,7 +6,6 @@ import json
 import wave
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, Ali
 from scribewire.engine.checkpoint.load import read_checkpoint
 from scribewire.engine.demo import SampleRecording, demo_aligner_path, demo_model_path, sample_recordings
 from scribewire.engine.protocol.transcript import Word
+from tests.fakes.loading import cpu_profile
 
 FOLDER = demo_aligner_path()
 # What flite says of its own utterance: the English recording is its voice slt, 0.3 s of silence before it.
@@ -41,7 +41,7 @@ def planner() -> AlignmentPromptBuilder:
 
 @pytest.fixture(scope="module")
 def aligner(planner: AlignmentPromptBuilder) -> Aligner:
-    return Aligner(read_checkpoint(FOLDER), planner, mx.float32, mx.Device(mx.cpu))
+    return Aligner(read_checkpoint(FOLDER), planner, cpu_profile().placement)
 
 
 def words_of(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -17,10 +16,11 @@ from scribewire.engine.batching.sequence import SpecialTokens
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import OptionInvalid
 from scribewire.engine.recording.work import TranscribeItem
-from scribewire.engine.resident.device import HostProducts
 from scribewire.engine.resident.model import ResidentModel, check_draft
+from scribewire.engine.resident.profile import DeviceProfile
 from scribewire.engine.text.tokenizer import Tokenizer
 from tests.fakes.clips import babbling
+from tests.fakes.loading import cpu_profile
 from tests.fakes.random_model import OTHER_CHOICES
 from tests.fakes.tiny_model import write_tiny_model
 from tests.unit.speculation_setting import (
@@ -39,7 +39,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def setting(pair: tuple[Path, Path]) -> Iterator[Setting]:
-    with HostProducts(mx.Device(mx.cpu)).on_one_thread():
+    with cpu_profile().on_one_thread():
         yield load_setting(*pair)
 
 
@@ -75,8 +75,8 @@ def noise(seconds: float) -> np.ndarray:
 
 
 def engine(folder: Path, draft: Path | None, loaded: list[ResidentModel]) -> Transcriber:
-    def load(config: EngineConfig) -> ResidentModel:
-        loaded.append(ResidentModel(config))
+    def load(config: EngineConfig, profile: DeviceProfile) -> ResidentModel:
+        loaded.append(ResidentModel(config, profile))
         return loaded[-1]
 
     config = EngineConfig(model=str(folder), device="cpu", draft_model=None if draft is None else str(draft))
@@ -129,7 +129,7 @@ def test_engine_takes_fewer_steps_than_tokens_when_guesses_are_right(pair: tuple
 def test_draft_of_another_vocabulary_is_refused(pair: tuple[Path, Path], tmp_path: Path, sizes: Any) -> None:
     other = write_tiny_model(tmp_path / "other", sizes=sizes)
     with pytest.raises(OptionInvalid, match="draft model") as raised:
-        ResidentModel(EngineConfig(model=str(pair[0]), device="cpu", draft_model=str(other)))
+        ResidentModel(EngineConfig(model=str(pair[0]), draft_model=str(other)), cpu_profile())
     assert raised.value.parameter == "draft_model"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scribewire.engine.model.cuda import few_rows
+from scribewire.engine.model.cuda.projection import dense_by
 from scribewire.engine.model.projection import Weights
 from tests.fakes.cuda_on_cpu import CpuKernel
 from tests.fakes.tiny_decoder import PLAIN
@@ -60,7 +61,7 @@ def test_the_kernel_multiplies(on_cpu: OnCpu, rows: int, length: int, columns: i
 
 def test_projections_hand_over_few_rows_and_no_others(on_cpu: OnCpu) -> None:
     tensors = {"one.weight": mx.random.normal((24, 32)), "two.weight": mx.random.normal((8, 32))}
-    ours = Weights(tensors, replace(IN_16_BITS, few_rows=on_cpu)).projection("one", "two")
+    ours = Weights(tensors, replace(IN_16_BITS, dense=dense_by(on_cpu))).projection("one", "two")
     plain = Weights(tensors, IN_16_BITS).projection("one", "two")
     for shape, is_ours in (((1, 32), 0), ((2, 32), 1), ((8, 32), 1), ((9, 32), 0), ((2, 3, 32), 0)):
         x = mx.random.normal(shape).astype(mx.float16)
@@ -78,7 +79,7 @@ def test_rows_that_the_kernel_cannot_read_go_the_usual_way(
     on_cpu: OnCpu, length: int, dtype: mx.Dtype
 ) -> None:
     weights = Weights(
-        {"one.weight": mx.random.normal((8, length))}, replace(PLAIN, dtype=dtype, few_rows=on_cpu)
+        {"one.weight": mx.random.normal((8, length))}, replace(PLAIN, dtype=dtype, dense=dense_by(on_cpu))
     )
     before = on_cpu.calls
     assert weights.projection("one")(mx.random.normal((2, length)).astype(dtype)).shape == (2, 8)
@@ -114,7 +115,7 @@ def test_a_kernel_that_is_not_right_is_left_out_and_said_to_be(
 
 def test_a_map_with_a_bias_goes_the_usual_way(on_cpu: OnCpu) -> None:
     tensors = {"one.weight": mx.random.normal((8, 32)), "one.bias": mx.random.normal((8,))}
-    projection = Weights(tensors, replace(IN_16_BITS, few_rows=on_cpu)).projection("one")
+    projection = Weights(tensors, replace(IN_16_BITS, dense=dense_by(on_cpu))).projection("one")
     before = on_cpu.calls
     assert projection(mx.zeros((2, 32), dtype=mx.float16)).shape == (2, 8)
     assert on_cpu.calls == before

@@ -11,6 +11,7 @@ import pytest
 
 from scribewire.engine.model.cuda import few_rows
 from scribewire.engine.model.cuda.few_rows import QuantizedMatrix
+from scribewire.engine.model.cuda.projection import quantized_by
 from scribewire.engine.model.projection import QuantizedTensor, Weights
 from tests.fakes.cuda_on_cpu import CpuKernel
 from tests.fakes.tiny_decoder import PLAIN
@@ -89,7 +90,7 @@ def test_the_kernel_multiplies(
 @pytest.mark.parametrize("bits", few_rows.BITS)
 def test_projections_hand_over_few_rows_and_no_others(on_cpu: OnCpu, bits: int) -> None:
     tensors = {"one.weight": quantized(24, 64, bits, seed=1), "two.weight": quantized(8, 64, bits, seed=2)}
-    ours = Weights(tensors, replace(IN_16_BITS, few_rows_quantized=on_cpu)).projection("one", "two")
+    ours = Weights(tensors, replace(IN_16_BITS, quantized=quantized_by(on_cpu))).projection("one", "two")
     plain = Weights(tensors, IN_16_BITS).projection("one", "two")
     for shape, is_ours in (((1, 64), 0), ((2, 64), 1), ((8, 64), 1), ((9, 64), 0), ((2, 3, 64), 0)):
         x = mx.random.normal(shape).astype(mx.float16)
@@ -112,7 +113,7 @@ def test_what_the_kernel_does_not_know_goes_the_usual_way(on_cpu: OnCpu, what: s
     }
     if what == "bias":
         tensors["one.bias"] = mx.ones((8,))
-    placement = replace(IN_16_BITS, few_rows_quantized=on_cpu)
+    placement = replace(IN_16_BITS, quantized=quantized_by(on_cpu))
     if what == "32-bit model":
         placement = replace(placement, dtype=mx.float32)
     projection = Weights(tensors, placement).projection("one")

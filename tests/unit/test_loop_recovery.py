@@ -28,7 +28,7 @@ def noise(seconds: float) -> np.ndarray:
 
 def transcriber(folder: Path, script: Script) -> Transcriber:
     return Transcriber(
-        config=EngineConfig(device="cpu"), load=lambda config: ScriptedModel(config, folder, script)
+        config=EngineConfig(device="cpu"), load=lambda config, _: ScriptedModel(config, folder, script)
     )
 
 
@@ -113,7 +113,7 @@ def test_usage_counts_what_both_attempts_took(tmp_path: Path) -> None:
 def test_guard_is_off_where_a_benchmark_forces_the_count(tmp_path: Path) -> None:
     config = EngineConfig(device="cpu", forced_tokens_per_second=40.0)
     with Transcriber(
-        config=config, load=lambda c: ScriptedModel(c, tmp_path, lambda tokens: "no " * 2_000)
+        config=config, load=lambda c, _: ScriptedModel(c, tmp_path, lambda tokens: "no " * 2_000)
     ) as engine:
         result = engine.transcribe(noise(10.0), language="English")
     assert 0.69 * 400 <= result.usage.output_tokens <= 1.31 * 400

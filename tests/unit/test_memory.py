@@ -195,30 +195,26 @@ def test_limit_that_the_refusal_names_is_enough(machine, weights_bytes):
 
 def test_metal_facts_are_read_by_their_names():
     facts = {"max_recommended_working_set_size": 10 * GIB, "memory_size": 16 * GIB, "device_name": "Apple M1"}
-    machine = machine_from_facts(
-        gpu="metal", device_facts=facts, physical_bytes=16 * GIB, container_bytes=None
-    )
+    machine = machine_from_facts("metal", device_facts=facts, physical_bytes=16 * GIB, container_bytes=None)
     assert machine == Machine("metal", 16 * GIB, 10 * GIB)
 
 
 def test_cuda_facts_are_read_by_their_names():
     facts = {"total_memory": 140 * GIB, "free_memory": 100 * GIB, "device_name": "H200"}
     machine = machine_from_facts(
-        gpu="cuda", device_facts=facts, physical_bytes=2000 * GIB, container_bytes=128 * GIB
+        "cuda", device_facts=facts, physical_bytes=2000 * GIB, container_bytes=128 * GIB
     )
     assert machine == Machine("cuda", 128 * GIB, 140 * GIB, 100 * GIB)
 
 
-@pytest.mark.parametrize("gpu", ["metal", "cuda", "none"])
-def test_device_that_tells_nothing_still_gives_limits(gpu):
-    machine = machine_from_facts(gpu=gpu, device_facts={}, physical_bytes=32 * GIB, container_bytes=None)
+@pytest.mark.parametrize("kind", ["metal", "cuda", "cpu"])
+def test_device_that_tells_nothing_still_gives_limits(kind):
+    machine = machine_from_facts(kind, device_facts={}, physical_bytes=32 * GIB, container_bytes=None)
     assert GIB <= choose_limits(0, machine).total_bytes <= 32 * GIB
 
 
 def test_container_limit_counts_as_the_memory_there_is():
-    machine = machine_from_facts(
-        gpu="none", device_facts={}, physical_bytes=64 * GIB, container_bytes=4 * GIB
-    )
+    machine = machine_from_facts("cpu", device_facts={}, physical_bytes=64 * GIB, container_bytes=4 * GIB)
     assert choose_limits(0, machine).total_bytes == 2 * GIB
 
 
@@ -258,7 +254,7 @@ def test_file_outside_the_control_groups_is_never_read(tmp_path):
 
 
 def test_this_machine_can_be_read_and_gives_limits_that_it_can_keep():
-    machine = read_machine(mx.Device(mx.cpu))
+    machine = read_machine("cpu", mx.Device(mx.cpu))
     assert machine.kind == "cpu"
     assert machine.physical_bytes >= 256 * MIB
     assert choose_limits(0, machine).total_bytes <= machine.physical_bytes

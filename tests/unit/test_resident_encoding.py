@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.resident.model import ResidentModel
+from tests.fakes.loading import cpu_profile
 
 
 def test_encoding_is_waited_for_on_the_cpu_and_handed_over_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = ResidentModel(EngineConfig(model="demo", device="cpu", offline=True))
+    model = ResidentModel(EngineConfig(model="demo", offline=True), cpu_profile())
     calls: list[str] = []
     for name in ("eval", "async_eval"):
         original = getattr(mx, name)
@@ -26,8 +29,7 @@ def test_encoding_is_waited_for_on_the_cpu_and_handed_over_on_a_gpu(monkeypatch:
     mels, waited_for = model.encode(clips)
     assert [mel.shape[0] for mel in mels] == [100, 150]
     assert calls == ["eval"]
-    # The device is only asked which kind it is.
-    model.device = mx.Device(mx.gpu)
+    model._profile = replace(cpu_profile(), queues_work=True)
     _, handed_over = model.encode(clips)
     assert calls == ["eval", "async_eval"]
     assert all(bool(mx.array_equal(one, other)) for one, other in zip(waited_for, handed_over, strict=True))

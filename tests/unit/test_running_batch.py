@@ -9,10 +9,10 @@ import pytest
 from scribewire.engine.audio.mel import log_mel_batch
 from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens
 from scribewire.engine.batching.step import Prefill, RunningBatch
-from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.protocol.config import TranscribeOptions
 from tests.fakes.clips import uniform
+from tests.fakes.loading import load_checkpoint
 from tests.fakes.random_model import TRUE_WINDOWS, prompt_ids, write_checkpoint
 
 NEVER = SpecialTokens(end_ids=frozenset())

@@ -28,6 +28,7 @@ from scribewire.engine.protocol.errors import (
 )
 from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
 from scribewire.engine.recording.work import Listener, RecordingWork, TranscribeItem
+from scribewire.engine.resident.profile import DeviceProfile
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import babbling
 from tests.fakes.scripted_model import Script, ScriptedModel
@@ -43,7 +44,7 @@ def noise(seconds: float, name: str = "work") -> np.ndarray:
 def scripted(folder: Path, script: Script, *, step_seconds: float = 0.0, **options: object) -> Transcriber:
     return Transcriber(
         config=EngineConfig(device="cpu", **options),  # type: ignore[arg-type]  # options by name
-        load=lambda config: ScriptedModel(config, folder, script, step_seconds=step_seconds),
+        load=lambda config, _: ScriptedModel(config, folder, script, step_seconds=step_seconds),
     )
 
 
@@ -161,7 +162,7 @@ def test_device_failure_fails_everything_in_hand_and_is_told(tmp_path: Path) -> 
 
     engine = Transcriber(
         config=EngineConfig(device="cpu"),
-        load=lambda config: ScriptedModel(config, tmp_path, breaking),
+        load=lambda config, _: ScriptedModel(config, tmp_path, breaking),
         on_fault=faults.append,
     )
     works = [engine.submit(TranscribeItem(noise(2.0))) for _ in range(2)]
@@ -366,7 +367,7 @@ def test_idle_model_is_unloaded_and_comes_back_with_the_next_recording(tmp_path:
     loads: list[bool] = []
     opened: list[Transcriber] = []
 
-    def load(config: EngineConfig) -> ScriptedModel:
+    def load(config: EngineConfig, _: DeviceProfile) -> ScriptedModel:
         # The first one is loaded inside the constructor.
         loads.append(not opened or opened[0].counters.is_loading)
         return ScriptedModel(config, tmp_path, lambda tokens: "Heard.")

@@ -10,6 +10,8 @@ from scribewire.engine.batching.limits import BatchLimits
 from scribewire.engine.batching.scheduler import URGENT_CHUNKS, Action, Scheduler, Ticket
 from tests.unit.scheduler_rig import Rig, names
 
+FEW_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+
 
 def test_nothing_to_do_is_idle() -> None:
     rig = Rig()
@@ -293,8 +295,8 @@ def test_what_is_urgent_does_not_wait_for_rows_and_the_last_chunks_do_not_either
     assert names(rig.next_prefill()) == ["long", "long"]
 
 
-def test_where_shapes_are_to_be_few_groups_have_few_sizes_and_nobody_is_left_behind() -> None:
-    rig = Rig(BatchLimits(max_rows=32, token_budget=1_000_000, prefill_tokens=100_000, has_few_sizes=True))
+def test_where_group_sizes_are_few_groups_have_them_and_nobody_is_left_behind() -> None:
+    rig = Rig(BatchLimits(max_rows=32, token_budget=1_000_000, prefill_tokens=100_000, group_sizes=FEW_SIZES))
     rig.recording("long", 23, interactive=False)
     assert [len(rig.next_prefill()) for _ in range(3)] == [16, 6, 1]
     assert rig.scheduler.waiting_count == 0
@@ -309,9 +311,9 @@ def test_where_shapes_are_to_be_few_groups_have_few_sizes_and_nobody_is_left_beh
     )
 
 
-def test_where_shapes_are_few_a_running_batch_gets_no_larger_groups_than_it_usually_does() -> None:
+def test_where_group_sizes_are_few_a_running_batch_gets_no_larger_groups_than_it_usually_does() -> None:
     limits = BatchLimits(
-        max_rows=64, token_budget=1_000_000, prefill_tokens=100_000, rows_together=8, has_few_sizes=True
+        max_rows=64, token_budget=1_000_000, prefill_tokens=100_000, rows_together=8, group_sizes=FEW_SIZES
     )
     rig = Rig(limits)
     rig.recording("long", 50, interactive=False)

@@ -134,8 +134,14 @@ def test_a_pass_may_be_larger_than_a_prefill() -> None:
     assert len(story.aligned) == 6
 
 
-def test_groups_of_many_come_in_few_sizes() -> None:
-    limits = BatchLimits(max_rows=32, token_budget=100_000, prefill_tokens=1000, align_tokens=4000)
+def test_groups_of_many_come_in_the_sizes_that_are_given() -> None:
+    limits = BatchLimits(
+        max_rows=32,
+        token_budget=100_000,
+        prefill_tokens=1000,
+        align_tokens=4000,
+        group_sizes=(1, 2, 3, 4, 6, 8, 12, 16),
+    )
     story = Story(limits)
     story.open("talk")
     for _ in range(40):

@@ -14,10 +14,9 @@ from scribewire.engine.batching.sequence import FinishReason, LoopGuard, Sequenc
 from scribewire.engine.batching.speculation import DOUBT_PER_DRIFT
 from scribewire.engine.batching.step import RunningBatch
 from scribewire.engine.batching.verify import drift
-from scribewire.engine.checkpoint.load import load_checkpoint
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.projection import Projection
-from scribewire.engine.resident.device import HostProducts
+from tests.fakes.loading import cpu_profile, load_checkpoint
 from tests.fakes.random_model import prompt_ids
 from tests.unit.speculation_setting import (
     NEVER,
@@ -36,7 +35,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def setting(pair: tuple[Path, Path]) -> Iterator[Setting]:
-    with HostProducts(mx.Device(mx.cpu)).on_one_thread():
+    with cpu_profile().on_one_thread():
         yield load_setting(*pair)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,7 +19,9 @@ from scribewire.engine.model.cache import KVCache
 from scribewire.engine.model.config import TextConfig
 from scribewire.engine.model.cuda import step_attention
 from scribewire.engine.model.decoder import Decoder
-from scribewire.engine.model.projection import Placement
+from scribewire.engine.model.projection import DenseProjection, Placement
+from scribewire.engine.model.step_attention import trusted
+from scribewire.engine.resident.profile import profile_of
 from tests.fakes import tiny_decoder
 from tests.fakes.cuda_on_cpu import CpuKernel
 from tests.fakes.tiny_decoder import PLAIN
@@ -128,9 +131,45 @@ def test_heads_that_a_warp_cannot_share_go_without_the_kernel() -> None:
     odd = replace(CONFIG, head_dim=48)
     assert not step_attention.suits_heads(odd)
     with pytest.raises(ValueError, match="no kernel for 4 heads of 48"):
-        step_attention.StepAttention(odd)
-    network = decoder(replace(PLAIN, step_attention=step_attention.StepAttention), odd)
+        step_attention.StepAttentionKernel(odd)
+    network = decoder(replace(PLAIN, step_attention=step_attention.step_attention), odd)
     assert len(step(network, filled(network, [5, 3], seed=1), seed=2)) == 2
+
+
+def test_a_kernel_is_trusted_when_it_gives_what_the_formula_gives(on_cpu: Attention) -> None:
+    with mx.stream(mx.cpu):
+        assert trusted(on_cpu, CONFIG, mx.float32) is on_cpu
+        assert trusted(None, CONFIG, mx.float32) is None
+
+
+def _forgets_to_write(on_cpu: Attention, *given: mx.array) -> mx.array:
+    heads, scales, keys, values, layout = given
+    return on_cpu(heads, scales, mx.array(np.array(keys)), mx.array(np.array(values)), layout)
+
+
+def _sees_a_column_too_many(on_cpu: Attention, *given: mx.array) -> mx.array:
+    *others, layout = given
+    return on_cpu(*others, layout - mx.array([0, 0, 0, 1], dtype=mx.int32))
+
+
+def _is_nan(on_cpu: Attention, *given: mx.array) -> mx.array:
+    return on_cpu(*given) * mx.nan
+
+
+def _does_not_run(on_cpu: Attention, *given: mx.array) -> mx.array:
+    raise RuntimeError("Failed to compile kernel")
+
+
+@pytest.mark.parametrize("wrong", [_forgets_to_write, _sees_a_column_too_many, _is_nan, _does_not_run])
+def test_a_kernel_that_is_not_right_is_left_out_and_said_to_be(
+    on_cpu: Attention, wrong: Callable[..., mx.array], caplog: pytest.LogCaptureFixture
+) -> None:
+    with mx.stream(mx.cpu):
+        wanted = a_life(decoder(PLAIN), [9, 4])
+        network = decoder(replace(PLAIN, step_attention=lambda config: partial(wrong, on_cpu)))
+        assert "steps attend by MLX" in caplog.text
+        for one, other in zip(wanted, a_life(network, [9, 4]), strict=True):
+            np.testing.assert_array_equal(other, one)
 
 
 @pytest.mark.gpu
@@ -141,9 +180,9 @@ def test_heads_that_a_warp_cannot_share_go_without_the_kernel() -> None:
 )  # fmt: skip
 def test_on_a_gpu_steps_with_the_kernels_are_the_plain_ones(dtype: mx.Dtype, close: float) -> None:
     mx.set_default_device(mx.Device(mx.gpu))
-    ours = Placement.for_device(mx.Device(mx.gpu), dtype)
+    ours = profile_of("cuda", mx.Device(mx.gpu), dtype).placement
     assert ours.step_attention is not None
-    plain = replace(ours, step_attention=None, few_rows=None, compiles=False)
+    plain = replace(ours, step_attention=None, dense=DenseProjection, compiles=False)
     for head_dim in (64, 128):
         config = replace(CONFIG, head_dim=head_dim)
         for lengths in ([1 + 2], [9, 9, 9], [140, 5, 70], [250, 190], [30 + 7 * i for i in range(24)]):

@@ -24,6 +24,7 @@ from scribewire.engine.recording.work import Listener, TranscribeItem
 from scribewire.engine.text.words import KOREAN_DICTIONARY
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.clips import babbling
+from tests.fakes.loading import cpu_profile
 from tests.fakes.scripted_model import Script, ScriptedModel
 from tests.fakes.tiny_aligner import write_tiny_aligner
 from tests.fakes.waiting import PATIENCE_SECONDS, run, wait_until
@@ -50,7 +51,7 @@ def aligner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path, script: Script, aligner: str | Path, **options: object) -> Transcriber:
     return Transcriber(
         config=EngineConfig(device="cpu", aligner=str(aligner), **options),  # type: ignore[arg-type]  # by name
-        load=lambda config: ScriptedModel(config, folder, script),
+        load=lambda config, _: ScriptedModel(config, folder, script),
     )
 
 
@@ -260,12 +261,10 @@ def test_an_aligner_that_memory_has_no_room_for_is_not_loaded(tmp_path: Path, al
         reserved.append(size_bytes)
         raise OptionInvalid("the memory limit is too small", parameter="memory_limit_bytes")
 
-    model = ScriptedModel(EngineConfig(device="cpu"), tmp_path, by_length)
     times = WordTimes(
         EngineConfig(aligner=str(aligner)),
         model="any",
-        dtype=model.network.dtype,
-        device=model.device,
+        placement=cpu_profile().placement,
         wake=lambda: None,
         reserve=reserve,
     )

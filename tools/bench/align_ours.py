@@ -19,16 +19,9 @@ from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, Ali
 from scribewire.engine.batching.scheduler import Action, Scheduler, Ticket
 from scribewire.engine.bench.measuring import versions
 from scribewire.engine.checkpoint.load import read_checkpoint
-from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
-from scribewire.engine.resident.batch_limits import batch_limits
-from scribewire.engine.resident.device import (
-    HostProducts,
-    choose_device,
-    choose_dtype,
-    device_name,
-    dtype_name,
-)
+from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig
 from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
+from scribewire.engine.resident.profile import choose_profile
 from tools.bench.answering import answer_requests
 
 
@@ -36,18 +29,15 @@ class Side:
     """A loaded aligner and the task's chunks."""
 
     def __init__(self, model: Path, task: Path, device: str, dtype: str) -> None:
-        self.device = choose_device(device)
-        mx.set_default_device(self.device)
-        machine = read_machine(self.device)
-        memory = choose_limits(0, machine)
+        self.profile = choose_profile(EngineConfig(device=device, dtype=dtype))
+        mx.set_default_device(self.profile.device)
+        memory = choose_limits(0, read_machine(self.profile.kind, self.profile.device))
         apply_limits(memory)
-        self.dtype = choose_dtype(dtype, self.device)
         self._planner = AlignmentPromptBuilder(model)
-        self._aligner = Aligner(read_checkpoint(model), self._planner, self.dtype, self.device)
-        self._limits = batch_limits(
-            machine.kind, memory, max_rows=0, held_bytes=self._aligner.resident_bytes, bytes_per_token=1
+        self._aligner = Aligner(read_checkpoint(model), self._planner, self.profile.placement)
+        self._limits = self.profile.batch_limits(
+            memory, max_rows=0, held_bytes=self._aligner.resident_bytes, bytes_per_token=1
         )
-        self._host_products = HostProducts(self.device)
         self._samples = np.load(task / "samples.npy")
         content = json.loads((task / "task.json").read_text(encoding="utf-8"))
         self._language, self._chunks = content["language"], content["chunks"]
@@ -61,7 +51,7 @@ class Side:
         passes = words = waiting = 0
         # As the engine has it: texts are split on a thread of their own, ahead of the passes, and groups are full
         # while more chunks are to come.
-        with ThreadPoolExecutor(max_workers=1) as planning, self._host_products.on_one_thread():
+        with ThreadPoolExecutor(max_workers=1) as planning, self.profile.on_one_thread():
             planned = planning.map(self._planned, self._chunks)
             for number, task in enumerate(planned):
                 tasks[number] = task
@@ -88,8 +78,8 @@ def main(arguments: dict[str, str]) -> None:
     side = Side(Path(arguments["model"]), Path(arguments["task"]), arguments["device"], arguments["dtype"])
     answer_requests(
         {"align": side.align},
-        device=device_name(side.device),
-        dtype=dtype_name(side.dtype),
+        device=side.profile.device_name,
+        dtype=side.profile.dtype_name,
         versions=versions(),
     )
 

@@ -67,7 +67,7 @@ def _measure(folder: Path, seconds: float) -> dict[str, Any]:
 
     transcriber = Transcriber(
         config=EngineConfig(device="cpu", audio=AudioLimits(max_duration_seconds=2 * seconds)),
-        load=lambda config: ScriptedModel(config, folder, lambda _tokens: ANSWER),
+        load=lambda config, _profile: ScriptedModel(config, folder, lambda _tokens: ANSWER),
     )
     with transcriber:
         started = time.perf_counter()

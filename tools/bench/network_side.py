@@ -44,12 +44,12 @@ class CountedNetworks(Networks):
     def step(self, rows: int, seconds: float, steps: int) -> dict[str, Any]:
         """The product's step, and one more whose graph is counted."""
         found = super().step(rows, seconds, steps)
-        with self.host_products.on_one_thread():
+        with self.profile.on_one_thread():
             batch = self.warm_batch(self.sequences(rows, seconds))
             with counted_evaluations() as primitives:
                 batch.step()
         # Products made by numpy cut the graph into stretches of which only the last would be seen.
-        launches = None if self.placement.multiplies_on_host else started_kernels(primitives)
+        launches = None if self.profile.blas is not None else started_kernels(primitives)
         return found | {
             "graph_primitives": sum(primitives.values()),
             "estimated_launches": launches,
@@ -59,7 +59,7 @@ class CountedNetworks(Networks):
 
     def _timed(self, work: Callable[[], object], repeats: int) -> list[float]:
         values = []
-        with self.host_products.on_one_thread():
+        with self.profile.on_one_thread():
             work()
             work()
             for _ in range(repeats):

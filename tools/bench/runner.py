@@ -123,5 +123,9 @@ def _device(document: Found) -> str:
     """`cpu` or `gpu`: what `auto` came to, asked of a process that loads no model."""
     if "engine" in document:
         return str(document["engine"]["device"])
-    asked = "from scribewire.engine.resident.device import *; print(device_name(choose_device('auto')))"
+    asked = (
+        "from scribewire.engine.protocol.config import EngineConfig\n"
+        "from scribewire.engine.resident.profile import choose_profile\n"
+        "print(choose_profile(EngineConfig()).device_name)"
+    )
     return run_to_end("asking for the device", [sys.executable, "-c", asked]).strip()

@@ -26,7 +26,9 @@ from tqdm import tqdm
 from scribewire.engine import demo
 from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, AlignmentTask
 from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.resident.profile import choose_profile
 from tools.demo_model import speech
 from tools.demo_model.alignment.timed_speech import TimedSpeaker
 from tools.eval import provenance
@@ -97,10 +99,9 @@ def evaluate(
 
 def shipped_aligner(folder: Path) -> Align:
     """The engine's aligner with the weights in `folder`, warmed up, float32 on the CPU or float16 on a GPU."""
-    device = mx.default_device()
-    dtype = mx.float32 if device == mx.Device(mx.cpu) else mx.float16
+    profile = choose_profile(EngineConfig(dtype="float16" if mx.is_available(mx.gpu) else "float32"))
     planner = AlignmentPromptBuilder(folder)
-    aligner = Aligner(read_checkpoint(folder), planner, dtype, device)
+    aligner = Aligner(read_checkpoint(folder), planner, profile.placement)
     aligner.warm_up()
 
     def align(waveform: NDArray[np.float32], text: str, language: str) -> list[tuple[float, float]]:

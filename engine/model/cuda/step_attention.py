@@ -39,8 +39,13 @@ def frequencies(config: TextConfig) -> np.ndarray:
     return np.asarray(config.rope_theta**-exponents, dtype=np.float32)
 
 
-class StepAttention:
-    """The kernel for one shape of heads."""
+def step_attention(config: TextConfig) -> StepAttentionKernel | None:
+    """The kernel for these heads, None for heads that it does not know."""
+    return StepAttentionKernel(config) if suits_heads(config) else None
+
+
+class StepAttentionKernel:
+    """The kernel for one shape of heads (`scribewire.engine.model.step_attention.StepAttention`)."""
 
     def __init__(self, config: TextConfig) -> None:
         """raises: ValueError for a shape that the kernel does not know."""
@@ -53,11 +58,7 @@ class StepAttention:
     def __call__(
         self, heads: mx.array, scales: mx.array, keys: mx.array, values: mx.array, layout: mx.array
     ) -> mx.array:
-        """heads: (rows, all heads * head_dim), a product as it is; scales: (all heads, head_dim), what queries and
-        keys are multiplied by behind their norm; keys, values: (rows, kv_heads, capacity, head_dim), written in place;
-        layout: (2 + rows,) int32, the column to write, the capacity and where each row starts.
-        Returns (rows, heads * head_dim), in the type of `heads`.
-        """
+        """What is mixed, in the type of the keys."""
         config = self._config
         rows = heads.shape[0]
         # Scales of quantized matrices decide the type of their products, which need not be the cache's.

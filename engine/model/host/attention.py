@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import itertools
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-HIDDEN = -30_000.0
-"""Added to the score of a hidden key: large enough that nothing is left of it in any type, and finite, because a
-stretch of nothing but infinities becomes NaN in kernels that go by stretches."""
+from scribewire.engine.model.attention import HIDDEN, AttentionForm
 
 _SCORES_AT_ONCE = 30_000
 """Numbers: they stay in a core's cache, and the buffers for them are so small that freed ones are used again."""
+
+
+def attend_on_host(
+    queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None, scale: float
+) -> mx.array:
+    """`AttentionForm.attend`; float32 on the CPU only. No operand is copied."""
+    seen = mask if mask is None or isinstance(mask, str) else np.asarray(mask)
+    return mx.array(host_attention(np.asarray(queries), np.asarray(keys), np.asarray(values), seen, scale))
 
 
 def host_attention(
@@ -61,3 +68,6 @@ def _attended(
     mixed: npt.NDArray[np.float32] = np.matmul(scores, values, dtype=np.float32)
     mixed /= scores.sum(axis=-1, keepdims=True)
     return mixed.reshape(rows, heads, width, head_dim)
+
+
+HOST_ATTENTION = AttentionForm(own=attend_on_host)
