@@ -34,6 +34,7 @@ from scribewire.engine.recording.work import (
     TranscribeItem,
 )
 from scribewire.engine.resident.counters import WorkCounters
+from scribewire.engine.resident.memory import leave_mlx
 from scribewire.engine.resident.model import ResidentModel
 from scribewire.engine.resident.profile import DeviceProfile, choose_profile
 
@@ -305,6 +306,14 @@ class Transcriber:
     # ---- the engine's thread ---------------------------------------------------------------------------------
 
     def _run_engine(self, loaded: Future[None]) -> None:
+        try:
+            self._work_until_closed(loaded)
+        finally:
+            # What is compiled belongs to this thread, and must not outlive it.
+            self._resident = None
+            leave_mlx()
+
+    def _work_until_closed(self, loaded: Future[None]) -> None:
         try:
             self._load()
         except BaseException as error:

@@ -12,6 +12,7 @@ only through a stand-in; the CPU side runs as it is.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -160,6 +161,17 @@ def memory_use() -> MemoryUse:
 def give_back_free_buffers() -> None:
     """Return MLX's cache to the system, as after unloading a model; arrays still referenced stay."""
     mx.clear_cache()
+
+
+def leave_mlx() -> None:
+    """Release what MLX holds for this thread, which is about to end and has dropped its arrays and functions.
+
+    A thread has streams of its own, and on a CPU each has a thread behind it. One that is left to the end of the
+    process ends it by abort now and then, and nearly always where functions were compiled, because networks hold them
+    in cycles. Source: MLX's clear_streams, which is meant for this.
+    """
+    gc.collect()
+    mx.clear_streams()
 
 
 def read_machine(kind: DeviceKind, device: mx.Device) -> Machine:
