@@ -16,6 +16,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Several
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -328,12 +329,9 @@ class Transcriber:
 
     def _load(self) -> Pipeline:
         with self.counters.loading():
+            wake = partial(self._inbox.put, None)
             self._resident = Pipeline(
-                self.config,
-                self.counters,
-                lambda: self._inbox.put(None),
-                self._load_model,
-                self._choose_profile,
+                self.config, self.counters, wake, self._load_model, self._choose_profile
             )
         self._info = self._resident.info
         return self._resident

@@ -8,7 +8,7 @@ from typing import Any
 
 from scribewire.engine.protocol.messages import AudioSource
 from scribewire.server.jobs.job import LONG_SECONDS
-from scribewire.server.transcode.task import TranscodedRecording
+from scribewire.server.transcode.process import TranscodedRecording
 from tests.fakes.pass_through import PassThrough
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until, wait_until_async

@@ -126,9 +126,9 @@ def test_what_the_kernel_does_not_know_goes_the_usual_way(on_cpu: OnCpu, what: s
 @pytest.mark.parametrize("stored", [mx.bfloat16, mx.float32], ids=str)
 def test_scales_of_another_type_are_cast_and_the_kernel_takes_them(on_cpu: OnCpu, stored: mx.Dtype) -> None:
     matrix = quantized(8, 64, 8).scaled_in(stored)
-    projection = Weights({"one.weight": matrix}, replace(IN_16_BITS, few_rows_quantized=on_cpu)).projection(
-        "one"
-    )
+    projection = Weights(
+        {"one.weight": matrix}, replace(IN_16_BITS, quantized=quantized_by(on_cpu))
+    ).projection("one")
     before = on_cpu.calls
     assert projection(mx.random.normal((2, 64)).astype(mx.float16)).dtype == mx.float16
     assert on_cpu.calls == before + 1

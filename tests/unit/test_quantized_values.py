@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from scribewire.engine.batching.sequence import Sequence, SpecialTokens
 from scribewire.engine.batching.step import generate
-from scribewire.engine.checkpoint.load import build_model, load_checkpoint, read_checkpoint, resident_arrays
+from scribewire.engine.checkpoint.load import build_model, read_checkpoint, resident_arrays
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
-from scribewire.engine.resident.device import HostProducts
 from tests.fakes.clips import uniform
+from tests.fakes.loading import cpu_profile, load_checkpoint
 from tests.fakes.quantized import Packing, write_quantized
 from tests.fakes.random_model import (
     TRUE_WINDOWS,
@@ -40,7 +40,7 @@ LOGITS_BOUND = 3e-5
 PACKED_BOUND = 1e-4
 """The same where products are made of packed matrices, which sum in another order."""
 
-PACKED = Placement(mx.float32, dequantizes=False, multiplies_on_host=False)
+PACKED = Placement(mx.float32)
 
 AFFINE = [Packing(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64, 128)]
 OTHER_MODES = [Packing(4, 32, "mxfp4"), Packing(8, 32, "mxfp8"), Packing(4, 16, "nvfp4")]
@@ -84,7 +84,7 @@ LAYOUTS: dict[str, Layout] = {
 @pytest.fixture(autouse=True, scope="module")
 def one_blas_thread() -> Iterator[None]:
     """As in the engine: on busy cores its threads wait for each other."""
-    with HostProducts(mx.Device(mx.cpu)).on_one_thread():
+    with cpu_profile().on_one_thread():
         yield
 
 
@@ -120,7 +120,7 @@ def test_rows_and_products_are_those_of_the_matrix_that_is_meant(
     packing: Packing, dequantizes: bool, tmp_path: Path
 ) -> None:
     tensor, meant = stored(packing, spread("matrix", (48, 256)), tmp_path)
-    weights = Weights({"one.weight": tensor}, Placement(mx.float32, dequantizes, multiplies_on_host=False))
+    weights = Weights({"one.weight": tensor}, Placement(mx.float32, dequantizes))
     ids = [5, 0, 47]
     np.testing.assert_allclose(
         np.array(weights.embedding("one")(mx.array(ids))), meant[ids], rtol=0, atol=2e-7
@@ -137,7 +137,7 @@ def test_a_16_bit_type_is_that_type_from_the_scales_to_the_product(
     dtype: mx.Dtype, dequantizes: bool, tmp_path: Path
 ) -> None:
     tensor, _ = stored(Packing(8, 64), spread("matrix", (48, 256)), tmp_path)
-    weights = Weights({"one.weight": tensor}, Placement(dtype, dequantizes, multiplies_on_host=False))
+    weights = Weights({"one.weight": tensor}, Placement(dtype, dequantizes))
     x = mx.array(spread("input", (3, 256))).astype(dtype)
     assert weights.projection("one")(x).dtype == dtype
     assert weights.embedding("one").as_head()(x).dtype == dtype
@@ -187,7 +187,7 @@ def test_a_quantized_model_says_what_its_numbers_unpacked_say(layout: str, tmp_p
     meant = write_quantized(tmp_path, SIZES, LAYOUTS[layout])
     quantized = load_checkpoint(tmp_path, dtype=mx.float32)
     assert {array.dtype for array in resident_arrays(quantized)} == {mx.float32}
-    packed = build_model(read_checkpoint(tmp_path), dtype=mx.float32, placement=PACKED)
+    packed = build_model(read_checkpoint(tmp_path), PACKED)
     plain = unpacked_model(tmp_path, meant)
     for model, bound in ((quantized, LOGITS_BOUND), (packed, PACKED_BOUND)):
         assert worst_row_error(logits_of(model), logits_of(plain)) <= bound
