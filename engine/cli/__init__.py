@@ -20,7 +20,8 @@ from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.fetch import HubAccess, pull, resolve_model
 from scribewire.engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
 from scribewire.engine.cli.console import Console, shown_bytes
-from scribewire.engine.cli.doctor import RunChild, Surroundings, examine, run_python, show_findings
+from scribewire.engine.cli.doctor import Surroundings, examine, show_findings
+from scribewire.engine.cli.findings import RunChild, run_python
 from scribewire.engine.cli.listings import show_languages, show_models
 from scribewire.engine.cli.results import ALL_FORMATS, FORMATS
 from scribewire.engine.cli.speakers import Diarizer

@@ -14,21 +14,20 @@ import platform
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.checkpoint.integrity import read_config
 from scribewire.engine.cli.console import Console, shown_bytes
+from scribewire.engine.cli.findings import Finding, RunChild, how_it_ended
 from scribewire.engine.demo import SampleRecording
 from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.processes.allocator import preloadable
@@ -43,7 +42,6 @@ WORD_ERRORS_ALLOWED = 0.1
 
 _COMFORTABLE_MEMORY_BYTES = 4 * 10**9
 _COMFORTABLE_DISK_BYTES = 2 * 10**9
-_CHILD_SECONDS = 300
 _NO_WORD_TIMES = "no word times"
 _MLX_PROBE = """
 import json
@@ -51,28 +49,6 @@ import mlx.core as mx
 total = mx.sum(mx.ones((64, 64)) @ mx.ones((64, 64))).item()
 print(json.dumps({"version": mx.__version__, "device": str(mx.default_device().type).rpartition(".")[2], "sum": total}))
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Result of one check. remedy: what to do, where something is wrong."""
-
-    check: str
-    status: Literal["ok", "note", "failed"]
-    detail: str
-    remedy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChildResult:
-    """A child process's exit code and output."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-
-RunChild = Callable[[Sequence[str]], ChildResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +164,7 @@ def check_mlx(run_child: RunChild, system: str) -> Finding:
         said = json.loads(result.stdout)
     except ValueError:
         remedy = "install scribewire again (make clean setup); on Linux, MLX needs glibc 2.35 or newer"
-        return Finding("mlx", "failed", _how_it_ended(result), remedy)
+        return Finding("mlx", "failed", how_it_ended(result), remedy)
     detail = f"mlx {said['version']} computes on the {said['device']}"
     if said["sum"] != 64**3:
         return Finding(
@@ -270,7 +246,7 @@ def _transcribed(recording: SampleRecording, run_child: RunChild, *options: str)
     try:
         said = json.loads(result.stdout)
     except ValueError:
-        return _how_it_ended(result), None
+        return how_it_ended(result), None
     # An aligner that cannot be loaded costs a recording its words and no more.
     if untimed := next((line for line in said.get("warnings", ()) if line.startswith(_NO_WORD_TIMES)), None):
         return untimed, None
@@ -378,24 +354,7 @@ def check_port(port: int) -> Finding:
     return Finding("port", "ok", f"127.0.0.1:{port} is free")
 
 
-# ---- child processes -----------------------------------------------------------------------------------------
-
-
-def run_python(arguments: Sequence[str]) -> ChildResult:
-    """Run this interpreter beside the installed packages and wait, five minutes at most."""
-    try:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            # The user's folder may hold a `scribewire` of its own. Not resolved: in a checkout the package is a link.
-            cwd=Path(__file__).parents[3],
-            capture_output=True,
-            text=True,
-            timeout=_CHILD_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return ChildResult(-1, "", f"no answer within {_CHILD_SECONDS} s")
-    return ChildResult(done.returncode, done.stdout, done.stderr)
+# ---- helpers -------------------------------------------------------------------------------------------------
 
 
 def word_errors(wanted: str, said: str) -> tuple[int, int]:
@@ -411,12 +370,6 @@ def word_errors(wanted: str, said: str) -> tuple[int, int]:
 
 def _folded_words(text: str) -> list[str]:
     return re.findall(r"[\w']+", unicodedata.normalize("NFC", text).casefold())
-
-
-def _how_it_ended(result: ChildResult) -> str:
-    last = (result.stderr.strip().splitlines() or ["no message"])[-1][:300]
-    how = f"killed by signal {-result.exit_code}" if result.exit_code < 0 else f"exit code {result.exit_code}"
-    return f"{how}: {last}"
 
 
 def _answers_as_scribewire(port: int) -> bool:
