@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import resource
+import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 _IS_LINUX: bool = sys.platform == "linux"  # a bool to mypy, which then checks both branches on every system
 _STATUS = Path("/proc/self/status")
@@ -19,10 +22,31 @@ _M_ARENA_MAX = -8
 
 LARGE_BUFFER_BYTES = 1 << 20
 
+_RUSAGE_INFO_V0 = 0
+_RUSAGE_INFO = struct.Struct("=16s10Q")
+_PHYSICAL_FOOTPRINT = 8
+"""Source: macOS's sys/resource.h: rusage_info_v0 is an identifier and ten counts, ri_phys_footprint the eighth."""
+
 
 def resident_bytes() -> int | None:
-    """Bytes that this process holds now; None where the system does not say (macOS, without a library for it)."""
-    return _status_bytes("VmRSS") if _STATUS.exists() else None
+    """Bytes that this process holds now; on macOS its footprint, which is what the system judges it by.
+
+    None on other systems than Linux and macOS.
+    """
+    return _status_bytes("VmRSS") if _STATUS.exists() else footprint_bytes(ctypes.CDLL(None))
+
+
+def footprint_bytes(library: Any) -> int | None:
+    """This process's footprint by macOS's proc_pid_rusage; None where the C library has no such call, or refuses.
+
+    library: the C library, as ctypes loads it.
+    """
+    counts = ctypes.create_string_buffer(_RUSAGE_INFO.size)
+    try:
+        has_failed = library.proc_pid_rusage(os.getpid(), _RUSAGE_INFO_V0, counts)
+    except AttributeError:
+        return None
+    return None if has_failed else int(_RUSAGE_INFO.unpack(counts)[_PHYSICAL_FOOTPRINT])
 
 
 def peak_resident_bytes() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import resource
 import socket
 
@@ -25,6 +26,8 @@ SPARE_CONNECTIONS = 16
 LEAST_WANTED = 4096
 FEWEST_CONNECTIONS = 8
 
+_PROBE_SECONDS = 0.5
+
 logger = logging.getLogger("scribewire.descriptors")
 
 
@@ -32,7 +35,7 @@ class BindFailed(Exception):
     """The address cannot be listened on; the message is one line saying why and what to do."""
 
 
-class _Listener(socket.socket):
+class Listener(socket.socket):
     """A listening socket with a long queue, whatever length the event loop requests.
 
     asyncio uses one number for the queue's length and for the connections accepted in one turn of the event loop; so
@@ -44,12 +47,14 @@ class _Listener(socket.socket):
         super().listen(BACKLOG)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens on this address; raises BindFailed."""
+def bind(host: str, port: int, kind: type[Listener] = Listener) -> socket.socket:
+    """A socket that listens on this address; raises BindFailed. kind: made by tests as another system makes it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio disables Nagle's delay (40 ms an answer) only on sockets that are declared as TCP.
-    listener = _Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = kind(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
+        if port and _is_answered(family, host, port):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host.strip("[]"), port))
         # Listening now, not later, detects a second server that bound the port but does not listen yet.
@@ -58,6 +63,21 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise BindFailed(_bind_failure(host, port, error)) from None
     return listener
+
+
+def _is_answered(family: socket.AddressFamily, host: str, port: int) -> bool:
+    """True when a server accepts connections there.
+
+    macOS lets a listener on one address and another on all addresses have the same port (SO_REUSEADDR), and clients
+    come to the one that is more specific.
+    """
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            # A connection to "all addresses" goes to this machine.
+            return probe.connect_ex((host.strip("[]"), port)) == 0
+        except OSError:  # no such address: bind says so
+            return False
 
 
 def _bind_failure(host: str, port: int, error: OSError) -> str:
@@ -78,12 +98,20 @@ def raise_descriptor_limit(max_connections: int, max_concurrent_uploads: int) ->
         wanted = min(wanted, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return descriptor_limit()
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError) as error:  # macOS has a ceiling below the hard limit
-        log_event(
-            logger, logging.WARNING, "descriptor_limit_kept", limit=soft, wanted=wanted, reason=str(error)
-        )
+    asked = wanted
+    while asked > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (asked, hard))
+            break
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # macOS has a ceiling below the hard limit, and does not tell it
+            reason = str(error)
+            asked = (asked + soft) // 2
+    if asked < wanted:
+        limit = descriptor_limit()
+        log_event(logger, logging.WARNING, "descriptor_limit_low", limit=limit, wanted=wanted, reason=reason)
     return descriptor_limit()
 
 

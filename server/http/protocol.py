@@ -12,6 +12,7 @@ A few connections over the cap are still accepted: they have a short time limit 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import socket
@@ -113,7 +114,7 @@ class GuardedProtocol(H11Protocol):
         """Accept the connection if there is capacity."""
         super().connection_made(transport)
         self.flow: _Flow = _Flow(transport)
-        _probe_when_idle(transport.get_extra_info("socket"))
+        probe_when_idle(transport.get_extra_info("socket"))
         over = len(self.connections) - self._limits.max_connections
         if over > self._limits.spare_connections:
             self._turn_away()
@@ -336,11 +337,12 @@ def _whole_answer(refusal: ApiError, request_id: str) -> bytes:
     return b"\r\n".join([*lines, b"", b""]) + bytes(response.body)
 
 
-def _probe_when_idle(connection: socket.socket | None) -> None:
+def probe_when_idle(connection: socket.socket | None) -> None:
     """Enable TCP keep-alive, which detects clients whose machine or network vanished."""
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEP_ALIVE_PROBES:
-        if (option := getattr(socket, name, None)) is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    with contextlib.suppress(OSError):  # macOS refuses options of a connection that was reset already
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEP_ALIVE_PROBES:
+            if (option := getattr(socket, name, None)) is not None:
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)

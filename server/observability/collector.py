@@ -7,18 +7,19 @@ therefore read before the scrape, and set here.
 from __future__ import annotations
 
 import importlib.metadata
-import resource
-import sys
+import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from scribewire.engine.processes.memory import peak_resident_bytes, resident_bytes
 from scribewire.server.engine.client import EngineClient
 from scribewire.server.engine.supervisor import BreakerState, EngineState
+from scribewire.server.http.listening import descriptor_limit
 from scribewire.server.intake.uploads import UploadStore
 from scribewire.server.jobs.job import StoreStats
 
@@ -34,9 +35,8 @@ class ServerCollector(Collector):
         self._uploads = uploads
         self.store_stats: StoreStats | None = None
         """The store's newest figures, None when it could not be read."""
+        self._started_at = time.time()
         registry.register(self)
-        # This process's memory, descriptors and processor time, where the system provides them (Linux).
-        ProcessCollector(registry=registry)
 
     def collect(self) -> Iterator[Metric]:
         """See Collector."""
@@ -62,6 +62,18 @@ class ServerCollector(Collector):
             yield kind(f"scribewire_{name}", explanation, value=value)
         for kind, name, explanation, label, values in self._labelled_values():
             yield _labelled(kind, name, explanation, label, values)
+        for kind, name, explanation, value in self._process_values():
+            yield kind(f"process_{name}", explanation, value=value)
+
+    def _process_values(self) -> Iterator[tuple[_Kind, str, str, float]]:
+        """This process's figures under Prometheus's own names, whose collector knows them on Linux only."""
+        gauge = GaugeMetricFamily
+        yield gauge, "start_time_seconds", "When the front began, since 1970.", self._started_at
+        yield CounterMetricFamily, "cpu_seconds", "Processor time of the front.", time.process_time()
+        yield gauge, "open_fds", "Open file descriptors of the front.", len(os.listdir("/dev/fd"))
+        yield gauge, "max_fds", "The most that it may open.", descriptor_limit()
+        if (held := resident_bytes()) is not None:
+            yield gauge, "resident_memory_bytes", "Memory of the front now.", held
 
     def _single_values(self) -> Iterator[tuple[_Kind, str, str, float]]:
         engine, uploads, stats = self._engine, self._uploads, self.store_stats
@@ -129,10 +141,10 @@ class ServerCollector(Collector):
             depth,
         )
         resident = {"engine": beat.resident_bytes} if beat and beat.resident_bytes else {}
-        explanation = "Memory of a process now, where the system tells. "
+        explanation = "Memory of a process now. "
         explanation += "(The front's own: process_resident_memory_bytes.)"
         yield gauge, "resident_bytes", explanation, "process", resident
-        peak = {"front": _peak_bytes()} | ({"engine": beat.peak_bytes} if beat else {})
+        peak = {"front": peak_resident_bytes()} | ({"engine": beat.peak_bytes} if beat else {})
         yield gauge, "resident_peak_bytes", "The most memory that a process ever held.", "process", peak
         device = {
             state: getattr(beat, f"device_{state}_bytes")
@@ -156,11 +168,6 @@ def _labelled(kind: _Kind, name: str, explanation: str, label: str, values: Mapp
 def _one_hot(name: str, explanation: str, states: tuple[str, ...], current: str) -> _Family:
     values = {state: int(state == current) for state in states}
     return _labelled(GaugeMetricFamily, name, explanation, "state", values)
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _version() -> str:

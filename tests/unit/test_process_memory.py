@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import sys
 import pytest
 
 from scribewire.engine.processes.memory import (
+    footprint_bytes,
     give_large_buffers_back,
     peak_resident_bytes,
     resident_bytes,
@@ -146,3 +149,33 @@ def test_what_was_there_is_permanent_and_what_comes_is_collected() -> None:
 def test_telling_is_no_error_anywhere() -> None:
     assert share_one_heap() in (True, False)
     assert give_large_buffers_back() in (True, False)
+
+
+class Darwin:
+    """macOS's C library: rusage_info_v0 is an identifier and ten counts of 8 bytes, the eighth the footprint."""
+
+    def __init__(self, result: int) -> None:
+        self._result = result
+
+    def proc_pid_rusage(self, process_id: int, flavor: int, counts: ctypes.Array[ctypes.c_char]) -> int:
+        assert (process_id, flavor, len(counts)) == (os.getpid(), 0, 96)
+        for number in range(10):
+            counts[16 + 8 * number : 24 + 8 * number] = (1000 + number).to_bytes(8, sys.byteorder)
+        return self._result
+
+
+def test_macos_is_asked_for_the_footprint() -> None:
+    assert footprint_bytes(Darwin(0)) == 1007
+    assert footprint_bytes(Darwin(-1)) is None
+    assert footprint_bytes(object()) is None
+
+
+@pytest.mark.mac
+def test_footprint_grows_by_what_is_held() -> None:
+    before = resident_bytes()
+    held = bytearray(64 * MB)
+    held[::4096] = b"x" * len(held[::4096])
+    now = resident_bytes()
+    assert before is not None
+    assert now is not None
+    assert before + 60 * MB < now
