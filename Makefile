@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.scribewire-setup
 
 # The first Python on the PATH that constraints.txt has wheels for; `make setup PYTHON=...` chooses another.
-FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+# On a Mac one built for Intel runs under Rosetta, where MLX does not.
+FITS := import platform, sys; sys.exit(not ((3, 11) <= sys.version_info < (3, 15) \
+	and (platform.system(), platform.machine()) != ("Darwin", "x86_64")))
 PYTHON ?= $(shell for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$candidate" -c '$(FITS)' >/dev/null 2>&1 && { echo "$$candidate"; break; }; done)
 
@@ -29,10 +31,10 @@ setup: $(STAMP) ## Make .venv with the locked dependencies and this project in i
 
 $(STAMP): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { \
-		echo "scribewire needs Python 3.11 to 3.14, and no python3 on the PATH is one of these."; \
+		echo "scribewire needs Python 3.11 to 3.14 (on a Mac one for Apple silicon), and no python3 on the PATH is one of these."; \
 		echo "Install one, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; }
 	@"$(PYTHON)" -c '$(FITS)' || { \
-		echo "scribewire needs Python 3.11 to 3.14; $(PYTHON) is `"$(PYTHON)" --version 2>&1`."; \
+		echo "scribewire needs Python 3.11 to 3.14 (on a Mac one for Apple silicon); $(PYTHON) is `"$(PYTHON)" --version 2>&1`."; \
 		echo "Name another: make setup PYTHON=/path/to/python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }

@@ -20,6 +20,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from scribewire.engine.processes.architecture import wrong_architecture
 from scribewire.engine.protocol import config as protocol_config
 from scribewire.server.access.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
 from scribewire.server.settings.fields import (
@@ -52,6 +53,7 @@ ENGINE_COMMANDS = {
     "doctor": "check this machine by transcribing a shipped recording",
     "bench": "measure a model on this machine",
 }
+NEED_MLX = ("serve", "transcribe", "bench")
 ENGINE_CLI_MODULE = "scribewire.engine.cli"
 SERVE_MODULE = "scribewire.server.serve"
 CLIENT_MODULE = "scribewire.server.client.command"
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
     """Run one command; returns the exit code. environ: the process's own when None."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        if arguments and arguments[0] in NEED_MLX and (reason := wrong_architecture()) is not None:
+            print(f"{PROGRAM}: {reason}", file=sys.stderr)
+            return EXIT_FAILED
         if arguments and arguments[0] in ENGINE_COMMANDS:
             return _run_engine_command(arguments, environ)
         if arguments and arguments[0] in CLIENT_COMMANDS:

@@ -19,7 +19,7 @@ import tempfile
 import unicodedata
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.checkpoint.integrity import read_config
 from scribewire.engine.cli.console import Console, shown_bytes
 from scribewire.engine.cli.findings import Finding, RunChild, how_it_ended
+from scribewire.engine.cli.mac import check_gpu_memory, check_macos
 from scribewire.engine.demo import SampleRecording
 from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.processes.allocator import preloadable
+from scribewire.engine.processes.architecture import ask_system, wrong_architecture
 from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.text.words import WORD_PACKAGES
@@ -46,6 +48,8 @@ _NO_WORD_TIMES = "no word times"
 _MLX_PROBE = """
 import json
 import mlx.core as mx
+from scribewire.engine.resident.device import choose_device
+mx.set_default_device(choose_device("auto"))
 total = mx.sum(mx.ones((64, 64)) @ mx.ones((64, 64))).item()
 print(json.dumps({"version": mx.__version__, "device": str(mx.default_device().type).rpartition(".")[2], "sum": total}))
 """
@@ -70,9 +74,9 @@ def examine(surroundings: Surroundings, run_child: RunChild) -> list[Finding]:
     """Every check, in the order in which a cause would explain the next."""
     findings = [
         check_python(),
-        check_platform(platform.system(), platform.machine()),
+        *check_system(platform.system()),
         check_libraries(),
-        check_mlx(run_child, platform.system()),
+        *check_device(run_child, platform.system()),
         check_memory(_memory_bytes()),
         check_demo_model(),
         check_transcription(surroundings.recording, run_child),
@@ -123,16 +127,25 @@ def check_python() -> Finding:
     return Finding("python", "ok", detail)
 
 
+def check_system(system: str) -> Iterator[Finding]:
+    """The platform, and on a Mac its macOS."""
+    yield check_platform(system, platform.machine())
+    if system == "Darwin":
+        yield check_macos(platform.mac_ver()[0], ask_system)
+
+
+def check_device(run_child: RunChild, system: str) -> Iterator[Finding]:
+    """MLX and its device, and on a Mac the memory that it may take there."""
+    yield check_mlx(run_child, system)
+    if system == "Darwin" and (memory := check_gpu_memory(run_child, ask_system)) is not None:
+        yield memory
+
+
 def check_platform(system: str, machine: str) -> Finding:
     """The operating system and processor; MLX exists for Apple silicon and for 64-bit Linux."""
     detail = f"{system} {platform.release()} on {machine}, {os.cpu_count()} cores"
-    if system == "Darwin" and machine != "arm64":
-        return Finding(
-            "platform",
-            "failed",
-            detail,
-            "MLX needs Apple silicon; on such a Mac, install an arm64 Python (this one runs under Rosetta)",
-        )
+    if (reason := wrong_architecture(system, machine)) is not None:
+        return Finding("platform", "failed", detail, reason)
     if (system, machine) not in {("Darwin", "arm64"), ("Linux", "x86_64"), ("Linux", "aarch64")}:
         return Finding("platform", "failed", detail, "use macOS on Apple silicon, or 64-bit Linux")
     return Finding("platform", "ok", detail)
@@ -171,9 +184,7 @@ def check_mlx(run_child: RunChild, system: str) -> Finding:
             "mlx", "failed", f"{detail}, but wrongly", "install scribewire again: make clean setup"
         )
     if system == "Darwin" and said["device"] != "gpu":
-        return Finding(
-            "mlx", "note", detail, "Metal is not available here; in a virtual machine that is expected"
-        )
+        return Finding("mlx", "note", detail, "Metal is not used here; in a virtual machine that is expected")
     if system == "Linux" and said["device"] == "gpu" and preloadable("gpu") is None:
         return Finding(
             "mlx",

@@ -13,6 +13,7 @@ only through a stand-in; the CPU side runs as it is.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from typing import Literal, Protocol
 import mlx.core as mx
 
 from scribewire.engine.protocol.errors import OptionInvalid
+
+_log = logging.getLogger(__name__)
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -91,7 +94,8 @@ def choose_limits(wanted_bytes: int, machine: Machine) -> MemoryLimits:
     * CPU: half of the memory; the front, the decoders and the page cache live in the rest.
     The cache is an eighth, enough for the buffers of one encoder or prefill call; without a bound MLX keeps every
     size it ever saw, and memory grows with distinct lengths. On the CPU 128 MiB are enough: allocating is cheap there.
-    Wired is all but the cache: freed buffers need not resist paging, and MLX refuses more than the working set.
+    Wired is the total, freed buffers with it, for they stay in Metal's residency set until they are released; MLX
+    refuses more than the working set. A total above that is warned of: macOS pages out what is more.
 
     raises: OptionInvalid below 128 MiB, and above what the machine has.
     """
@@ -109,7 +113,15 @@ def choose_limits(wanted_bytes: int, machine: Machine) -> MemoryLimits:
             parameter="memory_limit_bytes",
         )
     cache_bytes = max(_LEAST_CACHE_BYTES, min(_MOST_CACHE_BYTES[machine.kind], total_bytes // 8))
-    wired_bytes = min(total_bytes - cache_bytes, machine.working_set_bytes) if machine.kind == "metal" else 0
+    wired_bytes = min(total_bytes, machine.working_set_bytes) if machine.kind == "metal" else 0
+    if wired_bytes and wired_bytes < total_bytes:
+        _log.warning(
+            "the memory limit of %s is more than the %s that Metal recommends to hold here; what is more may be paged "
+            "out, and slow everything down: lower it, or raise the other by `sudo sysctl iogpu.wired_limit_mb=%d`",
+            _size(total_bytes),
+            _size(wired_bytes),
+            -(-total_bytes // MIB),
+        )
     return MemoryLimits(total_bytes=total_bytes, wired_bytes=wired_bytes, cache_bytes=cache_bytes)
 
 

@@ -34,6 +34,9 @@ from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import OptionInvalid
 from scribewire.engine.resident.memory import DeviceKind, MemoryLimits, kv_token_budget
 
+DEVICE_VARIABLE = "SCRIBEWIRE_DEVICE"
+"""The server's setting of that name holds for commands and tests too: a virtual Mac shows a GPU that cannot compute."""
+
 _DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
@@ -121,10 +124,12 @@ def choose_profile(config: EngineConfig) -> DeviceProfile:
 
 
 def choose_device(wanted: str) -> mx.Device:
-    """`auto` is the GPU where MLX has one.
+    """`auto` is what SCRIBEWIRE_DEVICE names, or else the GPU where MLX has one.
 
     raises: OptionInvalid for a GPU that is not there or an unknown word.
     """
+    if wanted == "auto":
+        wanted = os.environ.get(DEVICE_VARIABLE) or "auto"
     if wanted not in ("auto", "cpu", "gpu"):
         raise OptionInvalid(f"device must be auto, cpu or gpu, not {wanted!r}", parameter="device")
     has_gpu = mx.is_available(mx.gpu)

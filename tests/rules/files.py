@@ -17,7 +17,7 @@ ENVIRONMENT_READERS = {
     "server/http/certificates.py": "SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's, and no settings of this server",
     "server/settings/fields.py": "the one reader of the environment and of the config file",
     "engine/processes/allocator.py": "what is loaded into a process before it begins can be said nowhere else",
-    "engine/resident/profile.py": "sets what MLX itself takes from nowhere else; reads nothing",
+    "engine/resident/profile.py": "sets what MLX itself takes from nowhere else; reads the device where none is named",
 }
 
 

@@ -50,6 +50,19 @@ def test_a_cpu_can_compute_in_metal_s_form() -> None:
     assert not profile.placement.dequantizes
 
 
+def test_variable_decides_where_no_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx, "is_available", lambda device: True)
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("SCRIBEWIRE_DEVICE", "cpu")
+    assert choose_device("auto") == mx.Device(mx.cpu)
+    assert choose_device("gpu") == mx.Device(mx.gpu)
+    monkeypatch.setenv("SCRIBEWIRE_DEVICE", "")
+    assert choose_device("auto") == mx.Device(mx.gpu)
+    monkeypatch.setenv("SCRIBEWIRE_DEVICE", "tpu")
+    with pytest.raises(OptionInvalid, match="auto, cpu or gpu"):
+        choose_device("auto")
+
+
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     # Set and taken away, so that what the test leaves there goes with it.

@@ -94,7 +94,9 @@ def test_wanted_limit_is_taken_as_it_is(machine):
 def test_parts_stay_within_the_whole(machine, wanted_bytes):
     limits = choose_limits(wanted_bytes, machine)
     assert 0 < limits.cache_bytes <= limits.total_bytes // 4
-    assert limits.wired_bytes + limits.cache_bytes <= limits.total_bytes
+    assert limits.wired_bytes == (
+        min(limits.total_bytes, machine.working_set_bytes) if machine.kind == "metal" else 0
+    )
     assert (limits.wired_bytes > 0) == (machine.kind == "metal")
 
 
@@ -104,6 +106,17 @@ def test_wired_memory_never_exceeds_the_working_set_that_metal_allows():
     allocator = RecordingAllocator(working_set_bytes=SMALL_MAC.working_set_bytes)
     apply_limits(limits, allocator)
     assert allocator.limits["wired"] == SMALL_MAC.working_set_bytes
+
+
+def test_more_than_the_working_set_is_warned_of_with_what_raises_it(caplog):
+    choose_limits(SMALL_MAC.working_set_bytes, SMALL_MAC)
+    choose_limits(0, SMALL_MAC)
+    choose_limits(24 * GIB, LINUX_BOX)
+    assert not caplog.records
+    choose_limits(8 * GIB, SMALL_MAC)
+    (warning,) = caplog.messages
+    assert "limit of 8.00 GiB is more than the 5.34 GiB" in warning
+    assert "iogpu.wired_limit_mb=8192" in warning
 
 
 def test_cache_is_bounded_however_large_the_machine():
