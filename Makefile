@@ -63,6 +63,11 @@ test-all: setup ## Run both: everything that needs no network, downloaded weight
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 \
 		-m "not ($(NEEDS_MORE))" $(TESTS)
 
+.PHONY: test-like-mac
+test-like-mac: setup ## Run the tests of the HTTP API in a Linux Python that lacks what macOS lacks (TESTS=... picks others)
+	PYTHONPATH=tests/fakes/like_macos:. $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile \
+		--max-worker-restart 0 -m "not tools and not mac and not ($(NEEDS_MORE))" $(or $(TESTS),tests/http)
+
 .PHONY: lint
 lint: setup ## Check style and formatting with ruff
 	$(BIN)/ruff check .

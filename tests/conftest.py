@@ -27,6 +27,14 @@ class NetworkUsed(AssertionError):
     """A test that is not marked `network` tried to reach another host."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where the GPU cannot compute (a virtual Mac), MLX's own default is the CPU too, for tests that name no device."""
+    if os.environ.get("SCRIBEWIRE_DEVICE") == "cpu":
+        import mlx.core as mx
+
+        mx.set_default_device(mx.Device(mx.cpu))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave tests marked `mac` out on every other kind of machine."""
     if IS_APPLE_SILICON:
