@@ -87,6 +87,10 @@ types: setup ## Check the types with mypy --strict, as on Linux and as on macOS
 bench: setup ## Measure speed and memory; JSON with machine and versions, never a timed test
 	$(BIN)/python -m tools.bench.run_bench
 
+.PHONY: mac-check
+mac-check: setup ## On a Mac: the tests that need one, then a quarter of an hour of measurements, as a page to post
+	$(BIN)/python -m tools.bench.on_mac $(MAC_CHECK_FLAGS)
+
 .PHONY: eval
 eval: setup ## Measure the demo model's error rates and the demo aligner's times on held-out synthetic speech
 	$(BIN)/python -m tools.eval.evaluate_demo
