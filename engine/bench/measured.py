@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ class Networks:
         mx.set_default_device(self.profile.device)
         checkpoint = read_checkpoint(Path(config.model))
         self.needs = StepNeeds.of_checkpoint(checkpoint, self.profile.placement)
-        self.model = build_model(checkpoint, self.profile.placement)
+        # Exactly the rows that are asked for, or a device's table of slots could not be held against others.
+        placement = replace(self.profile.placement, slot_counts=tuple(sorted(given.get("rows", ()))))
+        self.model = build_model(checkpoint, placement)
         facts = mx.device_info()
         about = {
             "load_seconds": time.perf_counter() - started,

@@ -80,10 +80,20 @@ def _load(found: Found) -> Iterator[Row]:
 
 
 def _step(found: Found) -> Iterator[Row]:
-    for count, one in found["by_rows"].items():
+    by_rows = found["by_rows"]
+    for count, one in by_rows.items():
         shares = f"{one['share_of_bandwidth']:.0%} of bandwidth, {one['share_of_products']:.1%} of products"
         more = f"{one['tokens_per_second']:.0f} tokens/s; {shares}"
+        slower = outdone(by_rows, count)
+        more += f"; no slower than {counted(slower, 'row')}" if slower else ""
         yield timed(f"decode step, {counted(count, 'row')}", one["step"], more)
+
+
+def outdone(by_rows: Found, count: str) -> str | None:
+    """The fewest rows whose step takes as long as that of `count` or longer: a number of slots not worth having."""
+    seconds = by_rows[count]["step"]["median"]
+    fewer = [one for one in by_rows if int(one) < int(count) and by_rows[one]["step"]["median"] >= seconds]
+    return min(fewer, key=int, default=None)
 
 
 def _clip(found: Found) -> Iterator[Row]:

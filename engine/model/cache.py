@@ -1,7 +1,10 @@
-"""Keys and values of a running batch: slots x capacity, right-aligned, written in place.
+"""Keys and values of a running batch: slots x capacity, right-aligned.
 
-All rows end at the same column, so one slice assignment writes the whole batch's new keys, for rows of any length;
-MLX performs it in place because nothing else holds the buffer. A row's length is where the end is minus where the row
+All rows end at the same column, so one slice assignment writes the whole batch's new keys, for rows of any length. MLX
+performs it in place where nothing else holds the buffer, and copies the whole buffer first where something does. On a
+GPU, what has read a buffer may hold it until the commands that it was handed over with are done, so a step handed over
+while the one before still runs may copy some layers' buffers; it is right either way. A kernel that writes by itself
+(`buffers_to_write`) copies nothing. A row's length is where the end is minus where the row
 starts; the columns before its start hold leftovers and are masked.
 
 Rows live in slots. A row that leaves frees its slot and a row that joins fills one, without moving the others. Slots
@@ -42,13 +45,18 @@ class KVCache:
         head_dim: int,
         dtype: mx.Dtype,
         form: AttentionForm = PLAIN_ATTENTION,
+        slot_counts: tuple[int, ...] = (),
     ) -> None:
-        """form: of attention; its column step must divide CAPACITY_STEP."""
+        """form: of attention; its column step must divide CAPACITY_STEP.
+
+        slot_counts: numbers of slots that a step is fast with, upward; beyond the last, and without any, `slot_bucket`.
+        """
         if CAPACITY_STEP % form.column_step:
             raise ValueError(f"columns in steps of {form.column_step} do not fill {CAPACITY_STEP}")
         self._shape = (kv_head_count, head_dim)
         self._dtype = dtype
         self._form = form
+        self._slot_counts = slot_counts
         self._keys: list[mx.array | None] = [None] * layer_count
         self._values: list[mx.array | None] = [None] * layer_count
         self._capacity = 0
@@ -194,10 +202,10 @@ class KVCache:
         if not self.row_count:
             self._clear()
             return []
-        if 2 * slot_bucket(self.row_count) > self.slot_count:
+        if 2 * self._slots_for(self.row_count) > self.slot_count:
             return None
         kept = [slot for slot in range(self.slot_count) if self._starts[slot] != _FREE]
-        kept += [self._any_free()] * (slot_bucket(len(kept)) - len(kept))
+        kept += [self._any_free()] * (self._slots_for(len(kept)) - len(kept))
         used = self.end - self._first()
         self._rebuild(kept, end=used, capacity=min(self._capacity, _columns(used)))
         return kept
@@ -212,7 +220,7 @@ class KVCache:
             self._holds_views = other._holds_views
             return list(range(self.slot_count))
         wanted = self.row_count + other.slot_count
-        size = max(self.slot_count, slot_bucket(wanted))
+        size = max(self.slot_count, self._slots_for(wanted))
         end = max(self.end, other.end)
         if size > self.slot_count or end > self.end:
             kept = list(range(self.slot_count))
@@ -239,6 +247,9 @@ class KVCache:
         if self._unsettled is not None:
             mx.async_eval(self._unsettled)
             self._unsettled = None
+
+    def _slots_for(self, rows: int) -> int:
+        return next((count for count in self._slot_counts if count >= rows), slot_bucket(rows))
 
     def _used_starts(self) -> np.ndarray:
         used: np.ndarray = self._starts[self._starts != _FREE]

@@ -36,6 +36,7 @@ class DecoderLayer:
         attention = weights.scope("self_attn")
         self.qkv = attention.projection("q_proj", "k_proj", "v_proj")
         self.out = attention.projection("o_proj")
+        self.turns_apart = weights.placement.turns_apart
         self.head_scales = self._scales(attention.tensor("q_norm.weight"), attention.tensor("k_norm.weight"))
         mlp = weights.scope("mlp")
         self.gate_up = mlp.projection("gate_proj", "up_proj")
@@ -77,7 +78,12 @@ class DecoderLayer:
             heads, scales = heads.reshape(-1, head_total, 1, config.head_dim), self.head_scales[:, None]
         else:
             heads, scales = heads.reshape(-1, width, head_total, config.head_dim), self.head_scales
-        normed = mx.fast.rms_norm(heads, None, eps) * scales
+        normed = mx.fast.rms_norm(heads, None, eps)
+        if self.turns_apart and width == 1 and heads.shape[0] > 1:
+            parts = [slice(0, query_end), slice(query_end, key_end)]
+            queries, keys = (self._rotate(normed[:, one] * scales[one], offsets) for one in parts)
+            return queries, keys, heads[:, key_end:]
+        normed = normed * scales
         if width > 1:
             heads, normed = heads.swapaxes(1, 2), normed.swapaxes(1, 2)
         turned = self._rotate(normed[:, :key_end], offsets)
@@ -163,6 +169,7 @@ class Decoder:
         self.config = config
         self.dtype = weights.placement.dtype
         self.attention = weights.placement.attention
+        self.slot_counts = weights.placement.slot_counts
         body = weights.scope("model")
         self.embed = body.embedding("embed_tokens")
         self.layers = [DecoderLayer(config, body.scope(f"layers.{i}")) for i in range(config.layer_count)]
@@ -182,7 +189,8 @@ class Decoder:
     def new_cache(self) -> KVCache:
         """An empty cache of this decoder's shape."""
         config = self.config
-        return KVCache(config.layer_count, config.kv_head_count, config.head_dim, self.dtype, self.attention)
+        shape = (config.layer_count, config.kv_head_count, config.head_dim)
+        return KVCache(*shape, self.dtype, self.attention, self.slot_counts)
 
     def __call__(self, embeddings: mx.array, cache: KVCache | OnePass) -> mx.array:
         """embeddings: (rows, width, hidden), right-aligned behind the cache -> (rows, width, hidden)."""
@@ -199,7 +207,7 @@ class Decoder:
 
     def _by_stretches(self, x: mx.array, width: int, cache: KVCache | OnePass) -> mx.array:
         offsets = cache.rope_offsets()
-        mask = cache.attention_mask(width)
+        mask = self.attention.spread(cache.attention_mask(width), self.config.head_count)
         stretches = self._stretches
         if width == 1 and self._compiled is not None:
             stretches = self._compiled

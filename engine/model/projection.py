@@ -134,8 +134,11 @@ class Placement:
     dense, quantized: make the product with a plain matrix, (out, in), and with a quantized one, from it and its bias.
     convolution: makes the encoder's convolution from kernel and bias (see `StridedConvolution`), where MLX's is slow.
     step_attention: makes the one kernel of a step's attention for a shape of heads, where there is one.
+    turns_apart: whether a step of several rows rotates queries and keys by themselves: a part of an array that holds
+    both would be copied by rotation and again by attention.
     plans_by_shape: whether kernels are planned for every new shape, which takes longer than running them: then shapes
     are made few, at the price of padding.
+    slot_counts: see `KVCache`.
     """
 
     dtype: mx.Dtype
@@ -146,7 +149,9 @@ class Placement:
     quantized: Callable[[QuantizedTensor, mx.array | None], Projection] = QuantizedProjection
     convolution: Callable[[mx.array, mx.array], Callable[[mx.array], mx.array]] | None = None
     step_attention: Callable[[TextConfig], StepAttention | None] | None = None
+    turns_apart: bool = False
     plans_by_shape: bool = False
+    slot_counts: tuple[int, ...] = ()
 
     def fused(self, function: Callable[..., mx.array]) -> Callable[..., mx.array]:
         """A function of arrays that goes element by element, as one kernel for arrays of any size where that helps."""

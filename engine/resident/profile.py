@@ -8,6 +8,7 @@ in `BatchLimits`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -179,12 +180,35 @@ def _cpu(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
 # ---- Metal ---------------------------------------------------------------------------------------------------
 
 
+METAL_ATTENTION = AttentionForm(spreads_mask=True)
+
+_METAL_SLOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_METAL_SLOTS_BY_GENERATION = {
+    # M1 and M2 multiply affine 4 and 8 bits row by row up to 5, 9 or 13 rows, by the size of the matrix, and read it
+    # again for each; beyond that 32 rows are one tile. So 16 rows cost no more than 12.
+    13: (1, 2, 3, 4, 6, 8, 16, 24, 32),
+    14: (1, 2, 3, 4, 6, 8, 16, 24, 32),
+}
+"""Numbers of rows that a step computes, by the GPU's generation (M3 is 15), the last one the most. Read from MLX 0.32's
+sources and measured on no Mac: `scribewire bench --only step --rows 8 12 16` says which number is no slower than a
+smaller one, which is then not worth a place."""
+
+
+def metal_slots(architecture: str) -> tuple[int, ...]:
+    """The row of the table for MLX's name of a GPU, such as `applegpu_g13s`."""
+    named = re.match(r"applegpu_g(\d+)", architecture)
+    return _METAL_SLOTS_BY_GENERATION.get(int(named[1]), _METAL_SLOTS) if named else _METAL_SLOTS
+
+
 def _metal(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
+    slots = metal_slots(str(mx.device_info(device).get("architecture", "")))
     return DeviceProfile(
         kind="metal",
         device=device,
-        placement=Placement(dtype, compiles=True, attention=PLAIN_ATTENTION),
-        limits=BatchLimits(max_rows=32, token_budget=0, prefill_tokens=2048, align_tokens=2048),
+        placement=Placement(
+            dtype, compiles=True, attention=METAL_ATTENTION, turns_apart=True, slot_counts=slots
+        ),
+        limits=BatchLimits(max_rows=slots[-1], token_budget=0, prefill_tokens=2048, align_tokens=2048),
     )
 
 

@@ -6,7 +6,7 @@ import mlx.core as mx
 
 from scribewire.engine.model.config import TextConfig
 from scribewire.engine.model.decoder import Decoder
-from scribewire.engine.model.projection import Placement, Weights
+from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
 
 PLAIN = Placement(dtype=mx.float32, dequantizes=True)
 CONFIG = TextConfig(
@@ -24,8 +24,10 @@ CONFIG = TextConfig(
 )
 
 
-def decoder(placement: Placement = PLAIN, config: TextConfig = CONFIG) -> Decoder:
-    """The same weights every time for one configuration."""
+def decoder(
+    placement: Placement = PLAIN, config: TextConfig = CONFIG, *, is_quantized: bool = False
+) -> Decoder:
+    """The same weights every time for one configuration. is_quantized: matrices that fill groups of 32, to 8 bits."""
     mx.random.seed(11)
     hidden, inner = config.hidden_size, config.intermediate_size
     heads, kv_heads = config.head_count * config.head_dim, config.kv_head_count * config.head_dim
@@ -48,4 +50,13 @@ def decoder(placement: Placement = PLAIN, config: TextConfig = CONFIG) -> Decode
             tensors[f"{base}{name}.weight"] = 0.3 * mx.random.normal(shape)
         for name, size in norms.items():
             tensors[f"{base}{name}.weight"] = 1 + 0.1 * mx.random.normal((size,))
-    return Decoder(config, Weights(tensors, placement))
+    return Decoder(config, Weights(_quantized(tensors) if is_quantized else tensors, placement))
+
+
+def _quantized(tensors: dict[str, mx.array]) -> dict[str, mx.array | QuantizedTensor]:
+    found: dict[str, mx.array | QuantizedTensor] = {}
+    for name, tensor in tensors.items():
+        found[name] = tensor
+        if tensor.ndim == 2 and tensor.shape[-1] % 32 == 0:
+            found[name] = QuantizedTensor(*mx.quantize(tensor, group_size=32, bits=8), 8, 32, "affine")
+    return found

@@ -20,11 +20,11 @@ from scribewire.engine.model.attention import (
     AttentionForm,
 )
 from scribewire.engine.model.cache import KVCache
-from scribewire.engine.model.decoder import Decoder
+from scribewire.engine.model.decoder import Decoder, DecoderLayer
 from scribewire.engine.model.host import attention
 from scribewire.engine.model.host.attention import HOST_ATTENTION, host_attention
 from scribewire.engine.model.projection import Placement
-from scribewire.engine.resident.profile import PLANNED_ATTENTION
+from scribewire.engine.resident.profile import METAL_ATTENTION, PLANNED_ATTENTION, profile_of
 from tests.fakes.tiny_decoder import PLAIN, decoder
 
 GROUPED = AttentionForm(adds_mask=True, groups_queries=True, column_step=64)
@@ -43,10 +43,14 @@ def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.n
     cache = network.new_cache()
     width = cache.start_rows(lengths)
     key = mx.random.key(5)
-    found = [np.array(network(mx.random.normal((len(lengths), width, 32), key=key), cache)[:, -1])]
+
+    def fed(inputs: mx.array) -> np.ndarray:
+        return np.array(network(inputs.astype(network.dtype), cache)[:, -1].astype(mx.float32))
+
+    found = [fed(mx.random.normal((len(lengths), width, 32), key=key))]
     for step in range(steps):
         inputs = mx.random.normal((len(lengths), 1, 32), key=mx.random.key(step))
-        found.append(np.array(network(inputs, cache)[:, -1]))
+        found.append(fed(inputs))
     return found
 
 
@@ -54,7 +58,13 @@ def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.n
 @pytest.mark.parametrize(("lengths", "steps"), [([7], 5), ([9, 9, 9], 5), ([12, 5, 9], 70), ([250, 190], 12)])
 @pytest.mark.parametrize(
     ("form", "compiles"),
-    [(GROUPED, False), (GROUPED, True), (PLAIN_ATTENTION, True), (HOST_ATTENTION, False)],
+    [
+        (GROUPED, False),
+        (GROUPED, True),
+        (PLAIN_ATTENTION, True),
+        (METAL_ATTENTION, True),
+        (HOST_ATTENTION, False),
+    ],
     ids=str,
 )
 def test_each_form_gives_the_states_of_the_plain_one(
@@ -64,6 +74,64 @@ def test_each_form_gives_the_states_of_the_plain_one(
     found = hidden_states(decoder(replace(PLAIN, attention=form, compiles=compiles)), lengths, steps)
     for one, other in zip(wanted, found, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[7], [9, 9, 9], [12, 5, 9]], ids=str)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_metal_s_form_gives_the_states_of_the_plain_one(
+    dtype: mx.Dtype, is_quantized: bool, lengths: list[int]
+) -> None:
+    """Compiled, plain attention, queries and keys apart, weights kept quantized; held to 32 bits and dequantized."""
+    wanted = hidden_states(decoder(is_quantized=is_quantized), lengths, steps=6)
+    ours = profile_of("metal", mx.Device(mx.cpu), dtype).placement
+    found = hidden_states(decoder(ours, is_quantized=is_quantized), lengths, steps=6)
+    close = {mx.float32: 1e-4, mx.float16: 0.02, mx.bfloat16: 0.15}[dtype]
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=close, atol=close)
+
+
+def test_all_layers_are_given_one_mask_that_lies_in_memory_for_every_head() -> None:
+    given: list[mx.array | str | None] = []
+
+    def noting(
+        queries: mx.array, keys: mx.array, values: mx.array, mask: mx.array | str | None, scale: float
+    ) -> mx.array:
+        given.append(mask)
+        mixed = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+        return mixed.swapaxes(1, 2).reshape(-1, mixed.shape[1] * mixed.shape[3])
+
+    network = decoder(replace(PLAIN, attention=replace(METAL_ATTENTION, own=noting)))
+    hidden_states(network, [12, 5, 9], steps=1)
+    *of_prefill, first, second, third = given
+    assert first is second is third
+    assert isinstance(first, mx.array)
+    assert first.shape == (3, 4, 1, 13)
+    assert memoryview(first).c_contiguous
+    # Of many queries no kernel wants it so.
+    assert {one.shape for one in of_prefill if isinstance(one, mx.array)} == {(3, 1, 12, 12)}
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_queries_and_keys_of_a_step_lie_in_memory_as_attention_reads_them(rows: int) -> None:
+    rotated: list[bool] = []
+
+    class NotingLayer(DecoderLayer):
+        def _rotate(self, x: mx.array, offsets: int | mx.array) -> mx.array:
+            mx.eval(x)
+            rotated.append(memoryview(x).c_contiguous)
+            return super()._rotate(x, offsets)
+
+    ours, plain = decoder(replace(PLAIN, turns_apart=True)).layers[0], decoder().layers[0]
+    ours.__class__ = NotingLayer
+    x = mx.random.normal((rows, 32), key=mx.random.key(1))
+    offsets = mx.arange(rows) + 5
+    found, wanted = (one.before_attention(x, offsets, 1) for one in (ours, plain))
+    mx.eval(found, wanted)
+    assert all(rotated)
+    assert all(memoryview(one).c_contiguous for one in found[:2])
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
 
 
 def test_a_row_that_joins_late_is_masked_in_whole_steps_of_columns() -> None:

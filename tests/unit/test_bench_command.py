@@ -136,6 +136,17 @@ def document() -> dict[str, Any]:
     }
 
 
+def test_the_table_names_numbers_of_rows_that_are_not_worth_their_place() -> None:
+    held = document()
+    one = held["parts"]["step"]["by_rows"]["1"]
+    seconds = {"1": 0.003, "8": 0.005, "12": 0.009, "16": 0.008, "32": 0.010}
+    held["parts"]["step"]["by_rows"] = {
+        rows: one | {"step": summary([took])} for rows, took in seconds.items()
+    }
+    remarks = [line.partition("; no slower than ")[2] for line in table(held) if "decode step" in line]
+    assert remarks == ["", "", "", "12 rows", ""]
+
+
 def test_the_table_holds_every_part_with_its_figures() -> None:
     held = document()
     held["parts"]["load"] = {"error": "the engine ended"}

@@ -209,3 +209,16 @@ def test_a_prompt_is_kept_in_the_cache_s_type_however_it_is_fed(slices: int) -> 
     cache.reserve(1)
     assert cache.capacity > cache.end
     assert [(one.shape, one.dtype) for one in cache.state()] == [((2, 2, cache.capacity, 16), mx.float16)] * 2
+
+
+def test_slots_come_in_the_numbers_that_are_given_and_beyond_them_in_the_usual_ones() -> None:
+    cache = KVCache(1, 2, 4, mx.float32, slot_counts=(1, 2, 5))
+    cache.start_rows([1])
+    write(cache, [[7.0]])
+    found = []
+    for _ in range(5):
+        cache.adopt(prefilled([[1.0]]))
+        found.append((cache.row_count, cache.slot_count))
+    assert found == [(2, 2), (3, 5), (4, 5), (5, 5), (6, 6)]
+    cache.free_slots([slot for slot, length in enumerate(cache.lengths) if length][:4])
+    assert (cache.row_count, cache.slot_count) == (2, 2)

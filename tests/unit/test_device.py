@@ -9,7 +9,13 @@ import pytest
 
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import OptionInvalid
-from scribewire.engine.resident.profile import choose_device, choose_dtype, choose_profile, profile_of
+from scribewire.engine.resident.profile import (
+    choose_device,
+    choose_dtype,
+    choose_profile,
+    metal_slots,
+    profile_of,
+)
 
 PLANS = "MLX_CUDA_SDPA_CACHE_SIZE"
 
@@ -84,3 +90,15 @@ def test_a_number_of_plans_that_somebody_set_stays(cuda: pytest.MonkeyPatch) -> 
     cuda.setenv(PLANS, "7")
     profile_of("cuda", mx.Device(mx.cpu), mx.float32)
     assert os.environ[PLANS] == "7"
+
+
+def test_rows_of_a_step_go_by_the_generation_of_the_gpu() -> None:
+    assert 12 not in metal_slots("applegpu_g13g")
+    assert metal_slots("applegpu_g14d") == metal_slots("applegpu_g13s")
+    newer = metal_slots("applegpu_g16p")
+    assert {8, 12, 16} < set(newer)
+    assert metal_slots("applegpu_g99") == metal_slots("") == newer
+    for one in (newer, metal_slots("applegpu_g13g")):
+        assert list(one) == sorted(set(one))
+        assert one[0] == 1
+    assert profile_of("metal", mx.Device(mx.cpu), mx.bfloat16).limits.max_rows == newer[-1]
