@@ -65,8 +65,7 @@ class Transcriber:
     model: a folder, a Hugging Face id, or `demo`. dtype, device, aligner, preload_aligner: see EngineConfig.
     on_fault: called, on the engine's thread, with an error that is not the recording's: the device or our own code
     failed and all work in flight with it. Without it, only `is_broken` says so.
-    load: makes the resident model, on the engine's thread; a test may give a scripted one. profile: chooses the device
-    and how it is used, there too.
+    load, profile: make the resident model and choose the device's profile, both on the engine's thread.
     raises: ModelError subtypes, each naming what is wrong and what to do.
     """
 
@@ -318,8 +317,7 @@ class Transcriber:
         try:
             self._load()
         except BaseException as error:
-            loaded.set_exception(error)
-            return
+            return loaded.set_exception(error)
         loaded.set_result(None)
         del loaded
         try:
@@ -387,10 +385,8 @@ class Transcriber:
             return None
         resident.rest()
         if self.config.idle_unload_seconds:
-            return (
-                max(0.0, idle_since + self.config.idle_unload_seconds - time.monotonic())
-                + _LEAST_WAIT_SECONDS
-            )
+            left = idle_since + self.config.idle_unload_seconds - time.monotonic()
+            return max(0.0, left) + _LEAST_WAIT_SECONDS
         return None
 
     def _has_idled(self, idle_since: float) -> bool:
@@ -440,12 +436,12 @@ class _SharedProgress:
 
     def of(self, place: int) -> ProgressCallback | None:
         """The callback for one recording."""
-        if self._on_progress is None:
+        on_progress = self._on_progress
+        if on_progress is None:
             return None
 
         def report(done: float, expected: float) -> None:
             self._done[place], self._expected[place] = done, expected
-            if self._on_progress is not None:
-                self._on_progress(sum(self._done), sum(self._expected))
+            on_progress(sum(self._done), sum(self._expected))
 
         return report
