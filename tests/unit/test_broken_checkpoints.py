@@ -23,6 +23,7 @@ from scribewire.engine.model.projection import Placement
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import CheckpointMismatch, ModelError, ModelIncomplete
 from scribewire.engine.resident.model import ResidentModel
+from tests.fakes.loading import cpu_profile
 from tests.fakes.quantized import Packing, write_quantized
 from tests.fakes.random_model import TRUE_WINDOWS, write_checkpoint
 from tests.fakes.tiny_model import write_tiny_model, write_tokenizer
@@ -40,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 def why_not(folder: Path) -> str:
     """The error's one line."""
     with pytest.raises(ModelError) as caught:
-        ResidentModel(EngineConfig(model=str(folder), device="cpu"))
+        ResidentModel(EngineConfig(model=str(folder)), cpu_profile())
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -53,7 +54,7 @@ def change(folder: Path, changes: Callable[[Config], object]) -> None:
 
 
 def test_the_model_that_the_others_are_made_of_loads(folder: Path) -> None:
-    assert ResidentModel(EngineConfig(model=str(folder), device="cpu")).info.weight_bits == 32
+    assert ResidentModel(EngineConfig(model=str(folder)), cpu_profile()).info.weight_bits == 32
 
 
 # ---- the configuration ---------------------------------------------------------------------------------------
@@ -203,16 +204,16 @@ def test_scales_that_are_not_finite_are_named_by_their_matrix(tmp_path: Path, de
     write_quantized(tmp_path, SIZES, lambda module: Packing(8, 32))
     scales = mx.full((96, 2), float("nan")).astype(mx.bfloat16)
     rewrite(tmp_path, "model.layers.0.mlp.up_proj.scales", scales)
-    placement = Placement(mx.float32, dequantizes, multiplies_on_host=False)
+    placement = Placement(mx.float32, dequantizes)
     with pytest.raises(CheckpointMismatch, match=r"layers\.0\.mlp\.up_proj\.weight holds NaN"):
-        build_model(read_checkpoint(tmp_path), dtype=mx.float32, placement=placement)
+        build_model(read_checkpoint(tmp_path), placement)
 
 
 def test_weights_that_float16_cannot_hold_are_refused_in_float16_alone(folder: Path) -> None:
     rewrite(folder, "model.layers.0.mlp.up_proj.weight", mx.full((96, 64), 1e5))
-    build_model(read_checkpoint(folder), dtype=mx.float32)
+    build_model(read_checkpoint(folder), cpu_profile().placement)
     with pytest.raises(CheckpointMismatch, match=r"model\.layers\.0\..* too large for .*float16"):
-        build_model(read_checkpoint(folder), dtype=mx.float16)
+        build_model(read_checkpoint(folder), cpu_profile(mx.float16).placement)
 
 
 # ---- the files -----------------------------------------------------------------------------------------------
