@@ -1,13 +1,19 @@
-"""One chunk on its way through the decoder: what goes in, what has come out, and why it ended.
+"""One chunk on its way through the decoder: what goes in, how each next token is chosen, and why it ended.
 
-Knows nothing of text or of the batch it is in. `LoopGuard` distinguishes a model caught in a loop from a speaker's
-repetition. Speakers do repeat themselves ("no no no no", a chorus), so repetition alone proves nothing: a loop is ten
-times the same thing in a row and more tokens than the audio could hold. It shortens nothing itself, and it never goes
-back over the whole sequence: each token costs the few places where it last occurred.
+Knows nothing of text. A row's token is the most likely one, or a draw, with what its options forbid or discourage.
+Greedy rows without further options cost one argmax for all; any other row is chosen from its own logits, with its own
+random stream, so that no row's choice depends on its neighbors. Nothing here waits for the device.
+
+`LoopGuard` distinguishes a model caught in a loop from a speaker's repetition. Speakers do repeat themselves ("no no no
+no", a chorus), so repetition alone proves nothing: a loop is ten times the same thing in a row and more tokens than the
+audio could hold. It shortens nothing itself, and it never goes back over the whole sequence: each token costs the few
+places where it last occurred.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
@@ -23,6 +29,87 @@ _TOKENS_PER_SECOND = 20.0
 _TOKENS_BESIDES = 16
 
 Item = TypeVar("Item")
+
+
+class FinishReason(Enum):
+    """Reason for the end of a sequence."""
+
+    END_TOKEN = "end_mark"
+    BUDGET = "budget"
+    LOOP = "loop"
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Token ids that decoding itself must know.
+
+    end_ids: any of them ends a sequence and is not part of its tokens.
+    none_prefix, none_token: after exactly this prefix, the probability of that token is the probability
+    that the model hears no speech; none_token is None where it is not needed.
+    """
+
+    end_ids: frozenset[int]
+    none_prefix: tuple[int, ...] = ()
+    none_token: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A prompt, its audio, and the tokens generated so far.
+
+    prompt_ids: with audio pad positions. audio: (tokens, hidden) embeddings for them, None without audio.
+    token_budget: tokens generated at most. options: the recording's, for the sampler. seed: of this sequence's own
+    random stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
+    head_choices: right after `SpecialTokens.none_prefix` only these tokens may follow; None leaves the choice to the
+    model.
+    guard: watches for degenerate loops; None lets them run to the budget.
+    forced_count: for benchmarks: end tokens are ignored and exactly so many tokens are generated; None otherwise.
+    mel: (frames, mel_bins), kept only while a draft may need it (scribewire.engine.batching.speculation).
+    logprobs: natural log-probability of every token and of the end token (one more than tokens then),
+    under the model itself: before temperature, penalty and choices.
+    prompt_after_prefix: tokens of the prompt behind `SpecialTokens.none_prefix`, where the language was written for the
+    model; None where the model is to write it.
+    no_speech_prob: see SpecialTokens; None when not requested or when the prefix never came.
+    """
+
+    prompt_ids: list[int]
+    audio: mx.array | None
+    token_budget: int
+    options: TranscribeOptions = field(default_factory=TranscribeOptions)
+    seed: int = 0
+    wants_logprobs: bool = False
+    head_choices: tuple[int, ...] | None = None
+    guard: LoopGuard | None = None
+    forced_count: int | None = None
+    prompt_after_prefix: int | None = None
+    mel: mx.array | None = None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    no_speech_prob: float | None = None
+    finish_reason: FinishReason | None = None
+
+    def accept(
+        self, token: int, logprob: float | None, none_prob: float | None, special_tokens: SpecialTokens
+    ) -> None:
+        """Take the next token; sets `finish_reason` when this was the last one."""
+        if logprob is not None and self.wants_logprobs:
+            self.logprobs.append(logprob)
+        if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == special_tokens.none_prefix:
+            self.no_speech_prob = none_prob
+        if token in special_tokens.end_ids and self.forced_count is None:
+            self.finish_reason = FinishReason.END_TOKEN
+            return
+        self.tokens.append(token)
+        if self.forced_count is not None:
+            self.finish_reason = FinishReason.END_TOKEN if len(self.tokens) >= self.forced_count else None
+            return
+        if self.guard is not None:
+            self.guard.push(token)
+            if self.guard.loop is not None:
+                self.finish_reason = FinishReason.LOOP
+                return
+        if len(self.tokens) >= self.token_budget:
+            self.finish_reason = FinishReason.BUDGET
 
 
 def max_tokens_for_audio(seconds: float) -> int:
@@ -126,82 +213,83 @@ class _MatchRuns(Generic[Item]):
         self._last_place[item] = here
 
 
-class FinishReason(Enum):
-    """Reason for the end of a sequence."""
+@dataclass(slots=True)
+class _State:
+    """A row's state from token to token, all of it on the device but the count.
 
-    END_TOKEN = "end_mark"
-    BUDGET = "budget"
-    LOOP = "loop"
-
-
-@dataclass(frozen=True, slots=True)
-class SpecialTokens:
-    """Token ids that decoding itself must know.
-
-    end_ids: any of them ends a sequence and is not part of its tokens.
-    none_prefix, none_token: after exactly this prefix, the probability of that token is the probability
-    that the model hears no speech; none_token is None where it is not needed.
+    chosen: tokens chosen so far, read back or not. last: the newest one. seen: (vocab,) booleans of those said.
     """
 
-    end_ids: frozenset[int]
-    none_prefix: tuple[int, ...] = ()
-    none_token: int | None = None
+    key: mx.array | None
+    chosen: int = 0
+    last: mx.array | None = None
+    seen: mx.array | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Sequence:
-    """A prompt, its audio, and the tokens generated so far.
+class Sampler:
+    """Holds the state of the rows that need one."""
 
-    prompt_ids: with audio pad positions. audio: (tokens, hidden) embeddings for them, None without audio.
-    token_budget: tokens generated at most. options: the recording's, for the sampler. seed: of this sequence's own
-    random stream, so that its result does not depend on the batch. wants_logprobs: also keep log-probabilities.
-    head_choices: right after `SpecialTokens.none_prefix` only these tokens may follow; None leaves the choice to the
-    model.
-    guard: watches for degenerate loops; None lets them run to the budget.
-    forced_count: for benchmarks: end tokens are ignored and exactly so many tokens are generated; None otherwise.
-    mel: (frames, mel_bins), kept only while a draft may need it (scribewire.engine.batching.speculation).
-    logprobs: natural log-probability of every token and of the end token (one more than tokens then),
-    under the model itself: before temperature, penalty and choices.
-    prompt_after_prefix: tokens of the prompt behind `SpecialTokens.none_prefix`, where the language was written for the
-    model; None where the model is to write it.
-    no_speech_prob: see SpecialTokens; None when not requested or when the prefix never came.
+    def __init__(self, special_tokens: SpecialTokens) -> None:
+        self._special_tokens = special_tokens
+        self._states: dict[int, _State] = {}
+
+    def choose(self, slots: Several[Sequence | None], logits: mx.array) -> mx.array:
+        """(slots,) int32 tokens from (slots, vocab) logits; a free slot's token means nothing."""
+        tokens = mx.argmax(logits, axis=-1).astype(mx.int32)
+        for slot, sequence in enumerate(slots):
+            if sequence is not None and _is_special(sequence):
+                tokens[slot] = self._choose_one(sequence, logits[slot])
+        return tokens
+
+    def forget(self, sequence: Sequence) -> None:
+        """Drop the state of a sequence that has ended."""
+        self._states.pop(id(sequence), None)
+
+    def _choose_one(self, sequence: Sequence, logits: mx.array) -> mx.array:
+        state = self._states.get(id(sequence))
+        if state is None:
+            key = mx.random.key(sequence.seed) if sequence.options.temperature > 0.0 else None
+            state = self._states[id(sequence)] = _State(key)
+        logits = self._shaped(sequence, state, logits.astype(mx.float32))
+        if state.key is None:
+            token = mx.argmax(logits).astype(mx.int32)
+        else:
+            # The stream advances by one split a step.
+            state.key, step_key = mx.random.split(state.key)
+            warm = _likely(logits / sequence.options.temperature, sequence.options.min_p)
+            token = mx.random.categorical(warm, key=step_key).astype(mx.int32)
+        state.chosen += 1
+        state.last = token
+        if sequence.options.repetition_penalty != 1.0:
+            seen = mx.zeros(logits.shape[0], dtype=mx.bool_) if state.seen is None else state.seen
+            state.seen = seen | (mx.arange(logits.shape[0]) == token)
+        return token
+
+    def _shaped(self, sequence: Sequence, state: _State, logits: mx.array) -> mx.array:
+        if state.seen is not None:
+            # As CTRL defines it (Keskar et al. 2019): seen tokens move towards less likely, whatever their sign.
+            penalty = sequence.options.repetition_penalty
+            logits = mx.where(state.seen, mx.where(logits > 0, logits / penalty, logits * penalty), logits)
+        prefix = self._special_tokens.none_prefix
+        if sequence.head_choices is not None and state.chosen == len(prefix):
+            columns = mx.arange(logits.shape[0])[:, None]
+            allowed = (columns == mx.array(sequence.head_choices)).any(axis=-1)
+            restricted = mx.where(allowed, logits, -mx.inf)
+            # A model that did not begin with the prefix is not writing a language's name here.
+            applies = mx.array(True) if state.last is None else state.last == prefix[-1]
+            logits = mx.where(applies, restricted, logits)
+        return logits
+
+
+def _likely(logits: mx.array, min_p: float) -> mx.array:
+    """The logits with -inf where the probability is below `min_p` times the largest.
+
+    logits: (vocab,) float32, divided by the temperature already. min_p: from 0, which changes nothing, to 1.
+    Source: min-p sampling (Nguyen et al. 2024), p < min_p * p_max; in logarithms, where the sum of all cancels.
     """
+    return mx.where(logits < logits.max() + math.log(min_p), -mx.inf, logits) if min_p > 0.0 else logits
 
-    prompt_ids: list[int]
-    audio: mx.array | None
-    token_budget: int
-    options: TranscribeOptions = field(default_factory=TranscribeOptions)
-    seed: int = 0
-    wants_logprobs: bool = False
-    head_choices: tuple[int, ...] | None = None
-    guard: LoopGuard | None = None
-    forced_count: int | None = None
-    prompt_after_prefix: int | None = None
-    mel: mx.array | None = None
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    no_speech_prob: float | None = None
-    finish_reason: FinishReason | None = None
 
-    def accept(
-        self, token: int, logprob: float | None, none_prob: float | None, special_tokens: SpecialTokens
-    ) -> None:
-        """Take the next token; sets `finish_reason` when this was the last one."""
-        if logprob is not None and self.wants_logprobs:
-            self.logprobs.append(logprob)
-        if none_prob is not None and self.wants_logprobs and tuple(self.tokens) == special_tokens.none_prefix:
-            self.no_speech_prob = none_prob
-        if token in special_tokens.end_ids and self.forced_count is None:
-            self.finish_reason = FinishReason.END_TOKEN
-            return
-        self.tokens.append(token)
-        if self.forced_count is not None:
-            self.finish_reason = FinishReason.END_TOKEN if len(self.tokens) >= self.forced_count else None
-            return
-        if self.guard is not None:
-            self.guard.push(token)
-            if self.guard.loop is not None:
-                self.finish_reason = FinishReason.LOOP
-                return
-        if len(self.tokens) >= self.token_budget:
-            self.finish_reason = FinishReason.BUDGET
+def _is_special(sequence: Sequence) -> bool:
+    options = sequence.options
+    return options.temperature > 0.0 or options.repetition_penalty != 1.0 or sequence.head_choices is not None

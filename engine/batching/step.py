@@ -15,8 +15,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
-from scribewire.engine.batching.sampling import Sampler
-from scribewire.engine.batching.sequence import Sequence, SpecialTokens
+from scribewire.engine.batching.sequence import Sampler, Sequence, SpecialTokens
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.cache import KVCache
 

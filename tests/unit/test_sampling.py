@@ -6,8 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from scribewire.engine.batching.sampling import Sampler
-from scribewire.engine.batching.sequence import Sequence, SpecialTokens
+from scribewire.engine.batching.sequence import Sampler, Sequence, SpecialTokens
 from scribewire.engine.protocol.config import TranscribeOptions
 from tests.fakes.clips import uniform
 
