@@ -1,10 +1,24 @@
-"""Limits of the running batch."""
+"""Limits of the running batch, and the chunks that are held against them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 _KEPT_PART = 8
+_PADDING_ALLOWED = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A chunk that waits. prompt_tokens: to be prefilled. reserve_tokens: what it may come to hold, prompt included."""
+
+    ticket_id: int
+    recording_id: str
+    index: int
+    prompt_tokens: int
+    reserve_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,30 @@ class BatchLimits:
     def sized(self, count: int) -> int:
         """The largest group of at most `count` chunks."""
         return max((size for size in self.group_sizes if size <= count), default=count)
+
+    def alike(
+        self,
+        tickets: Iterable[Ticket],
+        most_tokens: int,
+        has_room: Callable[[list[Ticket], Ticket], bool] = lambda group, ticket: True,
+    ) -> tuple[list[Ticket], bool]:
+        """A group of similar length from the first of these on; True when more wait than fit into a pass."""
+        group: list[Ticket] = []
+        longest = total = 0
+        is_full = False
+        for ticket in islice(tickets, 2 * self.max_rows):
+            if not has_room(group, ticket):
+                # The first is never overtaken: smaller ones could keep it waiting for ever.
+                break
+            width = max(longest, ticket.prompt_tokens)
+            padded = width * (len(group) + 1)
+            tokens = total + ticket.prompt_tokens
+            if group and (padded > most_tokens or padded > _PADDING_ALLOWED * tokens):
+                is_full = True
+                continue
+            group.append(ticket)
+            longest, total = width, tokens
+        return group, is_full
 
     @property
     def rows_for_others(self) -> int:

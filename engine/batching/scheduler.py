@@ -28,9 +28,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from heapq import heapify, heappop, heapreplace
-from itertools import islice
 
 from scribewire.engine.batching.limits import BatchLimits
+from scribewire.engine.batching.limits import Ticket as Ticket  # most callers know it from here
 
 URGENT_CHUNKS = 2
 """So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""
@@ -51,19 +51,7 @@ _STEPS_BESIDE_SHORT = 32
 """Steps, nine seconds of speech, whose decoding is delayed by no prefill of chunks that are not urgent.
 Rows that become free meanwhile are idle, a third of a full batch of thirty-second chunks at the end."""
 
-_PADDING_ALLOWED = 1.5
 _READ_AHEAD_OF_ONE_OWNER = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A chunk that waits. prompt_tokens: to be prefilled. reserve_tokens: what it may come to hold, prompt included."""
-
-    ticket_id: int
-    recording_id: str
-    index: int
-    prompt_tokens: int
-    reserve_tokens: int
 
 
 class Action(Enum):
@@ -368,43 +356,23 @@ class Scheduler:
         return recording.is_all_taken and not is_in_hand
 
     def _padded_alike(self, tickets: Iterable[Ticket]) -> list[Ticket]:
-        """The first of these in order, and with it those that one pass takes along.
+        """The first of these in order, and with it those that one alignment takes along.
 
         Where more wait than fit, there are as many of them as `BatchLimits.group_sizes` allows.
         """
-        group: list[Ticket] = []
-        longest = total = 0
-        is_full = False
-        for ticket in islice(tickets, 2 * self.limits.max_rows):
-            width = max(longest, ticket.prompt_tokens)
-            padded = width * (len(group) + 1)
-            tokens = total + ticket.prompt_tokens
-            if group and (padded > self.limits.tokens_of_a_pass or padded > _PADDING_ALLOWED * tokens):
-                is_full = True
-                continue
-            group.append(ticket)
-            longest, total = width, tokens
+        group, is_full = self.limits.alike(tickets, self.limits.tokens_of_a_pass)
         return group[: self.limits.sized(len(group))] if is_full else group
 
     def _fitting(self, candidates: Iterable[Ticket], max_rows: int, token_budget: int) -> list[Ticket]:
         """The next of these in order, and with it what fits beside it."""
         rows, tokens = self.row_count, self.reserved_tokens
-        group: list[Ticket] = []
-        longest = prompt_sum = 0
-        for ticket in islice(self._in_order(candidates), 2 * self.limits.max_rows):
+
+        def has_room(group: list[Ticket], ticket: Ticket) -> bool:
+            held = tokens + sum(one.reserve_tokens for one in (*group, ticket))
             is_alone = not group and not self._admitted
-            if not is_alone and (rows + 1 > max_rows or tokens + ticket.reserve_tokens > token_budget):
-                # The first is never overtaken: smaller ones could keep it waiting for ever.
-                break
-            width = max(longest, ticket.prompt_tokens)
-            padded = width * (len(group) + 1)
-            total = prompt_sum + ticket.prompt_tokens
-            if group and (padded > self.limits.prefill_tokens or padded > _PADDING_ALLOWED * total):
-                continue
-            group.append(ticket)
-            longest, prompt_sum = width, total
-            rows, tokens = rows + 1, tokens + ticket.reserve_tokens
-        return group
+            return is_alone or (rows + len(group) < max_rows and held <= token_budget)
+
+        return self.limits.alike(self._in_order(candidates), self.limits.prefill_tokens, has_room)[0]
 
     def _in_order(self, tickets: Iterable[Ticket]) -> Iterator[Ticket]:
         """Tickets by owner and by recording, the least served first, counting what this order gives each.
