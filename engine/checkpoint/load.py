@@ -88,24 +88,20 @@ def build_aligner(
 def _make_resident(model: AudioPromptedModel, tensors: Tensors) -> None:
     """Evaluate a model part by part, the largest first, and let go of what is stored of each when it is done.
 
-    raises: CheckpointMismatch naming a tensor that is not finite in the compute type
+    raises: CheckpointMismatch naming a tensor that is not finite
     """
     parts: dict[str, object] = {"model.embed_tokens.": [model.decoder.embed, model.decoder.head]}
     parts |= {f"model.layers.{index}.": layer for index, layer in enumerate(model.decoder.layers)}
     parts |= {f"audio_tower.layers.{index}.": layer for index, layer in enumerate(model.encoder.layers)}
     parts[""] = model
-    done: set[int] = set()
     for prefix, part in parts.items():
-        arrays = [array for array in resident_arrays(part) if id(array) not in done]
-        mx.eval(arrays)
+        mx.eval(resident_arrays(part))
         stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
-        if not _are_finite(arrays):
-            broken = [name for name, tensor in stored.items() if not _are_finite(resident_arrays(tensor))]
-            problem = "holds NaN or infinity" if broken else f"is too large for {model.dtype}"
-            raise CheckpointMismatch(
-                f"{(broken or [prefix or 'a tensor'])[0]} {problem}: the weights are broken"
-            )
-        done |= {id(array) for array in arrays}
+        if not _are_finite(resident_arrays(list(stored.values()))):
+            broken = next(name for name, tensor in stored.items() if not _are_finite(resident_arrays(tensor)))
+            raise CheckpointMismatch(f"{broken} holds NaN or infinity: the weights are broken")
+    if model.dtype == mx.float16 and not _are_finite(resident_arrays(model)):
+        raise CheckpointMismatch("some weights are too large for float16; take bfloat16 or float32")
     # What was freed on the way is of no size that will be asked for again.
     mx.clear_cache()
 

@@ -115,16 +115,25 @@ class StridedConvolution:
     """
 
     def __init__(self, weights: Weights) -> None:
-        kernel = weights.tensor("weight")
-        self.kernel = mx.contiguous(kernel.swapaxes(1, 2))
-        self.bias = weights.tensor("bias")
-        own = weights.placement.convolution
-        self._own = None if own is None else own(self.kernel, self.bias)
+        kernel = mx.contiguous(weights.tensor("weight").swapaxes(1, 2))
+        make = weights.placement.convolution or PlainConvolution
+        self._convolution = make(kernel, weights.tensor("bias"))
 
     def __call__(self, x: mx.array) -> mx.array:
         """(rows, time, mel, in) -> (rows, ceil(time / 2), ceil(mel / 2), out)."""
-        if self._own is not None:
-            return self._own(x)
+        return self._convolution(x)
+
+
+class PlainConvolution:
+    """`StridedConvolution` by MLX."""
+
+    def __init__(self, kernel: mx.array, bias: mx.array) -> None:
+        """kernel: (out, 3, 3, in), bias: (out,)."""
+        self.kernel = kernel
+        self.bias = bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(rows, time, mel, in) -> (rows, ceil(time / 2), ceil(mel / 2), out)."""
         return mx.conv2d(x, self.kernel, stride=2, padding=1) + self.bias
 
 

@@ -54,6 +54,16 @@ class QuantizedTensor:
             wide.packed, wide.scales, wide.biases, group_size=wide.group_size, bits=wide.bits, mode=wide.mode
         ).astype(dtype)
 
+    def unpacked(self, dtype: mx.Dtype) -> mx.array:
+        """The same on the CPU, where codes of 8 bits are read as bytes in a quarter of the time."""
+        if self.bits != 8 or self.biases is None:
+            return self.dequantized(dtype)
+        wide = self.scaled_in(mx.float32)
+        assert wide.biases is not None
+        codes = self.packed.view(mx.uint8).reshape(*self.scales.shape, self.group_size)
+        values = codes.astype(mx.float32) * wide.scales[..., None] + wide.biases[..., None]
+        return values.flatten(-2).astype(dtype)
+
     def is_like(self, other: QuantizedTensor) -> bool:
         """True when rows of both can be in one quantized matrix."""
         return (self.bits, self.group_size, self.mode, self.biases is None) == (
@@ -179,17 +189,25 @@ class Embedding:
     def __init__(self, table: mx.array | QuantizedTensor, placement: Placement) -> None:
         """table: in the compute type, or packed with its scales in it."""
         self._placement = placement
-        self.table = table
+        self._table: mx.array | QuantizedTensor | DenseProjection = table
 
     def __call__(self, ids: mx.array) -> mx.array:
         """ids (...) -> (..., hidden)."""
-        if isinstance(self.table, QuantizedTensor):
-            return self.table.rows(ids).dequantized(self._placement.dtype)
-        return self.table[ids]
+        table = self._table
+        if isinstance(table, QuantizedTensor):
+            return table.rows(ids).dequantized(self._placement.dtype)
+        return (table.matrix.T if isinstance(table, DenseProjection) else table)[ids]
 
     def as_head(self) -> Projection:
-        """hidden -> vocabulary logits with the same weights."""
-        return _projection(self.table, None, self._placement)
+        """hidden -> vocabulary logits with the same weights, of which only the head's form is kept.
+
+        On the host that is (hidden, vocabulary): the few ids of a prompt and the one of a step are read by columns.
+        """
+        assert not isinstance(self._table, DenseProjection), "a head has been made"
+        head = _projection(self._table, None, self._placement)
+        if isinstance(head, DenseProjection):
+            self._table = head
+        return head
 
 
 class Weights:
@@ -240,7 +258,7 @@ class Weights:
         dtype = self.placement.dtype
         if isinstance(value, mx.array):
             return value.astype(dtype)
-        return value.dequantized(dtype) if self.placement.dequantizes else value.scaled_in(dtype)
+        return value.unpacked(dtype) if self.placement.dequantizes else value.scaled_in(dtype)
 
 
 def _fused(matrices: list[mx.array | QuantizedTensor]) -> mx.array | QuantizedTensor | None:

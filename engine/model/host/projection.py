@@ -5,11 +5,15 @@ On a Linux CPU MLX's wheel calls a reference BLAS; numpy's carries OpenBLAS, whi
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 import numpy as np
 
 from scribewire.engine.model.config import halved
 from scribewire.engine.model.projection import DenseProjection
+
+_BLOCKS = (16, 8)
 
 
 class HostProjection(DenseProjection):
@@ -21,7 +25,7 @@ class HostProjection(DenseProjection):
     def __init__(self, matrix: mx.array, bias: mx.array | None) -> None:
         """matrix: (out, in), kept as (in, out)."""
         super().__init__(matrix, bias)
-        self.matrix = mx.contiguous(self.matrix)
+        self.matrix = _transposed(matrix)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Apply the map to the last axis."""
@@ -33,6 +37,20 @@ class HostProjection(DenseProjection):
     def added_to(self, residual: mx.array, x: mx.array) -> mx.array:
         """residual + the map of x."""
         return residual + self(x)
+
+
+def _transposed(matrix: mx.array) -> mx.array:
+    """A copy of (out, in) as (in, out), row behind row.
+
+    The axis of inputs moves to the front a step at a time, so that what is read stays in the processor's cache: one
+    copy takes six times as long, and more for a vocabulary.
+    """
+    if matrix.shape[0] % math.prod(_BLOCKS):
+        return mx.contiguous(matrix.T)
+    blocks = matrix.reshape(-1, *_BLOCKS, matrix.shape[1])
+    for axis in (2, 1, 0):
+        blocks = mx.contiguous(blocks.swapaxes(axis, axis + 1))
+    return blocks.reshape(matrix.shape[1], matrix.shape[0])
 
 
 class HostConvolution:
