@@ -143,10 +143,11 @@ class TestMakefile:
 class TestContinuousIntegration:
     @pytest.fixture
     def checkout(self, tmp_path: Path) -> Path:
-        """A folder with nothing but .ci/run and a make that notes what it is asked and fails at `lint`."""
+        """A folder with .ci/run, a make that notes what it is asked and fails at $FAILING, and a uname of $SYSTEM."""
         (tmp_path / ".ci").mkdir()
         shutil.copy2(PROJECT / ".ci" / "run", tmp_path / ".ci" / "run")
         executable(tmp_path / "bin" / "make", 'echo "$1" >>asked\n[ "$1" != "$FAILING" ]')
+        executable(tmp_path / "bin" / "uname", 'echo "${SYSTEM:-Linux}"')
         return tmp_path
 
     def run(self, checkout: Path, failing: str, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -182,6 +183,27 @@ class TestContinuousIntegration:
         self.run(checkout, "none", CI_BASE="HEAD~1")
         asked = (checkout / "asked").read_text(encoding="utf-8").split()
         assert ("test-tools" in asked) == (changed != "docs/x.md")
+
+    def test_container_is_not_replayed_on_a_mac(self, checkout: Path) -> None:
+        assert self.run(checkout, "container-replay", SYSTEM="Darwin").returncode == 0
+        asked = (checkout / "asked").read_text(encoding="utf-8").split()
+        assert asked == ["test", "lint", "types", "test-tools", "wheel", "compat"]
+
+    def test_actions_are_pinned_by_commit_and_every_python_runs_on_both_systems(self) -> None:
+        texts = [
+            path.read_text(encoding="utf-8") for path in (PROJECT / ".github" / "workflows").glob("*.yml")
+        ]
+        uses = [line for text in texts for line in text.splitlines() if "uses:" in line]
+        assert len(uses) >= 3
+        assert [line for line in uses if not re.search(r"@[0-9a-f]{40}  # v\d+\.\d+\.\d+$", line)] == []
+        (check,) = [text for text in texts if "bash .ci/run" in text]
+        assert re.findall(r'"(3\.\d+)"', re.search(r"python: \[(.*)\]", check)[0]) == [
+            "3.11",
+            "3.12",
+            "3.13",
+            "3.14",
+        ]
+        assert "system: [macos-15, macos-26, ubuntu-22.04, ubuntu-24.04-arm]" in check
 
     def test_run_passes_when_every_step_does(self, checkout: Path) -> None:
         done = self.run(checkout, "none")
