@@ -48,7 +48,7 @@ _NO_WORD_TIMES = "no word times"
 _MLX_PROBE = """
 import json
 import mlx.core as mx
-from scribewire.engine.resident.device import choose_device
+from scribewire.engine.resident.profile import choose_device
 mx.set_default_device(choose_device("auto"))
 total = mx.sum(mx.ones((64, 64)) @ mx.ones((64, 64))).item()
 print(json.dumps({"version": mx.__version__, "device": str(mx.default_device().type).rpartition(".")[2], "sum": total}))

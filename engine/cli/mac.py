@@ -23,7 +23,7 @@ WORKING_SET_SYSCTL: Final = "iogpu.wired_limit_mb"
 _MEMORY_PROBE = """
 import json
 from dataclasses import asdict
-from scribewire.engine.resident.device import choose_device
+from scribewire.engine.resident.profile import choose_device
 from scribewire.engine.resident.memory import choose_limits, read_machine
 machine = read_machine(choose_device("auto"))
 print(json.dumps(asdict(machine) | asdict(choose_limits(0, machine))))

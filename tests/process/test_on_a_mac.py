@@ -17,8 +17,8 @@ import pytest
 
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import EngineConfig
-from scribewire.engine.resident.device import choose_device
 from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
+from scribewire.engine.resident.profile import choose_device
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS, in_time
 

@@ -212,7 +212,7 @@ def test_scales_that_are_not_finite_are_named_by_their_matrix(tmp_path: Path, de
 def test_weights_that_float16_cannot_hold_are_refused_in_float16_alone(folder: Path) -> None:
     rewrite(folder, "model.layers.0.mlp.up_proj.weight", mx.full((96, 64), 1e5))
     build_model(read_checkpoint(folder), cpu_profile().placement)
-    with pytest.raises(CheckpointMismatch, match=r"model\.layers\.0\..* too large for float16"):
+    with pytest.raises(CheckpointMismatch, match="too large for float16"):
         build_model(read_checkpoint(folder), cpu_profile(mx.float16).placement)
 
 

@@ -47,7 +47,7 @@ def measured_steps(networks: Networks, rows: int, seconds: float, steps: int) ->
 
 def _one_way(networks: Networks, sequences: list[Sequence], steps: int, *, is_waited: bool) -> Found:
     values = []
-    with networks.host_products.on_one_thread():
+    with networks.profile.on_one_thread():
         batch = networks.warm_batch(sequences)
         mx.synchronize()
         mx.reset_peak_memory()
@@ -84,11 +84,11 @@ def measured_prefill(networks: Networks, lengths: list[int], rounds: int, idle_s
 
 def _prefill_seconds(networks: Networks, length: int) -> float:
     count = length - _AROUND_AUDIO
-    audio = mx.zeros((count, networks.model.config.text.hidden_size), dtype=networks.dtype)
+    audio = mx.zeros((count, networks.model.config.text.hidden_size), dtype=networks.profile.dtype)
     mx.eval(audio)
     prompt = [*range(_AROUND_AUDIO), *[networks.model.audio_token_id] * count]
     sequence = Sequence(prompt_ids=prompt, audio=audio, token_budget=1)
-    with networks.host_products.on_one_thread():
+    with networks.profile.on_one_thread():
         started = time.perf_counter()
         mx.eval(prefill(networks.model, [sequence])[1])
         return time.perf_counter() - started
