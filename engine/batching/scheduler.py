@@ -7,13 +7,13 @@ its row and its tokens until it is released. The rules:
 * Urgent chunks (the first minute of what a client waits for) go before all others, and a part of rows and tokens is
   kept for them, so a long recording delays them by one prefill at most. Where both wait, every fourth prefill is the
   others' nevertheless.
-* Among equals, the owner who was served least goes first, then the recording of that owner that was served least (so a
-  short one waits for one turn of each long one), then the older recording, then the earlier chunk.
+* Among equals, the owner who was served least goes first, then that owner's short recordings and first chunks (three
+  times in a row), then the recording that was served least, the older recording, the earlier chunk.
 * Between two prefills the running batch takes some steps, more of them the more rows would otherwise be idle (for
   a client that waits to begin, only urgent ones count), and enough for a first word where recordings have just begun
   and no other client waits to begin.
-* While a short recording that a client waits for is being decoded, and nothing urgent waits, the others' prefills wait
-  for its end, or for as many steps as such a recording usually takes.
+* While a short recording is being decoded, and nothing urgent waits, prefills wait for its end, or for as many steps as
+  it usually takes: all others' where a client waits for it, those of long recordings where it is a job.
 * Where the batch is full and more chunks of long recordings wait than rows are free, some rows become free first, if
   the limits have such chunks come by several (`rows_together`).
 * Prompts of a prefill are of similar length, because all are padded to the longest.
@@ -36,6 +36,7 @@ URGENT_CHUNKS = 2
 """So many first chunks of an interactive recording are urgent: a minute, at the usual 30 s a chunk."""
 
 _OTHERS_EVERY = 4
+_BRIEF_IN_A_ROW = 3
 _MOST_STEPS_TO_FILL = 8
 """Between two prefills of chunks that no client waits for: a batch that is filling up is worth more when it is full."""
 
@@ -73,11 +74,16 @@ class _RecordingQueue:
     """Tokens that its chunks were given, beside those of the same owner's other recordings."""
     is_read: bool = False
     is_being_read: bool = False
+    offered: int = 0
     waiting: dict[int, Ticket] = field(default_factory=dict)
 
     @property
     def is_all_taken(self) -> bool:
         return self.is_read and not self.waiting
+
+    @property
+    def is_short(self) -> bool:
+        return self.is_read and self.offered <= URGENT_CHUNKS
 
     def is_urgent(self, ticket: Ticket) -> bool:
         return self.is_interactive and ticket.index < URGENT_CHUNKS
@@ -98,10 +104,8 @@ class Scheduler:
         self._is_prefilling = False
         self._group: list[Ticket] = []
         self._has_beginners = False
-        self._steps_since_prefill = 0
-        self._urgent_in_a_row = 0
-        self._may_read_more = False
-        self._may_admit_more = False
+        self._steps_since_prefill = self._urgent_in_a_row = self._brief_in_a_row = 0
+        self._may_read_more = self._may_admit_more = False
         self._may_align_next = True
 
     # ---- recordings and their chunks -------------------------------------------------------------------------
@@ -131,7 +135,9 @@ class Scheduler:
 
     def offer(self, ticket: Ticket) -> None:
         """Queue a chunk of an open recording that is ready to be decoded."""
-        self._recordings[ticket.recording_id].waiting[ticket.ticket_id] = ticket
+        recording = self._recordings[ticket.recording_id]
+        recording.waiting[ticket.ticket_id] = ticket
+        recording.offered += 1
         if ticket.index == 0 and self._is_urgent(ticket):
             self._waiting_beginners.add(ticket.ticket_id)
         self._may_admit_more = True
@@ -231,10 +237,12 @@ class Scheduler:
             self._admitted[ticket.ticket_id] = ticket
             self._prefilling.add(ticket.ticket_id)
             self._note_served(recording, ticket)
-            is_urgent = recording.is_urgent(ticket)
+            is_urgent, is_brief = recording.is_urgent(ticket), _is_brief(recording, ticket)
         self._has_beginners = any(ticket.index == 0 for ticket in group)
         if group:
             self._urgent_in_a_row = self._urgent_in_a_row + 1 if is_urgent else 0
+            if not is_urgent:
+                self._brief_in_a_row = self._brief_in_a_row + 1 if is_brief else 0
             self._may_read_more = True
             self._is_prefilling = True
             self._may_align_next = True
@@ -301,8 +309,9 @@ class Scheduler:
         urgent = [ticket for ticket in urgent if ticket.index == 0] or urgent
         limits = self.limits
         if others and (not urgent or self._urgent_in_a_row >= _OTHERS_EVERY - 1):
+            others = others if urgent else self._beside_short(others)
             group = []
-            if not (self._waits_for_rows(len(others)) or (not urgent and self._is_beside_short())):
+            if not self._waits_for_rows(len(others)):
                 group = self._fitting(others, limits.rows_for_others, limits.tokens_for_others)
             if group and limits.group_sizes:
                 # Beside a running batch only as many as usually come, or a pause would bring a size never seen before.
@@ -328,13 +337,22 @@ class Scheduler:
         held = sum(one.recording_id in self._recordings and not self._is_urgent(one) for one in admitted)
         return free < min(wanted, held)
 
-    def _is_beside_short(self) -> bool:
-        """True when a row that is about to end belongs to a client that waits for nothing else."""
-        return self._steps_since_prefill < _STEPS_BESIDE_SHORT and any(
-            recording.is_all_taken and recording.is_urgent(ticket)
-            for ticket in self._admitted.values()
-            if (recording := self._recordings.get(ticket.recording_id))
-        )
+    def _beside_short(self, others: list[Ticket]) -> list[Ticket]:
+        """Those of the chunks that are not urgent which need not wait for the end of a short recording now."""
+        beside = self._short_in_hand()
+        if any(recording.is_interactive for recording in beside):
+            return []
+        if not beside or self._brief_in_a_row >= _BRIEF_IN_A_ROW:
+            return others
+        return [ticket for ticket in others if self._recordings[ticket.recording_id].is_short]
+
+    def _short_in_hand(self) -> list[_RecordingQueue]:
+        """Recordings of which rows that are about to end are all that is left; none once they take too many steps."""
+        if self._steps_since_prefill >= _STEPS_BESIDE_SHORT:
+            return []
+        admitted = (one for one in self._admitted.values() if one.index < URGENT_CHUNKS)
+        found = (self._recordings.get(one.recording_id) for one in admitted)
+        return [one for one in found if one is not None and one.is_all_taken]
 
     def _is_urgent(self, ticket: Ticket) -> bool:
         return self._recordings[ticket.recording_id].is_urgent(ticket)
@@ -382,11 +400,17 @@ class Scheduler:
         waiting: dict[str, list[tuple[int, int, Ticket]]] = {}
         for ticket in tickets:
             waiting.setdefault(ticket.recording_id, []).append((ticket.index, ticket.ticket_id, ticket))
-        lanes: dict[str, list[tuple[int, int, str]]] = {}
+        lanes: dict[str, list[tuple[bool, int, int, str]]] = {}
+
+        def rank(recording_id: str, served: int) -> tuple[bool, int, int, str]:
+            recording, (*_, ticket) = self._recordings[recording_id], waiting[recording_id][0]
+            is_late = _is_brief(recording, ticket) == (self._brief_in_a_row >= _BRIEF_IN_A_ROW)
+            return is_late, served, recording.order, recording_id
+
         for recording_id, chunks in waiting.items():
             heapify(chunks)
             recording = self._recordings[recording_id]
-            lanes.setdefault(recording.owner, []).append((recording.served, recording.order, recording_id))
+            lanes.setdefault(recording.owner, []).append(rank(recording_id, recording.served))
         for lane in lanes.values():
             heapify(lane)
         owners = [(self._served[owner], owner) for owner in lanes]
@@ -394,10 +418,10 @@ class Scheduler:
         while owners:
             served, owner = owners[0]
             lane = lanes[owner]
-            recording_served, order, recording_id = lane[0]
+            _, recording_served, _, recording_id = lane[0]
             *_, ticket = heappop(waiting[recording_id])
             if waiting[recording_id]:
-                heapreplace(lane, (recording_served + ticket.reserve_tokens, order, recording_id))
+                heapreplace(lane, rank(recording_id, recording_served + ticket.reserve_tokens))
             else:
                 heappop(lane)
             if lane:
@@ -410,3 +434,8 @@ class Scheduler:
 def _reading_order(item: tuple[str, _RecordingQueue]) -> tuple[bool, int, int]:
     _, recording = item
     return (not recording.is_interactive, len(recording.waiting), recording.order)
+
+
+def _is_brief(recording: _RecordingQueue, ticket: Ticket) -> bool:
+    """True of a short recording's chunk, and of a first one: nothing tells how much there is behind it."""
+    return recording.is_short or ticket.index == 0

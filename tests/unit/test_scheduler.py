@@ -149,14 +149,14 @@ def test_recordings_of_one_owner_take_turns_the_older_first_and_each_from_its_be
     assert order == [("first", 0), ("second", 0), ("first", 1), ("second", 1)]
 
 
-def test_a_short_job_waits_for_one_turn_of_each_longer_job_of_its_owner() -> None:
+def test_a_short_job_goes_before_the_longer_ones_of_its_owner() -> None:
     rig = Rig(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
     for name in ("hour", "lecture"):
         rig.recording(name, 100, owner="ada", interactive=False)
     before = [names(rig.next_prefill()) for _ in range(20)]
     assert before == [["hour"], ["lecture"]] * 10
     rig.recording("short", 1, owner="ada", interactive=False)
-    assert [names(rig.next_prefill()) for _ in range(4)] == [["hour"], ["lecture"], ["short"], ["hour"]]
+    assert [names(rig.next_prefill()) for _ in range(4)] == [["short"], ["hour"], ["lecture"], ["hour"]]
 
 
 def test_a_recording_that_comes_later_has_saved_no_credit_beside_its_owner_s_others() -> None:
@@ -165,7 +165,9 @@ def test_a_recording_that_comes_later_has_saved_no_credit_beside_its_owner_s_oth
     for _ in range(10):
         rig.end(rig.next_prefill())
     rig.recording("new", 30, owner="ada", interactive=False)
-    assert [names(rig.next_prefill()) for _ in range(6)] == [["old"], ["new"]] * 3
+    taken = [names(rig.next_prefill()) for _ in range(6)]
+    # Its first chunk, and then in turn.
+    assert taken == [["new"], ["old"], ["old"], ["new"], ["old"], ["new"]]
 
 
 def test_prompts_prefilled_together_are_of_similar_length_and_nobody_starves() -> None:

@@ -95,6 +95,46 @@ def test_others_prefills_wait_no_longer_than_a_short_recording_takes() -> None:
     assert [_steps_to_a_prefill_of(rig, "long") for _ in range(2)] == [32, 32]
 
 
+def _short_job_beside_a_long_one() -> tuple[Rig, list[Ticket]]:
+    """A short job has joined, and a long one of the same owner has chunks to admit."""
+    rig = Rig(BatchLimits(max_rows=64, token_budget=1_000_000, prefill_tokens=100))
+    rig.recording("long", 50, owner="ada", interactive=False)
+    rig.next_prefill()
+    return rig, _joined_short_job(rig, "short")
+
+
+def _joined_short_job(rig: Rig, name: str) -> list[Ticket]:
+    rig.recording(name, 1, owner="ada", interactive=False)
+    rig.scheduler.has_read(name, is_last=True)
+    return rig.next_prefill()
+
+
+def test_long_jobs_prefills_wait_for_the_end_of_a_short_job_or_for_as_long_as_one_takes() -> None:
+    rig, short = _short_job_beside_a_long_one()
+    assert names(short) == ["short"]
+    for _ in range(20):
+        assert rig.scheduler.next_action() is Action.STEP
+        rig.scheduler.stepped()
+    rig.end(short)
+    rig.scheduler.close("short")
+    assert rig.scheduler.next_action() is Action.ADMIT
+    assert names(rig.scheduler.admit()) == ["long"]
+    rig, _ = _short_job_beside_a_long_one()
+    assert _steps_to_a_prefill_of(rig, "long") == 32
+
+
+def test_short_jobs_join_beside_one_another_and_each_fourth_prefill_is_a_long_one_s() -> None:
+    rig, short = _short_job_beside_a_long_one()
+    joined = []
+    for number in range(8):
+        ended, short = short, _joined_short_job(rig, f"short {number}")
+        joined += names(short)
+        rig.end(ended)
+        for name in {*names(ended)} - {"long"}:
+            rig.scheduler.close(name)
+    assert [place for place, name in enumerate(joined) if name == "long"] == [1, 5]
+
+
 def test_a_recording_that_is_still_read_is_no_short_one_and_holds_nobody_up() -> None:
     rig, _ = _short_beside_a_job(is_read=False)
     assert _steps_to_a_prefill_of(rig, "long") == 16
