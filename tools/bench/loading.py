@@ -25,7 +25,6 @@ _LOAD = """
 import json, resource, sys, time
 import mlx.core as mx
 from scribewire import Transcriber
-from scribewire.engine.transcriber import Transcriber as _imported
 before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
 with Transcriber(sys.argv[1], device="cpu", dtype=sys.argv[2], offline=True) as transcriber:
     after, ended = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
