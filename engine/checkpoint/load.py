@@ -95,7 +95,8 @@ def _make_resident(model: AudioPromptedModel, tensors: Tensors) -> None:
     parts |= {f"audio_tower.layers.{index}.": layer for index, layer in enumerate(model.encoder.layers)}
     parts[""] = model
     for prefix, part in parts.items():
-        mx.eval(resident_arrays(part))
+        for array in resident_arrays(part):
+            mx.eval(array)  # one by one: together they would hold what all of them are made of at once
         stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
         if not _are_finite(resident_arrays(list(stored.values()))):
             broken = next(name for name, tensor in stored.items() if not _are_finite(resident_arrays(tensor)))
