@@ -23,9 +23,11 @@ WORKING_SET_SYSCTL: Final = "iogpu.wired_limit_mb"
 _MEMORY_PROBE = """
 import json
 from dataclasses import asdict
-from scribewire.engine.resident.profile import choose_device
+from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.resident.memory import choose_limits, read_machine
-machine = read_machine(choose_device("auto"))
+from scribewire.engine.resident.profile import choose_profile
+profile = choose_profile(EngineConfig())
+machine = read_machine(profile.kind, profile.device)
 print(json.dumps(asdict(machine) | asdict(choose_limits(0, machine))))
 """
 

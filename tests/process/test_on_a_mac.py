@@ -18,7 +18,7 @@ import pytest
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.resident.memory import apply_limits, choose_limits, read_machine
-from scribewire.engine.resident.profile import choose_device
+from scribewire.engine.resident.profile import choose_profile
 from scribewire.engine.transcriber import Transcriber
 from tests.fakes.waiting import PATIENCE_SECONDS, STORY_SECONDS, in_time
 
@@ -83,7 +83,8 @@ def test_limits_are_kept_by_mlx_as_they_were_given():
             self.before["wired"] = mx.set_wired_limit(limit)
             return self.before["wired"]
 
-    limits = choose_limits(0, read_machine(choose_device(DEVICE)))
+    profile = choose_profile(EngineConfig(device=DEVICE))
+    limits = choose_limits(0, read_machine(profile.kind, profile.device))
     first, second = Asked(), Asked()
     apply_limits(limits, first)
     try:

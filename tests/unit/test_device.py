@@ -39,6 +39,7 @@ def test_a_profile_is_what_the_configuration_asks_for() -> None:
 @pytest.mark.parametrize("has_cuda", [False, True])
 def test_a_gpu_is_metal_s_or_cuda_s(has_cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
+    monkeypatch.delenv("SCRIBEWIRE_DEVICE", raising=False)
     monkeypatch.setattr(mx, "is_available", lambda device: True)
     monkeypatch.setattr(mx.cuda, "is_available", lambda: has_cuda)
     monkeypatch.setattr(
