@@ -62,6 +62,8 @@ from scribewire.server.transcode.pool import Transcoder
 
 KEEP_ALIVE_SECONDS = 30
 _LOADING_NOTE_SECONDS = 10.0
+SWITCH_SECONDS = 0.0005
+"""A thread that renders or parses gives Python's lock up so soon; the loop asks for it several times a request."""
 
 logger = logging.getLogger("scribewire.serve")
 
@@ -103,6 +105,7 @@ def serve(
     except (StartFailed, BindFailed, UnsafeBind, KeysUnreadable) as error:
         print(f"scribewire: {error}", file=err)
         return 1
+    sys.setswitchinterval(SWITCH_SECONDS)
     with listener:
         run = _Run(settings, key_store, listener, engine_module, transcoder, sample_recording, command, out)
         try:

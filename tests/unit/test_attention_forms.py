@@ -65,7 +65,7 @@ def hidden_states(network: Decoder, lengths: list[int], steps: int) -> list[np.n
         (METAL_ATTENTION, True),
         (HOST_ATTENTION, False),
     ],
-    ids=str,
+    ids=["grouped", "grouped-compiled", "plain-compiled", "metal-compiled", "host"],
 )
 def test_each_form_gives_the_states_of_the_plain_one(
     form: AttentionForm, compiles: bool, lengths: list[int], steps: int
