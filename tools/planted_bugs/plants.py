@@ -207,8 +207,8 @@ PLANTS = (
         "encoder: time and mel swapped in the kernels",
         "encoder",
         ENCODER,
-        "kernel.swapaxes(1, 2)",
-        "kernel.swapaxes(1, 1)",
+        'weights.tensor("weight").swapaxes(1, 2)',
+        'weights.tensor("weight").swapaxes(1, 1)',
     ),
     _one(
         "encoder: q, k, v biases left out",
