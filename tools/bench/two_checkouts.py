@@ -44,6 +44,7 @@ class Server:
         self.target = ServerAddress(name, address, "")
         self.pid = process.pid
         self._seconds: list[float] = []
+        self._sent = 0
         self._news = threading.Condition()
         assert process.stderr is not None
         threading.Thread(target=self._follow, args=(process.stderr,), daemon=True).start()
@@ -64,7 +65,9 @@ class Server:
             thread.start()
         for thread in threads:
             thread.join()
-        return time.perf_counter() - started
+        taken = time.perf_counter() - started
+        self._await_log(clients * CLIPS_PER_CLIENT)
+        return taken
 
     def resident_bytes(self) -> int:
         """Resident memory of the front alone (Linux)."""
@@ -79,17 +82,20 @@ class Server:
 
     def _timed(self, recording: Path) -> tuple[float, float]:
         """Seconds around the engine, and the engine's."""
-        with self._news:
-            self._seconds.clear()
         caller = Caller(self.target)
         started = time.perf_counter()
         caller.transcribe(recording)
         taken = time.perf_counter() - started
         caller.close()
+        self._await_log(1)
+        return taken - self._seconds[-1], self._seconds[-1]
+
+    def _await_log(self, count: int) -> None:
+        """Wait for the lines of so many more answers, or the next one's would be taken from among them."""
+        self._sent += count
         with self._news:
-            if not self._news.wait_for(lambda: self._seconds, 10):
+            if not self._news.wait_for(lambda: len(self._seconds) >= self._sent, 10):
                 raise RuntimeError("the server's log has no engine time for an answer")
-            return taken - self._seconds[0], self._seconds[0]
 
     def _follow(self, log: Any) -> None:
         for line in log:
