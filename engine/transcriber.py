@@ -91,7 +91,7 @@ class Transcriber:
         self.is_broken = False
         self._on_fault = on_fault
         self._load_model = load
-        self._choose_profile = profile
+        self._profile = profile
         self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._is_closing = False
         self._info: ModelInfo | None = None
@@ -102,7 +102,12 @@ class Transcriber:
             target=self._run_engine, args=(loaded,), name="scribewire-mlx", daemon=True
         )
         self._thread.start()
-        loaded.result()
+        try:
+            loaded.result()
+        except BaseException:
+            if loaded.done():
+                self._thread.join()  # a process that ends while its thread leaves MLX may abort
+            raise
 
     @property
     def info(self) -> ModelInfo:
@@ -328,9 +333,7 @@ class Transcriber:
     def _load(self) -> Pipeline:
         with self.counters.loading():
             wake = partial(self._inbox.put, None)
-            self._resident = Pipeline(
-                self.config, self.counters, wake, self._load_model, self._choose_profile
-            )
+            self._resident = Pipeline(self.config, self.counters, wake, self._load_model, self._profile)
         self._info = self._resident.info
         return self._resident
 

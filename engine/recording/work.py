@@ -27,10 +27,10 @@ from scribewire.engine.recording.output import (
     DeltaCallback,
     StreamingText,
     compression_ratio,
-    join_texts,
     main_language,
 )
 from scribewire.engine.resident.model import DecodingOptions
+from scribewire.engine.text.languages import join_texts
 
 ProgressCallback = Callable[[float, float], None]
 """Called with (seconds of audio done, seconds in all) from the engine's thread; the total may still grow."""

@@ -1,4 +1,4 @@
-"""The one table of languages: names, codes, region tags, native names, and which of them the aligner knows.
+"""The one table of languages: names, codes, region tags, native names, which of them the aligner knows; their spacing.
 
 It knows the 30 languages of the published models and refuses every other with the nearest names. Whether the loaded
 model speaks a language is not decided here.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scribewire.engine.protocol.errors import LanguageUnknown
@@ -228,3 +229,61 @@ def _spellings(language: Language) -> tuple[str, ...]:
 _BY_ENGLISH_NAME = {language.name.lower(): language for language in LANGUAGES}
 _BY_NAME = {_folded(spelling): language for language in LANGUAGES for spelling in _spellings(language)}
 _CODES = frozenset(_folded(code) for language in LANGUAGES for code in (language.code, *language.other_codes))
+
+
+_SPACELESS_BLOCKS = (
+    (0x2E80, 0x2FDF),  # radicals
+    (0x3000, 0x30FF),  # CJK punctuation, hiragana, katakana
+    (0x3105, 0x312F),  # bopomofo
+    (0x31A0, 0x31FF),  # bopomofo, strokes, katakana extensions
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFE30, 0xFE4F),  # vertical forms
+    (0xFF01, 0xFF9F),  # full-width forms, half-width katakana
+    (0x20000, 0x323AF),  # ideograph extensions
+)
+
+
+def join_texts(parts: Iterable[tuple[str, str | None]]) -> str:
+    """One text from (text, English language name or None) pairs in order.
+
+    Two neighbors are joined without a space when both are written without spaces (Chinese, Cantonese, Japanese) and at
+    least one of the two characters that meet is of such a script or punctuation; otherwise with one space. A part
+    without a language is judged by the character that meets its neighbor. Empty parts are left out. Nothing is
+    rewritten: no case, no punctuation, no repeated words. The official package joins with nothing at all, which glues
+    words together in every language that separates words by spaces.
+    """
+    joined = ""
+    last_language: str | None = None
+    for text, language in parts:
+        text = text.strip()
+        if not text:
+            continue
+        if joined and not _meet_without_space(joined[-1], last_language, text[0], language):
+            joined += " "
+        joined += text
+        last_language = language
+    return joined
+
+
+def _meet_without_space(left: str, left_language: str | None, right: str, right_language: str | None) -> bool:
+    if not (_is_spaceless(left, left_language) and _is_spaceless(right, right_language)):
+        return False
+    # Two Latin words or numbers that meet inside Chinese ("GPT" + "OpenAI") still need their space.
+    return not (_is_foreign_word(left) and _is_foreign_word(right))
+
+
+def _is_spaceless(character: str, language: str | None) -> bool:
+    if language is None:
+        return _is_spaceless_script(character)
+    return joins_without_space(language)
+
+
+def _is_foreign_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LN" and not _is_spaceless_script(character)
+
+
+def _is_spaceless_script(character: str) -> bool:
+    point = ord(character)
+    return any(first <= point <= last for first, last in _SPACELESS_BLOCKS)

@@ -50,8 +50,8 @@ MAX_PARSING_BYTES = 128 << 20
 """Bytes of JSON bodies that are parsed at any time, by one thread or more; further ones wait, though not for long."""
 PARSING_WAIT_SECONDS = 10.0
 
-SLICE_BYTES = 16 << 10
-SLOW_SLICE_SECONDS = 0.00025
+SLICE_BYTES = 32 << 10
+SLOW_SLICE_SECONDS = 0.0005
 """A slice of a form that takes longer to parse than any that holds a recording takes; see `_read_form`."""
 
 PARAMETER_NAMES = frozenset(JobRequest.model_fields)

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from scribewire.engine.protocol.transcript import TokenLogprob
-from scribewire.engine.recording.output import StreamingText, continued, join_texts
+from scribewire.engine.recording.output import StreamingText, continued
+from scribewire.engine.text.languages import join_texts
 
 
 class Sent:
