@@ -95,6 +95,14 @@ def with_data_size(wav: bytes, size: int) -> bytes:
     return wav[:4] + struct.pack("<I", size + 36) + wav[8:40] + struct.pack("<I", size) + wav[44:]
 
 
+def as_rf64(wav: bytes, size: int | None = None) -> bytes:
+    """A WAV file (44 bytes of header) as RF64. size: bytes of samples that it states, instead of how many there are."""
+    stated = len(wav) - 44 if size is None else size
+    sizes = struct.pack("<QQQI", stated + 72, stated, stated // 2, 0)
+    head = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<I", len(sizes)) + sizes
+    return head + wav[12:40] + b"\xff\xff\xff\xff" + wav[44:]
+
+
 def edit_list_bomb(edits: int, seconds_each: float = 3.0) -> bytes:
     """An m4a of ten seconds whose edit list plays the first of them over and over."""
     whole = encoded("ipod", "aac", tones(10.0, 16_000))

@@ -30,6 +30,7 @@ from tests.fakes.media import (
 )
 from tests.fakes.media_times import (
     PICTURES,
+    as_rf64,
     edit_list_bomb,
     film,
     flac_of_comments,
@@ -266,6 +267,19 @@ def test_a_wav_whose_header_counts_the_first_buffer_is_read_to_its_end() -> None
     audio = transcode(with_data_size(riff(values.tobytes()), 8_192))
     np.testing.assert_array_equal(audio.samples, values.astype(np.float32) / 32_768)
     assert "header states less" in audio.warnings[0]
+
+
+def test_rf64_is_read_joined_short_of_its_size_and_beyond_it() -> None:
+    values = (WHOLE * 32_767).astype("<i2")
+    wav = riff(values.tobytes())
+    whole = transcode(as_rf64(wav))
+    np.testing.assert_array_equal(whole.samples, values.astype(np.float32) / 32_768)
+    joined, little = transcode(as_rf64(wav) * 2), transcode(as_rf64(wav, 8_192))
+    cut = transcode(as_rf64(wav[: 44 + 48_000], 96_000))
+    assert [len(one.samples) for one in (joined, little, cut)] == [96_000, 48_000, 24_000]
+    assert (whole.warnings, joined.warnings) == ((), ())
+    assert "header states less" in little.warnings[0]
+    assert "only its first 1.5 of 3.0 s" in cut.warnings[0]
 
 
 @pytest.mark.parametrize("kind", ["w64", "aiff", "caf"])
