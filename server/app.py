@@ -126,12 +126,12 @@ def create_app(
         StreamLimits(connection_cap(settings, descriptor_limit()), of_one=settings.key_streams),
         asyncio.Event(),
     )
-    install_error_handlers(app)
-    app.add_exception_handler(ClientDisconnect, _on_client_gone)
-    app.add_exception_handler(JobStoreError, _on_job_store_error)
     routers = (openai.router, jobs.router, ops.router, *((ops.docs_router,) if settings.docs else ()))
     for router in routers:
         app.include_router(router)
+    install_error_handlers(app, [route for router in routers for route in router.routes])
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
+    app.add_exception_handler(JobStoreError, _on_job_store_error)
 
     def describe() -> dict[str, Any]:
         return custom_openapi(routers, context.engine.info, has_callbacks=not targets.is_empty)

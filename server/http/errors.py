@@ -9,7 +9,7 @@ The shape is OpenAI's: `{"error": {"message", "type", "param", "code"}}`, with `
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match, Route
 
 from scribewire.engine.protocol.errors import AudioError, EngineError, EngineUnavailable
 from scribewire.server.observability.logs import log_event
@@ -201,8 +202,8 @@ def from_http_exception(error: HTTPException) -> ApiError:
     return ApiError(error.status_code, code, message, headers=error.headers)
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every failure of every route in the one shape."""
+def install_error_handlers(app: FastAPI, routes: Sequence[BaseRoute] = ()) -> None:
+    """Answer every failure of every route in the one shape. routes: all of them, for what a wrong method is told."""
 
     async def on_api_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
@@ -219,6 +220,11 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def on_http_exception(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            # The framework names the methods of the first route of an address, which may have several.
+            of_address = [one for one in routes if one.matches(request.scope)[0] is not Match.NONE]
+            methods = {name for one in of_address if isinstance(one, Route) for name in one.methods or ()}
+            error.headers = {"allow": ", ".join(sorted(methods))}
         return await on_api_error(request, from_http_exception(error))
 
     async def on_validation_error(request: Request, error: Exception) -> Response:

@@ -185,12 +185,6 @@ async def list_jobs(request: Request) -> Response:
     return json_answer(job_list(page))
 
 
-@router.api_route("/jobs/{job_id}", methods=["GET", "DELETE"], include_in_schema=False)
-async def one_job(request: Request, job_id: str) -> Response:
-    """Get or delete a job: the first route of both that matches, so that a 405 names both in `Allow`."""
-    return await (delete_job if request.method == "DELETE" else get_job)(request, job_id)
-
-
 @router.get(
     "/jobs/{job_id}",
     openapi_extra=described("The job.", JobBody, headers=ABOUT_MODEL, refusals={404: None}),

@@ -68,6 +68,25 @@ def test_unknown_path_and_wrong_method_have_the_shape(server: RunningServer):
     assert "POST" in wrong_method.headers["allow"]
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/health", "GET, HEAD"),
+        ("/health/live", "GET, HEAD"),
+        ("/jobs/job_x", "DELETE, GET"),
+        ("/jobs", "GET"),
+        ("/transcribe", "POST"),
+    ],
+)
+def test_wrong_method_names_those_of_every_route_of_the_address(
+    server: RunningServer, path: str, allowed: str
+):
+    for method in ("PUT", "OPTIONS"):
+        answer = server.client.request(method, path)
+        assert_openai_error(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == allowed
+
+
 def test_request_ids_differ(server: RunningServer):
     ids = {server.client.get("/v1/models").headers["x-request-id"] for _ in range(10)}
     assert len(ids) == 10
