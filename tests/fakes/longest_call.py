@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from types import FrameType
@@ -11,7 +12,8 @@ from typing import Any
 class LongestCall:
     """Use as a context manager around work of the calling thread; `seconds` and `name` are of its longest call so far.
 
-    Seconds are the thread's own CPU time, in which other threads and programs have no part.
+    Seconds are the thread's own CPU time, in which other threads and programs have no part. No garbage is collected
+    meanwhile: a collection takes as long as this process, with all that its other tests left, is large.
     """
 
     def __init__(self) -> None:
@@ -20,11 +22,15 @@ class LongestCall:
         self._started: list[float] = []
 
     def __enter__(self) -> LongestCall:
+        self._collects = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        if self._collects:
+            gc.enable()
         self._started.clear()
 
     def _note(self, frame: FrameType, event: str, called: Any) -> None:
