@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from pathlib import Path
 
 import pytest
 
@@ -47,15 +46,32 @@ def test_without_the_cuda_build_nothing_is_looked_for(monkeypatch: pytest.Monkey
     assert preloadable("gpu") is None
 
 
-@pytest.mark.usefixtures("cuda_build")
-def test_the_child_alone_is_told_and_not_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+
+
+@pytest.mark.usefixtures("cuda_build", "nothing_chosen")
+def test_the_child_alone_is_told_and_not_this_process() -> None:
     assert allocator_environment("gpu") == {**os.environ, "LD_PRELOAD": "libjemalloc.so.2"}
-    assert allocator_environment("cpu") is None
     assert "LD_PRELOAD" not in os.environ
 
 
-@pytest.mark.usefixtures("cuda_build")
-def test_whoever_preloads_something_is_obeyed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "mine.so"))
-    assert allocator_environment("gpu") is None
+@pytest.mark.usefixtures("cuda_build", "nothing_chosen")
+def test_on_the_cpu_it_is_glibc_s_in_large_pages() -> None:
+    assert allocator_environment("cpu") == {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+
+@pytest.mark.usefixtures("cuda_build", "nothing_chosen")
+def test_on_a_mac_nothing_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "_IS_LINUX", False)
+    assert allocator_environment("auto") is None
+
+
+@pytest.mark.usefixtures("cuda_build", "nothing_chosen")
+@pytest.mark.parametrize("variable", ["LD_PRELOAD", "GLIBC_TUNABLES"])
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_an_owner_s_own_choice_stands(monkeypatch: pytest.MonkeyPatch, variable: str, device: str) -> None:
+    monkeypatch.setenv(variable, "mine")
+    assert allocator_environment(device) is None

@@ -15,6 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from scribewire.engine.processes.allocator import allocator_environment
 from tools.bench.measuring import RESULTS_FOLDER, machine, ratio, show, summary, write_result
 
 HERE = Path(__file__).resolve().parents[2]
@@ -40,11 +41,12 @@ with Transcriber(sys.argv[1], device="cpu", dtype=sys.argv[2], offline=True) as 
 
 
 def load_once(checkout: Path, model: Path, dtype: str) -> dict[str, float]:
-    """One load in a fresh process of a checkout."""
+    """One load in a fresh process of a checkout; in this one's, with the allocator that its server's worker has."""
+    chosen = allocator_environment("cpu") if checkout == HERE else None
     done = subprocess.run(
         [sys.executable, "-c", _LOAD, str(model.resolve()), dtype],
         cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
+        env={**(chosen or os.environ), "PYTHONPATH": str(checkout)},
         capture_output=True,
         text=True,
         check=True,
