@@ -5,6 +5,10 @@ Types are enforced; bounds are only described, because an answer that is a hair 
 
 from __future__ import annotations
 
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -20,6 +24,32 @@ ERROR_TYPES = (
 
 MANY_ITEMS = 500
 """Items of a list that are written in one call at most."""
+
+
+_long_value_lock = threading.Lock()
+_long_values = 0
+
+
+@contextmanager
+def long_value() -> Iterator[None]:
+    """Hold off the garbage collector while a value of megabytes is made or read.
+
+    A young collection looks at every object since the one before, here millions, and holds the interpreter for hundreds
+    of milliseconds. Afterwards they count as old: a full collection looks at them if they live until then.
+    """
+    global _long_values
+    with _long_value_lock:
+        _long_values += 1
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _long_value_lock:
+            _long_values -= 1
+            if _long_values == 0:
+                gc.freeze()
+                gc.unfreeze()
+                gc.enable()
 
 
 class Answer(BaseModel):

@@ -12,16 +12,21 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.engine.protocol.transcript import Segment, Timings, TokenLogprob, TokenUsage, Transcript, Word
+from scribewire.server.http.answers import long_value
 from scribewire.server.jobs.job import JobFailure, JobParameters, Submission, WorkerDeath
 
 _READ_DEPTH = 4
 """A transcript, its segments, a segment, its words."""
+
+_LONG_ITEMS = 1000
+_LONG_CHARACTERS = 100_000
+"""From which on a transcript is made of so many objects that a collection of them would be felt."""
 
 _decode = json.JSONDecoder().raw_decode
 
@@ -96,14 +101,31 @@ def deaths_from_json(text: str) -> tuple[WorkerDeath, ...]:
 
 def transcript_to_json(transcript: Transcript) -> str:
     """A transcript as a text, bytes of tokens in hex."""
-    head = _text(dataclasses.asdict(dataclasses.replace(transcript, segments=())))
-    segments = ",".join(_text(dataclasses.asdict(one)) for one in transcript.segments)
-    return head.replace('"segments":[]', f'"segments":[{segments}]', 1)
+    is_long = sum(len(one.words) + len(one.token_logprobs) for one in transcript.segments) > _LONG_ITEMS
+    with long_value() if is_long else contextlib.nullcontext():
+        head = _text(dataclasses.asdict(dataclasses.replace(transcript, segments=())))
+        return _filled(head, "segments", map(_segment_text, transcript.segments))
+
+
+def _segment_text(segment: Segment) -> str:
+    text = _text(dataclasses.asdict(dataclasses.replace(segment, words=(), token_logprobs=())))
+    for name, items in (("words", segment.words), ("token_logprobs", segment.token_logprobs)):
+        text = _filled(text, name, (_text(dataclasses.asdict(one)) for one in items))
+    return text
+
+
+def _filled(text: str, name: str, items: Iterable[str]) -> str:
+    """The text with items in its one empty list of this name; a quotation mark inside a text has a backslash."""
+    return text.replace(f'"{name}":[]', f'"{name}":[{",".join(items)}]', 1)
 
 
 def transcript_from_json(text: str) -> Transcript:
     """A transcript from its text, equal to the one it was made from."""
-    values = _in_pieces(text)
+    with long_value() if len(text) > _LONG_CHARACTERS else contextlib.nullcontext():
+        return _transcript(_in_pieces(text))
+
+
+def _transcript(values: dict[str, Any]) -> Transcript:
     values["segments"] = tuple(_segment(one) for one in values["segments"])
     values["languages"] = tuple(values["languages"])
     values["warnings"] = tuple(values.get("warnings", ()))

@@ -18,7 +18,7 @@ from scribewire.engine.protocol import transcript as spoken
 from scribewire.engine.protocol.attribution import UNKNOWN_SPEAKER
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.server.http.answers import Answer, Count, about, optional
+from scribewire.server.http.answers import Answer, Count, about, long_value, optional
 from scribewire.server.intake.formats import ResponseFormat
 from scribewire.server.observability.logs import cut
 
@@ -286,7 +286,12 @@ async def made_apart(transcript: Transcript | None, make: Callable[[], Response]
     """
     if transcript is None or len(transcript.text) + _WORD_BYTES * _words(transcript) < LONG_BYTES:
         return make()
-    return await asyncio.get_running_loop().run_in_executor(_LONG_ANSWERS, make)
+
+    def make_long() -> Response:
+        with long_value():
+            return make()
+
+    return await asyncio.get_running_loop().run_in_executor(_LONG_ANSWERS, make_long)
 
 
 def _words(transcript: Transcript) -> int:

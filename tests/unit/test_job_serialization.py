@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -83,6 +84,26 @@ def test_transcript_is_read_by_short_calls_and_the_same_however_it_was_written(
     assert transcript_from_json(text) == transcript
     assert max(lengths) < 200
     assert transcript_from_json(json.dumps(json.loads(text), indent=1)) == transcript
+
+
+def test_a_transcript_is_written_by_short_calls_and_as_by_one(monkeypatch: pytest.MonkeyPatch):
+    words = tuple(Word(f'"words":[] {n}', n / 9, n / 8) for n in range(2000))
+    logprobs = tuple(TokenLogprob("a", b"\xff", -0.5) for _ in range(2000))
+    segment = Segment(0, 0.0, 9.0, '"segments":[]', None, words=words, token_logprobs=logprobs)
+    transcript = Transcript('"segments":[]', "English", (), 9.0, (segment, segment), "demo")
+    as_by_one = json.dumps(
+        dataclasses.asdict(transcript), default=bytes.hex, separators=(",", ":"), sort_keys=True
+    )
+    write, lengths = json.dumps, []
+
+    def measured(*arguments: Any, **keywords: Any) -> str:
+        text = write(*arguments, **keywords)
+        lengths.append(len(text))
+        return text
+
+    monkeypatch.setattr(serialization.json, "dumps", measured)
+    assert transcript_to_json(transcript) == as_by_one
+    assert max(lengths) < 1000
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1", '{"a"1}', '{"a":1]', "[1,]", "{}x", '{"a":1}}'])
