@@ -107,10 +107,10 @@ def create_app(
     app = FastAPI(
         title="scribewire",
         lifespan=lifespan,
-        # The OpenAPI document has its own route, behind the key.
+        # The OpenAPI document has its own route, behind the key; pages that show it load scripts from other hosts.
         openapi_url=None,
     )
-    context = app.state.context = ServerContext(
+    app.state.context = ServerContext(
         settings,
         engine,
         uploads,
@@ -126,7 +126,7 @@ def create_app(
         StreamLimits(connection_cap(settings, descriptor_limit()), of_one=settings.key_streams),
         asyncio.Event(),
     )
-    routers = (openai.router, jobs.router, ops.router, *((ops.docs_router,) if settings.docs else ()))
+    routers = (openai.router, jobs.router, ops.router)
     for router in routers:
         app.include_router(router)
     install_error_handlers(app, [route for router in routers for route in router.routes])
@@ -134,7 +134,9 @@ def create_app(
     app.add_exception_handler(JobStoreError, _on_job_store_error)
 
     def describe() -> dict[str, Any]:
-        return custom_openapi(routers, context.engine.info, has_callbacks=not targets.is_empty)
+        info = engine.info
+        names = () if info is None or engine.takes_any_name else engine.names_of(info)
+        return custom_openapi(routers, info, names, has_callbacks=not targets.is_empty)
 
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI's own way to a description of one's own
     # The last middleware added is the outermost.

@@ -13,7 +13,7 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Literal
 
 from scribewire.engine.processes.launch import WORKER_MODULE
@@ -44,7 +44,11 @@ from scribewire.server.settings.fields import Settings
 
 __all__ = ["AudioOutcome", "EngineClient", "TranscriptionEvent"]
 
-MODEL_ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize")
+MODEL_ALIASES = (
+    "whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-4o-transcribe-diarize", "gpt-live-transcribe", "gpt-realtime-whisper", "whisper-large-v3",
+    "whisper-large-v3-turbo", "Systran/faster-whisper-large-v3", "Systran/faster-whisper-large-v3-turbo",
+)  # fmt: skip
 """Names that clients have built in; each is an alias of the resident model."""
 
 ATTEMPTS_WHILE_SOMEBODY_WAITS = 2
@@ -62,8 +66,13 @@ class EngineClient:
         max_queued_requests: int = 256,
         wait_seconds: float = 15.0,
         in_flight: InFlight | None = None,
+        aliases: Sequence[str] = (),
+        takes_any_name: bool = False,
     ) -> None:
+        """aliases: names of the resident model besides MODEL_ALIASES. takes_any_name: every name is one of its own."""
         self.supervisor = supervisor
+        self.takes_any_name = takes_any_name
+        self._aliases = (*MODEL_ALIASES, *aliases)
         self._max_queued_requests = max_queued_requests
         self._wait_seconds = wait_seconds
         self._in_flight = in_flight or InFlight()
@@ -94,6 +103,8 @@ class EngineClient:
             supervisor,
             max_queued_requests=settings.max_queued_requests,
             wait_seconds=settings.restart_wait_seconds,
+            aliases=settings.model_alias,
+            takes_any_name=settings.any_model,
         )
 
     # ---- lifecycle -------------------------------------------------------------------------------------------
@@ -137,6 +148,26 @@ class EngineClient:
     def info(self) -> ModelInfo | None:
         """The loaded model, None until the first worker was ready."""
         return self.supervisor.info
+
+    def names_of(self, info: ModelInfo) -> tuple[str, ...]:
+        """Every known name of the resident model, its own first; `demo` is a name of the demo model only."""
+        own = (info.model_id, DEMO_MODEL) if info.is_demo else (info.model_id,)
+        return tuple(dict.fromkeys((*own, *self._aliases)))
+
+    def resolve_model(self, wanted: str | None, info: ModelInfo) -> str | None:
+        """The `model` of options: None for the resident model under any of its names, or without one.
+
+        raises: ApiError 404 for another name
+        """
+        if wanted is None or self.takes_any_name or wanted in self.names_of(info):
+            return None
+        raise ApiError(
+            404,
+            "model_not_found",
+            f"The model {wanted[:100]!r} is not served here; these are: {', '.join(self.names_of(info))}. "
+            "`serve --model-alias NAME` adds a name, --any-model takes all.",
+            param="model",
+        )
 
     @property
     def failure(self) -> EngineError | None:
@@ -372,24 +403,3 @@ class EngineClient:
         for request in self._in_flight.waiting:
             self._in_flight.withdraw(request)
             request.fail(error)
-
-
-def names_of(info: ModelInfo) -> tuple[str, ...]:
-    """Every name of the resident model, its own first; `demo` is a name of the demo model only."""
-    own = (info.model_id, DEMO_MODEL) if info.is_demo else (info.model_id,)
-    return tuple(dict.fromkeys((*own, *MODEL_ALIASES)))
-
-
-def resolve_model(wanted: str | None, info: ModelInfo) -> str | None:
-    """The `model` of a transcription's options: None for the resident model under any of its names, or without one.
-
-    raises: ApiError 404 for another name
-    """
-    if wanted is None or wanted in names_of(info):
-        return None
-    raise ApiError(
-        404,
-        "model_not_found",
-        f"The model {wanted[:100]!r} is not served here; these are: {', '.join(names_of(info))}.",
-        param="model",
-    )

@@ -158,7 +158,8 @@ class TranscriptionRequest(BaseModel):
 
     model: str | None = Field(
         None,
-        description="The resident model by its id or one of its aliases; 404 for any other. May be left out.",
+        description="The resident model by its id or one of its aliases; 404 for any other, unless the operator took "
+        "every name (--any-model). May be left out.",
     )
     language: Language | None = Field(
         None,

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from scribewire.server.context import client_of, context_of, owner_of
-from scribewire.server.engine.client import resolve_model
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
 from scribewire.server.intake.request import FormatName, JobRequest, validated
@@ -129,7 +128,8 @@ async def submit_job(request: Request) -> Response:
         model = None
         if wanted.model is not None:
             # Known since the first load of the model; a job need not wait for an engine that is restarting.
-            model = resolve_model(wanted.model, context.engine.info or await context.engine.wait_ready())
+            info = context.engine.info or await context.engine.wait_ready()
+            model = context.engine.resolve_model(wanted.model, info)
         parameters = wanted.parameters(model, context.callback_targets)
         if parameters.options.speakers is not None:
             await context.speakers.check()

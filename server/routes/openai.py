@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.context import client_of, context_of, owner_of
-from scribewire.server.engine.client import names_of, resolve_model
 from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.errors import ApiError
 from scribewire.server.http.request_scope import while_connected
@@ -87,7 +86,7 @@ async def create_transcription(request: Request) -> Response:
         wanted = TranscriptionRequest.of(upload.fields)
         if wanted.stream:
             held.enter_context(context.streams.hold(client_of(request)))
-        options = wanted.options(resolve_model(wanted.model, info))
+        options = wanted.options(context.engine.resolve_model(wanted.model, info))
         events = held.enter_context(
             context.shared.transcribe(upload, options, owner=owner_of(request), wants_deltas=wanted.stream)
         )
@@ -130,8 +129,9 @@ async def create_translation() -> Response:
 @router.get("/v1/models", openapi_extra=described("The names.", ModelList, headers=ABOUT_MODEL))
 async def list_models(request: Request) -> Response:
     """The resident model under its id and each alias."""
-    info = await context_of(request).engine.wait_ready()
-    models = ModelList(object="list", data=[_model(info, name) for name in names_of(info)])
+    engine = context_of(request).engine
+    info = await engine.wait_ready()
+    models = ModelList(object="list", data=[_model(info, name) for name in engine.names_of(info)])
     return json_answer(models, headers=answer_headers(info))
 
 
@@ -141,8 +141,9 @@ async def list_models(request: Request) -> Response:
 )
 async def get_model(request: Request, model_id: str) -> Response:
     """The resident model by its id or an alias; ids may hold slashes, encoded or not."""
-    info = await context_of(request).engine.wait_ready()
-    resolve_model(model_id, info)
+    engine = context_of(request).engine
+    info = await engine.wait_ready()
+    engine.resolve_model(model_id, info)
     return json_answer(_model(info, model_id), headers=answer_headers(info))
 
 

@@ -223,11 +223,12 @@ def _refusal(status: int, description: str) -> Schema:
 
 
 def custom_openapi(
-    routers: Sequence[APIRouter], info: ModelInfo | None, *, has_callbacks: bool
+    routers: Sequence[APIRouter], info: ModelInfo | None, names: Sequence[str] = (), *, has_callbacks: bool
 ) -> dict[str, Any]:
     """The whole description.
 
-    info: the loaded model, whose names and languages become enumerations; None while none is loaded.
+    info: the loaded model, whose languages become an enumeration; None while none is loaded.
+    names: of the model, which become another one; empty while it is not loaded, and where any name is taken.
     has_callbacks: True when any target of callbacks is allowed.
     """
     paths: dict[str, dict[str, Schema]] = {}
@@ -242,7 +243,7 @@ def custom_openapi(
         },
         "paths": paths,
         "components": {
-            "schemas": {**_answer_schemas(), **request_schemas(info, has_callbacks=has_callbacks)},
+            "schemas": {**_answer_schemas(), **request_schemas(info, names, has_callbacks=has_callbacks)},
             "responses": {str(status): _refusal(status, text) for status, text in REFUSALS.items()},
             "headers": _HEADERS,
             "securitySchemes": {

@@ -1,7 +1,4 @@
-"""Routes for operators and developers: liveness, readiness, metrics, and the description of the API.
-
-/docs has its own router, because it is served only where the operator enabled it.
-"""
+"""Routes for operators and developers: liveness, readiness, metrics, and the description of the API."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import contextlib
 from typing import Literal
 
 from fastapi import APIRouter, Request
-from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client.exposition import choose_encoder
 from starlette.responses import JSONResponse, Response
 
@@ -23,7 +19,6 @@ from scribewire.server.routes.documents import answer_headers, json_answer
 from scribewire.server.routes.openapi import ABOUT_MODEL, DOCUMENT, described, texts
 
 router = APIRouter(tags=["operation"])
-docs_router = APIRouter(tags=["operation"])
 
 
 class Readiness(Answer):
@@ -96,9 +91,3 @@ async def describe(request: Request) -> Response:
     # The gate sets a key id only where a key is required. An empty requirement beside it would make it optional.
     security: list[dict[str, list[str]]] = [{"bearer": []}] if hasattr(request.state, "key_id") else []
     return JSONResponse({**document, "security": security})
-
-
-@docs_router.get("/docs", openapi_extra=described("The page.", texts("text/html")))
-async def docs() -> Response:
-    """A page to read this description and to try it; its script comes from a public host, not from this server."""
-    return get_swagger_ui_html(openapi_url="/openapi.json", title="scribewire")

@@ -6,10 +6,10 @@ fields in a form. The resident model's names and languages are listed once it is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from scribewire.engine.protocol.config import ModelInfo
-from scribewire.server.engine.client import names_of
 from scribewire.server.intake.form import MAX_FIELDS
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
 from scribewire.server.intake.request import ChunkingStrategy, JobRequest, TranscriptionRequest
@@ -69,11 +69,13 @@ def request_body(model: type[TranscriptionRequest]) -> Schema:
     return {"required": True, "content": content}
 
 
-def request_schemas(info: ModelInfo | None, *, has_callbacks: bool) -> dict[str, Schema]:
+def request_schemas(
+    info: ModelInfo | None, names: Sequence[str] = (), *, has_callbacks: bool
+) -> dict[str, Schema]:
     """The schemas of both requests in both kinds; arguments as of custom_openapi."""
     found = {}
     for model in (TranscriptionRequest, JobRequest):
-        fields = _fields(model, info, has_callbacks=has_callbacks)
+        fields = _fields(model, info, names, has_callbacks=has_callbacks)
         found[_form_name(model)] = _form(model, fields)
         found[model.__name__] = _json_body(model, fields)
     return found
@@ -100,12 +102,12 @@ def _recording_fields(model: type[TranscriptionRequest]) -> tuple[str, ...]:
 
 
 def _fields(
-    model: type[TranscriptionRequest], info: ModelInfo | None, *, has_callbacks: bool
+    model: type[TranscriptionRequest], info: ModelInfo | None, names: Sequence[str], *, has_callbacks: bool
 ) -> dict[str, Schema]:
     """Each field's schema as the model has it, narrowed to what this server accepts now."""
     fields: dict[str, Schema] = plain(model.model_json_schema())["properties"]
-    if info is not None:
-        fields["model"]["enum"] = [*names_of(info), ""]
+    if names:
+        fields["model"]["enum"] = [*names, ""]
     if model is JobRequest:
         fields["language"]["description"] += " An unknown one fails the job."
         fields["response_format"]["description"] = "Default format at the result's own address."

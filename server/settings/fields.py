@@ -61,6 +61,10 @@ class Settings:
     )
     port: int = _setting(8765, setting_types.integer(0, 65535), "Port to listen on; 0 takes a free one.")
     model: str = _setting(DEFAULT_MODEL, setting_types.text, "A folder, a Hugging Face id, or `demo`.")
+    model_alias: tuple[str, ...] = _setting(
+        (), setting_types.names, "A further name of the model for clients; may be repeated.", shown="none"
+    )
+    any_model: bool = _setting(False, setting_types.boolean, "Take every name of a model for the one served.")
     device: str = _setting(
         "auto", setting_types.choice(*DEVICES), "Where the model computes: auto, cpu or gpu."
     )
@@ -123,15 +127,10 @@ class Settings:
         "Device of the diarization: auto, cpu, cuda or mps.",
     )
     diarization_timeout_seconds: float = _setting(
-        7200.0,
-        setting_types.seconds(1, 86_400),
-        "Longest time for the diarization of one recording.",
+        7200.0, setting_types.seconds(1, 86_400), "Longest time for the diarization of one recording."
     )
     diarization_memory_bytes: int = _setting(
-        8 << 30,
-        setting_types.size,
-        "Memory limit of the diarization process.",
-        shown="8GiB",
+        8 << 30, setting_types.size, "Memory limit of the diarization process.", shown="8GiB"
     )
     data: Path = field(
         default_factory=default_data_folder,
@@ -315,7 +314,6 @@ class Settings:
         setting_types.choice(*LOG_FORMATS),
         "How log lines are written: text for people, json for programs; auto is text on a terminal and json elsewhere.",
     )
-    docs: bool = _setting(False, setting_types.boolean, "Serve /docs, a page to try the API with.")
 
     def __post_init__(self) -> None:
         """Refuse values that exclude each other; raises SettingsError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -11,7 +12,11 @@ from scribewire.server.routes.documents import MODEL_HEADER, WARNING_HEADER
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.http.openai_shapes import check_model
 
-ALIASES = ["whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"]
+ALIASES = [
+    "whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15",
+    "gpt-4o-transcribe-diarize", "gpt-live-transcribe", "gpt-realtime-whisper", "whisper-large-v3",
+    "whisper-large-v3-turbo", "Systran/faster-whisper-large-v3", "Systran/faster-whisper-large-v3-turbo",
+]  # fmt: skip
 SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)
 
 
@@ -32,7 +37,28 @@ def test_other_models_are_not_found(server: RunningServer, model: str):
     response = server.transcribe(SPEECH, model=model)
     error = assert_openai_error(response, 404, "model_not_found", param="model")
     assert "fake" in error["message"]
-    assert len(error["message"]) < 400
+    assert len(error["message"]) < 600
+
+
+def test_operator_adds_names_which_are_listed_and_described(tmp_path: Path):
+    with RunningServer(tmp_path, model_alias=("parakeet", "whisper-1")) as running:
+        assert running.transcribe(SPEECH, model="parakeet").status_code == 200
+        listed = [one["id"] for one in running.client.get("/v1/models").json()["data"]]
+        assert listed == ["fake", *ALIASES, "parakeet"]
+        assert running.client.get("/v1/models/parakeet").json()["resident_model"] == "fake"
+        assert_openai_error(running.transcribe(SPEECH, model="other"), 404, "model_not_found", param="model")
+        schemas = running.client.get("/openapi.json").json()["components"]["schemas"]
+        assert schemas["TranscriptionForm"]["properties"]["model"]["enum"] == [*listed, ""]
+
+
+def test_every_name_is_taken_where_the_operator_says_so(tmp_path: Path):
+    with RunningServer(tmp_path, any_model=True) as running:
+        assert running.transcribe(SPEECH, model="whisper-99").status_code == 200
+        submitted = running.client.post("/transcribe", files={"audio": SPEECH}, data={"model": "whisper-99"})
+        assert submitted.status_code == 202
+        assert running.client.get("/v1/models/whisper-99").json()["id"] == "whisper-99"
+        schemas = running.client.get("/openapi.json").json()["components"]["schemas"]
+        assert "enum" not in schemas["TranscriptionForm"]["properties"]["model"]
 
 
 def test_zero_bytes_are_an_empty_recording(server: RunningServer):

@@ -40,7 +40,7 @@ def test_defaults_are_safe():
     settings = Settings.from_sources()
     assert settings == Settings()
     assert (settings.host, settings.port, settings.model) == ("127.0.0.1", 8765, DEFAULT_MODEL)
-    assert settings.docs is False
+    assert settings.keep_audio is False
     assert settings.max_upload_bytes == 2 * 1024**3
     assert settings.data.is_absolute()
 
@@ -72,7 +72,8 @@ def test_shortest_chunk_that_is_not_below_the_longest_is_refused(shortest: float
 
 def test_every_setting_can_come_from_every_source(tmp_path: Path):
     values = {
-        "host": ("::1", "::1"), "port": ("80", 80), "model": ("demo", "demo"), "device": ("cpu", "cpu"),
+        "host": ("::1", "::1"), "port": ("80", 80), "model": ("demo", "demo"), "model_alias": ("a,b/c", ("a", "b/c")),
+        "any_model": ("yes", True), "device": ("cpu", "cpu"),
         "dtype": ("float16", "float16"), "offline": ("true", True), "data": ("/srv/x", Path("/srv/x")),
         "allow_callback": ("a.example,https://b/x/", ("a.example", "https://b/x/")),
         "allow_host": ("a,b", ("a", "b")), "allow_origin": ("https://a", ("https://a",)),
@@ -84,7 +85,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path):
         "max_jobs": ("4", 4), "max_running_jobs": ("22", 22), "store": ("no", False), "keep_results_days": ("5", 5.0),
         "keep_failed_audio_days": ("0.5", 0.5), "keep_audio": ("on", True), "log_level": ("debug", "debug"),
             "log_format": ("text", "text"),
-        "docs": ("yes", True), "max_batch_rows": ("9", 9), "memory_limit_bytes": ("2GiB", 2 << 30),
+        "max_batch_rows": ("9", 9), "memory_limit_bytes": ("2GiB", 2 << 30),
         "idle_unload_minutes": ("1.5", 1.5), "draft_model": ("small", "small"),
             "aligner": ("none", "none"), "preload_aligner": ("true", True),
         "diarization_model": ("x/y", "x/y"), "diarization_device": ("cpu", "cpu"),
@@ -139,10 +140,10 @@ def test_environment_of_the_process_is_read_when_none_is_given(monkeypatch: pyte
 
 def test_repeated_flags_and_switched_off_flags():
     settings = Settings.from_sources(
-        parsed("--allow-host", "a", "--allow-host", "b", "--no-docs"), {"SCRIBEWIRE_DOCS": "1"}
+        parsed("--allow-host", "a", "--allow-host", "b", "--no-keep-audio"), {"SCRIBEWIRE_KEEP_AUDIO": "1"}
     )
     assert settings.allow_host == ("a", "b")
-    assert settings.docs is False
+    assert settings.keep_audio is False
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_repeated_flags_and_switched_off_flags():
     [
         ("PORT", "70000"), ("PORT", "-1"), ("PORT", "http"), ("PORT", ""), ("DRAIN_SECONDS", "nan"),
         ("DRAIN_SECONDS", "inf"), ("DRAIN_SECONDS", "-1"), ("MAX_UPLOAD_BYTES", "0"), ("MAX_UPLOAD_BYTES", "lots"),
-        ("LOG_LEVEL", "loud"), ("DTYPE", "int8"), ("DOCS", "perhaps"), ("HOST", " "), ("MAX_JOBS", "0"),
+        ("LOG_LEVEL", "loud"), ("DTYPE", "int8"), ("OFFLINE", "perhaps"), ("HOST", " "), ("MAX_JOBS", "0"),
         ("MAX_JOBS", "1.5"),
     ],
 )  # fmt: skip
