@@ -61,6 +61,10 @@ class FormFields:
         sent = one_value(name, self._values.get(name, ()))
         return None if is_unset(sent) else sent
 
+    def without(self, name: str) -> FormFields:
+        """The other fields; the named one is gone in all of its spellings."""
+        return FormFields({key: sent for key, sent in self._values.items() if key.partition("[")[0] != name})
+
     def is_null(self, name: str) -> bool:
         """True for a field that was sent as null, and neither left out nor empty."""
         sent = self._values.get(name, ())

@@ -205,7 +205,8 @@ class TranscriptionRequest(BaseModel):
     ] = Field(
         (),
         description="word adds `words` to verbose_json and to a job's result: the times of each word, for the "
-        "languages of the aligner; `warnings` say where words have no times. Segments always have times.",
+        "languages of the aligner; `warnings` say where words have no times. word alone leaves out verbose_json's "
+        "segments, which always have times.",
     )
     include: Annotated[tuple[Literal["logprobs"], ...], BeforeValidator(_once_each)] = Field(
         (), description="logprobs adds each token's log-probability to json and to the events."

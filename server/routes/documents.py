@@ -113,7 +113,7 @@ class Transcription(Answer):
         "Languages recognized, in order of appearance; empty where there was no speech."
     )
     logprobs: list[TokenLogprob] | None = optional("Only with include[]=logprobs.")
-    usage: TokenUsage
+    usage: TokenUsage | DurationUsage = about("In seconds for whisper-1, in tokens for every other name.")
     warnings: Warnings | None = optional()
 
 
@@ -152,7 +152,7 @@ class VerboseTranscription(Answer):
     language: str = about("English name in lower case, `unknown` where there was no speech.")
     duration: Seconds
     text: str
-    segments: list[Segment]
+    segments: list[Segment] | None = optional("Left out where timestamp_granularities[] is word alone.")
     words: Words | None = optional()
     usage: DurationUsage
     warnings: Warnings | None = optional()
@@ -196,10 +196,13 @@ class TextDoneEvent(Transcription):
     """The last event of a stream, with all of the text."""
 
     type: Literal["transcript.text.done"]
+    usage: TokenUsage
 
 
-def transcription(transcript: Transcript, info: ModelInfo, *, with_logprobs: bool = False) -> Transcription:
-    """The body of response_format=json."""
+def transcription(
+    transcript: Transcript, info: ModelInfo, *, with_logprobs: bool = False, by_duration: bool = False
+) -> Transcription:
+    """The body of response_format=json. by_duration: usage in seconds."""
     code_of = dict(zip(info.languages, info.language_codes, strict=False))
     usage = transcript.usage
     return Transcription.model_validate(
@@ -207,7 +210,9 @@ def transcription(transcript: Transcript, info: ModelInfo, *, with_logprobs: boo
             "text": transcript.text,
             "languages": [{"code": code_of[one]} for one in transcript.languages if one in code_of],
             "logprobs": logprobs_of(transcript_logprobs(transcript)) if with_logprobs else None,
-            "usage": {
+            "usage": {"seconds": transcript.duration_seconds}
+            if by_duration
+            else {
                 "input_tokens": usage.input_tokens,
                 "input_token_details": {
                     "audio_tokens": usage.audio_tokens,
@@ -250,18 +255,32 @@ def _timed(transcript: Transcript) -> dict[str, Any]:
 
 
 def rendered(
-    response_format: ResponseFormat, transcript: Transcript, info: ModelInfo, options: TranscribeOptions
+    response_format: ResponseFormat,
+    transcript: Transcript,
+    info: ModelInfo,
+    options: TranscribeOptions,
+    *,
+    by_duration: bool = False,
+    with_segments: bool = True,
 ) -> str:
-    """The body of a transcript in one format, for the options it was made with."""
+    """The body of a transcript in one format, for the options it was made with.
+
+    by_duration: the usage of json in seconds. with_segments: those of verbose_json.
+    """
     if response_format.render is not None:
         return response_format.render(transcript)
     match response_format.name:
         case "json":
-            return transcription(transcript, info, with_logprobs=options.token_logprobs).json_text()
+            with_logprobs = options.token_logprobs
+            return transcription(
+                transcript, info, with_logprobs=with_logprobs, by_duration=by_duration
+            ).json_text()
         case "diarized_json":
             return DiarizedTranscription.model_validate(_timed(transcript)).json_text()
     language = (transcript.language or NO_LANGUAGE).lower()
     values = {**_timed(transcript), "language": language, "words": words_of(transcript, options)}
+    if not with_segments:
+        del values["segments"]
     return VerboseTranscription.model_validate(values).json_text()
 
 
@@ -299,15 +318,19 @@ def _words(transcript: Transcript) -> int:
 
 
 def answer(
-    transcript: Transcript, info: ModelInfo, response_format: ResponseFormat, options: TranscribeOptions
+    transcript: Transcript,
+    info: ModelInfo,
+    response_format: ResponseFormat,
+    options: TranscribeOptions,
+    **details: bool,
 ) -> Response:
-    """A whole transcript in one format."""
+    """A whole transcript in one format. details: as of `rendered`."""
     # Set as a header, because Starlette adds a charset to text/* by itself.
     headers = {
         **answer_headers(info, transcript.warnings),
         "content-type": response_format.content_type,
     }
-    return Response(rendered(response_format, transcript, info, options), headers=headers)
+    return Response(rendered(response_format, transcript, info, options, **details), headers=headers)
 
 
 def _header_text(text: str) -> str:

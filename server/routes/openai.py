@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -14,6 +16,7 @@ from scribewire.server.context import client_of, context_of, owner_of
 from scribewire.server.http.answers import Answer, UnixSeconds, about
 from scribewire.server.http.errors import ApiError
 from scribewire.server.http.request_scope import while_connected
+from scribewire.server.intake.form import FormFields
 from scribewire.server.intake.request import TranscriptionRequest
 from scribewire.server.routes.documents import answer, answer_headers, json_answer, made_apart
 from scribewire.server.routes.openapi import (
@@ -39,6 +42,9 @@ EVENT_EXAMPLE = (
     '"input_tokens":22,"input_token_details":{"audio_tokens":13,"text_tokens":9},"output_tokens":4,'
     '"total_tokens":26}}\n\n'
 )
+
+
+WORDS_LEFT_OUT = "json has no word times, which were asked for; response_format=verbose_json has"
 
 
 class Model(Answer):
@@ -83,7 +89,10 @@ async def create_transcription(request: Request) -> Response:
         info = await held.enter_async_context(context.engine.admission())
         upload = await context.uploads.receive(request, file_fields=("file",))
         await held.enter_async_context(upload)
-        wanted = TranscriptionRequest.of(upload.fields)
+        fields, notices = upload.fields, tuple[str, ...]()
+        if _is_subtitle_edit(request, fields):
+            fields, notices = fields.without("timestamp_granularities"), (WORDS_LEFT_OUT,)
+        wanted = TranscriptionRequest.of(fields)
         if wanted.stream:
             held.enter_context(context.streams.hold(client_of(request)))
         options = wanted.options(context.engine.resolve_model(wanted.model, info))
@@ -98,6 +107,7 @@ async def create_transcription(request: Request) -> Response:
                 info,
                 held=held.pop_all(),
                 more_headers=headers,
+                notices=notices,
                 wants_logprobs=wanted.wants_logprobs,
                 wants_segments="speakers" in wanted.format.wants,
                 timeout_seconds=timeout_seconds,
@@ -108,9 +118,28 @@ async def create_transcription(request: Request) -> Response:
     context.metrics.note_transcript(
         "request", transcript, is_demo=info.is_demo, request_id=request.state.request_id
     )
-    response = await made_apart(transcript, lambda: answer(transcript, info, wanted.format, options))
+    told = replace(transcript, warnings=(*transcript.warnings, *notices))
+    make = partial(
+        answer,
+        told,
+        info,
+        wanted.format,
+        options,
+        by_duration=wanted.model == "whisper-1",
+        with_segments=wanted.timestamp_granularities != ("word",),
+    )
+    response = await made_apart(told, make)
     response.headers.update(headers)
     return response
+
+
+def _is_subtitle_edit(request: Request, fields: FormFields) -> bool:
+    """True for the form of Subtitle Edit, which asks for word times of json and sends no User-Agent."""
+    return (
+        "user-agent" not in request.headers
+        and fields.value("response_format") == "json"
+        and sorted(map(str, fields.items("timestamp_granularities"))) == ["segment", "word"]
+    )
 
 
 @router.post(

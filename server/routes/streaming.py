@@ -14,6 +14,7 @@ notice: its last event is `done` or `error`, or its connection breaks. Joined, t
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping
@@ -97,6 +98,7 @@ class TranscriptStream(EventStream):
         *,
         held: AbstractAsyncContextManager[Any],
         more_headers: Mapping[str, str],
+        notices: tuple[str, ...] = (),
         wants_logprobs: bool,
         wants_segments: bool,
         timeout_seconds: float,
@@ -107,13 +109,15 @@ class TranscriptStream(EventStream):
         """Take over `held`, which is closed when the stream is over.
 
         events: taken as fast as the client takes the answer; what it has not taken is kept once for all who share them.
+        notices: warnings besides the transcript's own.
         first_wait_seconds: longest wait of the status for the first text.
         """
-        headers = {**answer_headers(info), **more_headers}
+        headers = {**answer_headers(info, notices), **more_headers}
         super().__init__(request, headers, stalled_client_seconds=stalled_client_seconds)
         self._events = events
         self._info = info
         self._held = held
+        self._notices = notices
         self._wants_logprobs = wants_logprobs
         self._wants_segments = wants_segments
         self._timeout_seconds = timeout_seconds
@@ -169,7 +173,8 @@ class TranscriptStream(EventStream):
                 sent_logprobs += event.logprobs
                 await self._send_delta(send, event.delta, event.logprobs)
             event = await self._next(self._keep_alive_seconds)
-        transcript = event.transcript
+        told = event.transcript.warnings + self._notices
+        transcript = dataclasses.replace(event.transcript, warnings=told)
         context_of(self._request).metrics.note_transcript(
             "request", transcript, is_demo=self._info.is_demo, request_id=self._request.state.request_id
         )

@@ -64,8 +64,14 @@ def check_languages(languages: Any) -> None:
         assert 2 <= len(one["code"]) <= 3
 
 
+def check_duration_usage(usage: Any) -> None:
+    check_fields(usage, {"type", "seconds"})
+    assert usage["type"] == "duration"
+    check_number(usage["seconds"])
+
+
 def check_transcription(body: Any, *, has_logprobs: bool = False) -> None:
-    """`Transcription`, of response_format=json."""
+    """`Transcription`, of response_format=json, for every name of the model but whisper-1."""
     logprobs = {"logprobs"} if has_logprobs else set()
     check_fields(body, {"text", "languages", "usage", *logprobs}, OUR_OWN_FIELDS)
     assert type(body["text"]) is str
@@ -75,10 +81,11 @@ def check_transcription(body: Any, *, has_logprobs: bool = False) -> None:
         check_logprobs(body["logprobs"])
 
 
-def check_verbose_transcription(body: Any, *, has_words: bool = False) -> None:
+def check_verbose_transcription(body: Any, *, has_words: bool = False, has_segments: bool = True) -> None:
     """`TranscriptionVerbose`, of response_format=verbose_json, with segments whole."""
-    fields = {"task", "language", "duration", "text", "segments", "usage"}
-    check_fields(body, fields | ({"words"} if has_words else set()), OUR_OWN_FIELDS)
+    fields = {"task", "language", "duration", "text", "usage"}
+    fields |= ({"words"} if has_words else set()) | ({"segments"} if has_segments else set())
+    check_fields(body, fields, OUR_OWN_FIELDS)
     for word in body.get("words", []):
         check_fields(word, {"word", "start", "end"})
         assert type(word["word"]) is str
@@ -89,10 +96,8 @@ def check_verbose_transcription(body: Any, *, has_words: bool = False) -> None:
     assert body["language"] == body["language"].lower()
     assert type(body["text"]) is str
     check_number(body["duration"])
-    check_fields(body["usage"], {"type", "seconds"})
-    assert body["usage"]["type"] == "duration"
-    check_number(body["usage"]["seconds"])
-    for index, segment in enumerate(body["segments"]):
+    check_duration_usage(body["usage"])
+    for index, segment in enumerate(body.get("segments", [])):
         check_fields(segment, SEGMENT_FIELDS)
         assert segment["id"] == index
         check_count(segment["id"])

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import pytest
 
 from scribewire.server.routes.documents import LEAST_LOGPROB, WARNING_HEADER
+from scribewire.server.routes.openai import WORDS_LEFT_OUT
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
-from tests.http.openai_shapes import check_transcription, check_verbose_transcription
+from tests.http.openai_shapes import (
+    check_done,
+    check_transcription,
+    check_verbose_transcription,
+    parse_events,
+)
 from tests.unit.test_subtitles import parse_srt, parse_vtt
 
 SPEECH = script(text="Hello there.", partials=["Hello", "there."], duration_seconds=2.5)
 
 
 def test_json_is_the_default_and_carries_token_usage(server: RunningServer):
-    response = server.transcribe(SPEECH, model="whisper-1")
+    response = server.transcribe(SPEECH, model="gpt-4o-transcribe")
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"].startswith("req_")
@@ -55,7 +64,6 @@ def test_verbose_json_has_every_field_that_strict_clients_want(server: RunningSe
 @pytest.mark.parametrize(
     "granularities",
     [
-        {"timestamp_granularities[]": "word"},
         {"timestamp_granularities[]": ["word", "segment"]},
         {"timestamp_granularities": "segment,word"},
     ],
@@ -71,12 +79,57 @@ def test_verbose_json_has_words_where_they_are_asked_for(server: RunningServer, 
     assert len(body["segments"]) == 2
 
 
+@pytest.mark.parametrize("name", ["timestamp_granularities[]", "timestamp_granularities"])
+def test_verbose_json_has_no_segments_where_words_alone_are_asked_for(server: RunningServer, name: str):
+    body = server.transcribe(SPEECH, response_format="verbose_json", **{name: "word"}).json()
+    check_verbose_transcription(body, has_words=True, has_segments=False)
+    assert [word["word"] for word in body["words"]] == ["Hello", "there."]
+
+
+def test_whisper_1_is_told_its_usage_in_seconds(server: RunningServer):
+    body = server.transcribe(SPEECH, model="whisper-1").json()
+    assert body.pop("usage") == {"type": "duration", "seconds": 2.5}
+    other = server.transcribe(SPEECH, model="gpt-4o-transcribe").json()
+    check_transcription(other)
+    assert {**body, "usage": other["usage"]} == other
+    done = parse_events(server.transcribe(SPEECH, model="whisper-1", stream="true").content)[0][-1]
+    check_done(done)
+
+
+def as_subtitle_edit(server: RunningServer, **fields: Any) -> httpx.Response:
+    form = {"model": "whisper-1", "timestamp_granularities[]": ["segment", "word"], **fields}
+    request = server.client.build_request(
+        "POST", "/v1/audio/transcriptions", files={"file": ("a.wav", SPEECH, "audio/wav")}, data=form
+    )
+    del request.headers["user-agent"]
+    return server.client.send(request)
+
+
+def test_subtitle_edit_asks_for_words_of_json_and_is_answered_without_them(server: RunningServer):
+    answer = as_subtitle_edit(server, response_format="json")
+    assert answer.json()["text"] == "Hello there."
+    assert answer.json()["warnings"] == [WORDS_LEFT_OUT]
+    assert answer.headers[WARNING_HEADER] == WORDS_LEFT_OUT
+    streamed = as_subtitle_edit(server, response_format="json", stream="true")
+    assert streamed.headers[WARNING_HEADER] == WORDS_LEFT_OUT
+    assert parse_events(streamed.content)[0][-1]["warnings"] == [WORDS_LEFT_OUT]
+    whole = as_subtitle_edit(server, response_format="verbose_json").json()
+    check_verbose_transcription(whole, has_words=True)
+    for fields in (
+        {"response_format": "text"},
+        {},
+        {"response_format": "json", "timestamp_granularities[]": "word"},
+    ):
+        answer = as_subtitle_edit(server, **fields)
+        assert_openai_error(answer, 400, "invalid_parameter", param="timestamp_granularities")
+
+
 def test_words_that_nobody_could_time_are_missing_and_the_warnings_say_so(server: RunningServer):
     speech = script(text="Hello.", words=False, warnings=["no word times: the aligner does not know Thai"])
     response = server.transcribe(
         speech, response_format="verbose_json", **{"timestamp_granularities[]": "word"}
     )
-    check_verbose_transcription(response.json(), has_words=True)
+    check_verbose_transcription(response.json(), has_words=True, has_segments=False)
     assert response.json()["words"] == []
     assert response.json()["warnings"] == ["no word times: the aligner does not know Thai"]
     assert "does not know Thai" in response.headers[WARNING_HEADER]
