@@ -189,6 +189,7 @@ class TextDeltaEvent(Answer):
 
     type: Literal["transcript.text.delta"]
     delta: str
+    segment_id: str | None = optional("The segment that follows with this text; only with diarized_json.")
     logprobs: list[TokenLogprob] | None = optional()
 
 

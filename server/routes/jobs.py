@@ -255,7 +255,7 @@ async def get_job_result(request: Request, job_id: str) -> Response:
     "/jobs/{job_id}/events",
     openapi_extra=described(
         "Server-sent events, and comments that keep the connection alive.",
-        event_stream("JobEvent", EVENTS_EXAMPLE, kinds=get_args(EventKind)),
+        event_stream("JobEvent", EVENTS_EXAMPLE, get_args(EventKind), is_log=True),
         parameters=[
             in_header(
                 "last-event-id",

@@ -34,13 +34,15 @@ router = APIRouter(tags=["openai"])
 
 _STARTED_AT = int(time.time())
 
+EVENT_TYPES = ("transcript.text.delta", "transcript.text.segment", "transcript.text.done")
 EVENT_EXAMPLE = (
-    'data: {"type":"transcript.text.delta","delta":"Hello"}\n\n'
+    'event: transcript.text.delta\ndata: {"type":"transcript.text.delta","delta":"Hello"}\n\n'
     ": keep-alive\n\n"
-    'data: {"type":"transcript.text.delta","delta":" there."}\n\n'
-    'data: {"type":"transcript.text.done","text":"Hello there.","languages":[{"code":"en"}],"usage":{"type":"tokens",'
-    '"input_tokens":22,"input_token_details":{"audio_tokens":13,"text_tokens":9},"output_tokens":4,'
+    'event: transcript.text.delta\ndata: {"type":"transcript.text.delta","delta":" there."}\n\n'
+    'event: transcript.text.done\ndata: {"type":"transcript.text.done","text":"Hello there.",'
+    '"languages":[{"code":"en"}],"usage":{"type":"tokens","input_tokens":22,"input_token_details":{"audio_tokens":13,"text_tokens":9},"output_tokens":4,'
     '"total_tokens":26}}\n\n'
+    "data: [DONE]\n\n"
 )
 
 
@@ -71,7 +73,7 @@ class ModelList(Answer):
     "/v1/audio/transcriptions",
     openapi_extra=described(
         "The transcript in the requested format.",
-        {**transcripts(), **event_stream("StreamEvent", EVENT_EXAMPLE)},
+        {**transcripts(), **event_stream("StreamEvent", EVENT_EXAMPLE, EVENT_TYPES)},
         headers={**ABOUT_MODEL, RETRY_HEADER: header("Retry")},
         request=TranscriptionRequest,
         refusals={403: FORBIDDEN_FILE, 404: None, 429: None, 504: None, 507: None},

@@ -187,22 +187,24 @@ def transcripts() -> dict[str, Schema]:
     }
 
 
-def event_stream(data: str, example: str, *, kinds: Sequence[str] = ()) -> dict[str, Schema]:
-    """Server-sent events. data: their schema. kinds: of events that have names, and ids with them."""
-    named: dict[str, Schema] = {
-        "id": {"type": "string", "pattern": "^[1-9][0-9]*$"},
-        "event": {"type": "string", "enum": [*kinds]},
-    }
-    properties = {
-        **(named if kinds else {}),
-        "data": {"type": "string", "contentMediaType": JSON, "contentSchema": ref(data)},
-    }
+def event_stream(data: str, example: str, kinds: Sequence[str], *, is_log: bool = False) -> dict[str, Schema]:
+    """Server-sent events. data: their schema. kinds: their names.
+
+    is_log: each has a name and an id. Otherwise errors have no name, and `[DONE]` follows the last event.
+    """
+    body: Schema = {"type": "string", "contentMediaType": JSON, "contentSchema": ref(data)}
+    name: Schema = {"type": "string", "enum": [*kinds]}
+    properties: dict[str, Schema]
+    if is_log:
+        properties = {"id": {"type": "string", "pattern": "^[1-9][0-9]*$"}, "event": name, "data": body}
+    else:
+        properties = {"event": name, "data": {"anyOf": [{"const": "[DONE]"}, body]}}
     # Before OpenAPI 3.2, which has itemSchema, the schema of such a type describes one event.
     schema = {
         "type": "object",
         "description": "Server-sent events, and comments that keep the connection alive.",
         "properties": properties,
-        "required": list(properties),
+        "required": list(properties) if is_log else ["data"],
     }
     return {"text/event-stream": {"schema": schema, "example": example}}
 

@@ -1,10 +1,14 @@
 """stream=true: one transcription as server-sent events.
 
     data: {"type": "transcript.text.delta", "delta": ...}     continues the text sent before
-    data: {"type": "transcript.text.segment", ...}            with its speaker (diarized_json only), at the end
-    data: {"type": "transcript.text.done", "text": ...}       the last event of a successful transcription
+    data: {"type": "transcript.text.segment", ...}            with its speaker, after its delta (diarized_json only)
+    data: {"type": "transcript.text.done", "text": ...}       the last event of a successful transcription,
+    data: [DONE]                                              and what follows it
     data: {"error": {...}}                                    the last event of a failed one
     : keep-alive                                              a comment, while there is no event
+
+Each type is its event's name too, for clients that read names alone; an error has none, as SDKs find it by its field.
+Speakers are known at the end only, so that the text of diarized_json comes then, a delta for each segment.
 
 The answer begins with the first text, with the end of the work, or after a short wait, so that an immediate failure (a
 recording that cannot be transcoded, a queue that is full) has an ordinary HTTP status. A stream never ends without
@@ -17,7 +21,7 @@ import asyncio
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -28,7 +32,7 @@ from starlette.types import Receive, Scope, Send
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.messages import Completed, TextDelta
-from scribewire.engine.protocol.transcript import TokenLogprob, Transcript
+from scribewire.engine.protocol.transcript import Segment, TokenLogprob, Transcript
 from scribewire.server.context import context_of
 from scribewire.server.http.errors import ApiError, as_api_error, error_fields
 from scribewire.server.http.request_scope import took_too_long, while_connected
@@ -46,6 +50,7 @@ STALLED_CLIENT_SECONDS = 30.0
 """A client that reads nothing for this time is treated as disconnected."""
 
 KEEP_ALIVE = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
 UNSETTLED_WARNING = (
     "the transcript was settled differently after its text was streamed; ask again without stream for it"
 )
@@ -166,7 +171,7 @@ class TranscriptStream(EventStream):
         sent = ""
         sent_logprobs: list[TokenLogprob] = []
         while not isinstance(event, Completed):
-            if event is None:
+            if event is None or self._wants_segments:
                 await self._send(send, KEEP_ALIVE)
             else:
                 sent += event.delta
@@ -178,16 +183,19 @@ class TranscriptStream(EventStream):
         context_of(self._request).metrics.note_transcript(
             "request", transcript, is_demo=self._info.is_demo, request_id=self._request.state.request_id
         )
+        if self._wants_segments:
+            for delta, segment in _by_segment(transcript):
+                body = DiarizedSegment.model_validate(segment)
+                await self._send_delta(send, delta, segment_id=body.id)
+                await self._send(send, _event(body.values()))
+                sent += delta
         if transcript.text.startswith(sent):
             # All of the text where it was ready at once.
             rest = transcript_logprobs(transcript)[len(sent_logprobs) :]
             await self._send_delta(send, transcript.text[len(sent) :], rest)
             sent = transcript.text
             sent_logprobs += rest
-        if self._wants_segments:
-            for segment in transcript.segments:
-                await self._send(send, _event(DiarizedSegment.model_validate(segment).values()))
-        await self._send(send, _event(self._done(transcript, sent, sent_logprobs)))
+        await self._send(send, _event(self._done(transcript, sent, sent_logprobs)) + DONE)
         await self._finish(send)
 
     async def _next(self, seconds: float) -> TextDelta | Completed | None:
@@ -215,8 +223,17 @@ class TranscriptStream(EventStream):
             body["warnings"] = [*transcript.warnings, UNSETTLED_WARNING]
         return body
 
-    async def _send_delta(self, send: Send, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+    async def _send_delta(
+        self,
+        send: Send,
+        delta: str,
+        logprobs: tuple[TokenLogprob, ...] = (),
+        *,
+        segment_id: str | None = None,
+    ) -> None:
         body: dict[str, Any] = {"type": "transcript.text.delta", "delta": delta}
+        if segment_id is not None:
+            body["segment_id"] = segment_id
         if self._wants_logprobs:
             body["logprobs"] = [one.values() for one in logprobs_of(logprobs)]
         if delta or body.get("logprobs"):
@@ -231,6 +248,19 @@ class TranscriptStream(EventStream):
         await self._finish(send)
 
 
+def _by_segment(transcript: Transcript) -> Iterator[tuple[str, Segment]]:
+    """Each segment with its part of the text; the parts, joined, are the text where there is a segment."""
+    text, start = transcript.text, 0
+    for number, segment in enumerate(transcript.segments, start=1):
+        said = segment.text.strip()
+        found = text.find(said, start)
+        is_last = number == len(transcript.segments)
+        end = len(text) if is_last else max(start, found + len(said))
+        yield text[start:end], segment
+        start = end
+
+
 def _event(body: dict[str, Any]) -> bytes:
+    name = f"event: {body['type']}\n" if "type" in body else ""
     # ASCII only: some clients end lines at U+2028 and similar characters, which JSON allows.
-    return f"data: {json.dumps(body, separators=(',', ':'))}\n\n".encode("ascii")
+    return f"{name}data: {json.dumps(body, separators=(',', ':'))}\n\n".encode("ascii")

@@ -137,20 +137,29 @@ def check_error_object(error: Any) -> None:
 def parse_events(body: bytes) -> tuple[list[dict[str, Any]], list[str]]:
     """The JSON events and the comments of a stream, read as the specification of server-sent events has it.
 
-    Refuses fields other than data, events cut off, and bytes at which some clients would break a line too early.
+    Refuses names that are not the event's type, fields other than name and data, events cut off, bytes at which some
+    clients would break a line too early, and an end of all events that went well without [DONE].
     """
     text = body.decode("ascii")
     assert "\r" not in text
     assert text == "" or text.endswith("\n\n")
-    events, comments = [], []
+    events: list[Any] = []
+    comments: list[str] = []
     for block in text.split("\n\n")[:-1]:
         lines = block.split("\n")
         if block.startswith(":"):
             comments += lines
             continue
-        assert len(lines) == 1
-        assert block.startswith("data: "), block
-        events.append(json.loads(block.removeprefix("data: ")))
+        assert lines[-1].startswith("data: "), block
+        events.append(lines[-1].removeprefix("data: "))
+        if events[-1] != "[DONE]":
+            events[-1] = json.loads(events[-1])
+            assert lines[:-1] == ([f"event: {events[-1]['type']}"] if "type" in events[-1] else []), block
+    is_done = "[DONE]" in events
+    if is_done:
+        assert events.pop() == "[DONE]", events
+        assert "[DONE]" not in events
+    assert is_done == any(event.get("type") == "transcript.text.done" for event in events)
     return events, comments
 
 

@@ -107,7 +107,11 @@ def _any_of(value, wanted, schema, document, where):
 
 
 def _content(value, wanted, schema, document, where):
-    return violations(json.loads(value), wanted, document, f"{where} (content)")
+    try:
+        content = json.loads(value)
+    except ValueError:
+        return [f"{where}: {value!r} is no JSON"]
+    return violations(content, wanted, document, f"{where} (content)")
 
 
 def _bound(fits, applies):

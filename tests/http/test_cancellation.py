@@ -64,7 +64,7 @@ def read_until(connection: socket.socket, wanted: bytes) -> bytes:
 
 def deltas_of(events: str) -> tuple[list[str], str]:
     """The deltas of a stream and the text of its last event."""
-    bodies = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: ")]
+    bodies = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
     assert bodies[-1]["type"] == "transcript.text.done"
     return [body["delta"] for body in bodies[:-1]], bodies[-1]["text"]
 

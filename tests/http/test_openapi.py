@@ -257,7 +257,10 @@ def test_stream_that_fails_is_as_described(server: RunningServer, document: dict
 
 def test_event_example_is_a_stream(document: dict[str, Any]):
     schema = {"$ref": "#/components/schemas/StreamEvent"}
-    for event in events_of(EVENT_EXAMPLE):
+    *events, end = events_of(EVENT_EXAMPLE)
+    assert end == {"data": "[DONE]"}
+    for event in events:
+        assert event["event"] == json.loads(event["data"])["type"]
         assert violations(json.loads(event["data"]), schema, document) == []
 
 

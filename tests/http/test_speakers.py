@@ -16,6 +16,7 @@ import pytest
 
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import join, wait_until
+from tests.http.openai_shapes import parse_events
 from tests.http.test_openapi import check_answer
 
 # By their letters the words of the fake take a second each.
@@ -65,7 +66,7 @@ def data_url(**reference: Any) -> str:
 
 
 def events_of(response: httpx.Response) -> list[dict[str, Any]]:
-    return [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: ")]
+    return parse_events(response.content)[0]
 
 
 def submit(server: RunningServer, recording: bytes, **fields: Any) -> str:
@@ -134,14 +135,22 @@ def test_silence_has_no_segments(server: RunningServer):
     assert (body["text"], body["segments"]) == ("", [])
 
 
-def test_a_stream_has_text_first_then_who_said_it_and_then_its_end(server: RunningServer):
-    response = diarized(server, talk(deltas=["aaaa bbbb ", "cccc dddd"]), stream="true")
+def test_a_stream_has_the_text_of_each_segment_before_who_said_it_and_then_its_end(server: RunningServer):
+    response = diarized(server, talk(deltas=["aaaa bb", "bb cccc dddd"]), stream="true")
     assert response.status_code == 200, response.text
     events = events_of(response)
     kinds = [event["type"].removeprefix("transcript.text.") for event in events]
-    assert kinds == ["delta", "delta", "segment", "segment", "done"]
-    assert [event for event in events if event["type"].endswith("segment")] == SEGMENTS
-    assert "".join(event["delta"] for event in events[:2]) == events[-1]["text"]
+    assert kinds == ["delta", "segment", "delta", "segment", "done"]
+    assert events[1:4:2] == SEGMENTS
+    for delta, segment in (events[:2], events[2:4]):
+        assert delta["segment_id"] == segment["id"]
+        assert delta["delta"].strip() == segment["text"]
+    assert events[0]["delta"] + events[2]["delta"] == events[-1]["text"]
+
+
+def test_a_stream_of_silence_and_one_without_segments_have_all_of_their_text(server: RunningServer):
+    silent = diarized(server, script(text="", language=None), stream="true")
+    assert [event["type"] for event in events_of(silent)] == ["transcript.text.done"]
 
 
 def assert_missing(response: httpx.Response, words: str) -> None:

@@ -169,7 +169,7 @@ class _Load:
         form = {"model": "whisper-1", "stream": "true"}
         async with client.stream("POST", TRANSCRIPTIONS, files={"file": self._clip()}, data=form) as answer:
             said = (await answer.aread()).decode()
-        is_whole = "transcript.text.done" in said or "error" in said
+        is_whole = "[DONE]" in said or "error" in said
         self.ledger.answer("stream", answer.status_code if is_whole else "broken off")
 
     async def _submit(self, client: httpx.AsyncClient, recording: bytes) -> str | None:

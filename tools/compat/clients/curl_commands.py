@@ -185,8 +185,10 @@ def events() -> None:
     assert answer.headers["content-type"].startswith("text/event-stream"), answer.headers
     parts = [part for part in answer.text.replace("\r\n", "\n").split("\n\n") if part.strip()]
     datas = [part for part in parts if not part.startswith(":")]
-    assert all(part.startswith("data: ") for part in datas), answer.text
-    events = [json.loads(part.removeprefix("data: ")) for part in datas if part != "data: [DONE]"]
+    assert datas.pop() == "data: [DONE]", answer.text
+    pairs = [part.removeprefix("event: ").split("\ndata: ") for part in datas]
+    events = [json.loads(data) for _, data in pairs]
+    assert [name for name, _ in pairs] == [one["type"] for one in events], answer.text
     assert {one["type"] for one in events[:-1]} == {"transcript.text.delta"}, events
     assert events[-1]["type"] == "transcript.text.done", events
     assert len(events) > 2, "everything came at once"
