@@ -109,6 +109,8 @@ def create_app(
         lifespan=lifespan,
         # The OpenAPI document has its own route, behind the key; pages that show it load scripts from other hosts.
         openapi_url=None,
+        # A trailing slash is the same address (RequestScope); a redirect would name http behind a proxy that ends TLS.
+        redirect_slashes=False,
     )
     app.state.context = ServerContext(
         settings,

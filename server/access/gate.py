@@ -100,7 +100,8 @@ class Gate:
     def _check_host(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "").lower()
         _check_readable("Host", f"//{host}")
-        if len(headers.getlist("host")) != 1 or host not in self._hosts(scope):
+        named = {host, scope["state"].get("authority", host)}
+        if len(headers.getlist("host")) != 1 or not named <= self._hosts(scope):
             raise ApiError(
                 403,
                 "host_not_allowed",

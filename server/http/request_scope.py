@@ -17,6 +17,7 @@ import re
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -39,6 +40,24 @@ Result = TypeVar("Result")
 logger = logging.getLogger("scribewire.requests")
 
 _JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE)
+_OTHER_SERVICES = re.compile(r"/openai/(?:v1|deployments/(?P<model>[^/]+))(?=/)")
+
+
+def settle_address(scope: Scope) -> None:
+    """Give every spelling of an address the same path.
+
+    A target may be a whole URL (RFC 9112, 3.2.2), whose host the gate checks as it checks Host (`state.authority`), and
+    end with a slash. Groq's SDK asks at /openai/v1/, and Azure's names the model in the path (`state.deployment`).
+    """
+    path, state = scope["path"], scope["state"]
+    if (url := _ABSOLUTE_FORM.fullmatch(scope.get("raw_path", b""))) is not None:
+        state["authority"] = url[1].decode("ascii").lower()
+        path = unquote(url[2].decode("ascii"))
+    if (named := _OTHER_SERVICES.match(path)) is not None:
+        state["deployment"] = named["model"]
+        path = "/v1" + path[named.end() :]
+    scope["path"] = path.rstrip("/") or "/"
 
 
 def route_of(scope: Scope) -> str:
@@ -68,6 +87,7 @@ class RequestScope:
         request_id = new_request_id()
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        settle_address(scope)
         status: int | None = None
         self._metrics.begin_request()
 

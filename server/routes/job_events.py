@@ -58,6 +58,9 @@ class JobEventStream(EventStream):
 
     async def _send_log(self, send: Send) -> None:
         await self._begin(send)
+        if self._request.method == "HEAD":
+            await self._finish(send)
+            return
         # Tasks of their own: an iterator's wait must not be cancelled for a comment.
         coming = asyncio.ensure_future(anext(self._events, None))
         stopping = asyncio.create_task(self._stopping.wait())

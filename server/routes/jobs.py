@@ -31,6 +31,7 @@ from scribewire.server.routes.job_events import JobEventStream
 from scribewire.server.routes.openapi import (
     ABOUT_MODEL,
     FORBIDDEN_FILE,
+    ReadingRoute,
     described,
     event_stream,
     in_header,
@@ -89,7 +90,7 @@ _SUBMISSION = described(
     },
 )
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=ReadingRoute)
 
 
 class ListQuery(BaseModel):

@@ -22,6 +22,7 @@ from scribewire.server.routes.documents import answer, answer_headers, json_answ
 from scribewire.server.routes.openapi import (
     ABOUT_MODEL,
     FORBIDDEN_FILE,
+    ReadingRoute,
     described,
     event_stream,
     header,
@@ -30,7 +31,7 @@ from scribewire.server.routes.openapi import (
 from scribewire.server.routes.streaming import TranscriptStream
 from scribewire.server.transcription.sharing import RETRY_HEADER
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(tags=["openai"], route_class=ReadingRoute)
 
 _STARTED_AT = int(time.time())
 
@@ -97,7 +98,8 @@ async def create_transcription(request: Request) -> Response:
         wanted = TranscriptionRequest.of(fields)
         if wanted.stream:
             held.enter_context(context.streams.hold(client_of(request)))
-        options = wanted.options(context.engine.resolve_model(wanted.model, info))
+        model = getattr(request.state, "deployment", None) or wanted.model
+        options = wanted.options(context.engine.resolve_model(model, info))
         events = held.enter_context(
             context.shared.transcribe(upload, options, owner=owner_of(request), wants_deltas=wanted.stream)
         )
@@ -127,7 +129,7 @@ async def create_transcription(request: Request) -> Response:
         info,
         wanted.format,
         options,
-        by_duration=wanted.model == "whisper-1",
+        by_duration=model == "whisper-1",
         with_segments=wanted.timestamp_granularities != ("word",),
     )
     response = await made_apart(told, make)

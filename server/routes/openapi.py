@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -103,6 +103,15 @@ DOCUMENT: Schema = {
         "required": ["openapi", "info", "paths", "components"],
     }
 }
+
+
+class ReadingRoute(APIRoute):
+    """A route that answers HEAD where it answers GET, as Starlette's own do; the protocol leaves the body out."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if self.methods and "GET" in self.methods:
+            self.methods.add("HEAD")
 
 
 # ---- for the routes ----------------------------------------------------------------------------------------------
@@ -241,7 +250,9 @@ def custom_openapi(
         "info": {
             "title": "scribewire",
             "version": _version(),
-            "description": "Speech to text with OpenAI's API. Errors have OpenAI's shape on every address and status.",
+            "description": "Speech to text with OpenAI's API. Errors have OpenAI's shape on every address and status. "
+            "HEAD is answered where GET is, and a trailing slash changes nothing. /openai/v1/ in place of /v1/ (Groq's "
+            "addresses) and /openai/deployments/MODEL/ (Azure's) lead to the same places.",
         },
         "paths": paths,
         "components": {
@@ -285,7 +296,8 @@ def _operations(
             **({"parameters": parameters} if parameters else {}),
             **extra,
         }
-        for method in route.methods or ():
+        # HEAD goes without saying where there is GET.
+        for method in (route.methods or set()) - {"HEAD"}:
             yield route.path_format, method.lower(), operation
 
 

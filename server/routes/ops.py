@@ -16,9 +16,9 @@ from scribewire.server.http.errors import as_api_error
 from scribewire.server.jobs.store import JobStoreError
 from scribewire.server.observability.readiness import STORE_PATIENCE_SECONDS
 from scribewire.server.routes.documents import answer_headers, json_answer
-from scribewire.server.routes.openapi import ABOUT_MODEL, DOCUMENT, described, texts
+from scribewire.server.routes.openapi import ABOUT_MODEL, DOCUMENT, ReadingRoute, described, texts
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(tags=["operation"], route_class=ReadingRoute)
 
 
 class Readiness(Answer):
@@ -34,9 +34,7 @@ _LIVE = described("The status alone.", needs_key=False)
 
 
 @router.get("/health", name="get_health", openapi_extra=_LIVE)
-@router.head("/health", name="head_health", openapi_extra=_LIVE)
 @router.get("/health/live", name="live", openapi_extra=_LIVE)
-@router.head("/health/live", name="head_live", openapi_extra=_LIVE)
 async def live() -> Response:
     """The process answers, without a key; /health and /health/live are the same."""
     return Response(status_code=200)

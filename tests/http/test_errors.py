@@ -63,6 +63,7 @@ def test_retry_advice_fits_the_error(code: str):
 def test_unknown_path_and_wrong_method_have_the_shape(server: RunningServer):
     assert_openai_error(server.client.get("/nope"), 404, "not_found")
     assert_openai_error(server.client.get("/v1/"), 404, "not_found")
+    assert_openai_error(server.client.get("/openai/v1/"), 404, "not_found")
     wrong_method = server.client.get("/v1/audio/transcriptions")
     assert_openai_error(wrong_method, 405, "method_not_allowed")
     assert "POST" in wrong_method.headers["allow"]
@@ -73,8 +74,8 @@ def test_unknown_path_and_wrong_method_have_the_shape(server: RunningServer):
     [
         ("/health", "GET, HEAD"),
         ("/health/live", "GET, HEAD"),
-        ("/jobs/job_x", "DELETE, GET"),
-        ("/jobs", "GET"),
+        ("/jobs/job_x", "DELETE, GET, HEAD"),
+        ("/jobs", "GET, HEAD"),
         ("/transcribe", "POST"),
     ],
 )
