@@ -28,6 +28,9 @@ OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 LOCAL_OWNER = "local"
 """The owner of everything submitted while no key is required."""
 
+KEY_HEADERS = ("x-api-key", "api-key")
+"""Headers that hold the key where there is no `Authorization: Bearer`."""
+
 FORM_ALLOWANCE_BYTES = 4 << 20
 """Size allowed in a form or a JSON body besides its recording; a larger declared size is refused unread."""
 
@@ -80,8 +83,8 @@ class Gate:
 
     def _check_key(self, scope: Scope, headers: Headers) -> None:
         challenge = {"www-authenticate": "Bearer"}
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
+        secret = _sent_key(headers)
+        if not secret:
             raise ApiError(
                 401,
                 "invalid_api_key",
@@ -89,7 +92,7 @@ class Gate:
                 "The server's operator makes one with `scribewire keys create NAME`.",
                 headers=challenge,
             )
-        key = self._key_store.authenticate(secret.strip())
+        key = self._key_store.authenticate(secret)
         if key is None:
             raise ApiError(
                 401, "invalid_api_key", "This API key is not known here or was revoked.", headers=challenge
@@ -151,6 +154,13 @@ def _check_readable(name: str, url: str) -> None:
         _ = urlsplit(url).port
     except ValueError:
         raise bad_request("bad_request", f"The {name} header cannot be read.") from None
+
+
+def _sent_key(headers: Headers) -> str:
+    """The key of a request, as OpenAI's clients send it, or else as Azure's and others do; empty without one."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    sent = (bearer if scheme.lower() == "bearer" else "", *(headers.get(one, "") for one in KEY_HEADERS))
+    return next((one.strip() for one in sent if one.strip()), "")
 
 
 def declares_json(headers: Headers) -> bool:

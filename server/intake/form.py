@@ -205,9 +205,13 @@ class MultipartBody:
         self._name = self._file_name = ""
         self._size_bytes = 0
         self._text = bytearray()
+        boundary = _boundary(content_type)
+        self._delimiter = b"--" + boundary
+        self._is_begun = False
+        self._searched = b"\n"  # the first boundary stands at the beginning of a line
         try:
             self._parser = MultipartParser(
-                _boundary(content_type),
+                boundary,
                 {
                     "on_part_begin": self._on_part_begin,
                     "on_header_field": self._on_header_field,
@@ -226,18 +230,36 @@ class MultipartBody:
 
     def feed(self, piece: bytes) -> None:
         """Parse the next piece of the body; raises ApiError 400 and 413."""
-        if not piece:
-            return
+        self._body_bytes += len(piece)
+        if not self._is_begun:
+            piece = self._from_first_boundary(piece)
         try:
-            self._parser.write(piece)
+            if piece:
+                self._parser.write(piece)
         except FormParserError as error:
             raise _damaged(error) from None
-        self._body_bytes += len(piece)
         if self._body_bytes - self._recording_file.size_bytes > FORM_ALLOWANCE_BYTES:
-            raise fields_too_large()
+            raise fields_too_large() if self._is_begun else self._without_boundary()
+
+    def _from_first_boundary(self, piece: bytes) -> bytes:
+        """What the parser is to read of a piece: nothing of a text before the first boundary, which means nothing."""
+        searched = self._searched + piece
+        start = searched.find(b"\n" + self._delimiter)
+        self._is_begun = start >= 0
+        self._searched = b"" if self._is_begun else searched[-len(self._delimiter) :]
+        return searched[start + 1 :] if self._is_begun else b""
+
+    def _without_boundary(self) -> ApiError:
+        shown = self._delimiter.decode("latin-1")
+        return bad_request(
+            "form_invalid",
+            f"No line of the body begins with the boundary that the Content-Type names, {shown!a}.",
+        )
 
     def finish(self) -> FormFields:
         """The text fields of the complete body; raises ApiError 400."""
+        if self._body_bytes and not self._is_begun:
+            raise self._without_boundary()
         if not self._is_complete:
             raise bad_request("upload_incomplete", "The upload ends before its form does.")
         if not self._has_file:
@@ -314,7 +336,14 @@ class MultipartBody:
 
 def _boundary(content_type: str) -> bytes:
     boundary = _parameters(content_type.encode("latin-1")).get(b"boundary", b"")
-    if content_type.partition(";")[0].strip().lower() != "multipart/form-data" or not boundary:
+    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+        if not boundary:
+            raise bad_request(
+                "form_expected",
+                "The Content-Type multipart/form-data names no boundary; leave this header to your HTTP client, which "
+                "knows the one that it writes.",
+            )
+    else:
         raise bad_request(
             "form_expected",
             "The request must be multipart/form-data with the recording in the part `file`, "

@@ -30,7 +30,7 @@ from starlette.requests import ClientDisconnect, Request
 from scribewire.server.access.gate import LOCAL_OWNER, declares_json, json_too_large
 from scribewire.server.access.keys import make_private_folder
 from scribewire.server.access.limits import KeyLimits, Lease, over_limit
-from scribewire.server.http.errors import ApiError, disk_full
+from scribewire.server.http.errors import ApiError, bad_request, disk_full
 from scribewire.server.intake.form import FormFields as FormFields  # most callers know it from here
 from scribewire.server.intake.form import MultipartBody, fields_from_json
 from scribewire.server.intake.json_body import parse_json
@@ -281,6 +281,8 @@ class UploadStore:
         new_file = partial(RecordingFile, executor=self._executor, write=self._write)
         file = new_file(folder / "recording", max_bytes=self._max_upload_bytes)
         body: MultipartBody | RecordingFile
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise bad_request("bad_request", "A body with a Content-Encoding is not read; send it as it is.")
         if declares_json(request.headers):
             body = new_file(folder / "body", max_bytes=self._max_json_body_bytes, too_large=json_too_large)
         else:

@@ -263,8 +263,8 @@ def custom_openapi(
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A key made with `scribewire keys create`. On a loopback address none is required "
-                    "until the first one is made.",
+                    "description": "A key made with `scribewire keys create`; `x-api-key` and `api-key` are read too. "
+                    "On a loopback address none is required until the first one is made.",
                 }
             },
         },

@@ -53,7 +53,9 @@ def locked(tmp_path_factory: pytest.TempPathFactory):
         {"authorization": "Basic dXNlcjpwYXNz"},
         {"authorization": "Bearer"},
         {"authorization": "Bearer \xff\xfe"},
-        {"x-api-key": "SECRET"},
+        {"x-api-key": "sk-scribewire-wrong"},
+        {"authorization": "Bearer sk-scribewire-wrong", "x-api-key": "SECRET"},
+        {"x-key": "SECRET"},
         {"cookie": "key=SECRET"},
     ],
 )
@@ -63,6 +65,22 @@ def test_every_path_but_liveness_asks_for_the_key(locked, path: str, headers: di
     response = running.client.get(path, headers=sent)
     assert_openai_error(response, 401, "invalid_api_key")
     assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": "SECRET"},
+        {"Api-Key": "SECRET"},
+        {"authorization": "Basic dXNlcjpwYXNz", "x-api-key": "SECRET"},
+        {"authorization": "Bearer", "api-key": "SECRET"},
+        {"authorization": "bearer SECRET", "api-key": "other"},
+    ],
+)
+def test_key_is_read_from_the_headers_that_clients_use(locked, headers: dict[str, str]):
+    running, secret = locked
+    sent = {name: value.replace("SECRET", secret) for name, value in headers.items()}
+    assert running.client.get("/v1/models", headers=sent).status_code == 200
 
 
 def test_key_in_the_query_is_not_accepted(locked):

@@ -106,7 +106,25 @@ def test_damaged_form_is_refused_and_leaves_nothing(
 def test_body_that_is_no_form_is_refused(server: RunningServer, content_type: str | None):
     headers = {} if content_type is None else {"content-type": content_type}
     response = server.client.post(PATH, content=b"RIFF", headers=headers)
-    assert_openai_error(response, 400, "form_expected")
+    error = assert_openai_error(response, 400, "form_expected")
+    is_form = (content_type or "").startswith("multipart/form-data")
+    assert ("names no boundary" in error["message"]) == is_form
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\n", b"A form follows.\r\n", b"--\r\n-- other\n" * 999])
+def test_text_before_the_first_boundary_means_nothing(server: RunningServer, before: bytes, size: int):
+    body = before + form(part("file", SPEECH, "a.wav"), part("response_format", b"text"))
+    assert post(server, in_pieces(body, size)).text == "Hello.\n"
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_boundary_that_the_body_does_not_have_is_named(server: RunningServer, size: int):
+    body = form(part("file", SPEECH, "a.wav"))
+    for wrong in (body.replace(b"--", b"-_"), b"x" + body.partition(b"\r\n")[0], b" --" + body[2:60]):
+        error = assert_openai_error(post(server, in_pieces(wrong, size)), 400, "form_invalid")
+        assert f"'--{BOUNDARY}'" in error["message"]
+    assert server.leftovers() == []
 
 
 def test_boundary_too_long_is_refused(server: RunningServer):
@@ -134,9 +152,18 @@ def test_names_headers_and_fields_have_bounds_of_their_own_and_together(
     assert server.leftovers() == []
 
 
-@pytest.mark.parametrize("filling", [b"\r\n" * (3 << 20), form(part("file", SPEECH)) + b"x" * (5 << 20)])
-def test_what_surrounds_a_form_is_bounded_as_its_fields_are(server: RunningServer, filling: bytes):
-    assert_openai_error(post(server, in_pieces(filling, 1 << 16)), 413, "form_too_large")
+@pytest.mark.parametrize(
+    ("filling", "status", "code"),
+    [
+        (b"\r\n" * (3 << 20), 400, "form_invalid"),
+        (b"\r\n" * (3 << 20) + form(part("file", SPEECH)), 400, "form_invalid"),
+        (form(part("file", SPEECH)) + b"x" * (5 << 20), 413, "form_too_large"),
+    ],
+)
+def test_what_surrounds_a_form_is_bounded_as_its_fields_are(
+    server: RunningServer, filling: bytes, status: int, code: str
+):
+    assert_openai_error(post(server, in_pieces(filling, 1 << 16)), status, code)
 
 
 def test_unknown_fields_are_counted_and_not_kept(tmp_path: Path):
