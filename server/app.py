@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from scribewire.server.access.gate import Gate
+from scribewire.server.access.gate import CrossOrigin, Gate
 from scribewire.server.access.keys import KeyStore
 from scribewire.server.access.limits import KeyLimits, StreamLimits
 from scribewire.server.context import ServerContext
@@ -143,8 +143,11 @@ def create_app(
     app.openapi = describe  # type: ignore[method-assign]  # FastAPI's own way to a description of one's own
     # The last middleware added is the outermost.
     app.add_middleware(Gate, settings=settings, key_store=key_store)
-    app.add_middleware(UnreadBody)
     app.add_middleware(RequestScope, metrics=metrics)
+    if settings.allow_origin:
+        # Around everything that answers, so that a page can read refusals and failures too.
+        app.add_middleware(CrossOrigin, settings=settings)
+    app.add_middleware(UnreadBody)
     return app
 
 

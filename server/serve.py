@@ -36,6 +36,7 @@ from scribewire.engine.processes.memory import (
     share_one_heap,
 )
 from scribewire.engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, ModelInfo
+from scribewire.server.access.gate import ANY_ORIGIN
 from scribewire.server.access.keys import (
     KeyStore,
     KeysUnreadable,
@@ -102,6 +103,12 @@ def serve(
         _check_data_folder(settings)
         _check_local_folders(settings)
         listener = bind(settings.host, settings.port)
+        if ANY_ORIGIN in settings.allow_origin:
+            needs_key = not is_loopback(settings.host) or key_store.is_key_required()
+            told = "pages of every site may call this server" + (
+                " with a key" if needs_key else ", without a key"
+            )
+            log_event(logger, logging.WARNING, "any_origin_allowed", message=told)
     except (StartFailed, BindFailed, UnsafeBind, KeysUnreadable) as error:
         print(f"scribewire: {error}", file=err)
         return 1

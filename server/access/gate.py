@@ -2,7 +2,8 @@
 
 Pure ASGI, because a framework's dependencies run only after the form was read. Where a key is required, it alone
 decides. Where none is (loopback, no key ever made), web pages in a browser are the threat: only exact Host names are
-answered, which prevents DNS rebinding, and a foreign Origin is refused.
+answered, which prevents DNS rebinding, and a foreign Origin is refused. With a key or without, a browser shows answers
+only to pages of its Origins that the operator allowed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scribewire.server.access.keys import KeyStore, is_loopback
@@ -27,6 +30,13 @@ OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 
 LOCAL_OWNER = "local"
 """The owner of everything submitted while no key is required."""
+
+ANY_ORIGIN = "*"
+READABLE_HEADERS = (
+    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "location", "x-scribewire-model",
+    "x-scribewire-warning", "x-scribewire-retry", "x-scribewire-replayed",
+)  # fmt: skip
+"""Headers of answers that a page of an allowed Origin may read besides those that browsers always show."""
 
 KEY_HEADERS = ("x-api-key", "api-key")
 """Headers that hold the key where there is no `Authorization: Bearer`."""
@@ -114,7 +124,7 @@ class Gate:
 
     def _check_origin(self, scope: Scope, headers: Headers) -> None:
         for origin in headers.getlist("origin"):
-            if origin in self._settings.allow_origin:
+            if origin in self._settings.allow_origin or ANY_ORIGIN in self._settings.allow_origin:
                 continue
             _check_readable("Origin", origin)
             scheme, _, host = origin.lower().partition("://")
@@ -147,6 +157,36 @@ class Gate:
             raise json_too_large(self._settings.max_json_body_bytes)
         if size_bytes > self._settings.max_upload_bytes + FORM_ALLOWANCE_BYTES and not declares_json(headers):
             raise upload_too_large(self._settings.max_upload_bytes)
+
+
+class CrossOrigin(CORSMiddleware):
+    """Headers by which a browser lets pages of `--allow-origin` read answers; a preflight is answered without a key.
+
+    Keys travel in headers that a page sets itself, never as cookies, so that no credentials are allowed.
+    """
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        super().__init__(
+            app,
+            allow_origins=settings.allow_origin,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=("*",),
+            allow_private_network=True,
+            expose_headers=READABLE_HEADERS,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight; a refusal in the shape of every other one."""
+        response = super().preflight_response(request_headers)
+        if response.status_code == 200:
+            return response
+        refusal = error_response(
+            ApiError(
+                403, "origin_not_allowed", "Pages of this Origin may not do this here; see --allow-origin."
+            )
+        )
+        refusal.headers["vary"] = "Origin"
+        return refusal
 
 
 def _check_readable(name: str, url: str) -> None:

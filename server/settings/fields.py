@@ -150,7 +150,7 @@ class Settings:
     allow_origin: tuple[str, ...] = _setting(
         (),
         setting_types.names,
-        "A further Origin to accept while no key is required (`https://name`); may be repeated.",
+        "An Origin (`https://name`) whose pages may call the server from a browser, or `*` for all; may be repeated.",
         shown="none",
     )
     allow_callback: tuple[str, ...] = _setting(

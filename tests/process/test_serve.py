@@ -297,6 +297,16 @@ def test_data_folder_that_a_group_may_write_is_warned_of(tmp_path: Path):
     assert (code, json.loads(line)["event"], json.loads(line)["mode"]) == (0, "data_folder_shared", "775")
 
 
+def test_origins_that_are_all_allowed_are_warned_of(tmp_path: Path):
+    with served(tmp_path, allow_origin=("*",)) as running:
+        running.until_ready()
+        running.process.send_signal(signal.SIGTERM)
+        code, _, err = running.wait_ended()
+    told = json.loads(err.splitlines()[0])
+    assert (code, told["event"], told["level"]) == (0, "any_origin_allowed", "warning")
+    assert told["message"] == "pages of every site may call this server, without a key"
+
+
 def test_killed_front_takes_its_worker_along_and_its_uploads_are_swept(tmp_path: Path):
     data = tmp_path / "data"
     with served(data) as running:
