@@ -133,7 +133,7 @@ def upload(url: str, number: int) -> None:
     response = httpx.post(
         f"{url}/v1/audio/transcriptions",
         files={"file": ("clip.wav", recording[:-1] + bytes([number]), "audio/wav")},
-        data={"model": "whisper-1"},
+        data={"model": "gpt-4o-transcribe"},
         timeout=PATIENCE_SECONDS,
     )
     response.raise_for_status()
