@@ -52,7 +52,7 @@ class Pipeline:
         self._counters = counters
         self._profile = profile(config)
         machine = read_machine(self._profile.kind, self._profile.device)
-        self._limits = choose_limits(config.memory_limit_bytes, machine)
+        self._limits = choose_limits(config.memory_limit_bytes, machine, self._profile.memory)
         # Before the weights are loaded, or MLX's cache would have grown already.
         apply_limits(self._limits)
         self._model = load(config, self._profile)

@@ -8,6 +8,7 @@ know of each other. Every recording, submitted from any thread or from asyncio, 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import queue
 import threading
@@ -32,6 +33,7 @@ from scribewire.engine.recording.work import (
     ProgressCallback,
     RecordingWork,
     SegmentCallback,
+    SharedProgress,
     TranscribeItem,
 )
 from scribewire.engine.resident.counters import WorkCounters
@@ -94,6 +96,7 @@ class Transcriber:
         self._profile = profile
         self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
         self._is_closing = False
+        self._is_leaving = False
         self._info: ModelInfo | None = None
         self._resident: Pipeline | None = None
         self._lock = threading.Lock()
@@ -108,6 +111,7 @@ class Transcriber:
             if loaded.done():
                 self._thread.join()  # a process that ends while its thread leaves MLX may abort
             raise
+        atexit.register(self._leave)
 
     @property
     def info(self) -> ModelInfo:
@@ -253,6 +257,7 @@ class Transcriber:
             self._is_closing = True
         self._inbox.put(None)
         self._thread.join()
+        atexit.unregister(self._leave)
 
     def __enter__(self) -> Transcriber:
         return self
@@ -260,6 +265,11 @@ class Transcriber:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def _leave(self) -> None:
+        """Close at the end of a process that has not, without waiting for the calls in flight, which are cancelled."""
+        self._is_leaving = True
         self.close()
 
     # ---- callers' side ---------------------------------------------------------------------------------------
@@ -276,7 +286,7 @@ class Transcriber:
         on_progress: ProgressCallback | None,
         is_cancelled: Callable[[], bool] | None,
     ) -> list[RecordingWork]:
-        progress = _SharedProgress(len(items), on_progress)
+        progress = SharedProgress(len(items), on_progress)
         works: list[RecordingWork] = []
         try:
             for place, item in enumerate(items):
@@ -346,10 +356,10 @@ class Transcriber:
             has_work = resident is not None and resident.has_work
             if has_work:
                 idle_since = time.monotonic()
-            elif self._is_closing and self._inbox.empty():
+            if self._is_leaving or (self._is_closing and not has_work and self._inbox.empty()):
                 self._unload()
                 return
-            elif resident is not None and self._has_idled(idle_since):
+            if not has_work and resident is not None and self._has_idled(idle_since):
                 self._unload()
                 resident = None
             for arrival in self._arrivals(0.0 if is_busy else self._patience(idle_since)):
@@ -427,24 +437,3 @@ def _fail(arrival: _Arrival, error: EngineError) -> None:
         arrival.set_exception(error)
     else:
         arrival.fail(error)
-
-
-class _SharedProgress:
-    """Progress of several recordings as one."""
-
-    def __init__(self, count: int, on_progress: ProgressCallback | None) -> None:
-        self._done = [0.0] * count
-        self._expected = [0.0] * count
-        self._on_progress = on_progress
-
-    def of(self, place: int) -> ProgressCallback | None:
-        """The callback for one recording."""
-        on_progress = self._on_progress
-        if on_progress is None:
-            return None
-
-        def report(done: float, expected: float) -> None:
-            self._done[place], self._expected[place] = done, expected
-            on_progress(sum(self._done), sum(self._expected))
-
-        return report

@@ -62,7 +62,7 @@ class AlignmentPromptBuilder:
         )
         if config.class_count is None:
             raise CheckpointMismatch("this is no forced aligner; choose a Qwen3-ForcedAligner model")
-        self.time_id = config.timestamp_token_id or self._tokenizer.token_id(TIMESTAMP)
+        self.time_id = self._tokenizer.token_id(TIMESTAMP)
         self._audio_start, self._audio_end, self._pad = map(
             self._tokenizer.token_id, (AUDIO_START, AUDIO_END, AUDIO_PAD)
         )

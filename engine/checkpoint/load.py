@@ -28,11 +28,13 @@ from scribewire.engine.model.asr import AudioPromptedModel, SpeechModel
 from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.model.projection import Placement, QuantizedTensor, Weights
 from scribewire.engine.protocol.errors import CheckpointMismatch
-from scribewire.engine.text.tokenizer import AUDIO_PAD, RECOGNIZER_TOKENS, Tokenizer
+from scribewire.engine.text.tokenizer import AUDIO_PAD, RECOGNIZER_TOKENS, TIMESTAMP, Tokenizer
 
 Tensors = dict[str, mx.array | QuantizedTensor]
 
 _FLOAT_TYPES = (mx.float32, mx.float16, mx.bfloat16)
+_NOT_A_NUMBER = {"mxfp4": 0xFF, "mxfp8": 0xFF, "nvfp4": 0x7F}
+"""Bits that are all set in a scale that is none. Source: OCP's MX formats (E8M0), and NVIDIA's E4M3 with its sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +100,23 @@ def _make_resident(model: AudioPromptedModel, tensors: Tensors) -> None:
         for array in resident_arrays(part):
             mx.eval(array)  # one by one: together they would hold what all of them are made of at once
         stored = {name: tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
-        if not _are_finite(resident_arrays(list(stored.values()))):
-            broken = next(name for name, tensor in stored.items() if not _are_finite(resident_arrays(tensor)))
+        if not _are_finite(list(stored.values())):
+            broken = next(name for name, tensor in stored.items() if not _are_finite([tensor]))
             raise CheckpointMismatch(f"{broken} holds NaN or infinity: the weights are broken")
-    if model.dtype == mx.float16 and not _are_finite(resident_arrays(model)):
+    if model.dtype == mx.float16 and not _are_finite(list(resident_arrays(model))):
         raise CheckpointMismatch("some weights are too large for float16; take bfloat16 or float32")
     # What was freed on the way is of no size that will be asked for again.
     mx.clear_cache()
 
 
-def _are_finite(arrays: list[mx.array]) -> bool:
-    """True without a NaN or an infinity in any float array, for these outlast a sum."""
-    sums = [mx.sum(array).astype(mx.float32) for array in arrays if array.dtype in _FLOAT_TYPES]
+def _are_finite(tensors: list[mx.array | QuantizedTensor]) -> bool:
+    """True without a NaN or an infinity in any float array or scale, for these outlast a sum."""
+    floats = [one for one in resident_arrays(tensors) if one.dtype in _FLOAT_TYPES]
+    sums = [mx.sum(one).astype(mx.float32) for one in floats]
+    for tensor in tensors:
+        if isinstance(tensor, QuantizedTensor) and tensor.mode in _NOT_A_NUMBER:
+            broken = (tensor.scales & _NOT_A_NUMBER[tensor.mode]) == _NOT_A_NUMBER[tensor.mode]
+            sums.append(mx.where(mx.any(broken), math.nan, 0.0))
     return not sums or bool(mx.all(mx.isfinite(mx.stack(sums))).item())
 
 
@@ -131,6 +138,12 @@ def read_tokenizer(
         raise CheckpointMismatch(
             f"{folder.name}: {AUDIO_PAD} is {pad} to the tokenizer, and audio_token_id {config.audio_token_id} in "
             "config.json: they are not of one model"
+        )
+    time_id = config.timestamp_token_id
+    if time_id is not None and TIMESTAMP in required and time_id != tokenizer.token_id(TIMESTAMP):
+        raise CheckpointMismatch(
+            f"{folder.name}: {TIMESTAMP} is {tokenizer.token_id(TIMESTAMP)} to the tokenizer, and timestamp_token_id "
+            f"{time_id} in config.json: they are not of one model"
         )
     return tokenizer
 

@@ -28,7 +28,7 @@ from scribewire.engine.resident.memory import choose_limits, read_machine
 from scribewire.engine.resident.profile import choose_profile
 profile = choose_profile(EngineConfig())
 machine = read_machine(profile.kind, profile.device)
-print(json.dumps(asdict(machine) | asdict(choose_limits(0, machine))))
+print(json.dumps(asdict(machine) | asdict(choose_limits(0, machine, profile.memory))))
 """
 
 

@@ -65,6 +65,27 @@ class Listener:
     on_delta: DeltaCallback | None = None
 
 
+class SharedProgress:
+    """Progress of several recordings as one."""
+
+    def __init__(self, count: int, on_progress: ProgressCallback | None) -> None:
+        self._done = [0.0] * count
+        self._expected = [0.0] * count
+        self._on_progress = on_progress
+
+    def of(self, place: int) -> ProgressCallback | None:
+        """The callback for one recording."""
+        on_progress = self._on_progress
+        if on_progress is None:
+            return None
+
+        def report(done: float, expected: float) -> None:
+            self._done[place], self._expected[place] = done, expected
+            on_progress(sum(self._done), sum(self._expected))
+
+        return report
+
+
 @dataclass(slots=True, eq=False)
 class ChunkPart:
     """A chunk, or a part of one that is decoded again, with the sequence that decodes it.

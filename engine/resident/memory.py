@@ -33,9 +33,7 @@ DeviceKind = Literal["metal", "cuda", "cpu"]
 
 _LEAST_TOTAL_BYTES = 128 * MIB
 _LEAST_CACHE_BYTES = 32 * MIB
-_MOST_CACHE_BYTES: dict[DeviceKind, int] = {"metal": 2 * GIB, "cuda": 4 * GIB, "cpu": 128 * MIB}
-
-_SMALL_MAC_BYTES = 16 * GIB
+_SMALL_BYTES = 16 * GIB
 _LEAST_TOKENS = 1280
 """A 30 s chunk is at most 406 tokens of prompt and 680 of answer, in buffers that grow by 256."""
 _COPIES_WHILE_GROWING = 2
@@ -54,6 +52,30 @@ class Machine:
     physical_bytes: int
     working_set_bytes: int
     free_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShare:
+    """What the engine takes of a kind of device, where its owner says nothing.
+
+    percent: of the working set; small_percent: on a machine of less than 16 GiB. percent_of_free: of what others left,
+    at most. cache_bytes: of freed buffers, at most. is_wired: the system is asked not to page it out.
+    """
+
+    percent: int
+    cache_bytes: int
+    small_percent: int | None = None
+    percent_of_free: int = 100
+    is_wired: bool = False
+
+    def default_bytes(self, machine: Machine) -> int:
+        """Weights, keys and values, working memory and cache together."""
+        is_small = self.small_percent is not None and machine.physical_bytes < _SMALL_BYTES
+        percent = self.small_percent if is_small and self.small_percent is not None else self.percent
+        share_bytes = machine.working_set_bytes * percent // 100
+        if machine.free_bytes is None:
+            return share_bytes
+        return min(share_bytes, machine.free_bytes * self.percent_of_free // 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,37 +105,32 @@ class Allocator(Protocol):
     def set_wired_limit(self, limit: int, /) -> int: ...
 
 
-def choose_limits(wanted_bytes: int, machine: Machine) -> MemoryLimits:
-    """Limits for this machine; `wanted_bytes` is the total if it is not 0.
+def choose_limits(wanted_bytes: int, machine: Machine, share: MemoryShare) -> MemoryLimits:
+    """Limits for this machine; `wanted_bytes` is the total if it is not 0, or else the share of its kind of device.
 
-    By default:
-    * Metal: 75 % of the recommended working set (itself about 2/3 to 3/4 of a Mac's memory), 60 % on a Mac of less
-      than 16 GiB: half of the memory or less, since its user works with it too. 8 GiB gives 3.2, 16 gives 8.
-    * CUDA: 85 % of the GPU, but at most 95 % of what others left free; beyond it, managed memory moves to the host
-      over the bus, which is slower than waiting.
-    * CPU: half of the memory; the front, the decoders and the page cache live in the rest.
     The cache is an eighth, enough for the buffers of one encoder or prefill call; without a bound MLX keeps every
-    size it ever saw, and memory grows with distinct lengths. On the CPU 128 MiB are enough: allocating is cheap there.
-    Wired is the total, freed buffers with it, for they stay in Metal's residency set until they are released; MLX
-    refuses more than the working set. A total above that is warned of: macOS pages out what is more.
+    size it ever saw, and memory grows with distinct lengths. Wired is the total, freed buffers with it, for they stay
+    in Metal's residency set until they are released; MLX refuses more than the working set. A total above that is
+    warned of: macOS pages out what is more.
 
     raises: OptionInvalid below 128 MiB, and above what the machine has.
     """
-    total_bytes = wanted_bytes or _default_total(machine)
-    holdable_bytes = machine.working_set_bytes if machine.kind == "cuda" else machine.physical_bytes
+    total_bytes = wanted_bytes or share.default_bytes(machine)
+    is_of_gpu = machine.free_bytes is not None  # a GPU with memory of its own
+    holdable_bytes = machine.working_set_bytes if is_of_gpu else machine.physical_bytes
     if wanted_bytes < 0 or total_bytes < _LEAST_TOTAL_BYTES:
         raise OptionInvalid(
             f"the memory limit must be at least {_size(_LEAST_TOTAL_BYTES)}, not {_size(total_bytes)}",
             parameter="memory_limit_bytes",
         )
     if total_bytes > holdable_bytes:
-        whose = "this GPU" if machine.kind == "cuda" else "this machine"
+        whose = "this GPU" if is_of_gpu else "this machine"
         raise OptionInvalid(
             f"the memory limit of {_size(total_bytes)} is more than {whose} has: {_size(holdable_bytes)}",
             parameter="memory_limit_bytes",
         )
-    cache_bytes = max(_LEAST_CACHE_BYTES, min(_MOST_CACHE_BYTES[machine.kind], total_bytes // 8))
-    wired_bytes = min(total_bytes, machine.working_set_bytes) if machine.kind == "metal" else 0
+    cache_bytes = max(_LEAST_CACHE_BYTES, min(share.cache_bytes, total_bytes // 8))
+    wired_bytes = min(total_bytes, machine.working_set_bytes) if share.is_wired else 0
     if wired_bytes and wired_bytes < total_bytes:
         _log.warning(
             "the memory limit of %s is more than the %s that Metal recommends to hold here; what is more may be paged "
@@ -255,16 +272,6 @@ def _lines(path: Path) -> list[str]:
 
 def _physical_bytes(configuration: Callable[[str], int] = os.sysconf) -> int:
     return configuration("SC_PHYS_PAGES") * configuration("SC_PAGE_SIZE")
-
-
-def _default_total(machine: Machine) -> int:
-    if machine.kind == "metal":
-        percent = 60 if machine.physical_bytes < _SMALL_MAC_BYTES else 75
-        return machine.working_set_bytes * percent // 100
-    if machine.kind == "cuda":
-        share_bytes = machine.working_set_bytes * 85 // 100
-        return share_bytes if machine.free_bytes is None else min(share_bytes, machine.free_bytes * 95 // 100)
-    return machine.physical_bytes // 2
 
 
 def _size(byte_count: int) -> str:

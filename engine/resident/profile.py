@@ -33,7 +33,14 @@ from scribewire.engine.model.host.projection import HostConvolution, HostProject
 from scribewire.engine.model.projection import DenseProjection, Placement, QuantizedProjection
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import OptionInvalid
-from scribewire.engine.resident.memory import DeviceKind, MemoryLimits, kv_token_budget
+from scribewire.engine.resident.memory import (
+    GIB,
+    MIB,
+    DeviceKind,
+    MemoryLimits,
+    MemoryShare,
+    kv_token_budget,
+)
 
 DEVICE_VARIABLE = "SCRIBEWIRE_DEVICE"
 """The server's setting of that name holds for commands and tests too: a virtual Mac shows a GPU that cannot compute."""
@@ -59,14 +66,16 @@ class WarmUpShapes:
 class DeviceProfile:
     """A device as the engine uses it.
 
-    limits: of the running batch, but for the tokens, which depend on the model. queues_work: what is computed is handed
-    over and not waited for. blas: numpy's, where numpy multiplies. warm_up: None where new shapes cost nothing.
+    limits: of the running batch, but for the tokens, which depend on the model. memory: what the engine takes of it.
+    queues_work: what is computed is handed over and not waited for. blas: numpy's, where numpy multiplies.
+    warm_up: None where new shapes cost nothing.
     """
 
     kind: DeviceKind
     device: mx.Device
     placement: Placement
     limits: BatchLimits
+    memory: MemoryShare
     queues_work: bool = True
     blas: ThreadpoolController | None = None
     warm_up: WarmUpShapes | None = None
@@ -158,6 +167,9 @@ def profile_of(kind: DeviceKind, device: mx.Device, dtype: mx.Dtype) -> DevicePr
 
 # ---- CPU -----------------------------------------------------------------------------------------------------
 
+CPU_MEMORY = MemoryShare(percent=50, cache_bytes=128 * MIB)
+"""The front, the decoders and the page cache live in the other half; allocating is cheap, so the cache is small."""
+
 
 def _cpu(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
     # macOS multiplies by Accelerate; numpy cannot multiply bfloat16 and is slow at float16.
@@ -172,6 +184,7 @@ def _cpu(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
         device=device,
         placement=placement,
         limits=BatchLimits(max_rows=8, token_budget=0, prefill_tokens=512, align_tokens=512),
+        memory=CPU_MEMORY,
         queues_work=False,
         blas=ThreadpoolController() if on_host else None,
     )
@@ -181,6 +194,10 @@ def _cpu(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
 
 
 METAL_ATTENTION = AttentionForm(spreads_mask=True)
+
+METAL_MEMORY = MemoryShare(percent=75, small_percent=60, cache_bytes=2 * GIB, is_wired=True)
+"""Of the recommended working set, itself about 2/3 to 3/4 of a Mac's memory: half of the memory or less, since its user
+works with it too. 8 GiB gives 3.2, 16 gives 8."""
 
 _METAL_SLOTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _METAL_SLOTS_BY_GENERATION = {
@@ -209,6 +226,7 @@ def _metal(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
             dtype, compiles=True, attention=METAL_ATTENTION, turns_apart=True, slot_counts=slots
         ),
         limits=BatchLimits(max_rows=slots[-1], token_budget=0, prefill_tokens=2048, align_tokens=2048),
+        memory=METAL_MEMORY,
     )
 
 
@@ -237,6 +255,9 @@ _CUDA_LIMITS = BatchLimits(
     group_sizes=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64),
 )
 
+CUDA_MEMORY = MemoryShare(percent=85, percent_of_free=95, cache_bytes=4 * GIB)
+"""Beyond it, managed memory moves to the host over the bus, which is slower than waiting."""
+
 CUDA_WARM_UP = WarmUpShapes(
     # One for each width of a prompt up to a whole chunk's: widths come in steps of 64 tokens, 13 of them a second.
     clip_seconds=(1.0, 4.0, 9.0, 14.0, 19.0, 24.0, 28.0),
@@ -261,7 +282,7 @@ def _cuda(device: mx.Device, dtype: mx.Dtype) -> DeviceProfile:
         step_attention=step_attention,
         plans_by_shape=True,
     )
-    return DeviceProfile("cuda", device, placement, _CUDA_LIMITS, warm_up=CUDA_WARM_UP)
+    return DeviceProfile("cuda", device, placement, _CUDA_LIMITS, CUDA_MEMORY, warm_up=CUDA_WARM_UP)
 
 
 _PROFILES: dict[DeviceKind, Callable[[mx.Device, mx.Dtype], DeviceProfile]] = {

@@ -84,7 +84,7 @@ def test_limits_are_kept_by_mlx_as_they_were_given():
             return self.before["wired"]
 
     profile = choose_profile(EngineConfig(device=DEVICE))
-    limits = choose_limits(0, read_machine(profile.kind, profile.device))
+    limits = choose_limits(0, read_machine(profile.kind, profile.device), profile.memory)
     first, second = Asked(), Asked()
     apply_limits(limits, first)
     try:

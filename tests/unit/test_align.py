@@ -15,6 +15,7 @@ from scribewire.engine.align.aligner import Aligner, AlignmentPromptBuilder, Ali
 from scribewire.engine.align.timestamps import repaired
 from scribewire.engine.audio.mel import log_mel
 from scribewire.engine.checkpoint.load import read_checkpoint
+from scribewire.engine.protocol.errors import CheckpointMismatch
 from scribewire.engine.protocol.transcript import words_text
 from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP, Tokenizer
 from scribewire.engine.text.words import WordsUnavailable
@@ -109,6 +110,15 @@ def test_the_marks_id_may_come_from_the_tokenizer_alone(
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert AlignmentPromptBuilder(tmp_path).time_id == planner.time_id
     assert np.asarray(AlignmentPromptBuilder(tmp_path).plan("one", "English", 16_000).prompt_ids).size > 13
+
+
+def test_another_token_for_the_marks_than_the_tokenizer_s_is_refused(tmp_path: Path) -> None:
+    write_tiny_aligner(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["timestamp_token_id"] -= 1
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointMismatch, match="timestamp_token_id"):
+        AlignmentPromptBuilder(tmp_path)
 
 
 # ---- from samples and text to times --------------------------------------------------------------------------

@@ -209,6 +209,25 @@ def test_scales_that_are_not_finite_are_named_by_their_matrix(tmp_path: Path, de
         build_model(read_checkpoint(tmp_path), placement)
 
 
+@pytest.mark.parametrize(
+    ("packing", "scale"),
+    [(Packing(4, 32, "mxfp4"), 255), (Packing(8, 32, "mxfp8"), 255), (Packing(4, 16, "nvfp4"), 127)],
+    ids=lambda value: getattr(value, "mode", str(value)),
+)
+@pytest.mark.parametrize("dequantizes", [True, False])
+def test_small_scales_that_are_no_number_are_named_by_their_matrix(
+    tmp_path: Path, packing: Packing, scale: int, dequantizes: bool
+) -> None:
+    write_quantized(tmp_path, SIZES, lambda module: packing)
+    placement = Placement(mx.float32, dequantizes)
+    build_model(read_checkpoint(tmp_path), placement)
+    columns = 64 // packing.group_size
+    scales = mx.where(mx.arange(96 * columns).reshape(96, columns) == 7, scale, 120).astype(mx.uint8)
+    rewrite(tmp_path, "model.layers.0.mlp.up_proj.scales", scales)
+    with pytest.raises(CheckpointMismatch, match=r"layers\.0\.mlp\.up_proj\.weight holds NaN"):
+        build_model(read_checkpoint(tmp_path), placement)
+
+
 def test_weights_that_float16_cannot_hold_are_refused_in_float16_alone(folder: Path) -> None:
     rewrite(folder, "model.layers.0.mlp.up_proj.weight", mx.full((96, 64), 1e5))
     build_model(read_checkpoint(folder), cpu_profile().placement)

@@ -10,8 +10,10 @@ from scribewire.engine.protocol.errors import OptionInvalid
 from scribewire.engine.resident.memory import (
     GIB,
     MIB,
+    DeviceKind,
     Machine,
     MemoryLimits,
+    MemoryShare,
     apply_limits,
     choose_limits,
     container_limit_bytes,
@@ -21,6 +23,7 @@ from scribewire.engine.resident.memory import (
     memory_use,
     read_machine,
 )
+from scribewire.engine.resident.profile import CPU_MEMORY, CUDA_MEMORY, METAL_MEMORY
 
 KV_BYTES_PER_TOKEN = 28 * 2 * 8 * 128 * 2
 """0.6B: layers, keys and values, heads, head size, 16 bits."""
@@ -30,7 +33,13 @@ MAC_16 = Machine("metal", 16 * GIB, 16 * GIB * 2 // 3)
 MAC_64 = Machine("metal", 64 * GIB, 48 * GIB)
 H200 = Machine("cuda", 128 * GIB, 140 * GIB, 139 * GIB)
 LINUX_BOX = Machine("cpu", 24 * GIB, 24 * GIB)
+SHARES: dict[DeviceKind, MemoryShare] = {"cpu": CPU_MEMORY, "metal": METAL_MEMORY, "cuda": CUDA_MEMORY}
 MACHINES = [SMALL_MAC, MAC_16, MAC_64, H200, LINUX_BOX]
+
+
+def limits_of(wanted_bytes: int, machine: Machine) -> MemoryLimits:
+    """The limits with the share of the machine's device."""
+    return choose_limits(wanted_bytes, machine, SHARES[machine.kind])
 
 
 @dataclass
@@ -71,28 +80,28 @@ class RecordingAllocator:
     ],
 )
 def test_default_limit_follows_from_the_machine(machine, expected_bytes):
-    assert choose_limits(0, machine).total_bytes == expected_bytes
+    assert limits_of(0, machine).total_bytes == expected_bytes
 
 
 @pytest.mark.parametrize("machine", [SMALL_MAC, MAC_16])
 def test_default_leaves_half_of_a_mac_to_its_owner(machine):
-    assert choose_limits(0, machine).total_bytes <= machine.physical_bytes // 2
+    assert limits_of(0, machine).total_bytes <= machine.physical_bytes // 2
 
 
 def test_default_on_a_shared_gpu_stays_within_what_others_left_free():
     busy = Machine("cuda", 128 * GIB, 140 * GIB, 20 * GIB)
-    assert choose_limits(0, busy).total_bytes == 19 * GIB
+    assert limits_of(0, busy).total_bytes == 19 * GIB
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_wanted_limit_is_taken_as_it_is(machine):
-    assert choose_limits(3 * GIB, machine).total_bytes == 3 * GIB
+    assert limits_of(3 * GIB, machine).total_bytes == 3 * GIB
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("wanted_bytes", [0, 128 * MIB, GIB, 6 * GIB])
 def test_parts_stay_within_the_whole(machine, wanted_bytes):
-    limits = choose_limits(wanted_bytes, machine)
+    limits = limits_of(wanted_bytes, machine)
     assert 0 < limits.cache_bytes <= limits.total_bytes // 4
     assert limits.wired_bytes == (
         min(limits.total_bytes, machine.working_set_bytes) if machine.kind == "metal" else 0
@@ -101,7 +110,7 @@ def test_parts_stay_within_the_whole(machine, wanted_bytes):
 
 
 def test_wired_memory_never_exceeds_the_working_set_that_metal_allows():
-    limits = choose_limits(8 * GIB, SMALL_MAC)
+    limits = limits_of(8 * GIB, SMALL_MAC)
     assert limits.wired_bytes == SMALL_MAC.working_set_bytes
     allocator = RecordingAllocator(working_set_bytes=SMALL_MAC.working_set_bytes)
     apply_limits(limits, allocator)
@@ -109,21 +118,21 @@ def test_wired_memory_never_exceeds_the_working_set_that_metal_allows():
 
 
 def test_more_than_the_working_set_is_warned_of_with_what_raises_it(caplog):
-    choose_limits(SMALL_MAC.working_set_bytes, SMALL_MAC)
-    choose_limits(0, SMALL_MAC)
-    choose_limits(24 * GIB, LINUX_BOX)
+    limits_of(SMALL_MAC.working_set_bytes, SMALL_MAC)
+    limits_of(0, SMALL_MAC)
+    limits_of(24 * GIB, LINUX_BOX)
     assert not caplog.records
-    choose_limits(8 * GIB, SMALL_MAC)
+    limits_of(8 * GIB, SMALL_MAC)
     (warning,) = caplog.messages
     assert "limit of 8.00 GiB is more than the 5.34 GiB" in warning
     assert "iogpu.wired_limit_mb=8192" in warning
 
 
 def test_cache_is_bounded_however_large_the_machine():
-    assert choose_limits(0, H200).cache_bytes == 4 * GIB
-    assert choose_limits(0, MAC_64).cache_bytes == 2 * GIB
-    assert choose_limits(0, LINUX_BOX).cache_bytes == 128 * MIB
-    assert choose_limits(GIB, MAC_64).cache_bytes == 128 * MIB
+    assert limits_of(0, H200).cache_bytes == 4 * GIB
+    assert limits_of(0, MAC_64).cache_bytes == 2 * GIB
+    assert limits_of(0, LINUX_BOX).cache_bytes == 128 * MIB
+    assert limits_of(GIB, MAC_64).cache_bytes == 128 * MIB
 
 
 @pytest.mark.parametrize(
@@ -139,13 +148,13 @@ def test_cache_is_bounded_however_large_the_machine():
 )
 def test_limit_that_the_machine_cannot_keep_is_refused_by_name(wanted_bytes, machine):
     with pytest.raises(OptionInvalid) as refused:
-        choose_limits(wanted_bytes, machine)
+        limits_of(wanted_bytes, machine)
     assert refused.value.parameter == "memory_limit_bytes"
 
 
 def test_whole_machine_may_be_asked_for():
-    assert choose_limits(24 * GIB, LINUX_BOX).total_bytes == 24 * GIB
-    assert choose_limits(140 * GIB, H200).total_bytes == 140 * GIB
+    assert limits_of(24 * GIB, LINUX_BOX).total_bytes == 24 * GIB
+    assert limits_of(140 * GIB, H200).total_bytes == 140 * GIB
 
 
 # ---- what is left for keys and values --------------------------------------------------------------------------
@@ -153,19 +162,19 @@ def test_whole_machine_may_be_asked_for():
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_weights_working_memory_and_twice_the_budget_fit_the_limit(machine):
-    limits = choose_limits(0, machine)
+    limits = limits_of(0, machine)
     tokens = kv_token_budget(limits, GIB, KV_BYTES_PER_TOKEN)
     held_bytes = GIB + limits.cache_bytes + 2 * tokens * KV_BYTES_PER_TOKEN
     assert held_bytes <= limits.total_bytes < held_bytes + 2 * KV_BYTES_PER_TOKEN
 
 
 def test_smallest_mac_still_batches_eight_chunks_of_the_default_model():
-    assert kv_token_budget(choose_limits(0, SMALL_MAC), GIB, KV_BYTES_PER_TOKEN) >= 8 * 1024
+    assert kv_token_budget(limits_of(0, SMALL_MAC), GIB, KV_BYTES_PER_TOKEN) >= 8 * 1024
 
 
 def test_larger_limit_never_gives_a_smaller_budget():
     budgets = [
-        kv_token_budget(choose_limits(total, MAC_64), GIB, KV_BYTES_PER_TOKEN)
+        kv_token_budget(limits_of(total, MAC_64), GIB, KV_BYTES_PER_TOKEN)
         for total in range(2 * GIB, 30 * GIB, 500 * MIB)
     ]
     assert budgets == sorted(budgets)
@@ -173,7 +182,7 @@ def test_larger_limit_never_gives_a_smaller_budget():
 
 def test_model_that_does_not_fit_is_refused_by_name():
     with pytest.raises(OptionInvalid) as refused:
-        kv_token_budget(choose_limits(2 * GIB, LINUX_BOX), 3 * GIB, KV_BYTES_PER_TOKEN)
+        kv_token_budget(limits_of(2 * GIB, LINUX_BOX), 3 * GIB, KV_BYTES_PER_TOKEN)
     assert refused.value.parameter == "memory_limit_bytes"
     assert "2.00 GiB" in refused.value.message
     assert "3.00 GiB" in refused.value.message
@@ -182,7 +191,7 @@ def test_model_that_does_not_fit_is_refused_by_name():
 def test_model_that_fits_without_room_for_one_sequence_is_refused_too():
     weights_bytes = 2 * GIB - 128 * MIB - 1
     with pytest.raises(OptionInvalid):
-        kv_token_budget(choose_limits(2 * GIB, LINUX_BOX), weights_bytes, KV_BYTES_PER_TOKEN)
+        kv_token_budget(limits_of(2 * GIB, LINUX_BOX), weights_bytes, KV_BYTES_PER_TOKEN)
 
 
 def test_exactly_one_sequence_is_enough_and_one_token_less_is_not():
@@ -197,10 +206,10 @@ def test_exactly_one_sequence_is_enough_and_one_token_less_is_not():
 @pytest.mark.parametrize("weights_bytes", [10 * MIB, 500 * MIB, 3 * GIB, 9 * GIB])
 def test_limit_that_the_refusal_names_is_enough(machine, weights_bytes):
     with pytest.raises(OptionInvalid) as refused:
-        kv_token_budget(choose_limits(128 * MIB, machine), weights_bytes, KV_BYTES_PER_TOKEN)
+        kv_token_budget(limits_of(128 * MIB, machine), weights_bytes, KV_BYTES_PER_TOKEN)
     number, unit = refused.value.message.partition("it needs at least ")[2].partition(";")[0].split()
     named_bytes = round(float(number) * {"MiB": MIB, "GiB": GIB}[unit])
-    assert kv_token_budget(choose_limits(named_bytes, machine), weights_bytes, KV_BYTES_PER_TOKEN) >= 1280
+    assert kv_token_budget(limits_of(named_bytes, machine), weights_bytes, KV_BYTES_PER_TOKEN) >= 1280
 
 
 # ---- the machine ---------------------------------------------------------------------------------------------
@@ -223,12 +232,12 @@ def test_cuda_facts_are_read_by_their_names():
 @pytest.mark.parametrize("kind", ["metal", "cuda", "cpu"])
 def test_device_that_tells_nothing_still_gives_limits(kind):
     machine = machine_from_facts(kind, device_facts={}, physical_bytes=32 * GIB, container_bytes=None)
-    assert GIB <= choose_limits(0, machine).total_bytes <= 32 * GIB
+    assert GIB <= limits_of(0, machine).total_bytes <= 32 * GIB
 
 
 def test_container_limit_counts_as_the_memory_there_is():
     machine = machine_from_facts("cpu", device_facts={}, physical_bytes=64 * GIB, container_bytes=4 * GIB)
-    assert choose_limits(0, machine).total_bytes == 2 * GIB
+    assert limits_of(0, machine).total_bytes == 2 * GIB
 
 
 def write(path: Path, text: str) -> Path:
@@ -270,7 +279,7 @@ def test_this_machine_can_be_read_and_gives_limits_that_it_can_keep():
     machine = read_machine("cpu", mx.Device(mx.cpu))
     assert machine.kind == "cpu"
     assert machine.physical_bytes >= 256 * MIB
-    assert choose_limits(0, machine).total_bytes <= machine.physical_bytes
+    assert limits_of(0, machine).total_bytes <= machine.physical_bytes
 
 
 # ---- MLX -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Side:
     def __init__(self, model: Path, task: Path, device: str, dtype: str) -> None:
         self.profile = choose_profile(EngineConfig(device=device, dtype=dtype))
         mx.set_default_device(self.profile.device)
-        memory = choose_limits(0, read_machine(self.profile.kind, self.profile.device))
+        memory = choose_limits(0, read_machine(self.profile.kind, self.profile.device), self.profile.memory)
         apply_limits(memory)
         self._planner = AlignmentPromptBuilder(model)
         self._aligner = Aligner(read_checkpoint(model), self._planner, self.profile.placement)
