@@ -52,6 +52,9 @@ class Environments:
         program = HERE / "clients" / client.program
         if client.runtime == "curl":
             return _curl(program)
+        if client.runtime == "replay":
+            version = _version_of(Path(sys.executable))
+            return Environment((sys.executable,), f"Python {version}", program)
         if client.runtime == "node":
             return self._node(client)
         return self._python(client)
@@ -78,8 +81,8 @@ class Environments:
             shutil.copyfile(package, folder / "package.json")
             npm = self._npm()
             search_path = os.pathsep.join([str(npm.parent), os.environ.get("PATH", "")])
-            # No lock file: it would name the registry that this machine happens to use.
-            flags = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+            # No lock file: it would name the registry that this machine happens to use. Peers are listed with the rest.
+            flags = ["--no-audit", "--no-fund", "--no-package-lock", "--legacy-peer-deps", "--loglevel=error"]
             _install([str(npm), "install", *flags], cwd=folder, env={**os.environ, "PATH": search_path})
             if not node.exists():
                 raise EnvironmentRefused("npm installed the package `node` without its program")

@@ -65,6 +65,15 @@ class Checks:
                 say(check=name, ok=True, seconds=elapsed(started), detail="")
 
 
+def raised(kind: type[Exception], call: Callable[[], Any]) -> Any:
+    """The error of this kind that the call raises."""
+    try:
+        call()
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
 def elapsed(started: float) -> float:
     """Seconds since a time.monotonic(), to the hundredth."""
     return round(time.monotonic() - started, 2)

@@ -102,7 +102,8 @@ def refused(status: int, code: str | None, *arguments: str, **options: Any) -> A
 
 
 def json_formats() -> None:
-    body = answered(*form("model=whisper-1"))
+    assert answered(*form("model=whisper-1"))["usage"]["type"] == "duration"
+    body = answered(*form("model=gpt-4o-transcribe"))
     assert body["languages"] == [{"code": "en"}]
     assert_token_usage(body["usage"])
     fields = ("response_format=verbose_json", "timestamp_granularities[]=segment")

@@ -70,7 +70,8 @@ function assertStream(events, recording) {
 check("version", () => assert.equal(version, plan.version));
 
 check("json", async () => {
-  const body = await create();
+  assert.equal((await create()).usage.type, "duration");
+  const body = await create({ model: "gpt-4o-transcribe" });
   assertWords(body.text, english);
   assert.deepEqual(body.languages, [{ code: "en" }]);
   assertTokenUsage(body.usage);
