@@ -184,7 +184,7 @@ class TranscriptStream(EventStream):
             "request", transcript, is_demo=self._info.is_demo, request_id=self._request.state.request_id
         )
         if self._wants_segments:
-            for delta, segment in _by_segment(transcript):
+            for delta, segment in by_segment(transcript):
                 body = DiarizedSegment.model_validate(segment)
                 await self._send_delta(send, delta, segment_id=body.id)
                 await self._send(send, _event(body.values()))
@@ -248,14 +248,15 @@ class TranscriptStream(EventStream):
         await self._finish(send)
 
 
-def _by_segment(transcript: Transcript) -> Iterator[tuple[str, Segment]]:
+def by_segment(transcript: Transcript) -> Iterator[tuple[str, Segment]]:
     """Each segment with its part of the text; the parts, joined, are the text where there is a segment."""
     text, start = transcript.text, 0
     for number, segment in enumerate(transcript.segments, start=1):
         said = segment.text.strip()
         found = text.find(said, start)
-        is_last = number == len(transcript.segments)
-        end = len(text) if is_last else max(start, found + len(said))
+        end = start if found < 0 else found + len(said)
+        if number == len(transcript.segments):
+            end = len(text)
         yield text[start:end], segment
         start = end
 

@@ -14,6 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from scribewire.engine.protocol.transcript import Segment, Transcript
+from scribewire.server.routes.streaming import by_segment
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
 from tests.fakes.waiting import join, wait_until
 from tests.http.openai_shapes import parse_events
@@ -151,6 +153,25 @@ def test_a_stream_has_the_text_of_each_segment_before_who_said_it_and_then_its_e
 def test_a_stream_of_silence_and_one_without_segments_have_all_of_their_text(server: RunningServer):
     silent = diarized(server, script(text="", language=None), stream="true")
     assert [event["type"] for event in events_of(silent)] == ["transcript.text.done"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "parts"),
+    [
+        ("One. Two.", ["One.", "Two."], ["One.", " Two."]),
+        ("  One.  Two.  ", [" One. ", "Two."], ["  One.", "  Two.  "]),
+        ("a a a", ["a", "a", "a"], ["a", " a", " a"]),
+        ("One. Two.", ["Other.", "Two."], ["", "One. Two."]),
+        ("One. Two.", ["One.", "Other."], ["One.", " Two."]),
+        ("One.", ["", "One."], ["", "One."]),
+        ("", [], []),
+    ],
+)
+def test_parts_of_segments_are_the_text_joined(text: str, said: list[str], parts: list[str]):
+    segments = tuple(Segment(number, 0.0, 1.0, one, None) for number, one in enumerate(said))
+    found = list(by_segment(Transcript(text, None, (), 1.0, segments, "fake")))
+    assert [part for part, _ in found] == parts
+    assert "".join(parts) == text
 
 
 def assert_missing(response: httpx.Response, words: str) -> None:
