@@ -136,7 +136,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all scribewire.engine subcommands, also for the help of each."""
+    """The parser of all the engine's subcommands, also for the help of each."""
     parser = argparse.ArgumentParser(prog=PROGRAM)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=PROGRAM)
     add = {
@@ -209,7 +209,7 @@ def _add_transcribe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diarize",
         action="store_true",
-        help="tell the speakers apart (pip install 'scribewire[speakers]'); they are named A, B, C",
+        help="tell the speakers apart (.venv/bin/pip install -e '.[speakers]'); they are named A, B, C",
     )
     parser.add_argument("--num-speakers", type=int, metavar="N", help="how many there are, if you know")
     parser.add_argument("--min-speakers", type=int, metavar="N", help="there are at least so many")
@@ -391,7 +391,7 @@ exit code 1 at the end; the others are still done."""
 _TRANSCRIBE_EXAMPLES = """\
 examples:
   scribewire transcribe talk.mp3
-  scribewire transcribe --model demo scribewire.engine/demo/recordings/*.wav
+  scribewire transcribe --model demo engine/demo/recordings/*.wav
   scribewire transcribe -f json interview.m4a | jq -r '.segments[].text'
   scribewire transcribe -f json --words talk.mp3 | jq '.segments[].words[]'
   scribewire transcribe -f srt film.mkv > film.srt

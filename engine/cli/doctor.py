@@ -300,7 +300,7 @@ def check_word_times(hub: HubAccess) -> Finding:
         )
     if missing:
         detail = f"{model_id}, complete; {languages} need {' and '.join(missing)}"
-        return Finding("word times", "note", detail, "pip install 'scribewire[cjk]'")
+        return Finding("word times", "note", detail, ".venv/bin/pip install -e '.[cjk]'")
     return Finding("word times", "ok", f"{model_id}, complete")
 
 

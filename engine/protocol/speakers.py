@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scribewire.engine.protocol.errors import OptionInvalid
 
 DEFAULT_DIARIZATION_MODEL = "pyannote/speaker-diarization-community-1"
-SPEAKERS_EXTRA = "scribewire[speakers]"
+SPEAKERS_EXTRA = ".venv/bin/pip install -e '.[speakers]'"
 MAX_SPEAKERS = 100
 
 

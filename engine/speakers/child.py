@@ -81,7 +81,7 @@ def load_pyannote(config: DiarizationConfig) -> SpeakerPipeline:
         module = importlib.import_module(PIPELINE_MODULE)
     except ImportError as error:
         raise PipelineUnavailable(
-            f"telling speakers apart needs an extra: pip install '{SPEAKERS_EXTRA}' "
+            f"telling speakers apart needs an extra: {SPEAKERS_EXTRA} "
             f"(and, for the model {config.model}, accepted terms on its page at Hugging Face and a token: "
             f"`hf auth login` or HF_TOKEN); {error}"
         ) from error

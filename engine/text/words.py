@@ -34,7 +34,7 @@ _IDEOGRAPHS = (
 )
 """Each is a word of its own. Source: the official splitter's ranges, which lack later extensions."""
 
-_EXTRA = "install it with `pip install 'scribewire[cjk]'`"
+_EXTRA = "install it with `.venv/bin/pip install -e '.[cjk]'`"
 
 
 WORD_PACKAGES = {"Japanese": "nagisa", "Korean": "soynlp"}

@@ -1,6 +1,6 @@
 """The server's one configuration object, and the only reader of the environment and of the config file.
 
-Every default and every help text is written once, on the field; CLI flags and the README's table derive from it.
+Every default and every help text is written once, on the field; CLI flags and the documents' table derive from it.
 A value comes from the flag, else from `SCRIBEWIRE_<FIELD>`, else from `scribewire.toml`, else from the default.
 Refuses unknown names in the config file and values outside their range, naming their source.
 """
@@ -34,7 +34,7 @@ DEVICES = ("auto", "cpu", "gpu")
 
 
 def _setting(default: Any, parse: Callable[[Any], Any], help: str, **more: str) -> Any:
-    """A field with its parser and its help text. more: `metavar`, and `shown`, the default in the README's words."""
+    """A field with its parser and its help text. more: `metavar`, and `shown`, the default in words."""
     return field(
         default=default, metadata={"parse": parse, "help": help, "shown": None, "metavar": None, **more}
     )
@@ -398,7 +398,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser, *, only: Sequence[st
         if only is not None and setting.name not in only:
             continue
         options: dict[str, Any] = {"dest": setting.name, "default": None}
-        shown = _shown_default(setting)
+        shown = shown_default(setting)
         options["help"] = f"{setting.metadata['help']} (default: {shown})".replace("%", "%%").replace("`", "")
         if isinstance(setting.default, bool):
             options["action"] = argparse.BooleanOptionalAction
@@ -420,7 +420,8 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _shown_default(setting: Field[Any]) -> str:
+def shown_default(setting: Field[Any]) -> str:
+    """A setting's default as help texts and documents show it."""
     if setting.metadata["shown"] is not None:
         return str(setting.metadata["shown"])
     if isinstance(setting.default, bool):
@@ -428,17 +429,6 @@ def _shown_default(setting: Field[Any]) -> str:
     if isinstance(setting.default, float):
         return f"{setting.default:g}"
     return str(setting.default)
-
-
-def settings_table() -> str:
-    """The README's table of settings, in Markdown."""
-    rows = ["| Flag | Environment | Default | Meaning |", "|---|---|---|---|"]
-    rows += [
-        f"| `{flag_name(setting.name)}` | `{ENVIRONMENT_PREFIX}{setting.name.upper()}` "
-        f"| {_shown_default(setting)} | {setting.metadata['help']} |"
-        for setting in fields(Settings)
-    ]
-    return "\n".join(rows) + "\n"
 
 
 def client_variables(environ: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:

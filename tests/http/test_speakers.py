@@ -181,7 +181,7 @@ def assert_missing(response: httpx.Response, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [("no-extra", "pip install 'scribewire[speakers]'"), ("no-terms", "accepted terms and a token")],
+    [("no-extra", ".venv/bin/pip install -e '.[speakers]'"), ("no-terms", "accepted terms and a token")],
 )
 def test_what_is_missing_is_a_400_that_says_what_to_do(tmp_path: Path, model: str, words: str):
     with RunningServer(tmp_path, diarization_model=model) as server:

@@ -40,7 +40,11 @@ def plain_texts() -> list[str]:
         return [transcriber.transcribe(one.path).text for one in sample_recordings()]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    # A CPU emulates float16, which takes a minute and more.
+    ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.slow)],
+)
 def test_the_demo_model_says_in_metal_s_form_what_it_says_in_the_plain_one(
     dtype: str, plain_texts: list[str]
 ) -> None:

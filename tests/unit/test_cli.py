@@ -12,7 +12,7 @@ import pytest
 import scribewire.engine.cli
 import scribewire.server.cli
 from scribewire.engine.protocol.config import DEFAULT_MODEL
-from scribewire.server.settings.fields import Settings, settings_table
+from scribewire.server.settings.fields import Settings
 from tests.fakes.waiting import PATIENCE_SECONDS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -163,32 +163,6 @@ def test_data_folder_that_is_a_file_is_one_line(capsys: pytest.CaptureFixture[st
 
 def test_empty_list_says_how_to_make_a_key(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "keys create" in run(capsys, "keys", "list", "--data", str(tmp_path))[1]
-
-
-# ---- the README ----------------------------------------------------------------------------------------------
-
-
-def test_readme_carries_the_table_of_settings_as_the_code_has_it() -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    between = re.search(r"<!-- settings: begin -->\n(.*?)<!-- settings: end -->", readme, re.DOTALL)
-    assert between is not None
-    assert between[1].strip() == settings_table().strip(), (
-        "copy the output of scribewire.server.settings.fields.settings_table()"
-    )
-
-
-def test_readme_shows_only_commands_that_exist() -> None:
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    known = {
-        *scribewire.server.cli.OWN_COMMANDS,
-        *scribewire.server.cli.CLIENT_COMMANDS,
-        *scribewire.server.cli.ENGINE_COMMANDS,
-        "--help",
-        "--version",
-    }
-    used = set(re.findall(r"^(?:\.venv/bin/)?scribewire (\S+)", readme, re.MULTILINE))
-    assert used
-    assert used <= known
 
 
 def test_command_is_named_as_the_shell_would_find_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

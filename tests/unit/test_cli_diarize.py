@@ -37,7 +37,7 @@ class FakeDiarizer:
     def __enter__(self) -> FakeDiarizer:
         if self.is_missing:
             raise SpeakersUnavailable(
-                "telling speakers apart needs an extra: pip install 'scribewire[speakers]'"
+                "telling speakers apart needs an extra: .venv/bin/pip install -e '.[speakers]'"
             )
         return self
 
@@ -130,7 +130,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_install_before_a_model_is
     diarizer.is_missing = True
     run = Run("--diarize", recording, diarizer=diarizer)
     assert (run.exit_code, run.stdout, run.engine.load_count) == (1, "", 0)
-    assert "pip install 'scribewire[speakers]'" in run.stderr
+    assert ".venv/bin/pip install -e '.[speakers]'" in run.stderr
     assert run.stderr.count("\n") == 1
 
 
@@ -154,7 +154,7 @@ def test_without_pyannote_audio_the_command_says_what_to_install(recording: Path
         ["transcribe", "--diarize", str(recording)], console=console, load=lambda *_: FakeTranscriber().load()
     )
     assert (code, out.getvalue()) == (1, "")
-    assert "pip install 'scribewire[speakers]'" in err.getvalue()
+    assert ".venv/bin/pip install -e '.[speakers]'" in err.getvalue()
 
 
 @pytest.mark.process

@@ -240,7 +240,7 @@ def test_an_aligner_without_the_extra_names_the_languages_that_need_it(
         pull(DEFAULT_ALIGNER, hub=hub)
     monkeypatch.setattr("scribewire.engine.cli.doctor.importlib.util.find_spec", lambda name: None)
     finding = doctor.check_word_times(hub)
-    assert (finding.status, finding.remedy) == ("note", "pip install 'scribewire[cjk]'")
+    assert (finding.status, finding.remedy) == ("note", ".venv/bin/pip install -e '.[cjk]'")
     assert "Japanese and Korean need nagisa and soynlp" in finding.detail
     monkeypatch.setattr("scribewire.engine.cli.doctor.importlib.util.find_spec", lambda name: name)
     assert doctor.check_word_times(hub).status == "ok"

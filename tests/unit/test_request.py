@@ -19,11 +19,6 @@ from scribewire.server.routes.request_schema import request_schemas
 from scribewire.server.webhooks.targets import AllowedTargets
 
 VOICE = "data:audio/wav;base64,UklGRg=="
-WAYS = {
-    "stream": "`stream`",
-    "words": "`timestamp_granularities[]=word`",
-    "logprobs": "`include[]=logprobs`",
-}
 NO_TARGETS = AllowedTargets(())
 
 
@@ -259,16 +254,6 @@ def test_both_kinds_of_body_are_described_with_the_same_parameters():
         form = {one.partition("[")[0] for one in schemas[f"{name}Form"]["properties"]} - {"file", "audio"}
         body = set(schemas[f"{name}Request"]["properties"]) - {"input_audio", "file_path"}
         assert form == body == set(fields.model_fields)
-
-
-def test_readme_lists_the_formats_of_the_registry():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = ["| `response_format` | Content type | Answer | With |", "|---|---|---|---|"]
-    for one in FORMATS.values():
-        ways = ", ".join(WAYS[part] for part in one.takes) or "-"
-        rows.append(f"| `{one.name}` | {one.media_type} | {one.about} | {ways} |")
-    table = "\n".join(rows)
-    assert f"<!-- formats: begin -->\n{table}\n<!-- formats: end -->" in readme, table
 
 
 def test_no_other_file_of_the_server_knows_a_subtitle_format():

@@ -16,8 +16,8 @@ from scribewire.server.settings.fields import (
     add_config_argument,
     add_settings_arguments,
     flag_name,
-    settings_table,
 )
+from tests.fakes.documents import settings_table
 
 
 @pytest.fixture(autouse=True)
