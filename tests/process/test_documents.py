@@ -70,8 +70,14 @@ def test_a_block_works_as_written(page: str, number: int, block: Block, surround
 def test_what_is_shown_first_is_the_text_of_the_recording(surroundings: dict[str, str]) -> None:
     first = next(block for _, _, block in RUN if block.text.startswith("curl"))
     text = first.text.replace("127.0.0.1:8765", f"127.0.0.1:{surroundings['SCRIBEWIRE_PORT']}")
-    said = subprocess.run(
-        ["sh", "-c", text], cwd=PROJECT, env=surroundings, capture_output=True, text=True, check=True
-    ).stdout
+    done = subprocess.run(
+        ["sh", "-c", text],
+        cwd=PROJECT,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
     expected = Path(sample_recordings()[0].path).with_suffix(".txt").read_text(encoding="utf-8").strip()
-    assert expected.split()[0] in said
+    assert expected.split()[0] in done.stdout
