@@ -24,8 +24,8 @@ from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.model.projection import Placement, QuantizedTensor
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ
 from scribewire.engine.protocol.errors import CheckpointMismatch
+from scribewire.engine.protocol.languages import LANGUAGES
 from scribewire.engine.protocol.transcript import Word
-from scribewire.engine.text.languages import LANGUAGES
 from scribewire.engine.text.tokenizer import AUDIO_END, AUDIO_PAD, AUDIO_START, TIMESTAMP
 from scribewire.engine.text.words import ShownWord, Unit, WordSplitter, WordsUnavailable, shown_words
 

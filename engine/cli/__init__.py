@@ -38,10 +38,10 @@ from scribewire.engine.protocol.config import (
     TranscribeOptions,
 )
 from scribewire.engine.protocol.errors import EngineError
+from scribewire.engine.protocol.languages import resolve_language
 from scribewire.engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL, DiarizationConfig, SpeakerOptions
 from scribewire.engine.protocol.whole_file import STANDARD_INPUT
 from scribewire.engine.subtitles import RENDERERS
-from scribewire.engine.text.languages import resolve_language
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

@@ -21,7 +21,7 @@ from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.processes.console import table
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import CheckpointMismatch, EngineError
-from scribewire.engine.text.languages import LANGUAGES, language_by_name
+from scribewire.engine.protocol.languages import LANGUAGES, language_by_name
 
 _MODEL_TYPES = ("qwen3_asr",)
 

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any
 
 from scribewire.engine.protocol.config import ModelInfo
+from scribewire.engine.protocol.languages import join_texts
 from scribewire.engine.protocol.transcript import Transcript
 from scribewire.engine.subtitles import RENDERERS, cue_values, cues_from_transcript
-from scribewire.engine.text.languages import join_texts
 
 FORMATS = ("txt", "json", *RENDERERS)
 ALL_FORMATS = "all"

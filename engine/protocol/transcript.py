@@ -108,6 +108,10 @@ class Timings:
     total_seconds: float = 0.0
 
 
+NO_WORD_TIMES = "no word times"
+"""Beginning of the warning where words were wanted and not found."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """The result of one recording.

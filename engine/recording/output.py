@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scribewire.engine.batching.sequence import FinishReason, Sequence, SpecialTokens, drop_repeats
+from scribewire.engine.protocol.languages import LANGUAGES, join_texts
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob
-from scribewire.engine.text.languages import LANGUAGES, join_texts
 from scribewire.engine.text.prompt import is_head, parse_output
 from scribewire.engine.text.tokenizer import ASR_TEXT, Tokenizer
 

@@ -22,7 +22,15 @@ from scribewire.engine.audio.split import halved
 from scribewire.engine.batching.sequence import Sequence
 from scribewire.engine.protocol.config import EngineConfig, TranscribeOptions
 from scribewire.engine.protocol.errors import RequestCancelled
-from scribewire.engine.protocol.transcript import Segment, Timings, TokenUsage, Transcript, Word
+from scribewire.engine.protocol.languages import join_texts
+from scribewire.engine.protocol.transcript import (
+    NO_WORD_TIMES,
+    Segment,
+    Timings,
+    TokenUsage,
+    Transcript,
+    Word,
+)
 from scribewire.engine.recording.output import (
     DeltaCallback,
     StreamingText,
@@ -30,7 +38,6 @@ from scribewire.engine.recording.output import (
     main_language,
 )
 from scribewire.engine.resident.model import DecodingOptions
-from scribewire.engine.text.languages import join_texts
 
 ProgressCallback = Callable[[float, float], None]
 """Called with (seconds of audio done, seconds in all) from the engine's thread; the total may still grow."""
@@ -370,7 +377,7 @@ class RecordingWork:
     def _word_notices(self) -> list[str]:
         count = len(self._segments)
         return [
-            f"no word times{'' if lacking >= count else f' for {lacking} of {count} segments'}: {reason}. "
+            f"{NO_WORD_TIMES}{'' if lacking >= count else f' for {lacking} of {count} segments'}: {reason}. "
             "The times of segments are given"
             for reason, lacking in self._wordless.items()
         ]

@@ -28,15 +28,10 @@ from scribewire.engine.checkpoint.load import build_model, read_checkpoint, read
 from scribewire.engine.model.asr import SpeechModel
 from scribewire.engine.model.config import ModelConfig
 from scribewire.engine.protocol.config import SAMPLE_RATE_HZ, EngineConfig, ModelInfo, TranscribeOptions
-from scribewire.engine.protocol.errors import (
-    LanguageUnknown,
-    LanguageUnsupported,
-    OptionInvalid,
-    PromptTooLong,
-)
+from scribewire.engine.protocol.errors import OptionInvalid, PromptTooLong
+from scribewire.engine.protocol.languages import LANGUAGES, iso_code, spoken_language
 from scribewire.engine.recording.output import asr_special_tokens
 from scribewire.engine.resident.profile import DeviceProfile
-from scribewire.engine.text.languages import LANGUAGES, iso_code, resolve_language
 from scribewire.engine.text.prompt import build_context, build_prompt
 from scribewire.engine.text.tokenizer import Tokenizer
 
@@ -136,8 +131,10 @@ class ResidentModel:
 
     def decoding(self, options: TranscribeOptions) -> DecodingOptions:
         """Check a recording's options against this model; raises LanguageUnknown, LanguageUnsupported."""
-        language = self._spoken(options.language, "language")
-        choices = dict.fromkeys(self._spoken(one, "languages") for one in options.languages)
+        language = spoken_language(options.language or "", self._languages)
+        choices = dict.fromkeys(
+            spoken_language(one, self._languages, parameter="languages") for one in options.languages
+        )
         names = [name for name in choices if name is not None]
         head_choices = None
         if language is None and len(names) == 1:
@@ -211,20 +208,6 @@ class ResidentModel:
         draft_tokenizer = read_tokenizer(folder, checkpoint.config)
         check_draft(self.network.config, self.tokenizer, checkpoint.config, draft_tokenizer)
         return build_model(checkpoint, self._profile.placement)
-
-    def _spoken(self, wanted: str | None, parameter: str) -> str | None:
-        try:
-            language = None if wanted is None else resolve_language(wanted)
-        except LanguageUnknown as error:
-            raise LanguageUnknown(error.message, parameter=parameter) from None
-        if language is None:
-            return None
-        if language.name not in self._languages:
-            raise LanguageUnsupported(
-                f"the loaded model does not speak {language.name}; it speaks {', '.join(self._languages)}",
-                parameter=parameter,
-            )
-        return language.name
 
     def _head_choices(self, names: list[str]) -> tuple[int, ...]:
         """The tokens that begin these names, and the one for no speech, behind `SpecialTokens.none_prefix`."""

@@ -1,9 +1,9 @@
-"""The one request: what a form, a JSON body and a job's submission become, validated.
+"""The one request: what a form and a JSON body become, validated.
 
 A field of the model is all that a new parameter needs: its bounds, its refusals, its place in the description of the
-API and, where TranscribeOptions or JobParameters has a field of the same name, its way to the engine or to the stored
-job follow from it. Unknown fields are ignored, as in OpenAI's API; known fields that ask for something unsupported are
-refused, because an answer without it would be wrong.
+API and, where TranscribeOptions has a field of the same name, its way to the engine follow from it. Unknown fields are
+ignored, as in OpenAI's API; known fields that ask for something unsupported are refused, because an answer without it
+would be wrong.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.form import MAX_FIELD_BYTES, FormFields, is_unset, one_value
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS, ResponseFormat, names_of_formats
-from scribewire.server.jobs.job import JobParameters, base_name
 from scribewire.server.speakers.diarization import MAX_REFERENCE_SECONDS
-from scribewire.server.webhooks.targets import MAX_URL_CHARACTERS, AllowedTargets, TargetNotAllowed
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -125,7 +123,7 @@ class ChunkingStrategy(BaseModel):
     def _details_need_their_type(self) -> Self:
         if self.type == "auto" and len(self.model_dump(exclude_none=True)) > 1:
             name = "chunking_strategy[type]"
-            raise _combination(name, f"chunking_strategy has details that need {name}=server_vad.")
+            raise combination(name, f"chunking_strategy has details that need {name}=server_vad.")
         return self
 
     @classmethod
@@ -259,7 +257,7 @@ class TranscriptionRequest(BaseModel):
     def options(self, model: str | None = None) -> TranscribeOptions:
         """The engine's options: those of the same name, and those that follow from others. model: as resolved."""
         wants = self.format.wants
-        words = "word" in self.timestamp_granularities
+        words = self._asks_for_words()
         follow = {
             "model": model,
             "logprobs": "logprobs" in wants or self.wants_logprobs,
@@ -269,9 +267,9 @@ class TranscriptionRequest(BaseModel):
             "speakers": self._speakers() if "speakers" in wants else None,
             "chunking": self._chunking(),
         }
-        return TranscribeOptions(**self._shared_with(TranscribeOptions) | follow)
+        return TranscribeOptions(**self.shared_with(TranscribeOptions) | follow)
 
-    def _shared_with(self, kind: type[Any]) -> dict[str, Any]:
+    def shared_with(self, kind: type[Any]) -> dict[str, Any]:
         """The values of the fields that a dataclass has too."""
         names = [one.name for one in dataclasses.fields(kind) if one.name in type(self).model_fields]
         return {name: getattr(self, name) for name in names}
@@ -286,6 +284,9 @@ class TranscriptionRequest(BaseModel):
             return Chunking("quietest")
         return Chunking("voice", **self.chunking_strategy.model_dump(exclude={"type"}, exclude_none=True))
 
+    def _asks_for_words(self) -> bool:
+        return "word" in self.timestamp_granularities
+
     def _may_have_words(self) -> bool:
         return "words" in self.format.takes
 
@@ -295,60 +296,21 @@ class TranscriptionRequest(BaseModel):
         if "word" in self.timestamp_granularities and not self._may_have_words():
             name = "timestamp_granularities"
             usable = names_of_formats("words")
-            raise _combination(name, f"{name} word needs response_format={usable}.")
+            raise combination(name, f"{name} word needs response_format={usable}.")
         if len(self.known_speaker_references) > len(self.known_speaker_names):
             name = "known_speaker_references"
             count = len(self.known_speaker_references)
-            raise _combination(
+            raise combination(
                 name, f"{name} has {count} entries for {len(self.known_speaker_names)} known_speaker_names."
             )
         if self.include and "logprobs" not in self.format.takes:
             usable = names_of_formats("logprobs")
-            raise _combination("include", f"include=logprobs needs response_format={usable}.")
+            raise combination("include", f"include=logprobs needs response_format={usable}.")
         if self.stream and "stream" not in self.format.takes:
-            raise _combination(
+            raise combination(
                 "stream",
                 f"stream=true sends events in place of a {self.response_format} body; "
                 f"use response_format={DEFAULT_FORMAT}, or leave stream out.",
-            )
-        return self
-
-
-class JobRequest(TranscriptionRequest):
-    """The parameters of a job, whose result can be fetched in every format later, with words if they were asked for."""
-
-    filename: Annotated[str, AfterValidator(base_name)] | None = Field(
-        None,
-        description="Name of the recording's file, for lists; folders in it are left out. By default, in a form, the "
-        "one of the file's part.",
-    )
-    callback_url: str | None = Field(
-        None,
-        json_schema_extra={"format": "uri", "maxLength": MAX_URL_CHARACTERS},
-        description="Receives a signed POST when the job has ended (docs/webhooks.md). Only targets that the operator "
-        "allowed are accepted (--allow-callback)",
-    )
-
-    def options(self, model: str | None = None) -> TranscribeOptions:
-        """See TranscriptionRequest.options; log-probabilities are for results in other formats."""
-        return dataclasses.replace(super().options(model), logprobs=True)
-
-    def parameters(self, model: str | None, targets: AllowedTargets) -> JobParameters:
-        """What the job is stored with; raises ApiError 400 for a receiver that may not be called."""
-        if self.callback_url is not None:
-            _check_callback(self.callback_url, targets)
-        shared = self._shared_with(JobParameters)
-        return JobParameters(**shared, options=self.options(model), result_format=self.response_format)
-
-    def _may_have_words(self) -> bool:
-        return True
-
-    @model_check(mode="after")
-    def _is_not_streamed(self) -> Self:
-        if self.stream:
-            raise _combination(
-                "stream",
-                "A job cannot be streamed into its answer; follow it at /jobs/JOB_ID/events, and leave stream out.",
             )
         return self
 
@@ -380,7 +342,7 @@ def _sent(fields: FormFields, name: str, field: FieldInfo) -> object:
     if name == "chunking_strategy":
         return ChunkingStrategy.sent(fields, name)
     value = fields.value(name)
-    return value.strip() if isinstance(value, str) and name != "prompt" else value
+    return value.strip() if isinstance(value, str) and name not in ("prompt", "context") else value
 
 
 def _plain_object(text: str) -> object:
@@ -393,7 +355,8 @@ def _plain_object(text: str) -> object:
     return content if is_plain else text
 
 
-def _combination(param: str, message: str) -> PydanticCustomError:
+def combination(param: str, message: str) -> PydanticCustomError:
+    """The refusal of values that do not go together, which names one field."""
     return PydanticCustomError("combination", "{message}", {"param": param, "message": message})
 
 
@@ -432,18 +395,3 @@ def _kind(place: tuple[int | str, ...], model: type[BaseModel]) -> str:
     if place and isinstance(place[-1], int):
         return "a list of texts"
     return "true or false" if found.get("type") == "boolean" else "a text"
-
-
-def _check_callback(url: str, targets: AllowedTargets) -> None:
-    name = "callback_url"
-    try:
-        targets.target(url)
-    except ValueError as error:
-        raise bad_request("callback_invalid", f"{name} {error}.", name) from None
-    except TargetNotAllowed:
-        raise bad_request(
-            "callback_not_allowed",
-            f"{name} is not among the targets that this server may call; its operator allows one with "
-            "`--allow-callback HOST` or `--allow-callback https://HOST/PATH/`.",
-            name,
-        ) from None

@@ -33,10 +33,10 @@ from scribewire.server.access.limits import KeyLimits, Lease, over_limit
 from scribewire.server.http.errors import ApiError, bad_request, disk_full
 from scribewire.server.intake.form import FormFields as FormFields  # most callers know it from here
 from scribewire.server.intake.form import MultipartBody, fields_from_json
+from scribewire.server.intake.job_request import JobRequest
 from scribewire.server.intake.json_body import parse_json
 from scribewire.server.intake.local_files import LocalFiles
 from scribewire.server.intake.receiving import RecordingFile, UploadPace
-from scribewire.server.intake.request import JobRequest
 from scribewire.server.observability.logs import log_event
 from scribewire.server.settings.fields import Settings
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from scribewire.engine.protocol import transcript as spoken
 from scribewire.engine.protocol.attribution import UNKNOWN_SPEAKER
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
-from scribewire.engine.protocol.transcript import Transcript
+from scribewire.engine.protocol.transcript import NO_WORD_TIMES, Transcript
 from scribewire.server.http.answers import Answer, Count, about, long_value, optional
 from scribewire.server.intake.formats import ResponseFormat
 from scribewire.server.observability.logs import cut
@@ -242,6 +242,11 @@ def words_of(transcript: Transcript, options: TranscribeOptions) -> list[spoken.
     if not options.words or options.words_optional:
         return None
     return [word for segment in transcript.segments for word in segment.words]
+
+
+def shown_warnings(transcript: Transcript, *, with_words: bool) -> tuple[str, ...]:
+    """The warnings that concern an answer; with_words: it has times of words, or would have them."""
+    return tuple(one for one in transcript.warnings if with_words or not one.startswith(NO_WORD_TIMES))
 
 
 def _timed(transcript: Transcript) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.http.answers import Answer, Count, ErrorFields, UnixSeconds, about, optional
+from scribewire.server.intake.formats import FORMATS, ResponseFormat
 from scribewire.server.jobs import job as stored
 from scribewire.server.jobs.job import CallbackStatus, JobPage, JobStatus
-from scribewire.server.routes.documents import Seconds, Share, Warnings, Words, words_of
+from scribewire.server.routes.documents import Seconds, Share, Warnings, Words, shown_warnings, words_of
 
 JobId = Annotated[str, about(pattern="^job_[0-9a-f]{32}$")]
 _QueuePosition = Annotated[int, about(minimum=1)]
@@ -19,6 +21,7 @@ _Progress = Annotated[
     float, BeforeValidator(lambda seconds: round(seconds, 3)), about("Seconds of the recording.", minimum=0)
 ]
 
+DEMO = "True where the bundled demo model answers: the one that did, or else the one that is loaded now."
 POSITION = "1 and the number of jobs that will be begun before it; null unless the job is queued."
 
 
@@ -29,6 +32,7 @@ class AcceptedJob(Answer):
     status: JobStatus
     queue_position: _QueuePosition | None = about(POSITION)
     created_at: UnixSeconds
+    demo: bool = about(DEMO, of="is_demo")
 
 
 class DeletedJob(Answer):
@@ -72,7 +76,7 @@ class ListedJob(Answer):
     worker_deaths: list[JobWorkerDeath] = about(
         "Workers that died while they held the job. It is tried again until there are three.", of="deaths"
     )
-    demo: bool = about(of="is_demo")
+    demo: bool = about(DEMO, of="is_demo")
     error: ErrorFields | None = about(of="failure")
 
 
@@ -105,6 +109,16 @@ class JobSegment(Answer):
     speaker: str | None = optional("Only with diarization.")
 
 
+class JobChunk(Answer):
+    """A segment in mlx-qwen3-asr's names."""
+
+    text: str
+    start: Seconds = about(of="start_seconds")
+    end: Seconds = about(of="end_seconds")
+    chunk_index: Count = about(of="index")
+    language: str | None
+
+
 class JobResult(Answer):
     """A completed job's transcript."""
 
@@ -113,6 +127,7 @@ class JobResult(Answer):
     duration: Seconds = about(of="duration_seconds")
     model: str = about(of="model_id")
     segments: list[JobSegment]
+    chunks: list[JobChunk] = about("The segments in mlx-qwen3-asr's names.")
     words: Words | None = optional()
     warnings: Warnings | None = optional()
 
@@ -123,6 +138,7 @@ class Job(ListedJob):
     partial_text: str = about("The text so far, while the job is processed.")
     has_audio: bool = about("True while the recording is kept.")
     callback: JobCallback | None
+    completed_at: str | None = optional("`finished_at` in mlx-qwen3-asr's form: UTC, ISO 8601.")
     result: JobResult | None
 
 
@@ -157,9 +173,22 @@ def whole_job(job: stored.Job) -> Job:
         status = "waiting" if job.callback is None else state.status
         callback = _values(JobCallback, state, url=job.callback_url, status=status)
     if transcript is not None:
-        words, warnings = words_of(transcript, job.options), transcript.warnings or None
-        result = _values(JobResult, transcript, words=words, warnings=warnings)
-    return Job.model_validate(_values(Job, job, progress=job, callback=callback, result=result))
+        words, warnings = words_of(transcript, job.options), warnings_of(job) or None
+        more = {"chunks": transcript.segments, "words": words, "warnings": warnings}
+        result = _values(JobResult, transcript, **more)
+    ended = None if job.finished_at is None else datetime.fromtimestamp(job.finished_at, UTC)
+    completed_at = None if ended is None else f"{ended:%Y-%m-%dT%H:%M:%SZ}"
+    values = _values(Job, job, progress=job, callback=callback, completed_at=completed_at, result=result)
+    return Job.model_validate(values)
+
+
+def warnings_of(job: stored.Job, chosen: ResponseFormat | None = None) -> tuple[str, ...]:
+    """The warnings of a job's transcript in this format, by default that of its submission."""
+    if job.transcript is None:
+        return ()
+    is_asked_for = job.options.words and not job.options.words_optional
+    wanted = chosen or FORMATS.get(job.result_format)
+    return shown_warnings(job.transcript, with_words=is_asked_for or bool(wanted and "words" in wanted.wants))
 
 
 def event_data(event: stored.JobEvent) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from functools import partial
 from typing import get_args
@@ -10,10 +11,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from scribewire.server.context import client_of, context_of, owner_of
+from scribewire.engine.protocol.config import DEMO_MODEL
+from scribewire.server.context import ServerContext, client_of, context_of, owner_of
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
-from scribewire.server.intake.request import FormatName, JobRequest, validated
+from scribewire.server.intake.job_request import JobRequest
+from scribewire.server.intake.request import FormatName, validated
 from scribewire.server.jobs.job import EventKind, Job, JobStatus
 from scribewire.server.jobs.refusals import as_refusal
 from scribewire.server.jobs.store import CURSOR_PATTERN, MAX_PAGE, CursorInvalid
@@ -24,6 +27,7 @@ from scribewire.server.routes.job_bodies import (
     JobList,
     info_of,
     job_list,
+    warnings_of,
     whole_job,
 )
 from scribewire.server.routes.job_bodies import Job as JobBody
@@ -126,6 +130,7 @@ async def submit_job(request: Request) -> Response:
     upload = await context.uploads.receive(request, file_fields=("audio", "file"))
     try:
         wanted = JobRequest.of(upload.fields)
+        wanted.check_languages(context.engine.info)
         model = None
         if wanted.model is not None:
             # Known since the first load of the model; a job need not wait for an engine that is restarting.
@@ -148,7 +153,7 @@ async def submit_job(request: Request) -> Response:
     headers = {"location": f"/jobs/{submitted.job.job_id}"}
     if not submitted.is_new:
         headers[REPLAY_HEADER] = "true"
-    return json_answer(AcceptedJob.model_validate(submitted.job), 202, headers)
+    return json_answer(AcceptedJob.model_validate(_with_model(context, submitted.job)), 202, headers)
 
 
 def _idempotency_key(request: Request) -> str | None:
@@ -183,7 +188,8 @@ async def list_jobs(request: Request) -> Response:
         )
     except CursorInvalid as error:
         raise as_refusal(error) from None
-    return json_answer(job_list(page))
+    jobs = tuple(_with_model(context, job) for job in page.jobs)
+    return json_answer(job_list(dataclasses.replace(page, jobs=jobs)))
 
 
 @router.get(
@@ -196,9 +202,10 @@ async def get_job(request: Request, job_id: str) -> Response:
     Only the key that submitted a job sees it.
     """
     job = await _job(request, job_id)
-    warnings = job.transcript.warnings if job.transcript is not None else ()
     info = context_of(request).engine.info
-    headers = answer_headers(info_of(job, info), warnings) if job.transcript is not None or info else None
+    headers = (
+        answer_headers(info_of(job, info), warnings_of(job)) if job.transcript is not None or info else None
+    )
     return await made_apart(job.transcript, lambda: json_answer(whole_job(job), headers=headers))
 
 
@@ -247,9 +254,8 @@ async def get_job_result(request: Request, job_id: str) -> Response:
             should_retry=False,
         )
     info = info_of(job, context_of(request).engine.info)
-    return await made_apart(
-        job.transcript, partial(answer, job.transcript, info, response_format, job.options)
-    )
+    transcript = dataclasses.replace(job.transcript, warnings=warnings_of(job, response_format))
+    return await made_apart(transcript, partial(answer, transcript, info, response_format, job.options))
 
 
 @router.get(
@@ -317,19 +323,30 @@ async def cancel_job(request: Request, job_id: str) -> Response:
 )
 async def retry_job(request: Request, job_id: str) -> Response:
     """Queue a failed job again, as long as its recording is kept."""
-    job = await context_of(request).runner.retry(
-        job_id, owner_of(request), request_id=request.state.request_id
-    )
+    context = context_of(request)
+    job = await context.runner.retry(job_id, owner_of(request), request_id=request.state.request_id)
     if job is None:
         raise _not_found()
-    return json_answer(AcceptedJob.model_validate(job), 202, {"location": f"/jobs/{job.job_id}"})
+    return json_answer(
+        AcceptedJob.model_validate(_with_model(context, job)), 202, {"location": f"/jobs/{job.job_id}"}
+    )
 
 
 async def _job(request: Request, job_id: str) -> Job:
-    job = await context_of(request).jobs.get(job_id, owner_of(request))
+    context = context_of(request)
+    job = await context.jobs.get(job_id, owner_of(request))
     if job is None:
         raise _not_found()
-    return job
+    return _with_model(context, job)
+
+
+def _with_model(context: ServerContext, job: Job) -> Job:
+    """A job that says from the start whether the demo model answers it: so far, the one that would."""
+    if job.status == "completed":
+        return job
+    info = context.engine.info
+    is_demo = context.settings.model == DEMO_MODEL if info is None else info.is_demo
+    return dataclasses.replace(job, is_demo=is_demo)
 
 
 def _not_found() -> ApiError:

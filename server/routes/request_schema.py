@@ -12,7 +12,8 @@ from typing import Any
 from scribewire.engine.protocol.config import ModelInfo
 from scribewire.server.intake.form import MAX_FIELDS
 from scribewire.server.intake.formats import DEFAULT_FORMAT, FORMATS
-from scribewire.server.intake.request import ChunkingStrategy, JobRequest, TranscriptionRequest
+from scribewire.server.intake.job_request import JobRequest
+from scribewire.server.intake.request import ChunkingStrategy, TranscriptionRequest
 
 Schema = dict[str, Any]
 
@@ -109,7 +110,6 @@ def _fields(
     if names:
         fields["model"]["enum"] = [*names, ""]
     if model is JobRequest:
-        fields["language"]["description"] += " An unknown one fails the job."
         fields["response_format"]["description"] = "Default format at the result's own address."
         fields["stream"]["description"] = "A job is not streamed; follow its events."
         if has_callbacks:
@@ -117,8 +117,7 @@ def _fields(
         else:
             told = f"{fields['callback_url']['description']}; this server allows none."
             fields["callback_url"] = {"type": "string", "enum": [""], "description": told}
-    elif info is not None:
-        # A job resolves languages when it runs, so that a submission accepts any text for one.
+    if info is not None:
         language = _languages(info)
         fields["language"] = {**language, "description": fields["language"]["description"]}
         fields["languages"]["items"] = language

@@ -57,10 +57,10 @@ from scribewire.engine.protocol.errors import (
     AudioUnreadable,
     EngineError,
     EngineUnavailable,
-    LanguageUnsupported,
     RequestCancelled,
     error_from_code,
 )
+from scribewire.engine.protocol.languages import spoken_language
 from scribewire.engine.protocol.messages import (
     PROTOCOL_VERSION,
     Cancel,
@@ -78,7 +78,6 @@ from scribewire.engine.protocol.messages import (
     Transcribe,
 )
 from scribewire.engine.protocol.transcript import Segment, TokenLogprob, TokenUsage, Transcript, Word
-from scribewire.engine.text.languages import resolve_language
 
 FAKE_WORKER_MODULE = "tests.fakes.fake_worker"
 
@@ -224,8 +223,9 @@ class _FakeWorker:
             raise AudioUnreadable(f"the recording cannot be read: {error.strerror}") from None
         if not recording:
             raise AudioEmpty("the recording is empty (0 bytes)", parameter="file")
-        forced = _forced_language(request.options.language)
-        _check_languages(request.options.languages)
+        forced = spoken_language(request.options.language or "", LANGUAGES)
+        for one in request.options.languages:
+            spoken_language(one, LANGUAGES, parameter="languages")
         script = _answer_script(recording)
         if "stderr" in script:
             print(script["stderr"], file=sys.stderr, flush=True)
@@ -326,26 +326,6 @@ def _answer_script(recording: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return script if isinstance(script, dict) else {}
-
-
-def _forced_language(wanted: str | None) -> str | None:
-    language = None if wanted is None else resolve_language(wanted)
-    if language is None:
-        return None
-    if language.name not in LANGUAGES:
-        raise LanguageUnsupported(
-            f"the loaded model does not speak {language.name}; it speaks {', '.join(LANGUAGES)}",
-            parameter="language",
-        )
-    return language.name
-
-
-def _check_languages(wanted: tuple[str, ...]) -> None:
-    for one in wanted:
-        try:
-            _forced_language(one)
-        except EngineError as error:
-            raise type(error)(error.message, parameter="languages") from None
 
 
 class _Answer:

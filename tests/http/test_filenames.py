@@ -10,7 +10,7 @@ import pytest
 
 from scribewire.server.jobs.job import base_name
 from tests.fakes.running_server import RunningServer, assert_openai_error, script
-from tests.http.test_jobs import state
+from tests.http.test_jobs import ended, state
 
 BOUNDARY = "b0undary"
 SPEECH = script(text="Hello.")
@@ -88,3 +88,12 @@ def test_same_recording_under_another_name_is_the_same_submission(server: Runnin
 )
 def test_name_is_one_visible_line_without_folders(path: str, name: str | None):
     assert base_name(path) == name
+
+
+def test_name_is_in_no_log_line(server: RunningServer, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG")
+    job = submitted(server, 'name="file"; filename="confidential.mp3"')
+    ended(server, job["job_id"])
+    events = [getattr(record, "scribewire_event", {}) for record in caplog.records]
+    assert any(event.get("job_id") == job["job_id"] for event in events)
+    assert "confidential" not in caplog.text + repr(events)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def test_job_is_accepted_at_once_and_completes(server: RunningServer, field: str
     response = submit(server, script(text="Hola.", language="Spanish", duration_seconds=3), field=field)
     assert response.status_code == 202
     body = response.json()
-    assert set(body) == {"job_id", "status", "queue_position", "created_at"}
+    assert set(body) == {"job_id", "status", "queue_position", "created_at", "demo"}
     assert (body["status"], body["queue_position"]) == ("queued", 1)
     assert isinstance(body["created_at"], int)
     assert response.headers["location"] == f"/jobs/{body['job_id']}"
@@ -69,6 +71,67 @@ def test_job_has_words_where_they_are_asked_for_whatever_its_format(server: Runn
     assert "words" not in plain["result"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"language": "Klingon"}, "language_unknown", "language"),
+        ({"language": "de"}, "language_unsupported", "language"),
+        ({"languages": "es,xx"}, "language_unknown", "languages"),
+        ({"languages": "es,de"}, "language_unsupported", "languages"),
+        ({"timestamps": "perhaps"}, "invalid_parameter", "timestamps"),
+        ({"prompt": "one", "context": "another"}, "invalid_parameter", "context"),
+    ],
+)
+def test_job_that_could_only_fail_is_refused_before_it_is_one(
+    server: RunningServer, fields: dict[str, str], code: str, param: str
+):
+    before = server.client.get("/jobs").json()["data"]
+    assert_openai_error(submit(server, script(text="x"), **fields), 400, code, param=param)
+    assert server.client.get("/jobs").json()["data"] == before
+    assert wait_until(lambda: server.leftovers() == [])
+
+
+def test_language_of_a_job_is_checked_before_the_first_load_too(tmp_path: Path):
+    with RunningServer(tmp_path, wait_ready=False, model="fake:load_seconds=60", drain_seconds=0) as running:
+        assert_openai_error(
+            submit(running, script(text="x"), language="Klingon"), 400, "language_unknown", param="language"
+        )
+        assert submit(running, script(text="x"), language="de").status_code == 202
+
+
+def test_result_as_subtitles_goes_by_words_whatever_the_job_was_submitted_for(server: RunningServer):
+    speech = script(text="One two three four. " * 12, duration_seconds=24)
+    job_id = ended(server, submit(server, speech).json()["job_id"])["job_id"]
+    later = server.client.get(f"/jobs/{job_id}/result", params={"format": "srt"}).text
+    assert later == server.transcribe(speech, response_format="srt").text
+    assert later.count("-->") > 1
+
+
+def test_direct_peers_fields_and_names_are_understood(server: RunningServer):
+    asked = submit(server, script(echo_options=True), timestamps="yes", context=" Kohlrausch ")
+    options = json.loads(ended(server, asked.json()["job_id"])["result"]["text"])
+    assert (options["words"], options["words_optional"], options["prompt"]) == (True, False, " Kohlrausch ")
+    speech = script(text="Hola.", language="Spanish", duration_seconds=3)
+    body = submit(server, speech, timestamps="true").json()
+    job = ended(server, body["job_id"])
+    finished = datetime.strptime(job["completed_at"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert int(finished.timestamp()) == job["finished_at"]
+    chunk = {"text": "Hola.", "start": 0.0, "end": 3.0, "chunk_index": 0, "language": "Spanish"}
+    assert job["result"]["chunks"] == [chunk]
+    assert [word["word"] for word in job["result"]["words"]] == ["Hola."]
+
+
+def test_unfinished_job_says_that_the_demo_model_answers_it(tmp_path: Path):
+    gate = tmp_path / "gate"
+    with RunningServer(tmp_path, model="demo") as running:
+        accepted = submit(running, script(text="x", gate=str(gate))).json()
+        assert accepted["demo"] is True
+        assert state(running, accepted["job_id"])["demo"] is True
+        assert running.client.get("/jobs").json()["data"][0]["demo"] is True
+        gate.touch()
+        assert ended(running, accepted["job_id"])["demo"] is True
+
+
 def test_job_shows_its_progress(server: RunningServer):
     slow = script(partials=["a", "b", "c", "d"], partial_delay_seconds=0.15, duration_seconds=8)
     job_id = submit(server, slow).json()["job_id"]
@@ -85,7 +148,6 @@ def test_job_shows_its_progress(server: RunningServer):
     [
         (script(fail="audio_undecodable"), {}, "audio_undecodable", "invalid_request_error", None),
         (b"", {}, "audio_empty", "invalid_request_error", "file"),
-        (script(text="x"), {"language": "de"}, "language_unsupported", "invalid_request_error", "language"),
         (script(fail="engine_fault"), {}, "engine_fault", "server_error", None),
     ],
 )

@@ -11,7 +11,7 @@ from scribewire.engine.checkpoint.published import PUBLISHED_MODELS, nearest_pub
 from scribewire.engine.cli import main
 from scribewire.engine.cli.console import Console
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER
-from scribewire.engine.text.languages import LANGUAGES
+from scribewire.engine.protocol.languages import LANGUAGES
 from tests.fakes.fake_hub import FakeHub, model_files
 
 MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"

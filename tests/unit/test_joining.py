@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scribewire.engine.text.languages import join_texts
+from scribewire.engine.protocol.languages import join_texts
 
 
 def test_parts_of_a_spaced_language_are_joined_with_one_space() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scribewire.engine.protocol.errors import LanguageUnknown
-from scribewire.engine.text.languages import (
+from scribewire.engine.protocol.languages import (
     LANGUAGES,
     Language,
     iso_code,

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from scribewire.engine.protocol.languages import join_texts
 from scribewire.engine.protocol.transcript import TokenLogprob
 from scribewire.engine.recording.output import StreamingText, continued
-from scribewire.engine.text.languages import join_texts
 
 
 class Sent:

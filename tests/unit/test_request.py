@@ -14,7 +14,8 @@ from scribewire.engine.protocol.config import Chunking, TranscribeOptions
 from scribewire.server.http.errors import ApiError
 from scribewire.server.intake.form import FormFields, NumberText, fields_from_json
 from scribewire.server.intake.formats import FORMATS
-from scribewire.server.intake.request import REFUSALS, JobRequest, TranscriptionRequest
+from scribewire.server.intake.job_request import JobRequest
+from scribewire.server.intake.request import REFUSALS, TranscriptionRequest
 from scribewire.server.routes.request_schema import request_schemas
 from scribewire.server.webhooks.targets import AllowedTargets
 

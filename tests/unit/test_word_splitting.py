@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scribewire.engine.text.languages import LANGUAGES
+from scribewire.engine.protocol.languages import LANGUAGES
 from scribewire.engine.text.words import (
     KOREAN_DICTIONARY,
     Unit,

@@ -1,7 +1,6 @@
 """The one table of languages: names, codes, region tags, native names, which of them the aligner knows; their spacing.
 
-It knows the 30 languages of the published models and refuses every other with the nearest names. Whether the loaded
-model speaks a language is not decided here.
+It knows the 30 languages of the published models and refuses every other with the nearest names.
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from scribewire.engine.protocol.errors import LanguageUnknown
+from scribewire.engine.protocol.errors import LanguageUnknown, LanguageUnsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +169,23 @@ def resolve_language(text: str) -> Language | None:
         if language is not None:
             return language
     raise LanguageUnknown(_unknown_message(text), parameter="language")
+
+
+def spoken_language(text: str, spoken: Collection[str], *, parameter: str = "language") -> str | None:
+    """English name of a language that a user named, if a model speaks it; None when it is to be detected.
+
+    spoken: English names. raises: LanguageUnknown, LanguageUnsupported, each with this parameter
+    """
+    try:
+        language = resolve_language(text)
+    except LanguageUnknown as error:
+        raise LanguageUnknown(error.message, parameter=parameter) from None
+    if language is not None and language.name not in spoken:
+        raise LanguageUnsupported(
+            f"the loaded model does not speak {language.name}; it speaks {', '.join(spoken)}",
+            parameter=parameter,
+        )
+    return None if language is None else language.name
 
 
 def language_by_name(name: str) -> Language:
