@@ -21,19 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scribewire.engine.processes.architecture import wrong_architecture
+from scribewire.engine.processes.arguments import EXIT_USAGE, CommandParser
+from scribewire.engine.processes.console import PROGRAM, StandardStreams, table
 from scribewire.engine.protocol import config as protocol_config
 from scribewire.server.access.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
-from scribewire.server.settings.fields import (
-    Settings,
-    SettingsError,
-    add_config_argument,
-    add_settings_arguments,
-    client_variables,
-)
+from scribewire.server.settings.fields import Settings, SettingsError, client_variables, misspelt_variables
+from scribewire.server.settings.flags import add_config_argument, add_settings_arguments
 from scribewire.server.webhooks.signing import SecretUnreadable, WebhookSecret
 
-PROGRAM = "scribewire"
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 OWN_COMMANDS = {
     "serve": "serve the OpenAI-compatible API",
@@ -42,6 +38,7 @@ OWN_COMMANDS = {
 }
 CLIENT_COMMANDS = {
     "submit": "submit recordings to a running server as jobs, and wait for them if asked to",
+    "status": "say what a running server has loaded, its memory and its queue",
     "jobs": "list, show, cancel, retry and erase your jobs at a running server",
 }
 # A copy of the engine's table, compared by a test: importing that table would load the engine.
@@ -62,6 +59,8 @@ CLIENT_MODULE = "scribewire.server.client.command"
 def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None = None) -> int:
     """Run one command; returns the exit code. environ: the process's own when None."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for sentence in misspelt_variables(environ):
+        print(f"{PROGRAM}: {sentence}", file=sys.stderr)
     try:
         if arguments and arguments[0] in NEED_MLX and (reason := wrong_architecture()) is not None:
             print(f"{PROGRAM}: {reason}", file=sys.stderr)
@@ -94,21 +93,13 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
         return EXIT_INTERRUPTED
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help with texts as written here, and a column wide enough for the flags."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `serve` and `keys`, whose help lists every command."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=PROGRAM,
         usage=f"{PROGRAM} COMMAND ...",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
-        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
     commands = parser.add_subparsers(
@@ -116,10 +107,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve = commands.add_parser(
         "serve",
+        usage=f"{PROGRAM} serve [--SETTING VALUE ...]",
         help=OWN_COMMANDS["serve"],
         description=_SERVE_HELP,
         epilog=_SERVE_EXAMPLES,
-        formatter_class=_Help,
     )
     add_settings_arguments(serve)
     add_config_argument(serve)
@@ -128,7 +119,6 @@ def build_parser() -> argparse.ArgumentParser:
         help=OWN_COMMANDS["keys"],
         description=_KEYS_HELP,
         epilog=_KEYS_EXAMPLES,
-        formatter_class=_Help,
     )
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser("create", help="make a key; it is printed once, on stdout, and not stored")
@@ -138,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser(
         "revoke", help="refuse a key from now on; a running server follows within a second"
     )
-    revoke.add_argument("key_id", metavar="ID", help="as `keys list` shows it")
+    revoke.add_argument("key", metavar="KEY", help="its id or its name, as `keys list` shows them")
     for action in (create, listing, revoke):
         add_settings_arguments(action, only=["data"])
         add_config_argument(action)
@@ -146,7 +136,6 @@ def build_parser() -> argparse.ArgumentParser:
         "webhook-secret",
         help=OWN_COMMANDS["webhook-secret"],
         description=_WEBHOOK_HELP,
-        formatter_class=_Help,
     )
     webhook.add_argument("--renew", action="store_true", help="make a new secret, which replaces the old one")
     add_settings_arguments(webhook, only=["data"])
@@ -214,15 +203,26 @@ def _run_client_command(arguments: list[str], environ: Mapping[str, str] | None)
 
 def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
     if parsed.action == "create":
-        key_id, secret = store.create(parsed.name)
-        print(secret)
-        print(f"{PROGRAM}: this is {key_id}; copy it now, it cannot be shown again", file=sys.stderr)
+        _create_key(store, parsed.name)
     elif parsed.action == "revoke":
-        store.revoke(parsed.key_id)
-        print(f"{parsed.key_id} is revoked")
+        key = store.revoke(parsed.key)
+        print(f"{key.key_id} is revoked" + (f" ({key.name})" if key.name else ""))
     else:
         _list_keys(store.list(), as_json=parsed.json)
     return 0
+
+
+def _create_key(store: KeyStore, name: str) -> None:
+    before = store.list()
+    key_id, secret = store.create(name)
+    print(secret)
+    notes = [f"this is {key_id}; copy it now, it cannot be shown again"]
+    if same := [key.key_id for key in before if name and key.name == name and key.is_active]:
+        notes.append(f"another active key has the name {name!r} too: {', '.join(same)}")
+    if not before:
+        notes.append(_FIRST_KEY)
+    for note in notes:
+        print(f"{PROGRAM}: {note}", file=sys.stderr)
 
 
 def _list_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
@@ -232,9 +232,12 @@ def _list_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
         return
     if not keys:
         print(f"There are no keys. `{PROGRAM} keys create NAME` makes one.")
+    lines = []
     for key in keys:
         state = "active" if key.revoked_at is None else f"revoked {_shown_time(key.revoked_at)}"
-        print(f"{key.key_id}  created {_shown_time(key.created_at)}  {state}  {key.name}".rstrip())
+        lines.append((key.key_id, f"created {_shown_time(key.created_at)}", state, key.name))
+    for line in table(lines, columns=StandardStreams.of_this_process().columns):
+        print(line)
 
 
 def _shown_time(unix_seconds: int) -> str:
@@ -272,10 +275,17 @@ Receivers of webhooks (callback_url) check the signature with this secret; docs/
 it is first needed, and kept in a file under the data folder that only you can read. With --renew another one is made,
 which a running server uses from its next attempt on."""
 
+_FIRST_KEY = """\
+from now on every request needs a key:
+  curl -H "Authorization: Bearer $SCRIBEWIRE_KEY" http://127.0.0.1:8765/v1/audio/transcriptions ...
+  OpenAI(base_url="http://127.0.0.1:8765/v1", api_key=os.environ["SCRIBEWIRE_KEY"])
+  SCRIBEWIRE_KEY=... scribewire submit talk.mp3
+Only /health, /health/live and /health/ready go without one."""
+
 _KEYS_HELP = "API keys. Only their hashes are stored, under the data folder."
 
 _KEYS_EXAMPLES = """\
 examples:
   scribewire keys create laptop
   scribewire keys list
-  scribewire keys revoke key_0123456789ab"""
+  scribewire keys revoke laptop"""

@@ -19,7 +19,7 @@ from scribewire.engine.bench.plan import PlanInvalid
 from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.fetch import HubAccess, pull, resolve_model
 from scribewire.engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
-from scribewire.engine.cli.console import Console, shown_bytes
+from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.doctor import Surroundings, examine, show_findings
 from scribewire.engine.cli.findings import RunChild, run_python
 from scribewire.engine.cli.listings import show_languages, show_models
@@ -27,7 +27,8 @@ from scribewire.engine.cli.results import ALL_FORMATS, FORMATS
 from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.cli.transcribe import Engine, Request, transcribe_files
 from scribewire.engine.demo import SampleRecording, sample_recordings
-from scribewire.engine.processes.console import PROGRAM
+from scribewire.engine.processes.arguments import CommandParser
+from scribewire.engine.processes.console import PROGRAM, shown_bytes
 from scribewire.engine.protocol.config import (
     AUTO_ALIGNER,
     DEFAULT_MODEL,
@@ -128,21 +129,11 @@ def load_transcriber(config: EngineConfig, console: Console, fetches_aligner: bo
         yield transcriber
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Texts as written here, and a column wide enough for the flags."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=34)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all the engine's subcommands, also for the help of each."""
-    parser = argparse.ArgumentParser(prog=PROGRAM)
+    parser = CommandParser(prog=PROGRAM)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", prog=PROGRAM)
-    add = {
-        name: partial(commands.add_parser, name, help=text, formatter_class=_Help)
-        for name, text in COMMANDS.items()
-    }
+    add = {name: partial(commands.add_parser, name, help=text) for name, text in COMMANDS.items()}
     _add_transcribe_arguments(add["transcribe"](description=_TRANSCRIBE_HELP, epilog=_TRANSCRIBE_EXAMPLES))
     models = add["models"](
         description="List the models on this disk and the published ones, with sizes. Asks no network."

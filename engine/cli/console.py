@@ -1,4 +1,4 @@
-"""Progress bars of a command, on a terminal only, and sizes to be read."""
+"""Progress bars of a command, on a terminal only."""
 
 from __future__ import annotations
 
@@ -48,10 +48,3 @@ class Console(StandardStreams):
         finally:
             if shown is not None:
                 shown.close()
-
-
-def shown_bytes(count: int) -> str:
-    """A size to be read, in decimal units, as for disks and downloads."""
-    if count >= 999_500_000:
-        return f"{count / 1e9:.2f} GB"
-    return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"

@@ -15,10 +15,10 @@ from huggingface_hub.errors import CacheNotFound
 from scribewire.engine.checkpoint.download import INCOMPLETE_SUFFIX
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.checkpoint.published import PUBLISHED_MODELS
-from scribewire.engine.cli.console import Console, shown_bytes
+from scribewire.engine.cli.console import Console
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.model.config import ConfigError, ModelConfig
-from scribewire.engine.processes.console import table
+from scribewire.engine.processes.console import shown_bytes, table
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import CheckpointMismatch, EngineError
 from scribewire.engine.protocol.languages import LANGUAGES, language_by_name
@@ -70,7 +70,9 @@ def show_models(console: Console, *, as_json: bool, hub: HubAccess | None = None
     away = [model for model in models if model.state == "not on disk"]
     console.say("On this disk:")
     for line in table(
-        [[m.model_id, shown_bytes(m.size_bytes), m.state, m.remark] for m in here], indent="  "
+        [[m.model_id, shown_bytes(m.size_bytes), m.state, m.remark] for m in here],
+        indent="  ",
+        columns=console.columns,
     ):
         console.say(line)
     for model in here:
@@ -86,7 +88,7 @@ def show_models(console: Console, *, as_json: bool, hub: HubAccess | None = None
             ]
             for m in away
         ]
-        for line in table(rows, indent="  "):
+        for line in table(rows, indent="  ", columns=console.columns):
             console.say(line)
     return 0
 
@@ -183,7 +185,7 @@ def show_languages(
     rows_of_text += [
         [one.code, one.name, " ".join(one.region_tags), one.native_names[0]] for one in languages
     ]
-    for line in table(rows_of_text):
+    for line in table(rows_of_text, columns=console.columns):
         console.say(line)
     return 0
 

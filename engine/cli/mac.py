@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from scribewire.engine.cli.console import shown_bytes
 from scribewire.engine.cli.findings import Finding, RunChild, how_it_ended
 from scribewire.engine.processes.architecture import Ask
+from scribewire.engine.processes.console import shown_bytes
 
 LEAST_MACOS: Final = 15
 """On 14 everything works but the wired limit: what is not used for a while may be paged out."""

@@ -5,6 +5,7 @@ For the commands of the engine and of the server's client alike; each adds its o
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import BinaryIO, Self, TextIO
 
 PROGRAM = "scribewire"
 _NAME_COLUMNS = 32
+_LEAST_COLUMNS = 12
+_BETWEEN = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class StandardStreams:
         asks = sys.stdin.isatty() and sys.stderr.isatty()
         return cls(stdin=sys.stdin.buffer, stdout=sys.stdout, stderr=sys.stderr, asks=asks)
 
+    @property
+    def columns(self) -> int | None:
+        """Width of the terminal that the result goes to; None where it goes to no terminal."""
+        return shutil.get_terminal_size().columns if self.stdout.isatty() else None
+
     def say(self, text: str) -> None:
         """Write a line of the result."""
         print(text, file=self.stdout, flush=True)
@@ -41,16 +49,34 @@ class StandardStreams:
         print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
 
 
-def table(rows: Sequence[Sequence[str]], *, indent: str = "") -> list[str]:
-    """Rows as lines with aligned columns; the last column is not padded."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
-    return [
-        (
-            indent
-            + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        ).rstrip()
-        for row in rows
-    ]
+def table(rows: Sequence[Sequence[str]], *, indent: str = "", columns: int | None = None) -> list[str]:
+    """Rows as lines with aligned columns; the last column is not padded.
+
+    columns: of the terminal: cells of the widest column but the first are cut until the lines fit; None for any width.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = None if columns is None else columns - len(indent) - len(_BETWEEN) * (len(widths) - 1)
+    while room is not None and sum(widths) > room:
+        place = max(range(1, len(widths)), key=widths.__getitem__, default=0)
+        if widths[place] <= _LEAST_COLUMNS:
+            break
+        widths[place] = max(_LEAST_COLUMNS, widths[place] - (sum(widths) - room))
+    lines = []
+    for row in rows:
+        cells = [_cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append((indent + _BETWEEN.join(cells)).rstrip())
+    return lines
+
+
+def _cut(cell: str, width: int) -> str:
+    return cell if len(cell) <= width else cell[: width - 3] + "..."
+
+
+def shown_bytes(count: int) -> str:
+    """A size to be read, in decimal units, as for disks and downloads."""
+    if count >= 999_500_000:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
 
 
 def shortened(name: str) -> str:

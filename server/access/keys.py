@@ -18,7 +18,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -38,7 +38,7 @@ class KeysUnreadable(Exception):
 
 
 class KeyUnknown(Exception):
-    """No key has this id."""
+    """No key has this id or name, or several have the name."""
 
 
 class UnsafeBind(Exception):
@@ -99,12 +99,14 @@ class KeyStore:
         """Every key ever made, oldest first. Raises KeysUnreadable."""
         return self._read()
 
-    def revoke(self, key_id: str) -> ApiKey:
-        """Revoke a key from now on; revoking it twice keeps the first time. Raises KeyUnknown, KeysUnreadable."""
+    def revoke(self, name: str) -> ApiKey:
+        """Revoke a key from now on; revoking it twice keeps the first time. Raises KeyUnknown, KeysUnreadable.
+
+        name: its id, or its name, if only one active key has it.
+        """
         with self._exclusive():
             keys = {key.key_id: key for key in self._read()}
-            if key_id not in keys:
-                raise KeyUnknown(f"no key has the id {key_id!r}; see `scribewire keys list`")
+            key_id = name if name in keys else _only_id(name, keys.values())
             if keys[key_id].is_active:
                 keys[key_id] = replace(keys[key_id], revoked_at=int(time.time()))
                 self._write(tuple(keys.values()))
@@ -210,6 +212,19 @@ def write_private(path: Path, content: bytes, *, keeps_old: bool = False) -> Non
             os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _only_id(name: str, keys: Iterable[ApiKey]) -> str:
+    """The id of the one key with a name, of which revoked ones count only where no other has it."""
+    named = [key for key in keys if name and key.name == name]
+    found = [key.key_id for key in named if key.is_active] or [key.key_id for key in named][-1:]
+    if not found:
+        raise KeyUnknown(f"no key has the id or the name {name!r}; see `scribewire keys list`")
+    if len(found) > 1:
+        raise KeyUnknown(
+            f"{len(found)} active keys have the name {name!r}; revoke one by its id: {', '.join(found)}"
+        )
+    return found[0]
 
 
 def _digest(secret: str) -> str:

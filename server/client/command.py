@@ -1,4 +1,4 @@
-"""The command lines of `scribewire submit` and `scribewire jobs`: parsers, and dispatch to their functions."""
+"""The command lines of `scribewire submit`, `jobs` and `status`: parsers, and dispatch to their functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from scribewire.engine.processes.arguments import CommandParser
 from scribewire.engine.processes.console import PROGRAM
 from scribewire.server.client.connection import ServerConnection, checked_job_id, server_url
 from scribewire.server.client.console import Console
@@ -28,6 +29,7 @@ from scribewire.server.client.jobs import (
     retry_jobs,
     show_job,
 )
+from scribewire.server.client.status import show_status
 from scribewire.server.client.submit import Submit, submit_files
 from scribewire.server.intake.formats import FORMATS, names_of_formats
 
@@ -44,7 +46,7 @@ def main(
     data_folder: Path | None = None,
     console: Console | None = None,
 ) -> int:
-    """Run `submit ...` or `jobs ...`; returns the exit code.
+    """Run `submit ...`, `jobs ...` or `status ...`; returns the exit code.
 
     data_folder: of this machine's `serve`, for `jobs purge --orphans`.
 
@@ -76,6 +78,8 @@ def main(
 def _run(parsed: argparse.Namespace, server: ServerConnection, console: Console) -> int:
     if parsed.command == "submit":
         return submit_files(_submit_of(parsed), server, console)
+    if parsed.command == "status":
+        return show_status(server, console, as_json=parsed.json)
     match parsed.action:
         case "list":
             limit = None if parsed.all else parsed.limit
@@ -126,19 +130,15 @@ def _submit_of(parsed: argparse.Namespace) -> Submit:
     )
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help with texts as written here, and a column wide enough for the flags."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
-
-
 def build_parser(default_server: str) -> argparse.ArgumentParser:
-    """The parser of both commands, whose name is the first argument."""
-    parser = argparse.ArgumentParser(prog=PROGRAM)
+    """The parser of all three commands, whose name is the first argument."""
+    parser = CommandParser(prog=PROGRAM)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_submit(commands, default_server)
-    jobs = commands.add_parser("jobs", description=_JOBS_HELP, epilog=_JOBS_EPILOG, formatter_class=_Help)
+    status = commands.add_parser("status", description=_STATUS_HELP, epilog=_EXIT_CODES)
+    _add_json(status, "print a JSON object instead of lines")
+    _add_server(status, default_server)
+    jobs = commands.add_parser("jobs", description=_JOBS_HELP, epilog=_JOBS_EPILOG)
     actions = jobs.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, add in (
         ("list", _add_list),
@@ -147,18 +147,14 @@ def build_parser(default_server: str) -> argparse.ArgumentParser:
         ("retry", _add_retry),
         ("purge", _add_purge),
     ):
-        action = actions.add_parser(
-            name, help=_ACTIONS[name], description=_ACTIONS[name], formatter_class=_Help
-        )
+        action = actions.add_parser(name, help=_ACTIONS[name], description=_ACTIONS[name])
         add(action)
         _add_server(action, default_server)
     return parser
 
 
-def _add_submit(commands: argparse._SubParsersAction[argparse.ArgumentParser], default_server: str) -> None:
-    submit = commands.add_parser(
-        "submit", description=_SUBMIT_HELP, epilog=_SUBMIT_EPILOG, formatter_class=_Help
-    )
+def _add_submit(commands: argparse._SubParsersAction[CommandParser], default_server: str) -> None:
+    submit = commands.add_parser("submit", description=_SUBMIT_HELP, epilog=_SUBMIT_EPILOG)
     submit.add_argument(
         "files", nargs="+", metavar="FILE", help="a recording; - reads one from standard input"
     )
@@ -307,6 +303,10 @@ examples:
   scribewire submit --server http://mini.local:8765 talk.mp3
 
 {_EXIT_CODES}"""
+
+_STATUS_HELP = """\
+What a running server has loaded, the memory that it takes, and what waits there. Exit code 1 where it accepts no
+recordings now."""
 
 _JOBS_HELP = "Your jobs at a running server. A key sees its own jobs only."
 

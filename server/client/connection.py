@@ -185,6 +185,14 @@ class ServerConnection:
                 elif name == "data":
                     data = value
 
+    def readiness(self) -> dict[str, Any]:
+        """The model that is loaded; raises Refused where no recordings are accepted."""
+        return _object(self._send("GET", "/health/ready"))
+
+    def metrics(self) -> str:
+        """The server's figures in Prometheus' text format."""
+        return self._send("GET", "/metrics").text
+
     def now(self) -> float:
         """The server's clock in Unix seconds, for the ages of its jobs."""
         answer = self._send("GET", "/health/live")

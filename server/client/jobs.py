@@ -23,7 +23,7 @@ from scribewire.server.client.failures import (
     NoSuchJob,
     Refused,
 )
-from scribewire.server.client.submit import end_in_words, is_worth_retrying
+from scribewire.server.client.submit import DEMO_NOTE, end_in_words, is_worth_retrying
 from scribewire.server.client.waiting import wait_for_job
 from scribewire.server.jobs.sqlite.recordings import ORPHANS_FOLDER
 
@@ -56,42 +56,44 @@ def list_jobs(
         which = f"{status} jobs" if status else "jobs"
         console.warn(f"there are no {which}; `scribewire submit FILE` makes one")
     else:
-        heading = ("JOB", "STATUS", "FILE", "SUBMITTED", "AUDIO", "DONE", "TOOK", "")
-        rows: list[tuple[str, ...]] = [heading, *(_row(job) for job in jobs)]
-        for line in table(rows):
+        for line in _listed(jobs, console.columns):
             console.say(line)
+        if any(job["demo"] for job in jobs):
+            console.warn(DEMO_NOTE)
     if has_more:
         console.warn(f"these are the newest {limit}; --limit N shows more, --all every one")
     return 0
 
 
+def _listed(jobs: Sequence[dict[str, Any]], columns: int | None) -> list[str]:
+    """Jobs as lines; where they do not fit, without the time of submission, and with names cut."""
+    rows = [("JOB", "STATUS", "LENGTH", "SPEED", "FILE", "SUBMITTED"), *map(_row, jobs)]
+    lines = table(rows)
+    if columns is not None and max(map(len, lines)) > columns:
+        lines = table([row[:-1] for row in rows], columns=columns)
+    return lines
+
+
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
     progress = job["progress"]
     total = progress["audio_seconds_total"]
-    done = f"{100 * progress['fraction']:.0f} %" if job["status"] in ("processing", "completed") else ""
-    notes = [job["error"]["code"]] if job["error"] else []
-    if job.get("queue_position"):  # an older server's lists have none
-        notes.append(f"number {job['queue_position']} in the queue")
-    if job["worker_deaths"]:
-        notes.append(f"{len(job['worker_deaths'])} of its workers died")
-    if job["demo"]:
-        notes.append("demo model")
+    speed = job.get("speed")  # an older server's jobs have none
     return (
         job["job_id"],
-        job["status"],
+        _status_in_words(job, progress["fraction"]),
+        "" if total is None else shown_duration(total),
+        "" if speed is None else f"{speed:.3g}x",
         shortened(job.get("filename") or ""),
         shown_time(job["created_at"]),
-        "" if total is None else shown_duration(total),
-        done,
-        _took(job),
-        ", ".join(notes),
     )
 
 
-def _took(job: dict[str, Any]) -> str:
-    if job["started_at"] is None or job["finished_at"] is None:
-        return ""
-    return shown_duration(max(0, job["finished_at"] - job["started_at"]))
+def _status_in_words(job: dict[str, Any], fraction: float) -> str:
+    if job["status"] == "processing":
+        return f"{100 * fraction:.0f} % done"
+    if job.get("queue_position"):
+        return f"queued, {job['queue_position']}."
+    return str(job["error"]["code"] if job["error"] else job["status"])
 
 
 def shown_time(unix_seconds: float) -> str:
@@ -155,6 +157,8 @@ def _details(job: dict[str, Any]) -> list[str]:
         rows.append(("finished", shown_time(job["finished_at"])))
     if total is not None:
         rows.append(("audio", f"{shown_duration(progress['audio_seconds_done'])} of {shown_duration(total)}"))
+    if job.get("speed") is not None:
+        rows.append(("speed", f"{job['speed']:.3g} times as fast as it was spoken"))
     rows.append(("attempts", str(job["attempts"])))
     for death in job["worker_deaths"]:
         rows.append(

@@ -37,6 +37,7 @@ TRIES = 6
 BUSY_PAUSE_SECONDS = 5.0
 """Pause between two attempts of a submission, where the server names none."""
 
+DEMO_NOTE = "the server runs the bundled demo model, which does not understand real voices"
 _SHOWN_INPUT = "standard input"
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -70,7 +71,7 @@ class _Submitted:
 def submit_files(request: Submit, server: ServerConnection, console: Console) -> int:
     """Submit every file, wait if requested; returns the exit code.
 
-    raises: ClientFailure that concerns every file: no server, a refused key
+    A failure that concerns every file, no server or a refused key, ends it with what becomes of the jobs.
     """
     if request.idempotency_key is not None and len(request.files) > 1:
         raise BadCommand("an idempotency key names one submission; give one FILE with it")
@@ -86,9 +87,10 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
             try:
                 with _opened(file, console) as recording:
                     job = _submit(request, server, console, recording, shown)
-            except (KeyRefused, NoServer):
+            except (KeyRefused, NoServer) as error:
+                console.warn(str(error))
                 _report_unfinished(submitted, console, because="stopped")
-                raise
+                return error.exit_code
             except (ClientFailure, OSError) as error:
                 failures += 1
                 console.warn(f"{shown}: {_in_words(error)}")
@@ -102,7 +104,7 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
             one.is_over = True
             if job["demo"] and not told_of_demo:
                 told_of_demo = True
-                console.warn("the server runs the bundled demo model, which does not understand real voices")
+                console.warn(DEMO_NOTE)
             try:
                 failures += not _deliver(request, server, console, one, job, is_first=index == 0)
             except (Refused, OSError) as error:

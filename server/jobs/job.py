@@ -155,6 +155,18 @@ class Job(JobParameters):
         return round(min(1.0, done), 4)
 
     @property
+    def speed(self) -> float | None:
+        """Seconds of audio transcribed in one second; None unless it is completed."""
+        if self.status != "completed" or None in (
+            self.started_at,
+            self.finished_at,
+            self.audio_seconds_total,
+        ):
+            return None
+        seconds = (self.finished_at or 0.0) - (self.started_at or 0.0)
+        return round((self.audio_seconds_total or 0.0) / seconds, 3) if seconds > 0 else None
+
+    @property
     def is_finished(self) -> bool:
         """True when it will not change any more, unless it is retried."""
         return self.status in FINISHED

@@ -70,6 +70,7 @@ class ListedJob(Answer):
     started_at: UnixSeconds | None
     finished_at: UnixSeconds | None
     progress: JobProgress
+    speed: float | None = about("Seconds of audio transcribed in one second, once completed.", minimum=0)
     attempts: Count = about(
         "Workers that started the job. Those stopped together with the server are not counted."
     )

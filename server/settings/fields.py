@@ -1,21 +1,23 @@
 """The server's one configuration object, and the only reader of the environment and of the config file.
 
-Every default and every help text is written once, on the field; CLI flags and the documents' table derive from it.
+Every default and every help text is written once, on the field; flags and the table of settings derive from it.
 A value comes from the flag, else from `SCRIBEWIRE_<FIELD>`, else from `scribewire.toml`, else from the default.
-Refuses unknown names in the config file and values outside their range, naming their source.
+Refuses unknown names in the config file and values outside their range, naming their source; an unknown variable that
+is nearly a setting's is told of.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from scribewire.engine.processes.arguments import nearest
 from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_MODEL, AudioLimits, EngineConfig
 from scribewire.engine.protocol.speakers import DEFAULT_DIARIZATION_MODEL
 from scribewire.server.engine.restarts import RestartPolicy
@@ -58,11 +60,20 @@ class Settings:
         "127.0.0.1",
         setting_types.text,
         "Address to listen on. Any other than a loopback address needs an API key first.",
+        metavar="ADDRESS",
     )
-    port: int = _setting(8765, setting_types.integer(0, 65535), "Port to listen on; 0 takes a free one.")
-    model: str = _setting(DEFAULT_MODEL, setting_types.text, "A folder, a Hugging Face id, or `demo`.")
+    port: int = _setting(
+        8765, setting_types.integer(0, 65535), "Port to listen on; 0 takes a free one.", metavar="PORT"
+    )
+    model: str = _setting(
+        DEFAULT_MODEL, setting_types.text, "A folder, a Hugging Face id, or `demo`.", metavar="MODEL"
+    )
     model_alias: tuple[str, ...] = _setting(
-        (), setting_types.names, "A further name of the model for clients; may be repeated.", shown="none"
+        (),
+        setting_types.names,
+        "A further name of the model for clients; may be repeated.",
+        shown="none",
+        metavar="NAME",
     )
     any_model: bool = _setting(False, setting_types.boolean, "Take every name of a model for the one served.")
     device: str = _setting(
@@ -104,12 +115,14 @@ class Settings:
         setting_types.text_or_empty,
         "A smaller draft model that guesses ahead for a lone request; it seldom gains, which the start says.",
         shown="none",
+        metavar="MODEL",
     )
     aligner: str = _setting(
         AUTO_ALIGNER,
         setting_types.text,
         "The forced aligner that times words: a folder, a Hugging Face id, `auto` (the published one; the demo model "
         "has its own) or `none`. Loaded when words are first asked for.",
+        metavar="MODEL",
     )
     preload_aligner: bool = _setting(
         False,
@@ -120,6 +133,7 @@ class Settings:
         DEFAULT_DIARIZATION_MODEL,
         setting_types.text,
         "The pyannote.audio pipeline for diarization (extra `speakers`): a folder or a Hugging Face id.",
+        metavar="MODEL",
     )
     diarization_device: str = _setting(
         "auto",
@@ -146,12 +160,14 @@ class Settings:
         setting_types.names,
         "A further Host name to accept while no key is required (`name` or `name:port`); may be repeated.",
         shown="none",
+        metavar="HOST",
     )
     allow_origin: tuple[str, ...] = _setting(
         (),
         setting_types.names,
         "An Origin (`https://name`) whose pages may call the server from a browser, or `*` for all; may be repeated.",
         shown="none",
+        metavar="ORIGIN",
     )
     allow_callback: tuple[str, ...] = _setting(
         (),
@@ -383,55 +399,25 @@ def _read_config_file(named: Path | None, environ: Mapping[str, str]) -> ConfigF
     return read_config_file(named or default_config_file(), known, must_exist=named is not None)
 
 
-def flag_name(name: str) -> str:
-    """`max_upload_bytes` as the flag `--max-upload-bytes`."""
-    return "--" + name.replace("_", "-")
+def misspelt_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each variable that is none of ours and nearly is.
 
-
-def add_settings_arguments(parser: argparse.ArgumentParser, *, only: Sequence[str] | None = None) -> None:
-    """Give a parser one flag per setting (or per setting named in `only`).
-
-    Flags default to None, so that `Settings.from_sources` can recognize a flag that was not given. Values stay as typed
-    and are checked there, which gives flags, environment and file the same rules and the same messages.
+    Others are left alone: Kubernetes sets SCRIBEWIRE_PORT_8765_TCP and the like for a service of this name.
     """
-    for setting in fields(Settings):
-        if only is not None and setting.name not in only:
-            continue
-        options: dict[str, Any] = {"dest": setting.name, "default": None}
-        shown = shown_default(setting)
-        options["help"] = f"{setting.metadata['help']} (default: {shown})".replace("%", "%%").replace("`", "")
-        if isinstance(setting.default, bool):
-            options["action"] = argparse.BooleanOptionalAction
-        else:
-            options["metavar"] = setting.metadata["metavar"] or setting.name.rsplit("_", 1)[-1].upper()
-            if isinstance(setting.default, tuple):
-                options["action"] = "append"
-        parser.add_argument(flag_name(setting.name), **options)
-
-
-def add_config_argument(parser: argparse.ArgumentParser) -> None:
-    """Give a parser `--config FILE`, whose value goes to `Settings.from_sources` as `config_file`."""
-    parser.add_argument(
-        "--config",
-        type=Path,
-        default=None,
-        metavar="FILE",
-        help=f"config file to read (default: {CONFIG_FILE_NAME} in the platform's user config folder, if there)",
-    )
-
-
-def shown_default(setting: Field[Any]) -> str:
-    """A setting's default as help texts and documents show it."""
-    if setting.metadata["shown"] is not None:
-        return str(setting.metadata["shown"])
-    if isinstance(setting.default, bool):
-        return "on" if setting.default else "off"
-    if isinstance(setting.default, float):
-        return f"{setting.default:g}"
-    return str(setting.default)
+    known = [setting.name.upper() for setting in fields(Settings)] + ["CONFIG", "KEY", "SERVER"]
+    given = sorted(os.environ if environ is None else environ)
+    names = [one.removeprefix(ENVIRONMENT_PREFIX) for one in given if one.startswith(ENVIRONMENT_PREFIX)]
+    unknown = [name for name in names if name not in known]
+    hints = {name: nearest(name, known, prefix=ENVIRONMENT_PREFIX) for name in unknown}
+    return [f"{ENVIRONMENT_PREFIX}{name} is no setting{hint}" for name, hint in hints.items() if hint]
 
 
 def client_variables(environ: Mapping[str, str] | None = None) -> tuple[str | None, str | None]:
     """Server and key from the environment, for the commands that connect to a running server."""
     environ = os.environ if environ is None else environ
     return environ.get(ENVIRONMENT_PREFIX + "SERVER") or None, environ.get(ENVIRONMENT_PREFIX + "KEY") or None
+
+
+def flag_name(name: str) -> str:
+    """`max_upload_bytes` as the flag `--max-upload-bytes`."""
+    return "--" + name.replace("_", "-")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scribewire.engine.processes.arguments import nearest
+
 
 class SettingsError(Exception):
     """A setting that cannot be used; the message is one line and names the setting and its source."""
@@ -34,5 +36,6 @@ def read_config_file(path: Path, known: Collection[str], *, must_exist: bool) ->
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, thousands of digits or brackets
         raise SettingsError(f"config file {path} cannot be read: {error}") from None
     if unknown := sorted(set(values) - set(known)):
-        raise SettingsError(f"config file {path} has unknown settings: {', '.join(unknown)}")
+        shown = ", ".join(name + nearest(name, known) for name in unknown)
+        raise SettingsError(f"config file {path} has unknown settings: {shown}")
     return ConfigFile(path, values)

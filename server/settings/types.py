@@ -11,9 +11,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+_Parse = Callable[[Any], Any]
+
+METAVARS: dict[_Parse, str] = {}
+"""What help shows for a value of each type."""
+
+
+def _shown_as(metavar: str) -> Callable[[_Parse], _Parse]:
+    def note(parse: _Parse) -> _Parse:
+        METAVARS[parse] = metavar
+        return parse
+
+    return note
+
+
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+@_shown_as("TEXT")
 def text(value: Any) -> str:
     """A text that is not empty."""
     if not isinstance(value, str) or not value.strip():
@@ -21,6 +36,7 @@ def text(value: Any) -> str:
     return value.strip()
 
 
+@_shown_as("DIR")
 def folder(value: Any) -> Path:
     """A folder's path; `~` is the user's."""
     return value if isinstance(value, Path) else Path(text(value)).expanduser()
@@ -41,6 +57,7 @@ def boolean(value: Any) -> bool:
 def integer(minimum: int, maximum: int) -> Callable[[Any], int]:
     """A whole number within bounds."""
 
+    @_shown_as("N")
     def parse(value: Any) -> int:
         if isinstance(value, (bool, float)):
             raise ValueError("must be a whole number")
@@ -57,14 +74,18 @@ def integer(minimum: int, maximum: int) -> Callable[[Any], int]:
 
 def seconds(minimum: float, maximum: float) -> Callable[[Any], float]:
     """A number of seconds within bounds."""
+    return _number_of("seconds", minimum, maximum)
 
+
+def _number_of(unit: str, minimum: float, maximum: float) -> Callable[[Any], float]:
+    @_shown_as(unit.upper())
     def parse(value: Any) -> float:
         try:
             number = float(value)
         except (TypeError, ValueError):
-            raise ValueError("must be a number of seconds") from None
+            raise ValueError(f"must be a number of {unit}") from None
         if isinstance(value, bool) or not math.isfinite(number) or not minimum <= number <= maximum:
-            raise ValueError(f"must be from {minimum:g} to {maximum:g} seconds")
+            raise ValueError(f"must be from {minimum:.10g} to {maximum:.10g} {unit}")
         return number
 
     return parse
@@ -74,6 +95,7 @@ def several_seconds(minimum: float, maximum: float) -> Callable[[Any], tuple[flo
     """One or more numbers of seconds within bounds, as a list or separated by commas."""
     one = seconds(minimum, maximum)
 
+    @_shown_as("SECONDS,...")
     def parse(value: Any) -> tuple[float, ...]:
         parts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         found = [piece for part in parts for piece in (part.split(",") if isinstance(part, str) else [part])]
@@ -84,6 +106,7 @@ def several_seconds(minimum: float, maximum: float) -> Callable[[Any], tuple[flo
     return parse
 
 
+@_shown_as("SIZE")
 def size(value: Any) -> int:
     """A size in bytes, also from texts such as `500MiB`."""
     match = re.fullmatch(r"\s*(\d+)\s*([kmgt]?)(?:i?b)?\s*", str(value).lower())
@@ -95,27 +118,17 @@ def size(value: Any) -> int:
     return size_bytes
 
 
+@_shown_as("SIZE")
 def size_or_zero(value: Any) -> int:
     """A size, or 0."""
     return 0 if str(value).strip() == "0" else size(value)
 
 
-def days(value: Any) -> float:
-    """A number of days, 0 or more."""
-    try:
-        return seconds(0, 3660)(value)
-    except ValueError:
-        raise ValueError("must be a number of days, 0 or more") from None
+days = _number_of("days", 0, 3660)
+minutes = _number_of("minutes", 0, 366 * 1440)
 
 
-def minutes(value: Any) -> float:
-    """A number of minutes, 0 or more."""
-    try:
-        return seconds(0, 366 * 1440)(value)
-    except ValueError:
-        raise ValueError("must be a number of minutes, 0 or more") from None
-
-
+@_shown_as("TEXT")
 def text_or_empty(value: Any) -> str:
     """Any text."""
     if not isinstance(value, str):
@@ -126,6 +139,7 @@ def text_or_empty(value: Any) -> str:
 def choice(*names: str) -> Callable[[Any], str]:
     """One of some names."""
 
+    @_shown_as("{" + ",".join(names) + "}")
     def parse(value: Any) -> str:
         if str(value) not in names:
             raise ValueError(f"must be one of {', '.join(names)}")
@@ -134,6 +148,7 @@ def choice(*names: str) -> Callable[[Any], str]:
     return parse
 
 
+@_shown_as("NAME")
 def names(value: Any) -> tuple[str, ...]:
     """A list of texts; a single text is split at its commas."""
     parts = [value] if isinstance(value, str) else value

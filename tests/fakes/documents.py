@@ -15,7 +15,8 @@ from scribewire.engine.cli import build_parser as engine_parser
 from scribewire.server.cli import build_parser as own_parser
 from scribewire.server.client.command import build_parser as client_parser
 from scribewire.server.intake.formats import FORMATS
-from scribewire.server.settings.fields import ENVIRONMENT_PREFIX, Settings, flag_name, shown_default
+from scribewire.server.settings.fields import ENVIRONMENT_PREFIX, Settings, flag_name
+from scribewire.server.settings.flags import shown_default
 
 PROJECT = Path(__file__).resolve().parents[2]
 WAYS = {

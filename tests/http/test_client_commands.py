@@ -1,9 +1,10 @@
-"""`scribewire submit` and `scribewire jobs` against the real application on loopback."""
+"""`scribewire submit`, `jobs` and `status` against the real application on loopback."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,7 +216,9 @@ def test_absent_server_is_named_with_the_way_out(tmp_path: Path):
     for arguments in (["submit", recording(tmp_path, text="x")], ["jobs", "list"]):
         code, out, err = Typed("127.0.0.1:1").run(*arguments)
         assert (code, out) == (3, "")
-        assert "no server answers at http://127.0.0.1:1" in err
+        reason, *left = err.splitlines()
+        assert "no server answers at http://127.0.0.1:1" in reason
+        assert left == (["scribewire: stopped; no job was left behind"] if arguments[0] == "submit" else [])
         assert "`scribewire serve`" in err
 
 
@@ -274,13 +277,59 @@ def test_list_is_a_table_newest_first_and_tells_that_there_is_more(fresh: Runnin
     code, out, err = typed(fresh, "jobs", "list", "--limit", "2")
     heading, *rows = out.splitlines()
     assert code == 0
-    assert heading.split()[:3] == ["JOB", "STATUS", "FILE"]
+    assert heading.split() == ["JOB", "STATUS", "LENGTH", "SPEED", "FILE", "SUBMITTED"]
     assert ["my talk 2.mp3" in rows[0], "my talk 1.mp3" in rows[1]] == [True, True]
-    assert [row.split()[:2] for row in rows] == [[ids[2], "completed"], [ids[1], "completed"]]
+    assert [row.split()[:3] for row in rows] == [[one, "completed", "0:01"] for one in (ids[2], ids[1])]
+    assert [re.fullmatch(r"[0-9.e+]+x", row.split()[3]) is not None for row in rows] == [True, True]
     assert "--all" in err
     listed = json.loads(typed(fresh, "jobs", "list", "--all", "--json")[1])
     assert [one["job_id"] for one in listed] == ids[::-1]
     assert typed(fresh, "jobs", "list", "--status", "failed", "--json")[1] == "[]\n"
+
+
+def test_list_fits_the_terminal(fresh: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    file = recording(tmp_path, "a name that is longer than there is room.mp3", text="x")
+    typed(fresh, "submit", "--wait", file)
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    console = Console(io.BytesIO(), terminal, io.StringIO())
+    main(["jobs", "list"], default_server=fresh.url, console=console)
+    heading, row = terminal.getvalue().splitlines()
+    assert heading.split() == ["JOB", "STATUS", "LENGTH", "SPEED", "FILE"]
+    assert len(row) <= 80
+    assert row.endswith("...")
+
+
+def test_status_says_what_is_loaded_and_what_waits(fresh: RunningServer, tmp_path: Path):
+    typed(fresh, "submit", "--wait", recording(tmp_path, text="x"))
+    code, out, err = typed(fresh, "status")
+    assert (code, err) == (0, "")
+    told = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert told["server"].startswith(f"{fresh.url}, scribewire ")
+    assert (told["state"], told["model"], told["device"]) == ("ready", "fake", "none, none")
+    assert (told["recordings"], told["jobs"]) == ("0 in hand, 0 waiting", "1 completed")
+    assert " front" in told["memory"]
+    status = json.loads(typed(fresh, "status", "--json")[1])
+    assert (status["ready"], status["reason"], status["engine"], status["demo"]) == (
+        True,
+        None,
+        "ready",
+        False,
+    )
+    assert status["queue"] == {"engine": 0, "jobs": 0}
+    assert status["memory_bytes"]["front"] > 1_000_000
+
+
+def test_status_of_a_server_that_takes_nothing_says_why(tmp_path: Path):
+    with RunningServer(tmp_path, model="fake:load_seconds=600", wait_ready=False, drain_seconds=0) as server:
+        code, out, _ = typed(server, "status")
+        assert code == 1
+        assert re.search(r"^state +\S.*\(model_loading\)$", out, re.MULTILINE)
+        assert json.loads(typed(server, "status", "--json")[1])["ready"] is False
 
 
 def test_show_tells_all_that_is_known(server: RunningServer, tmp_path: Path):

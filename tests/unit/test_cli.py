@@ -45,18 +45,65 @@ def modules_after(code: str) -> set[str]:
 def test_help_lists_every_command_and_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for command in ("serve", "keys", "submit", "jobs", "transcribe", "models", "pull", "languages", "doctor"):
+    for command in (
+        "serve",
+        "keys",
+        "submit",
+        "status",
+        "jobs",
+        "transcribe",
+        "models",
+        "pull",
+        "languages",
+        "doctor",
+    ):
         assert re.search(rf"^ +{command}\b", out, re.MULTILINE), command
     assert "examples:" in out
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "keys", "submit", "jobs", "transcribe", "models", "pull", "languages", "doctor"]
+    "command",
+    ["serve", "keys", "submit", "status", "jobs", "transcribe", "models", "pull", "languages", "doctor"],
 )
 def test_every_command_has_help_of_its_own(capsys: pytest.CaptureFixture[str], command: str) -> None:
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert out.startswith(f"usage: scribewire {command}")
+
+
+@pytest.mark.parametrize("typed", [(), ("jobs",), ("keys",)])
+def test_bare_command_prints_its_help(capsys: pytest.CaptureFixture[str], typed: tuple[str, ...]) -> None:
+    code, out, err = run(capsys, *typed)
+    assert (code, err) == (2, "")
+    assert out == run(capsys, *typed, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "usage", "hint"),
+    [
+        (("serve", "--prot", "1"), "scribewire serve", "--port"),
+        (("keys", "list", "--jsno"), "scribewire keys list", "--json"),
+        (("jobs", "list", "--stauts", "failed"), "scribewire jobs list", "--status"),
+        (("submit", "a.wav", "--languge", "es"), "scribewire submit", "--language"),
+        (("models", "--josn"), "scribewire models", "--json"),
+    ],
+)
+def test_usage_is_that_of_the_command_that_was_typed(
+    capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], usage: str, hint: str
+) -> None:
+    code, _, err = run(capsys, *typed)
+    assert code == 2
+    assert err.startswith(f"usage: {usage} [")
+    assert err.splitlines()[-1].startswith(f"{usage}: error: unrecognized arguments: ")
+    assert err.endswith(f"(did you mean {hint}?)\n")
+
+
+def test_misspelt_variable_is_told_of_by_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code = scribewire.server.cli.main(["languages"], environ={"SCRIBEWIRE_PROT": "1"})
+    assert (code, capsys.readouterr().err) == (
+        0,
+        "scribewire: SCRIBEWIRE_PROT is no setting (did you mean SCRIBEWIRE_PORT?)\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,10 +181,38 @@ def test_key_is_created_listed_and_revoked(capsys: pytest.CaptureFixture[str], t
     assert "laptop" in listed
     assert "active" in listed
     assert secret.strip() not in listed
-    assert run(capsys, "keys", "revoke", key_id, *data)[:2] == (0, f"{key_id} is revoked\n")
+    assert run(capsys, "keys", "revoke", key_id, *data)[:2] == (0, f"{key_id} is revoked (laptop)\n")
     rows = json.loads(run(capsys, "keys", "list", "--json", *data)[1])
     assert [row["key_id"] for row in rows] == [key_id]
     assert rows[0]["revoked_at"] is not None
+
+
+def test_key_is_revoked_by_a_name_that_only_it_has(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = ("--data", str(tmp_path))
+    for _ in range(2):
+        _, _, err = run(capsys, "keys", "create", "phone", *data)
+    first, second = (row["key_id"] for row in json.loads(run(capsys, "keys", "list", "--json", *data)[1]))
+    assert f"another active key has the name 'phone' too: {first}" in err
+    code, _, err = run(capsys, "keys", "revoke", "phone", *data)
+    assert (code, err.count("\n")) == (1, 1)
+    assert first in err
+    assert second in err
+    assert run(capsys, "keys", "revoke", first, *data)[0] == 0
+    assert run(capsys, "keys", "revoke", "phone", *data)[:2] == (0, f"{second} is revoked (phone)\n")
+    assert run(capsys, "keys", "create", "", *data)[0] == 0
+    assert run(capsys, "keys", "revoke", "", *data)[0] == 1
+
+
+def test_first_key_says_what_changes_in_the_examples(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    _, secret, err = run(capsys, "keys", "create", "phone", "--data", str(tmp_path))
+    assert '-H "Authorization: Bearer $SCRIBEWIRE_KEY"' in err
+    assert "api_key=" in err
+    assert secret.strip() not in err
+    assert "Authorization" not in run(capsys, "keys", "create", "laptop", "--data", str(tmp_path))[2]
 
 
 def test_secret_is_stored_nowhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

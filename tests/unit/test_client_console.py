@@ -39,3 +39,12 @@ def test_fast_progress_is_not_drawn_every_time():
 
 def test_columns_of_a_table_are_aligned_and_the_last_one_is_left_alone():
     assert table([("a", "bb", "c"), ("aaa", "b", "")]) == ["a    bb  c", "aaa  b"]
+
+
+def test_table_fits_its_terminal_by_cutting_the_widest_column_but_the_first():
+    rows = [("key_" + "1" * 20, "n" * 40, "short"), ("key", "n", "m" * 30)]
+    lines = table(rows, columns=60)
+    assert [len(line) <= 60 for line in lines] == [True, True]
+    assert lines[0].startswith("key_" + "1" * 20 + "  nn")
+    assert "..." in lines[0]
+    assert table(rows, columns=10)[0].split()[0] == "key_" + "1" * 20

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from scribewire.engine.protocol.config import DEFAULT_MODEL
-from scribewire.server.settings.fields import (
-    Settings,
-    SettingsError,
+from scribewire.server.settings.fields import Settings, SettingsError, flag_name, misspelt_variables
+from scribewire.server.settings.flags import (
+    GROUPS,
     add_config_argument,
     add_settings_arguments,
-    flag_name,
 )
 from tests.fakes.documents import settings_table
 
@@ -177,7 +176,7 @@ def test_unknown_missing_and_damaged_config_files_are_refused(tmp_path: Path):
     with pytest.raises(SettingsError, match="does not exist"):
         Settings.from_sources(config_file=file)
     file.write_text("prot = 1\n")
-    with pytest.raises(SettingsError, match="unknown settings: prot"):
+    with pytest.raises(SettingsError, match=r"unknown settings: prot \(did you mean port\?\)"):
         Settings.from_sources(config_file=file)
     file.write_text("port = \n")
     with pytest.raises(SettingsError, match="cannot be read"):
@@ -201,6 +200,48 @@ def test_help_shows_every_default(capsys: pytest.CaptureFixture[str]):
     shown = " ".join(capsys.readouterr().out.split())
     assert "(default: 8765)" in shown
     assert "(default: 2GiB)" in shown
+
+
+def test_help_has_groups_and_says_what_a_value_is(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    shown = capsys.readouterr().out
+    for title in GROUPS.values():
+        assert f"\n{title}:\n" in shown
+    for flag in (
+        "--host ADDRESS",
+        "--device {auto,cpu,gpu}",
+        "--key-requests-per-minute N",
+        "--max-upload-bytes SIZE",
+        "--min-upload-bytes-per-second N",
+        "--idle-unload-minutes MINUTES",
+        "--keep-results-days DAYS",
+    ):
+        assert f"  {flag}" in shown
+    assert next(iter(GROUPS)) == fields(Settings)[0].name
+    assert GROUPS.keys() <= {setting.name for setting in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("KEEP_RESULTS_DAYS", "x", "must be a number of days"),
+        ("KEEP_RESULTS_DAYS", "9999", "must be from 0 to 3660 days"),
+        ("IDLE_UNLOAD_MINUTES", "-1", "must be from 0 to 527040 minutes"),
+        ("STALL_SECONDS", "0", "must be from 1 to 86400 seconds"),
+    ],
+)
+def test_refusal_has_the_unit_that_was_typed(variable: str, value: str, message: str):
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_sources(environ={f"SCRIBEWIRE_{variable}": value})
+
+
+def test_misspelt_variable_is_told_of_and_others_are_left_alone():
+    environ = dict.fromkeys(
+        ("SCRIBEWIRE_MODLE", "SCRIBEWIRE_KEY", "SCRIBEWIRE_PORT_8765_TCP_ADDR", "SCRIBEWIRE_PORT", "MODLE"),
+        "x",
+    )
+    assert misspelt_variables(environ) == ["SCRIBEWIRE_MODLE is no setting (did you mean SCRIBEWIRE_MODEL?)"]
 
 
 def test_only_some_settings_can_be_asked_for():
