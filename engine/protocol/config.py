@@ -24,6 +24,9 @@ MIN_SAMPLES = 201
 """A reflect-padded 400-point transform needs more than 200 samples. Source: torch.stft, center=True, n_fft=400."""
 
 
+MAX_TEMPERATURE = 1
+"""Source: OpenAI's API reference; everywhere the same."""
+
 MAX_VOICE_MILLISECONDS = 60_000
 """Longest padding and silence that voice detection accepts."""
 
@@ -154,9 +157,10 @@ class TranscribeOptions:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises OptionInvalid naming the field."""
-        if not math.isfinite(self.temperature) or not 0.0 <= self.temperature <= 2.0:
+        if not 0.0 <= self.temperature <= MAX_TEMPERATURE:  # NaN is not
             raise OptionInvalid(
-                f"temperature must be a number from 0 to 2, not {self.temperature!r}", parameter="temperature"
+                f"temperature must be a number from 0 to {MAX_TEMPERATURE:g}, not {self.temperature!r}",
+                parameter="temperature",
             )
         if self.max_tokens is not None and not 1 <= self.max_tokens <= 65_536:
             raise OptionInvalid(

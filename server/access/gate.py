@@ -24,6 +24,7 @@ from scribewire.server.http.protocol import (
     too_many_connections,
 )
 from scribewire.server.settings.fields import Settings
+from scribewire.server.settings.types import size_in_words
 
 OPEN_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 """Answered without a key, to any Host, and also over the cap on connections."""
@@ -218,7 +219,7 @@ def upload_too_large(limit_bytes: int) -> ApiError:
     return ApiError(
         413,
         "upload_too_large",
-        f"The recording is larger than the {limit_bytes} bytes accepted here (--max-upload-bytes).",
+        f"The recording is larger than the {size_in_words(limit_bytes)} accepted here (--max-upload-bytes).",
         param="file",
     )
 
@@ -228,6 +229,6 @@ def json_too_large(limit_bytes: int) -> ApiError:
     return ApiError(
         413,
         "upload_too_large",
-        f"The JSON body is larger than the {limit_bytes} bytes accepted here (--max-json-body-bytes); "
+        f"The JSON body is larger than the {size_in_words(limit_bytes)} accepted here (--max-json-body-bytes); "
         "send a recording of this size as a multipart form, in the part `file`.",
     )

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from scribewire.server.http.errors import REQUEST_ID_HEADER, ApiError, error_response
 from scribewire.server.http.protocol import OVER_CAPACITY, new_request_id
-from scribewire.server.observability.logs import log_event
+from scribewire.server.observability.logs import REQUEST_EVENT, log_event
 from scribewire.server.observability.metrics import UNMATCHED_ROUTE, Metrics
 
 CLIENT_GONE_STATUS = 499
@@ -128,7 +128,7 @@ class RequestScope:
             log_event(
                 logger,
                 logging.DEBUG if scope["path"].startswith("/health") else logging.INFO,
-                "request",
+                REQUEST_EVENT,
                 request_id=request_id,
                 method=scope["method"],
                 path=scope["path"],

@@ -19,7 +19,12 @@ from pydantic import model_validator as model_check
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from scribewire.engine.protocol.config import MAX_VOICE_MILLISECONDS, Chunking, TranscribeOptions
+from scribewire.engine.protocol.config import (
+    MAX_TEMPERATURE,
+    MAX_VOICE_MILLISECONDS,
+    Chunking,
+    TranscribeOptions,
+)
 from scribewire.engine.protocol.speakers import SpeakerOptions
 from scribewire.server.http.errors import ApiError, bad_request
 from scribewire.server.intake.form import MAX_FIELD_BYTES, FormFields, is_unset, one_value
@@ -170,7 +175,9 @@ class TranscriptionRequest(BaseModel):
         description="Context for the model: names, spellings, the subject. Plain text, never control tokens. Refused "
         "when it leaves no room for the recording in the model's context.",
     )
-    temperature: Share = Field(0.0, description="0 takes the likeliest token; above 0 tokens are sampled.")
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE), Number] = Field(
+        0.0, description="0 takes the likeliest token; above 0 tokens are sampled."
+    )
     languages: Annotated[tuple[Language, ...], BeforeValidator(_once_each)] = Field(
         (), max_length=64, description="Detection chooses among these only."
     )

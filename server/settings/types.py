@@ -118,6 +118,14 @@ def size(value: Any) -> int:
     return size_bytes
 
 
+def size_in_words(size_bytes: int) -> str:
+    """A size in the largest unit that it is a whole number of, as it would be typed."""
+    for unit, factor in sorted(_SIZE_UNITS.items(), key=lambda one: -one[1]):
+        if unit and size_bytes % factor == 0:
+            return f"{size_bytes // factor} {unit.upper()}iB"
+    return f"{size_bytes} bytes"
+
+
 @_shown_as("SIZE")
 def size_or_zero(value: Any) -> int:
     """A size, or 0."""

@@ -52,7 +52,7 @@ def test_job_that_waits_to_be_transcoded_is_queued_wherever_it_is_shown(tmp_path
         assert [(one["job_id"], one["queue_position"]) for one in listed] == [(ids[1], 2), (ids[0], 1)]
         assert running.client.get("/jobs", params={"status": "processing"}).json()["data"] == []
         table = typed(running, "jobs", "list")[1].splitlines()
-        assert ["number 1 in the queue" in table[2], "number 2 in the queue" in table[1]] == [True, True]
+        assert ["queued, 1." in table[2], "queued, 2." in table[1]] == [True, True]
         with running.client.stream("GET", f"/jobs/{ids[0]}/events") as response:
             first = events_of(next(response.iter_text()))[0]
         assert (first["event"], first["queue_position"]) == ("queued", 1)

@@ -125,6 +125,38 @@ def test_text_is_one_plain_line_whatever_it_holds():
     assert 'many="[\\"a b\\", 1]"' in line
 
 
+@pytest.mark.parametrize("shows_ids", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path", "status", "more"),
+    [
+        ("POST", "/v1/audio/transcriptions", 200, {}),
+        ("GET", f"/jobs/job_{'0' * 32}/result", 409, {"error": "job_not_completed"}),
+        ("DELETE", "/" + "x" * 300, 404, {"error": "not_found"}),
+        ("POST", "/v1/audio/transcriptions", 500, {"error": "engine_fault"}),
+        ("M" * 300, "/a b\x1b", 405, {}),
+    ],
+)
+def test_request_is_a_short_line_with_ids_at_debug_only(
+    method: str, path: str, status: int, more: dict[str, str], *, shows_ids: bool
+):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextLineFormatter(shows_ids=shows_ids))
+    logger = logging.getLogger("scribewire.requests-as-text")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    ids = {"request_id": "req_" + "1" * 24, "key_id": "key_" + "2" * 12}
+    figures = {"method": method, "path": path, "status": status, "milliseconds": 123456.7}
+    log_event(logger, logging.INFO, "request", **ids, **figures, **more)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert line.isascii()
+    assert (ids["key_id"] in line) is shows_ids
+    assert (ids["request_id"] in line) is (shows_ids or status == 500)
+    assert shows_ids or len(line) <= 100
+    assert more.get("error", "") in line
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -30,7 +30,7 @@ def probabilities(temperature: float, min_p: float) -> np.ndarray:
     return np.asarray(kept / kept.sum())
 
 
-@pytest.mark.parametrize("temperature", [0.7, 2.0])
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
 @pytest.mark.parametrize("min_p", [0.05, 0.3, 0.8])
 def test_tokens_are_drawn_as_often_as_the_definition_says(temperature: float, min_p: float) -> None:
     expected = probabilities(temperature, min_p)
@@ -42,10 +42,10 @@ def test_tokens_are_drawn_as_often_as_the_definition_says(temperature: float, mi
 
 
 def test_zero_leaves_every_draw_as_it_was_and_one_leaves_the_likeliest() -> None:
-    free = drawn(temperature=2.0)
+    free = drawn(temperature=1.0)
     assert len(set(free)) > LOGITS.size // 2
-    assert (drawn(temperature=2.0, min_p=0.0) == free).all()
-    assert set(drawn(temperature=2.0, min_p=1.0)) == {int(LOGITS.argmax())}
+    assert (drawn(temperature=1.0, min_p=0.0) == free).all()
+    assert set(drawn(temperature=1.0, min_p=1.0)) == {int(LOGITS.argmax())}
 
 
 def test_without_a_temperature_the_likeliest_is_chosen_as_ever() -> None:

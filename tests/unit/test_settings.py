@@ -16,6 +16,7 @@ from scribewire.server.settings.flags import (
     add_config_argument,
     add_settings_arguments,
 )
+from scribewire.server.settings.types import size, size_in_words
 from tests.fakes.documents import settings_table
 
 
@@ -234,6 +235,14 @@ def test_help_has_groups_and_says_what_a_value_is(capsys: pytest.CaptureFixture[
 def test_refusal_has_the_unit_that_was_typed(variable: str, value: str, message: str):
     with pytest.raises(SettingsError, match=message):
         Settings.from_sources(environ={f"SCRIBEWIRE_{variable}": value})
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [("2GiB", "2 GiB"), ("500m", "500 MiB"), ("1000", "1000 bytes"), ("1536k", "1536 KiB")],
+)
+def test_size_is_shown_as_it_would_be_typed(typed: str, shown: str):
+    assert size_in_words(size(typed)) == shown
 
 
 def test_misspelt_variable_is_told_of_and_others_are_left_alone():
