@@ -71,7 +71,21 @@ def commands_text() -> str:
     return "\n\n".join(sections)
 
 
+def decisions_index() -> str:
+    """Every decision by its number and title."""
+    return "\n".join(
+        f"- [{one.name[:4]}]({one.name}) {one.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}"
+        for one in decisions()
+    )
+
+
+def decisions() -> list[Path]:
+    """The files of decisions, in the order of their numbers."""
+    return sorted((PROJECT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
 DOCUMENTS = {
+    "docs/decisions/README.md": ("index", decisions_index),
     "docs/settings.md": ("settings", settings_table),
     "docs/api.md": ("formats", formats_table),
     "docs/commands.md": ("commands", commands_text),

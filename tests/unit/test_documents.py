@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.documents import DOCUMENTS, PROJECT, blocks, commands, filled
+from tests.fakes.documents import DOCUMENTS, PROJECT, blocks, commands, decisions, filled
 
 README_LINES = 160
+DECISION_COLUMNS = 100
 PAGES = [PROJECT / "README.md", PROJECT / "deploy" / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
@@ -57,3 +58,12 @@ def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=shown)
 def test_nothing_is_installed_by_a_name_that_no_index_has(page: Path) -> None:
     assert not re.search(r"pip install\S* ['\"]?scribewire", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", decisions(), ids=lambda path: path.stem)
+def test_a_decision_has_title_date_and_status_on_narrow_lines(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert re.fullmatch(r"Date: \d{4}-\d\d-\d\d\. Status: [a-z].*\.", lines[2]), lines[2]
+    assert max(map(len, lines)) <= DECISION_COLUMNS
+    assert len(f"- [{path.name[:4]}]({path.name}) {lines[0].removeprefix('# ')}") <= DECISION_COLUMNS
