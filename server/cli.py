@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None, *, environ: Mapping[str, str] | None
             secret = WebhookSecret(settings.data)
             print(secret.renew() if parsed.renew else secret.text())
             return 0
-        return _run_keys(parsed, KeyStore(settings.data))
+        return _run_keys(parsed, KeyStore(settings.data), _own_server(settings))
     except (KeyUnknown, KeysUnreadable, SecretUnreadable) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -187,13 +187,11 @@ def _run_engine_command(arguments: list[str], environ: Mapping[str, str] | None)
 
 def _run_client_command(arguments: list[str], environ: Mapping[str, str] | None) -> int:
     settings = Settings.from_sources(None, environ)
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host.strip("[]")
-    shown_host = f"[{host}]" if ":" in host else host
     server, key = client_variables(environ)
     return int(
         importlib.import_module(CLIENT_MODULE).main(
             arguments,
-            default_server=f"http://{shown_host}:{settings.port or 8765}",
+            default_server=_own_server(settings),
             server=server,
             key=key,
             data_folder=settings.data,
@@ -201,9 +199,16 @@ def _run_client_command(arguments: list[str], environ: Mapping[str, str] | None)
     )
 
 
-def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
+def _own_server(settings: Settings) -> str:
+    """The address of this machine's `serve` by its settings."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host.strip("[]")
+    shown_host = f"[{host}]" if ":" in host else host
+    return f"http://{shown_host}:{settings.port or 8765}"
+
+
+def _run_keys(parsed: argparse.Namespace, store: KeyStore, server: str) -> int:
     if parsed.action == "create":
-        _create_key(store, parsed.name)
+        _create_key(store, parsed.name, server)
     elif parsed.action == "revoke":
         key = store.revoke(parsed.key)
         print(f"{key.key_id} is revoked" + (f" ({key.name})" if key.name else ""))
@@ -212,7 +217,7 @@ def _run_keys(parsed: argparse.Namespace, store: KeyStore) -> int:
     return 0
 
 
-def _create_key(store: KeyStore, name: str) -> None:
+def _create_key(store: KeyStore, name: str, server: str) -> None:
     before = store.list()
     key_id, secret = store.create(name)
     print(secret)
@@ -220,7 +225,7 @@ def _create_key(store: KeyStore, name: str) -> None:
     if same := [key.key_id for key in before if name and key.name == name and key.is_active]:
         notes.append(f"another active key has the name {name!r} too: {', '.join(same)}")
     if not before:
-        notes.append(_FIRST_KEY)
+        notes.append(_FIRST_KEY.format(server=server))
     for note in notes:
         print(f"{PROGRAM}: {note}", file=sys.stderr)
 
@@ -277,9 +282,10 @@ which a running server uses from its next attempt on."""
 
 _FIRST_KEY = """\
 from now on every request needs a key:
-  curl -H "Authorization: Bearer $SCRIBEWIRE_KEY" http://127.0.0.1:8765/v1/audio/transcriptions ...
-  OpenAI(base_url="http://127.0.0.1:8765/v1", api_key=os.environ["SCRIBEWIRE_KEY"])
-  SCRIBEWIRE_KEY=... scribewire submit talk.mp3
+  export SCRIBEWIRE_KEY=...       which `scribewire submit`, `jobs` and `status` read
+  curl {server}/v1/audio/transcriptions -H "Authorization: Bearer $SCRIBEWIRE_KEY" \\
+    -F model=whisper-1 -F 'file=@talk.mp3'
+  OpenAI(base_url="{server}/v1", api_key=os.environ["SCRIBEWIRE_KEY"])
 Only /health, /health/live and /health/ready go without one."""
 
 _KEYS_HELP = "API keys. Only their hashes are stored, under the data folder."

@@ -27,18 +27,29 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **options})
+        self._actions_by_name: dict[str, Any] | None = None
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """See ArgumentParser."""
+        added = super().add_subparsers(**options)
+        self._actions_by_name = added.choices
+        return added
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
         """See ArgumentParser; refuses what is left over here, where the command is known."""
         words = sys.argv[1:] if args is None else list(args)
-        has_actions = self._subparsers is not None
-        if has_actions and not words:
+        known = self._actions_by_name
+        if known is not None and not words:
             self.print_help()
             self.exit(EXIT_USAGE)
+        if known is not None and not words[0].startswith("-") and words[0] not in known:
+            self.error(
+                f"there is no `{self.prog} {words[0]}`{nearest(words[0], known) or '; --help lists what there is'}"
+            )
         found, left = super().parse_known_args(words, namespace)
-        if left and not has_actions:
+        if left and known is None:
             flags = [flag for action in self._actions for flag in action.option_strings]
             hint = nearest(left[0].partition("=")[0], flags) if left[0].startswith("-") else ""
             self.error(f"unrecognized arguments: {' '.join(left)}{hint}")

@@ -45,7 +45,8 @@ class TextLineFormatter(logging.Formatter):
     """Formats a record as one line for people: local time, level, event, then name=value.
 
     A request is `POST /transcribe 202 3.1 ms` and its error, in at most 100 columns: a long path is cut, and ids are
-    left out, except that of a request that the server failed. shows_ids: with all of its details instead.
+    left out, except that of a request that the server failed. Of a job only its own id is shown.
+    shows_ids: all ids, and requests as any other event.
     """
 
     def __init__(self, *, shows_ids: bool = False) -> None:
@@ -58,6 +59,8 @@ class TextLineFormatter(logging.Formatter):
         details = _details(record)
         if record.getMessage() == REQUEST_EVENT and not self._shows_ids:
             return head + _request_in_words(details, _REQUEST_COLUMNS - len(head))
+        if "job_id" in details and not self._shows_ids:
+            details = {name: value for name, value in details.items() if name not in ("request_id", "key_id")}
         words = [_plain(cut(record.getMessage()), may_hold_spaces=True)]
         words += [f"{name}={_plain(value)}" for name, value in details.items()]
         return head + " ".join(words)
@@ -67,7 +70,7 @@ def _request_in_words(details: dict[str, Any], columns: int) -> str:
     status = details["status"]
     method = _plain(details["method"])[:_METHOD_COLUMNS]
     words = [str(status), f"{details['milliseconds']} ms"]
-    words += [details[name] for name in ("error",) if name in details]
+    words += [details["error"]] if "error" in details else []
     words += [details["request_id"]] if status >= 500 else []
     end = " ".join(words)
     path, room = _plain(details["path"]), columns - len(method) - len(end) - 2

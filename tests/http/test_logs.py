@@ -157,6 +157,20 @@ def test_request_is_a_short_line_with_ids_at_debug_only(
     assert more.get("error", "") in line
 
 
+@pytest.mark.parametrize("shows_ids", [False, True])
+def test_line_of_a_job_has_its_own_id_and_others_at_debug_only(*, shows_ids: bool):
+    record = logging.makeLogRecord({"msg": "job", "levelname": "INFO"})
+    record.scribewire_event = {
+        "change": "submitted",
+        "job_id": "job_1",
+        "request_id": "req_1",
+        "key_id": "key_1",
+    }
+    line = TextLineFormatter(shows_ids=shows_ids).format(record)
+    assert "change=submitted job_id=job_1" in line
+    assert ("req_1" in line, "key_1" in line) == (shows_ids, shows_ids)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -98,6 +98,23 @@ def test_usage_is_that_of_the_command_that_was_typed(
     assert err.endswith(f"(did you mean {hint}?)\n")
 
 
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("sevre",), "there is no `scribewire sevre` (did you mean serve?)"),
+        (("keys", "revok", "x"), "there is no `scribewire keys revok` (did you mean revoke?)"),
+        (("jobs", "lst"), "there is no `scribewire jobs lst` (did you mean list?)"),
+        (("dance",), "there is no `scribewire dance`; --help lists what there is"),
+    ],
+)
+def test_misspelt_command_gets_a_suggestion(
+    capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], message: str
+) -> None:
+    code, _, err = run(capsys, *typed)
+    assert code == 2
+    assert err.endswith(f": error: {message}\n")
+
+
 def test_misspelt_variable_is_told_of_by_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     code = scribewire.server.cli.main(["languages"], environ={"SCRIBEWIRE_PROT": "1"})
     assert (code, capsys.readouterr().err) == (
@@ -210,7 +227,7 @@ def test_first_key_says_what_changes_in_the_examples(
 ) -> None:
     _, secret, err = run(capsys, "keys", "create", "phone", "--data", str(tmp_path))
     assert '-H "Authorization: Bearer $SCRIBEWIRE_KEY"' in err
-    assert "api_key=" in err
+    assert 'OpenAI(base_url="http://127.0.0.1:8765/v1", api_key=' in err
     assert secret.strip() not in err
     assert "Authorization" not in run(capsys, "keys", "create", "laptop", "--data", str(tmp_path))[2]
 
