@@ -22,7 +22,7 @@ GROUPS = {
     "retry_window_seconds": "recordings",
     "max_queued_requests": "queue and engine",
     "store": "jobs",
-    "log_level": "log and documentation",
+    "log_level": "log",
 }
 """Titles of the groups, each by its first setting, in the order of the fields."""
 
