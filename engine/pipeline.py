@@ -311,7 +311,7 @@ class Pipeline:
             head = head_length(piece.sequence.tokens, tokenizer, work.decoding.language)
             start = head + work.live.logprobs_taken
             logprobs = read_logprobs(piece.sequence, tokenizer, start, spoken.token_count)
-        work.live.grow(spoken.text, spoken.language, logprobs)
+        work.live.grow(spoken.text, spoken.language, logprobs, piece.chunk.start_seconds)
 
     def _collect(self, piece: ChunkPart) -> None:
         """Finish the chunk of a sequence that has left the batch, or retry it in two parts."""

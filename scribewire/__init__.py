@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         render_tsv,
         render_vtt,
     )
-    from scribewire.engine.transcriber import TranscribeItem, Transcriber
+    from scribewire.engine.transcriber import Listener, TranscribeItem, Transcriber
 
 __all__ = [
     "AlignerMissing",
@@ -71,6 +71,7 @@ __all__ = [
     "EngineUnavailable",
     "LanguageUnknown",
     "LanguageUnsupported",
+    "Listener",
     "ModelError",
     "ModelIncomplete",
     "ModelNotFound",

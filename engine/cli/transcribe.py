@@ -1,7 +1,8 @@
 """`scribewire transcribe`: recordings in, text, JSON or subtitles out, one file after another.
 
-A recording that fails costs one line on stderr and exit code 1, and the others are still done. Files are written
-whole or not at all, and never over an input.
+Plain text for standard output appears while it is decoded. A recording that fails costs one line on stderr and exit
+code 1, and the others are still done. Files are written whole or not at all, and never over an input; of a recording
+that is interrupted, what is there is kept under a name that says so.
 """
 
 from __future__ import annotations
@@ -10,57 +11,40 @@ import contextlib
 import shutil
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from scribewire.engine.cli.console import Console
-from scribewire.engine.cli.results import formats_of, result_text
+from scribewire.engine.cli.live import Engine, LiveText, Transcription
+from scribewire.engine.cli.results import EXTENSIONS, result_text
 from scribewire.engine.cli.speakers import Diarizer
-from scribewire.engine.protocol.config import DEFAULT_MODEL, Chunking, ModelInfo, TranscribeOptions
+from scribewire.engine.processes.console import shown_duration
+from scribewire.engine.protocol.config import DEFAULT_MODEL, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from scribewire.engine.protocol.transcript import Transcript
-from scribewire.engine.protocol.whole_file import STANDARD_INPUT, output_names, write_whole
+from scribewire.engine.protocol.whole_file import (
+    STANDARD_INPUT,
+    Output,
+    Planned,
+    Recording,
+    planned,
+    write_whole,
+)
 
-
-class Engine(Protocol):
-    """The part of a Transcriber that this command needs."""
-
-    @property
-    def info(self) -> ModelInfo:
-        """The loaded model."""
-
-    def transcribe(
-        self,
-        audio: Path,
-        *,
-        language: str | None,
-        prompt: str | None,
-        temperature: float,
-        seed: int | None,
-        words: bool,
-        words_optional: bool,
-        logprobs: bool,
-        chunking: Chunking,
-        on_progress: Callable[[float, float], None] | None,
-    ) -> Transcript:
-        """Transcribe one recording."""
+EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The command line's recordings and options.
+    """The command line's recordings and options. formats: of scribewire.engine.cli.results, one for stdout."""
 
-    files: paths as typed, `-` for standard input. format: one of scribewire.engine.cli.results, or all.
-    folder: where results go, None for stdout.
-    """
-
-    files: tuple[str, ...]
-    format: str = "txt"
-    folder: Path | None = None
+    recordings: tuple[Recording, ...]
+    formats: tuple[str, ...] = ("txt",)
+    output: Output = field(default_factory=Output)
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
+    is_recursive: bool = False
     shows_tracebacks: bool = False
 
 
@@ -71,20 +55,26 @@ def transcribe_files(
     *,
     speakers: Diarizer | None = None,
 ) -> int:
-    """Transcribe every file; returns the exit code, 1 when any file failed.
+    """Transcribe every recording; returns the exit code, 1 when any failed.
 
-    load: gives the engine; called once, and not at all when no file is there to be read.
+    load: gives the engine; called once, and not at all when nothing is to be done.
     speakers: the diarizer, where one is wanted; entered before the engine is loaded.
     raises: EngineError when a model cannot be loaded, OSError when stdout cannot be written
     """
-    names = output_names(request.files)
-    if not any(name == STANDARD_INPUT or Path(name).exists() for name in request.files):
-        for name in request.files:
-            console.warn(f"{name}: no such file")
-        return 1
-    if request.folder is not None:
-        request.folder.mkdir(parents=True, exist_ok=True)
+    plan = planned(request.recordings, request.formats, request.output, EXTENSIONS)
+    if (done := sum(one.is_done for one in plan)) > 0:
+        console.warn(f"{done} of {len(plan)} recordings have their results already and are passed over")
     failures = 0
+    open_plan = []
+    for one in plan:
+        problem = one.problem or _problem_of(one.recording, request)
+        if problem is not None:
+            failures += 1
+            console.warn(f"{one.recording.shown}: {problem}")
+        elif not one.is_done:
+            open_plan.append(one)
+    if not open_plan:
+        return EXIT_FAILED if failures else 0
     with contextlib.ExitStack() as held:
         if speakers is not None:
             held.enter_context(speakers)  # what is missing is reported before a large model is loaded
@@ -94,41 +84,130 @@ def transcribe_files(
                 "this is the bundled demo model, trained on synthetic speech: it shows that everything works but "
                 f"does not understand real voices; for those: --model {DEFAULT_MODEL}"
             )
-        for index, (name, output_name) in enumerate(zip(request.files, names, strict=True)):
-            shown = shown_name(name)
+        for index, one in enumerate(open_plan):
+            turn = _Turn(request, one, engine, console, speakers, is_first=index == 0)
             try:
-                with (
-                    _input_path(name, console) as path,
-                    _beside(speakers, path) as with_speakers,
-                    console.bar(shown) as advance,
-                ):
-                    advance(0.0, 0.0)  # its length is not known yet
-                    transcript = engine.transcribe(
-                        path,
-                        language=request.options.language,
-                        prompt=request.options.prompt,
-                        temperature=request.options.temperature,
-                        seed=request.options.seed,
-                        words=request.options.words,
-                        words_optional=request.options.words_optional,
-                        logprobs=request.options.logprobs,
-                        chunking=request.options.chunking,
-                        on_progress=advance,
-                    )
-                    transcript = with_speakers(transcript)
-                _deliver(request, transcript, engine.info, shown, output_name, console, is_first=index == 0)
+                turn.run()
             except EngineError as error:
                 failures += 1
-                console.warn(f"{shown}: {error}")
-            except (OSError, KeyboardInterrupt):
+                console.warn(f"{one.recording.shown}: {error}")
+            except KeyboardInterrupt:
+                turn.keep_what_is_there()
+                return EXIT_INTERRUPTED
+            except OSError:
                 raise
             except Exception as error:
                 # MLX reports its own failures as RuntimeError; one recording's must not end the others.
                 failures += 1
-                console.warn(f"{shown}: failed unexpectedly ({type(error).__name__}: {error})")
+                console.warn(f"{one.recording.shown}: failed unexpectedly ({type(error).__name__}: {error})")
                 if request.shows_tracebacks:
                     traceback.print_exception(error, file=console.stderr)
-    return 1 if failures else 0
+    return EXIT_FAILED if failures else 0
+
+
+def _problem_of(recording: Recording, request: Request) -> str | None:
+    """The reason why there is nothing to be read."""
+    path = Path(recording.name)
+    if recording.name == STANDARD_INPUT or (path.exists() and not path.is_dir()):
+        return None
+    if not path.exists():
+        return "no such file"
+    return "no recording is in it" if request.is_recursive else "is a folder; --recursive takes what is in it"
+
+
+class _Turn:
+    """One recording's turn: transcribed, and its results delivered."""
+
+    def __init__(
+        self,
+        request: Request,
+        plan: Planned,
+        engine: Engine,
+        console: Console,
+        speakers: Diarizer | None,
+        *,
+        is_first: bool,
+    ) -> None:
+        self._request = request
+        self._plan = plan
+        self._engine = engine
+        self._console = console
+        self._speakers = speakers
+        self._shown = plan.recording.shown
+        has_heading = not plan.targets and request.formats == ("txt",) and len(request.recordings) > 1
+        self._heading = f"{'' if is_first else chr(10)}==> {self._shown} <==\n" if has_heading else ""
+        self._live: LiveText | None = None
+        self._transcription: Transcription | None = None
+
+    def run(self) -> None:
+        """Transcribe, deliver; raises EngineError, OSError."""
+        with (
+            _input_path(self._plan.recording, self._console) as path,
+            _beside(self._speakers, path) as with_speakers,
+            self._console.bar(self._shown) as bar,
+        ):
+            bar(0.0, 0.0)  # its length is not known yet
+            self._live = self._live_text()
+            self._transcription = Transcription(self._engine, path, self._request.options)
+            try:
+                transcript = self._transcription.run(bar, self._live)
+            except Exception:
+                self._end_line()
+                raise
+            transcript = with_speakers(transcript)
+        self._deliver(transcript)
+
+    def keep_what_is_there(self) -> None:
+        """Write what an interrupted recording has so far, and say up to where that is."""
+        self._end_line()
+        work = self._transcription
+        found = None if work is None else work.so_far(self._engine.info.model_id)
+        if work is None or found is None:
+            self._console.warn("interrupted")
+            return
+        reach = shown_duration(found.duration_seconds)
+        if work.seconds_in_all:
+            reach += f" of {shown_duration(work.seconds_in_all)}"
+        note = f"interrupted at {reach}"
+        found = replace(found, warnings=(note,))
+        kept = {form: _partial(target) for form, target in self._plan.targets.items()}
+        for form, target in kept.items():
+            write_whole(target, self._text(found, form, is_file=True))
+        if not kept and self._live is None:
+            self._console.write(self._text(found, self._request.formats[0], is_file=False))
+        where = f"; what is there is in {' and '.join(map(str, kept.values()))}" if kept else ""
+        self._console.warn(f"{self._shown}: {note}{where}")
+
+    def _live_text(self) -> LiveText | None:
+        """Text that appears while it is decoded: plain, to stdout, and without speakers, who are known at the end."""
+        if self._plan.targets or self._request.formats != ("txt",) or self._speakers is not None:
+            return None
+        return LiveText(self._console.write, self._heading)
+
+    def _end_line(self) -> None:
+        if self._live is not None and self._live.is_begun:
+            self._console.write("\n")
+
+    def _deliver(self, transcript: Transcript) -> None:
+        if self._live is not None:
+            self._live.begin()
+            self._end_line()
+        for warning in transcript.warnings:
+            self._console.warn(f"{self._shown}: warning: {warning}")
+        for form, target in self._plan.targets.items():
+            write_whole(target, self._text(transcript, form, is_file=True))
+            self._console.say(str(target))
+        if not self._plan.targets and self._live is None:
+            [form] = self._request.formats
+            self._console.write(self._heading + self._text(transcript, form, is_file=False))
+
+    def _text(self, transcript: Transcript, form: str, *, is_file: bool) -> str:
+        return result_text(transcript, form, self._engine.info, self._shown, is_file=is_file)
+
+
+def _partial(target: Path) -> Path:
+    """The name of an interrupted result, which no later run takes for a whole one."""
+    return target.with_name(f"{target.stem}.partial{target.suffix}")
 
 
 def _beside(
@@ -139,51 +218,13 @@ def _beside(
     )
 
 
-def shown_name(name: str) -> str:
-    """A file as messages name it."""
-    return "standard input" if name == STANDARD_INPUT else name
-
-
-def _deliver(
-    request: Request,
-    transcript: Transcript,
-    info: ModelInfo,
-    shown: str,
-    output_name: str,
-    console: Console,
-    *,
-    is_first: bool,
-) -> None:
-    for warning in transcript.warnings:
-        console.warn(f"{shown}: warning: {warning}")
-    if request.folder is not None:
-        targets = {form: request.folder / f"{output_name}.{form}" for form in formats_of(request.format)}
-        for target in targets.values():
-            _refuse_to_overwrite_inputs(target, request.files)
-        for form, target in targets.items():
-            write_whole(target, result_text(transcript, form, info, shown, is_file=True))
-            console.say(str(target))
-        return
-    if request.format == "txt" and len(request.files) > 1:
-        console.say(f"{'' if is_first else chr(10)}==> {shown} <==")
-    console.say(result_text(transcript, request.format, info, shown, is_file=False).removesuffix("\n"))
-
-
-def _refuse_to_overwrite_inputs(target: Path, files: Sequence[str]) -> None:
-    for name in files:
-        if name != STANDARD_INPUT and target.exists() and Path(name).exists() and target.samefile(name):
-            raise AudioUnreadable(
-                f"its result would overwrite the input {name}; choose another folder with -o"
-            )
-
-
 @contextmanager
-def _input_path(name: str, console: Console) -> Iterator[Path]:
+def _input_path(recording: Recording, console: Console) -> Iterator[Path]:
     """The recording as a file; standard input is put into a temporary one, however long it is."""
-    if name != STANDARD_INPUT:
-        if not Path(name).exists():
+    if recording.name != STANDARD_INPUT:
+        if not Path(recording.name).exists():
             raise AudioUnreadable("no such file")
-        yield Path(name)
+        yield Path(recording.name)
         return
     with tempfile.NamedTemporaryFile(prefix="scribewire-") as spooled:
         shutil.copyfileobj(console.stdin, spooled)

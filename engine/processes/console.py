@@ -5,6 +5,8 @@ For the commands of the engine and of the server's client alike; each adds its o
 
 from __future__ import annotations
 
+import codecs
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from io import TextIOWrapper
 from typing import BinaryIO, Self, TextIO
 
 PROGRAM = "scribewire"
+_AS_IT_WAS = "scribewire.as_it_was"
 _NAME_COLUMNS = 32
 _LEAST_COLUMNS = 12
 _BETWEEN = "  "
@@ -31,7 +34,8 @@ class StandardStreams:
     def of_this_process(cls) -> Self:
         """The process's own; a character that the terminal cannot show is written as an escape."""
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
+            codecs.register_error(_AS_IT_WAS, _as_it_was)
+            sys.stdout.reconfigure(errors=_AS_IT_WAS)
         asks = sys.stdin.isatty() and sys.stderr.isatty()
         return cls(stdin=sys.stdin.buffer, stdout=sys.stdout, stderr=sys.stderr, asks=asks)
 
@@ -44,9 +48,28 @@ class StandardStreams:
         """Write a line of the result."""
         print(text, file=self.stdout, flush=True)
 
+    def write(self, text: str) -> None:
+        """Write a part of the result, unchanged."""
+        self.stdout.write(text)
+        self.stdout.flush()
+
     def warn(self, text: str) -> None:
         """Write one line to stderr, without the text's line breaks."""
         print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
+
+
+def _as_it_was(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A byte of a file's name that is not UTF-8 as that byte, so that the name can be used; all else as an escape."""
+    assert isinstance(error, UnicodeEncodeError)
+    first = ord(error.object[error.start])
+    if 0xDC80 <= first <= 0xDCFF:
+        return bytes([first - 0xDC00]), error.start + 1
+    return error.object[error.start].encode("ascii", "backslashreplace"), error.start + 1
+
+
+def json_text(values: object, *, indent: int | None = None) -> str:
+    """Values as JSON, characters as they are, and what is no character (see `os.fsdecode`) escaped."""
+    return json.dumps(values, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode()
 
 
 def table(rows: Sequence[Sequence[str]], *, indent: str = "", columns: int | None = None) -> list[str]:
@@ -77,6 +100,13 @@ def shown_bytes(count: int) -> str:
     if count >= 999_500_000:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
+
+
+def shown_duration(seconds: float) -> str:
+    """`0:07`, `12:30` or `1:02:03`."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def shortened(name: str) -> str:

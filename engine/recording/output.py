@@ -20,6 +20,9 @@ from scribewire.engine.text.tokenizer import ASR_TEXT, Tokenizer
 DeltaCallback = Callable[[str, tuple[TokenLogprob, ...]], None]
 """Called with text that follows all text before it, and the log-probabilities of its tokens."""
 
+ChunkCallback = Callable[[float], None]
+"""Called with the start, in seconds, of the chunk whose text comes next."""
+
 _LANGUAGE_NAMES = frozenset(language.name for language in LANGUAGES)
 _HEAD = "language "
 _LONGEST_HEAD = len(_HEAD) + max(len(name) for name in _LANGUAGE_NAMES)
@@ -162,8 +165,9 @@ def main_language(segments: Iterable[Segment]) -> str | None:
 class StreamingText:
     """The text of one recording as it grows."""
 
-    def __init__(self, on_delta: DeltaCallback) -> None:
+    def __init__(self, on_delta: DeltaCallback, on_chunk: ChunkCallback | None = None) -> None:
         self._on_delta = on_delta
+        self._on_chunk = on_chunk
         self._last_character = ""
         self._last_language: str | None = None
         self._sent = ""
@@ -175,29 +179,43 @@ class StreamingText:
         """Text that the current chunk has sent."""
         return self._sent
 
-    def grow(self, text: str, language: str | None, logprobs: tuple[TokenLogprob, ...]) -> None:
+    def grow(
+        self,
+        text: str,
+        language: str | None,
+        logprobs: tuple[TokenLogprob, ...],
+        start_seconds: float = 0.0,
+    ) -> None:
         """Send what is new in the current chunk's text; logprobs: of its tokens behind the `logprobs_taken` first."""
         self._waiting += logprobs
         self.logprobs_taken += len(logprobs)
-        self._send(_certain(text), language)
+        self._send(_certain(text), language, start_seconds)
 
-    def finish(self, text: str, language: str | None, logprobs: tuple[TokenLogprob, ...]) -> str:
+    def finish(
+        self,
+        text: str,
+        language: str | None,
+        logprobs: tuple[TokenLogprob, ...],
+        start_seconds: float = 0.0,
+    ) -> str:
         """End the current chunk with its text. Returns the text that it must have, now that some of it was sent.
 
         They differ only where a second attempt heard otherwise; what was sent is kept. logprobs: of all its tokens.
         """
         self._waiting += logprobs[self.logprobs_taken :]
         text = continued(self._sent, text.strip())
-        self._send(text, language)
+        self._send(text, language, start_seconds)
         if text:
             self._last_character, self._last_language = text[-1], language
         self._sent, self._waiting = "", []
         self.logprobs_taken = 0
         return text
 
-    def _send(self, text: str, language: str | None) -> None:
+    def _send(self, text: str, language: str | None, start_seconds: float) -> None:
         if len(text) <= len(self._sent):
             return
+        if not self._sent and self._on_chunk is not None:
+            self._on_chunk(start_seconds)
         delta = text[len(self._sent) :]
         if not self._sent and self._last_character:
             joined = join_texts([(self._last_character, self._last_language), (text, language)])

@@ -32,6 +32,7 @@ from scribewire.engine.protocol.transcript import (
     Word,
 )
 from scribewire.engine.recording.output import (
+    ChunkCallback,
     DeltaCallback,
     StreamingText,
     compression_ratio,
@@ -64,12 +65,16 @@ class TranscribeItem(TranscribeOptions):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Callbacks for a recording's progress, on the engine's thread; None for no call. None of them may block."""
+    """Callbacks for a recording's progress, on the engine's thread; None for no call. None of them may block.
+
+    on_chunk: comes before the first `on_delta` of each chunk that has text.
+    """
 
     on_started: Callable[[], None] | None = None
     on_progress: ProgressCallback | None = None
     on_segment: SegmentCallback | None = None
     on_delta: DeltaCallback | None = None
+    on_chunk: ChunkCallback | None = None
 
 
 class SharedProgress:
@@ -168,7 +173,11 @@ class RecordingWork:
         self._usage = TokenUsage()
         self._seconds_done = 0.0
         self._chunk_count = 0
-        self.live = None if self.listener.on_delta is None else StreamingText(self.listener.on_delta)
+        self.live = (
+            None
+            if self.listener.on_delta is None
+            else StreamingText(self.listener.on_delta, self.listener.on_chunk)
+        )
 
     # ---- from any thread -------------------------------------------------------------------------------------
 
@@ -347,7 +356,9 @@ class RecordingWork:
         if segment.notice:
             self._notices.append(segment.notice)
         if self.live is not None:
-            text = self.live.finish(segment.text, segment.language, segment.token_logprobs)
+            text = self.live.finish(
+                segment.text, segment.language, segment.token_logprobs, segment.start_seconds
+            )
             if text != segment.text:
                 if segment.words:
                     self.lack_words("the text was decoded twice, and what was sent of the first time is kept")

@@ -1,11 +1,10 @@
-"""Segments as cues, and cues as files: SubRip, WebVTT, tab-separated values, LRC, and values for JSON."""
+"""Segments as cues, and cues as files: SubRip, WebVTT, tab-separated values, LRC."""
 
 from __future__ import annotations
 
 from scribewire.engine.subtitles.cues import Cue, cues_from_segments, cues_from_transcript
 from scribewire.engine.subtitles.formats import (
     RENDERERS,
-    cue_values,
     render_lrc,
     render_srt,
     render_tsv,
@@ -15,7 +14,6 @@ from scribewire.engine.subtitles.formats import (
 __all__ = [
     "RENDERERS",
     "Cue",
-    "cue_values",
     "cues_from_segments",
     "cues_from_transcript",
     "render_lrc",

@@ -1,4 +1,4 @@
-"""Cues as files: SubRip (srt), WebVTT (vtt), tab-separated values (tsv), LRC, and values for JSON.
+"""Cues as files: SubRip (srt), WebVTT (vtt), tab-separated values (tsv), LRC.
 
 Rendered times never overlap and every cue ends after it starts, whatever the cues' times; no text can end its block or
 forge another.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
 
 from scribewire.engine.subtitles.cues import Cue
 from scribewire.engine.subtitles.lines import label_of, lines_of
@@ -78,15 +77,6 @@ RENDERERS: Mapping[str, Callable[[Iterable[Cue]], str]] = {
     "lrc": render_lrc,
 }
 """Every kind of file, by its extension."""
-
-
-def cue_values(cues: Iterable[Cue]) -> list[dict[str, Any]]:
-    """Cues as JSON has them: start and end in seconds, the text with its line break, the speaker if there is one."""
-    return [
-        {"start": start / 1000, "end": end / 1000, "text": text}
-        | ({"speaker": cue.speaker} if cue.speaker else {})
-        for start, end, text, cue in _timed(cues)
-    ]
 
 
 def _timed(cues: Iterable[Cue]) -> Iterator[tuple[int, int, str, Cue]]:

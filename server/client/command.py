@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from scribewire.engine.processes.arguments import CommandParser
 from scribewire.engine.processes.console import PROGRAM
+from scribewire.engine.protocol.whole_file import (
+    OutputInvalid,
+    chosen_formats,
+    chosen_output,
+    find_recordings,
+)
 from scribewire.server.client.connection import ServerConnection, checked_job_id, server_url
 from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
@@ -30,7 +37,7 @@ from scribewire.server.client.jobs import (
     show_job,
 )
 from scribewire.server.client.status import show_status
-from scribewire.server.client.submit import Submit, submit_files
+from scribewire.server.client.submit import EXTENSIONS, Submit, submit_files
 from scribewire.server.intake.formats import FORMATS, names_of_formats
 
 SHOWN_JOBS = 20
@@ -112,6 +119,21 @@ def _purge_of(parsed: argparse.Namespace) -> Purge:
 
 
 def _submit_of(parsed: argparse.Namespace) -> Submit:
+    existing: Literal["refuse", "replace", "skip"] = (
+        "replace" if parsed.force else "skip" if parsed.skip_existing else "refuse"
+    )
+    recordings = find_recordings(parsed.files, recursive=parsed.recursive)
+    try:
+        output, formats = chosen_output(
+            parsed.output,
+            chosen_formats(parsed.format, tuple(FORMATS)),
+            EXTENSIONS,
+            existing,
+            default="text",
+            is_one=len(recordings) == 1,
+        )
+    except OutputInvalid as error:
+        raise BadCommand(str(error)) from None
     given = {
         "language": parsed.language,
         "prompt": parsed.prompt,
@@ -120,10 +142,10 @@ def _submit_of(parsed: argparse.Namespace) -> Submit:
         "timestamp_granularities[]": "word" if parsed.words else None,
     }
     return Submit(
-        files=tuple(parsed.files),
-        waits=parsed.wait or parsed.output is not None,
-        format=parsed.format,
-        folder=parsed.output,
+        recordings=tuple(recordings),
+        waits=parsed.wait or output.folder is not None or output.file is not None,
+        formats=formats,
+        output=output,
         as_json=parsed.json,
         idempotency_key=parsed.idempotency_key,
         fields={name: value for name, value in given.items() if value is not None},
@@ -156,21 +178,32 @@ def build_parser(default_server: str) -> argparse.ArgumentParser:
 def _add_submit(commands: argparse._SubParsersAction[CommandParser], default_server: str) -> None:
     submit = commands.add_parser("submit", description=_SUBMIT_HELP, epilog=_SUBMIT_EPILOG)
     submit.add_argument(
-        "files", nargs="+", metavar="FILE", help="a recording; - reads one from standard input"
+        "files", nargs="+", metavar="FILE", help="a recording or a folder; - reads standard input"
     )
     submit.add_argument(
         "-w", "--wait", action="store_true", help="wait until the jobs are finished and print the texts"
     )
     submit.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="write one file per recording here; also waits"
+        "-o",
+        "--output",
+        metavar="PLACE",
+        help="write a file such as talk.srt, or one per recording into a folder; also waits",
     )
     submit.add_argument(
         "-f",
         "--format",
-        choices=list(FORMATS),
+        action="append",
+        default=[],
         metavar="FORMAT",
-        default="text",
-        help=f"of the transcripts: {_FORMATS} (default: text)",
+        help=f"{_FORMATS} (default: text); several with commas or one -f each",
+    )
+    submit.add_argument(
+        "-r", "--recursive", action="store_true", help="of folders, submit the recordings in them"
+    )
+    existing = submit.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="replace results that are there already")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="pass over recordings whose results are there already"
     )
     submit.add_argument("--language", metavar="NAME", help="name or code; by default it is recognized")
     submit.add_argument("--prompt", metavar="TEXT", help="names, terms and spellings to expect")
@@ -214,7 +247,7 @@ def _add_show(action: argparse.ArgumentParser) -> None:
     chosen.add_argument(
         "-f",
         "--format",
-        choices=list(FORMATS),
+        type=_one_format,
         metavar="FORMAT",
         help=f"print the transcript alone, as {_FORMATS}",
     )
@@ -262,6 +295,14 @@ def _add_server(action: argparse.ArgumentParser, default_server: str) -> None:
         metavar="KEY",
         help="its API key, where it requires one; other users may see it here, but not in SCRIBEWIRE_KEY",
     )
+
+
+def _one_format(text: str) -> str:
+    try:
+        [form] = chosen_formats([text], tuple(FORMATS))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be {_FORMATS}, not {text!r}") from None
+    return form
 
 
 def _count(text: str) -> int:

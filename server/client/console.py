@@ -75,11 +75,6 @@ class Console(StandardStreams):
 
     pause: Callable[[float], None] = time.sleep
 
-    def write(self, text: str) -> None:
-        """Write a part of the result, unchanged."""
-        self.stdout.write(text)
-        self.stdout.flush()
-
     @contextmanager
     def bar(self, name: str, counts: str) -> Iterator[Bar]:
         """A bar that is removed at its end. counts: `bytes`, `seconds` (of audio) or `jobs`."""

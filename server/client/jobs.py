@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scribewire.engine.processes.console import shortened, table
+from scribewire.engine.processes.console import shortened, shown_duration, table
 from scribewire.server.client.connection import ServerConnection
 from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
@@ -23,7 +23,7 @@ from scribewire.server.client.failures import (
     NoSuchJob,
     Refused,
 )
-from scribewire.server.client.submit import DEMO_NOTE, end_in_words, is_worth_retrying
+from scribewire.server.client.submit import DEMO_NOTE, end_in_words, is_worth_retrying, result_of
 from scribewire.server.client.waiting import wait_for_job
 from scribewire.server.jobs.sqlite.recordings import ORPHANS_FOLDER
 
@@ -101,13 +101,6 @@ def shown_time(unix_seconds: float) -> str:
     return datetime.fromtimestamp(unix_seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def shown_duration(seconds: float) -> str:
-    """`0:07`, `12:30` or `1:02:03`."""
-    whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
 # ---- show --------------------------------------------------------------------------------------------------------
 
 
@@ -134,8 +127,7 @@ def show_job(
             way = end_in_words(job) if is_over else f"it is {job['status']}; --wait waits for it"
             console.warn(f"there is no transcript of {job_id}: {way}")
             return EXIT_FAILED
-        content = server.result(job_id, result_format)
-        console.write(content if content.endswith("\n") else content + "\n")
+        console.write(result_of(server, job, result_format, job.get("filename") or "", is_file=True))
     else:
         for line in _details(job):
             console.say(line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import tempfile
@@ -17,7 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scribewire.engine.protocol.whole_file import STANDARD_INPUT, output_names, write_whole
+from scribewire.engine.processes.console import json_text
+from scribewire.engine.protocol.whole_file import (
+    STANDARD_INPUT,
+    Output,
+    Planned,
+    Recording,
+    planned,
+    write_whole,
+)
 from scribewire.server.client.connection import ServerConnection
 from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
@@ -38,7 +47,11 @@ BUSY_PAUSE_SECONDS = 5.0
 """Pause between two attempts of a submission, where the server names none."""
 
 DEMO_NOTE = "the server runs the bundled demo model, which does not understand real voices"
-_SHOWN_INPUT = "standard input"
+DOCUMENT = "json"
+"""The format that both `transcribe` and the client's commands know by this name: more than the API's json."""
+
+EXTENSIONS = {name: one.extension for name, one in FORMATS.items()}
+_SERVED = {DOCUMENT: "verbose_json"}
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
@@ -46,13 +59,13 @@ _LONGEST_PAUSE_SECONDS = 60.0
 class Submit:
     """Arguments of the command line.
 
-    files: paths as typed, `-` for standard input. folder: for the results, None for stdout. fields: of the form.
+    formats: one for stdout. fields: of the form.
     """
 
-    files: tuple[str, ...]
+    recordings: tuple[Recording, ...]
     waits: bool = False
-    format: str = "text"
-    folder: Path | None = None
+    formats: tuple[str, ...] = ("text",)
+    output: Output = field(default_factory=Output)
     as_json: bool = False
     idempotency_key: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
@@ -62,10 +75,14 @@ class Submit:
 class _Submitted:
     """A submitted file and its job."""
 
-    shown: str
-    output_name: str
+    plan: Planned
     job_id: str
     is_over: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The file's name for messages."""
+        return self.plan.recording.shown
 
 
 def submit_files(request: Submit, server: ServerConnection, console: Console) -> int:
@@ -73,20 +90,24 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
 
     A failure that concerns every file, no server or a refused key, ends it with what becomes of the jobs.
     """
-    if request.idempotency_key is not None and len(request.files) > 1:
+    if request.idempotency_key is not None and len(request.recordings) > 1:
         raise BadCommand("an idempotency key names one submission; give one FILE with it")
-    if request.folder is not None:
-        request.folder.mkdir(parents=True, exist_ok=True)
+    plan = planned(request.recordings, request.formats, request.output, EXTENSIONS)
+    if (done := sum(one.is_done for one in plan)) > 0:
+        console.warn(f"{done} of {len(plan)} recordings have their results already and are passed over")
     submitted: list[_Submitted] = []
     failures = 0
     told_of_demo = False
     try:
-        extension = FORMATS[request.format].extension
-        for file, output_name in zip(request.files, output_names(request.files), strict=True):
-            shown = _SHOWN_INPUT if file == STANDARD_INPUT else file
+        for one in plan:
+            if one.is_done:
+                continue
+            shown = one.recording.shown
             try:
-                with _opened(file, console) as recording:
-                    job = _submit(request, server, console, recording, shown)
+                if one.problem is not None:
+                    raise OSError(one.problem)
+                with _opened(one.recording.name, console) as recording:
+                    job = _submit(request, server, console, recording, one.recording)
             except (KeyRefused, NoServer) as error:
                 console.warn(str(error))
                 _report_unfinished(submitted, console, because="stopped")
@@ -95,21 +116,21 @@ def submit_files(request: Submit, server: ServerConnection, console: Console) ->
                 failures += 1
                 console.warn(f"{shown}: {_in_words(error)}")
                 continue
-            submitted.append(_Submitted(shown, f"{output_name}.{extension}", job["job_id"]))
+            submitted.append(_Submitted(one, job["job_id"]))
             if not request.waits:
                 _say_accepted(request, console, submitted[-1], job)
-        for index, one in enumerate(submitted if request.waits else ()):
-            with console.bar(one.shown, "seconds") as bar:
-                job = wait_for_job(server, one.job_id, bar, console)
-            one.is_over = True
+        for index, work in enumerate(submitted if request.waits else ()):
+            with console.bar(work.shown, "seconds") as bar:
+                job = wait_for_job(server, work.job_id, bar, console)
+            work.is_over = True
             if job["demo"] and not told_of_demo:
                 told_of_demo = True
                 console.warn(DEMO_NOTE)
             try:
-                failures += not _deliver(request, server, console, one, job, is_first=index == 0)
+                failures += not _deliver(request, server, console, work, job, is_first=index == 0)
             except (Refused, OSError) as error:
                 failures += 1
-                console.warn(f"{one.shown}: {_in_words(error)}; later: scribewire jobs show {one.job_id}")
+                console.warn(f"{work.shown}: {_in_words(error)}; later: scribewire jobs show {work.job_id}")
     except KeyboardInterrupt:
         _report_unfinished(submitted, console, because="interrupted")
         return EXIT_INTERRUPTED
@@ -134,17 +155,19 @@ def _opened(file: str, console: Console) -> Iterator[BinaryIO]:
 
 
 def _submit(
-    request: Submit, server: ServerConnection, console: Console, recording: BinaryIO, shown: str
+    request: Submit, server: ServerConnection, console: Console, content: BinaryIO, recording: Recording
 ) -> dict[str, Any]:
     """Upload until the server has it; a full server or a lost connection is tried again."""
     key = request.idempotency_key or secrets.token_hex(16)
-    fields = {"response_format": request.format, **request.fields}
-    if shown != _SHOWN_INPUT:
-        fields["filename"] = Path(shown).name
+    shown = recording.shown
+    fields = {"response_format": _computed(request.formats), **request.fields}
+    if recording.name != STANDARD_INPUT:
+        # A name that is not UTF-8 has no place in a form.
+        fields["filename"] = os.fsencode(Path(recording.name).name).decode("utf-8", "replace")
     for tried in range(1, TRIES + 1):
         try:
             with console.bar(shown, "bytes") as bar:
-                return server.submit(recording, shown, fields, idempotency_key=key, counted=bar.advance)
+                return server.submit(content, shown, fields, idempotency_key=key, counted=bar.advance)
         except ConnectionLost as error:
             if tried == TRIES:
                 raise
@@ -167,11 +190,17 @@ def _submit(
 
 def _say_accepted(request: Submit, console: Console, one: _Submitted, job: dict[str, Any]) -> None:
     if request.as_json:
-        console.say(json.dumps({"file": one.shown, **job}, ensure_ascii=False))
-    elif len(request.files) == 1:
+        console.say(json_text({"file": one.shown, **job}))
+    elif len(request.recordings) == 1:
         console.say(one.job_id)
     else:
         console.say(f"{one.job_id}  {one.shown}")
+
+
+def _computed(formats: Sequence[str]) -> str:
+    """Of several formats, the one for which the server computes the most."""
+    served = [_SERVED.get(form, form) for form in formats]
+    return max(served, key=lambda form: len(FORMATS[form].wants))
 
 
 def _report_unfinished(submitted: Sequence[_Submitted], console: Console, *, because: str) -> None:
@@ -200,28 +229,37 @@ def _deliver(
 ) -> bool:
     """Write a job's result; False when it has no transcript."""
     if request.as_json:
-        console.say(json.dumps({"file": one.shown, **job}, ensure_ascii=False))
+        console.say(json_text({"file": one.shown, **job}))
     if job["status"] != "completed":
         console.warn(f"{one.shown}: {end_in_words(job)}")
         return False
     for warning in (job.get("result") or {}).get("warnings", ()):
         console.warn(f"{one.shown}: warning: {warning}")
-    if request.folder is not None:
-        content = server.result(one.job_id, request.format)
-        target = request.folder / one.output_name
-        if any(
-            file != STANDARD_INPUT and target.exists() and target.samefile(file) for file in request.files
-        ):
-            raise OSError(f"its result would overwrite the input {target}; choose another folder with -o")
-        write_whole(target, content if content.endswith("\n") else content + "\n")
+    for form, target in one.plan.targets.items():
+        write_whole(target, result_of(server, job, form, one.shown, is_file=True))
         if not request.as_json:
             console.say(str(target))
-    elif not request.as_json:
-        content = server.result(one.job_id, request.format)
-        if len(request.files) > 1 and not FORMATS[request.format].is_json:
+    if not one.plan.targets and not request.as_json:
+        [form] = request.formats
+        content = result_of(server, job, form, one.shown, is_file=False)
+        if len(request.recordings) > 1 and not FORMATS[form].is_json:
             console.say(f"{'' if is_first else chr(10)}==> {one.shown} <==")
-        console.write(content if content.endswith("\n") else content + "\n")
+        console.write(content)
     return True
+
+
+def result_of(server: ServerConnection, job: dict[str, Any], form: str, file: str, *, is_file: bool) -> str:
+    """A completed job's transcript in one format, ending with a line break. JSON is as `transcribe` writes it."""
+    content = server.result(job["job_id"], _SERVED.get(form, form))
+    if form == DOCUMENT:
+        values = {
+            "file": file,
+            "model": job["result"]["model"],
+            "is_demo": job["demo"],
+            **json.loads(content),
+        }
+        content = json_text(values, indent=2 if is_file else None)
+    return content if content.endswith("\n") else content + "\n"
 
 
 def end_in_words(job: dict[str, Any]) -> str:

@@ -34,9 +34,9 @@ def test_shipped_recordings_are_transcribed_and_the_demo_says_what_it_is() -> No
     documents = [json.loads(line) for line in done.stdout.splitlines()]
     for document, recording in zip(documents, recordings, strict=True):
         assert_is_right(document["text"], recording.reference)
-        assert document["language"] == recording.language
+        assert document["language"] == recording.language.lower()
         assert document["is_demo"] is True
-        assert document["model_id"] == "demo"
+        assert document["model"] == "demo"
     assert done.returncode == 1  # the README is no recording, and the others were done all the same
     lines = done.stderr.splitlines()
     assert len(lines) == 2

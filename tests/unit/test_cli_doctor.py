@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -24,7 +25,7 @@ GOOD_MLX = ChildResult(0, json.dumps({"version": "0.32.4", "device": "cpu", "sum
 
 
 def answering(text: str) -> ChildResult:
-    document = {"text": text, "duration_seconds": 3.0, "timings": {"total_seconds": 0.5}}
+    document = {"text": text, "duration": 3.0}
     return ChildResult(0, json.dumps(document), "")
 
 
@@ -282,3 +283,17 @@ def test_any_failure_makes_the_exit_code_one() -> None:
     code, text = shown(fine, bad, as_json=True)
     assert code == 1
     assert json.loads(text)["healthy"] is False
+
+
+@pytest.mark.parametrize(
+    ("status", "last"),
+    [
+        ("ok", "Everything works."),
+        ("note", "Everything works with the demo model; there is no real model yet."),
+    ],
+)
+def test_last_line_says_whether_there_is_a_real_model(status: Literal["ok", "note"], last: str) -> None:
+    out = io.StringIO()
+    findings = [Finding("transcription", "ok", "x"), Finding("default model", status, "y")]
+    assert show_findings(findings, Console(io.BytesIO(), out, io.StringIO()), as_json=False) == 0
+    assert out.getvalue().splitlines()[-1] == last

@@ -114,3 +114,14 @@ def test_deltas_joined_are_the_text_whatever_grows_and_changes(seed: int) -> Non
             text = " ".join(chance.sample(words, len(words)))
         finals.append((sent.live.finish(text, language, ()), language))
     assert sent.text == join_texts(finals)
+
+
+def test_each_chunk_with_text_says_where_it_begins_before_its_first_delta() -> None:
+    seen: list[object] = []
+    live = StreamingText(lambda delta, _: seen.append(delta), seen.append)
+    live.grow("One", "English", (), 0.0)
+    live.grow("One two", "English", (), 0.0)
+    live.finish("One two.", "English", (), 0.0)
+    live.finish("", None, (), 30.0)
+    live.finish("Three.", "English", (), 60.5)
+    assert seen == [0.0, "One", " two", ".", 60.5, " Three."]

@@ -13,7 +13,6 @@ import pytest
 from scribewire.engine.protocol.transcript import Segment, Transcript, Word
 from scribewire.engine.subtitles import (
     Cue,
-    cue_values,
     cues_from_segments,
     cues_from_transcript,
     render_lrc,
@@ -120,10 +119,6 @@ def test_short_segments_become_one_cue_each_with_their_times():
     assert render_lrc(cues_from_segments(segments)) == (
         "[00:00.00]Hello there.\n[00:01.25]\n[61:01.50]How are you?\n[61:04.00]\n"
     )
-    assert cue_values(cues_from_segments(segments)) == [
-        {"start": 0.0, "end": 1.25, "text": "Hello there."},
-        {"start": 3661.5, "end": 3664.0, "text": "How are you?"},
-    ]
 
 
 def test_no_speech_is_an_empty_file_of_its_kind():
@@ -273,7 +268,6 @@ def test_speakers_are_voices_in_vtt_and_labels_elsewhere():
     assert "\nZoë & <Tom>: How are you?\n" in render_srt(cues)
     assert render_lrc(cues).startswith("[00:00.00]Zoë & <Tom>: How are you?\n")
     assert render_tsv(cues) == "start\tend\ttext\tspeaker\n0\t1000\tHow are you?\tZoë & <Tom>\n"
-    assert cue_values(cues)[0]["speaker"] == "Zoë & <Tom>"
 
 
 def test_a_label_takes_its_room_from_the_line():
