@@ -22,7 +22,7 @@ from pathlib import Path
 
 from scribewire.engine.processes.architecture import wrong_architecture
 from scribewire.engine.processes.arguments import EXIT_USAGE, CommandParser
-from scribewire.engine.processes.console import PROGRAM, StandardStreams, table
+from scribewire.engine.processes.console import PROGRAM, Console, table
 from scribewire.engine.protocol import config as protocol_config
 from scribewire.server.access.keys import ApiKey, KeyStore, KeysUnreadable, KeyUnknown
 from scribewire.server.settings.fields import Settings, SettingsError, client_variables, misspelt_variables
@@ -241,7 +241,7 @@ def _list_keys(keys: Sequence[ApiKey], *, as_json: bool) -> None:
     for key in keys:
         state = "active" if key.revoked_at is None else f"revoked {_shown_time(key.revoked_at)}"
         lines.append((key.key_id, f"created {_shown_time(key.created_at)}", state, key.name))
-    for line in table(lines, columns=StandardStreams.of_this_process().columns):
+    for line in table(lines, columns=Console.of_this_process().columns):
         print(line)
 
 

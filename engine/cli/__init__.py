@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,6 @@ from scribewire.engine.cli.arguments import (
     request_of,
 )
 from scribewire.engine.cli.bench import BENCH_EXAMPLES, BENCH_HELP, add_bench_arguments, run_bench
-from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.doctor import Surroundings, examine, show_findings
 from scribewire.engine.cli.findings import RunChild, run_python
 from scribewire.engine.cli.listings import show_languages, show_models
@@ -36,7 +35,7 @@ from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.cli.transcribe import transcribe_files
 from scribewire.engine.demo import SampleRecording, sample_recordings
 from scribewire.engine.processes.arguments import CommandParser
-from scribewire.engine.processes.console import PROGRAM, shown_bytes
+from scribewire.engine.processes.console import PROGRAM, Console, shown_bytes
 from scribewire.engine.protocol.config import DEFAULT_MODEL, DEMO_MODEL, NO_ALIGNER, EngineConfig
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.protocol.speakers import DiarizationConfig, SpeakerOptions
@@ -105,13 +104,15 @@ def main(
 def load_transcriber(config: EngineConfig, console: Console, fetches_aligner: bool) -> Iterator[Engine]:
     """The model, and the aligner where words are required, fetched first when they are not on disk, with a bar."""
     model, aligner = config.model, config.aligner
-    with console.bar(f"fetching {model}", of_bytes=True) as advance:
-        resolved = resolve_model(model, download=True, progress=advance)
+    with console.bar(f"fetching {model}", "bytes") as bar:
+        resolved = resolve_model(model, download=True, progress=bar.advance)
     if fetches_aligner and aligner != NO_ALIGNER:
-        with console.bar("fetching the aligner", of_bytes=True) as advance:
+        with console.bar("fetching the aligner", "bytes") as bar:
             name = DEMO_MODEL if resolved.is_demo else model
-            find_aligner(aligner, model=name, download=True, progress=advance)
-    with scribewire.Transcriber(config=config) as transcriber:
+            find_aligner(aligner, model=name, download=True, progress=bar.advance)
+    with ExitStack() as held:
+        with console.bar(f"loading {model}", "seconds"):
+            transcriber = held.enter_context(scribewire.Transcriber(config=config))
         yield transcriber
 
 
@@ -194,8 +195,8 @@ def _pull(model: str, console: Console, hub: HubAccess | None) -> int:
     if model == DEMO_MODEL:
         console.say("the demo model is bundled; there is nothing to fetch")
         return 0
-    with console.bar(model, of_bytes=True) as advance:
-        folder = pull(model, progress=advance, hub=hub)
+    with console.bar(model, "bytes") as bar:
+        folder = pull(model, progress=bar.advance, hub=hub)
     size = sum(file.stat().st_size for file in folder.iterdir())
     console.say(f"{model} is complete: {shown_bytes(size)} in {folder}")
     return 0

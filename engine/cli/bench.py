@@ -22,8 +22,7 @@ from scribewire.engine.bench.audio import wav_seconds
 from scribewire.engine.bench.plan import Plan, PlanInvalid, each
 from scribewire.engine.bench.report import table
 from scribewire.engine.bench.runner import Results, run
-from scribewire.engine.cli.console import Console
-from scribewire.engine.processes.console import PROGRAM
+from scribewire.engine.processes.console import PROGRAM, Console
 from scribewire.engine.protocol.config import DEFAULT_MODEL
 
 _Plan = TypeVar("_Plan", bound=Plan)

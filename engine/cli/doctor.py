@@ -27,14 +27,13 @@ from pathlib import Path
 from scribewire.engine.checkpoint.aligners import find_aligner
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.checkpoint.integrity import read_config
-from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.findings import Finding, RunChild, how_it_ended
 from scribewire.engine.cli.mac import check_gpu_memory, check_macos
 from scribewire.engine.demo import SampleRecording
 from scribewire.engine.model.config import ConfigError, ModelConfig
 from scribewire.engine.processes.allocator import preloadable
 from scribewire.engine.processes.architecture import ask_system, wrong_architecture
-from scribewire.engine.processes.console import shown_bytes
+from scribewire.engine.processes.console import Console, shown_bytes
 from scribewire.engine.protocol.config import AUTO_ALIGNER, DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import EngineError
 from scribewire.engine.text.words import WORD_PACKAGES

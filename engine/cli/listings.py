@@ -15,10 +15,9 @@ from huggingface_hub.errors import CacheNotFound
 from scribewire.engine.checkpoint.download import INCOMPLETE_SUFFIX
 from scribewire.engine.checkpoint.fetch import HubAccess, resolve_model
 from scribewire.engine.checkpoint.published import PUBLISHED_MODELS
-from scribewire.engine.cli.console import Console
 from scribewire.engine.demo import demo_model_path
 from scribewire.engine.model.config import ConfigError, ModelConfig
-from scribewire.engine.processes.console import shown_bytes, table
+from scribewire.engine.processes.console import Console, shown_bytes, table
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER, DEFAULT_MODEL, DEMO_MODEL
 from scribewire.engine.protocol.errors import CheckpointMismatch, EngineError
 from scribewire.engine.protocol.languages import LANGUAGES, language_by_name

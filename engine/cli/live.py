@@ -15,7 +15,6 @@ from statistics import mode
 from typing import Any, Protocol
 
 import scribewire
-from scribewire.engine.cli.console import Advance
 from scribewire.engine.cli.results import Paragraphs
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.languages import join_texts
@@ -86,7 +85,7 @@ class Transcription:
         self.segments: list[Segment] = []
         self.seconds_in_all = 0.0
 
-    def run(self, advance: Advance, live: LiveText | None) -> Transcript:
+    def run(self, advance: Callable[[float, float], None], live: LiveText | None) -> Transcript:
         """Transcribe; the calls of `advance` and `live` come from this thread. What is raised stops the engine's work.
 
         raises: EngineError
@@ -133,7 +132,7 @@ class Transcription:
             model_id=model_id,
         )
 
-    def _progress(self, advance: Advance, done: float, total: float) -> None:
+    def _progress(self, advance: Callable[[float, float], None], done: float, total: float) -> None:
         self.seconds_in_all = total
         advance(done, total)
 

@@ -8,6 +8,7 @@ that is interrupted, what is there is kept under a name that says so.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import tempfile
 import traceback
@@ -16,11 +17,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.live import Engine, LiveText, Transcription
 from scribewire.engine.cli.results import EXTENSIONS, result_text
 from scribewire.engine.cli.speakers import Diarizer
-from scribewire.engine.processes.console import shown_duration
+from scribewire.engine.processes.console import Console, shown_duration
 from scribewire.engine.protocol.config import DEFAULT_MODEL, TranscribeOptions
 from scribewire.engine.protocol.errors import AudioEmpty, AudioUnreadable, EngineError
 from scribewire.engine.protocol.transcript import Transcript
@@ -64,8 +64,7 @@ def transcribe_files(
     plan = planned(request.recordings, request.formats, request.output, EXTENSIONS)
     if (done := sum(one.is_done for one in plan)) > 0:
         console.warn(f"{done} of {len(plan)} recordings have their results already and are passed over")
-    failures = 0
-    open_plan = []
+    failures, open_plan = 0, []
     for one in plan:
         problem = one.problem or _problem_of(one.recording, request)
         if problem is not None:
@@ -76,6 +75,7 @@ def transcribe_files(
     if not open_plan:
         return EXIT_FAILED if failures else 0
     with contextlib.ExitStack() as held:
+        held.enter_context(_logs_as_messages(console))
         if speakers is not None:
             held.enter_context(speakers)  # what is missing is reported before a large model is loaded
         engine = held.enter_context(load())
@@ -103,6 +103,30 @@ def transcribe_files(
                 if request.shows_tracebacks:
                     traceback.print_exception(error, file=console.stderr)
     return EXIT_FAILED if failures else 0
+
+
+class _Told(logging.Handler):
+    """A handler of warnings that writes them as messages."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        self._console.warn(record.getMessage())
+
+
+@contextmanager
+def _logs_as_messages(console: Console) -> Iterator[None]:
+    """Have the engine's warnings written as messages are, which do not land inside a bar."""
+    handler = _Told(console)
+    logger = logging.getLogger("scribewire")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _problem_of(recording: Recording, request: Request) -> str | None:
@@ -144,13 +168,12 @@ class _Turn:
         with (
             _input_path(self._plan.recording, self._console) as path,
             _beside(self._speakers, path) as with_speakers,
-            self._console.bar(self._shown) as bar,
+            self._console.bar(self._shown, "seconds") as bar,
         ):
-            bar(0.0, 0.0)  # its length is not known yet
             self._live = self._live_text()
             self._transcription = Transcription(self._engine, path, self._request.options)
             try:
-                transcript = self._transcription.run(bar, self._live)
+                transcript = self._transcription.run(bar.advance, self._live)
             except Exception:
                 self._end_line()
                 raise

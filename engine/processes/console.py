@@ -1,6 +1,6 @@
 """Standard streams of a command: results on stdout, everything else on stderr; tables.
 
-For the commands of the engine and of the server's client alike; each adds its own progress bars.
+For the commands of the engine and of the server's client alike, with progress bars, pauses and questions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ import codecs
 import json
 import shutil
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from io import TextIOWrapper
 from typing import BinaryIO, Self, TextIO
+
+from scribewire.engine.processes.bars import Bar
 
 PROGRAM = "scribewire"
 _AS_IT_WAS = "scribewire.as_it_was"
@@ -22,13 +26,15 @@ _BETWEEN = "  "
 
 
 @dataclass(frozen=True, slots=True)
-class StandardStreams:
+class Console:
     """The streams of one run. asks: True when a user can answer questions."""
 
     stdin: BinaryIO
     stdout: TextIO
     stderr: TextIO
     asks: bool = False
+    pause: Callable[[float], None] = time.sleep
+    _bars: list[Bar] = field(default_factory=list)
 
     @classmethod
     def of_this_process(cls) -> Self:
@@ -49,13 +55,36 @@ class StandardStreams:
         print(text, file=self.stdout, flush=True)
 
     def write(self, text: str) -> None:
-        """Write a part of the result, unchanged."""
+        """Write a part of the result, unchanged; a bar on the same terminal ends where it begins."""
+        if self.stdout.isatty():
+            for bar in self._bars:
+                bar.close()
         self.stdout.write(text)
         self.stdout.flush()
 
     def warn(self, text: str) -> None:
         """Write one line to stderr, without the text's line breaks."""
-        print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
+        with ExitStack() as aside:
+            for bar in self._bars:
+                aside.enter_context(bar.aside())
+            print(f"{PROGRAM}: {' '.join(text.split())}", file=self.stderr, flush=True)
+
+    @contextmanager
+    def bar(self, name: str, counts: str) -> Iterator[Bar]:
+        """A bar that is removed at its end; nothing at all when stderr is no terminal. counts: see Bar."""
+        bar = Bar(self.stderr, shortened(name), counts)
+        self._bars.append(bar)
+        try:
+            yield bar
+        finally:
+            self._bars.remove(bar)
+            bar.close()
+
+    def confirm(self, question: str) -> bool:
+        """Ask a question; True only for an explicit yes."""
+        print(f"{question} [y/N] ", end="", file=self.stderr, flush=True)
+        answer = self.stdin.readline().decode("utf-8", "replace").strip().lower()
+        return answer in ("y", "yes")
 
 
 def _as_it_was(error: UnicodeError) -> tuple[str | bytes, int]:

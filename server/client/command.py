@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from scribewire.engine.processes.arguments import CommandParser
-from scribewire.engine.processes.console import PROGRAM
+from scribewire.engine.processes.console import PROGRAM, Console
 from scribewire.engine.protocol.whole_file import (
     OutputInvalid,
     chosen_formats,
@@ -16,7 +16,6 @@ from scribewire.engine.protocol.whole_file import (
     find_recordings,
 )
 from scribewire.server.client.connection import ServerConnection, checked_job_id, server_url
-from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,

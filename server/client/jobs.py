@@ -12,9 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scribewire.engine.processes.console import shortened, shown_duration, table
+from scribewire.engine.processes.console import Console, shortened, shown_duration, table
 from scribewire.server.client.connection import ServerConnection
-from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
     EXIT_FAILED,
     BadCommand,

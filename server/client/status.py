@@ -9,9 +9,8 @@ import json
 import re
 from typing import Any
 
-from scribewire.engine.processes.console import shown_bytes, table
+from scribewire.engine.processes.console import Console, shown_bytes, table
 from scribewire.server.client.connection import ServerConnection
-from scribewire.server.client.console import Console
 from scribewire.server.client.failures import EXIT_FAILED, Refused
 
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")

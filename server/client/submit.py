@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scribewire.engine.processes.console import json_text
+from scribewire.engine.processes.console import Console, json_text
 from scribewire.engine.protocol.whole_file import (
     STANDARD_INPUT,
     Output,
@@ -28,7 +28,6 @@ from scribewire.engine.protocol.whole_file import (
     write_whole,
 )
 from scribewire.server.client.connection import ServerConnection
-from scribewire.server.client.console import Console
 from scribewire.server.client.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,

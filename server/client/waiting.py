@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from scribewire.engine.processes.bars import Bar
+from scribewire.engine.processes.console import Console
 from scribewire.server.client.connection import ServerConnection
-from scribewire.server.client.console import Bar, Console
 from scribewire.server.client.failures import NoServer, NoSuchJob, Refused
 
 PATIENCE_SECONDS = 600.0

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from scribewire.engine.cli import main
-from scribewire.engine.cli.console import Console
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.config import EngineConfig
 from tests.fakes.fake_transcriber import STOP, FakeTranscriber
 

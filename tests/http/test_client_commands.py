@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from scribewire.engine.processes.console import Console
 from scribewire.server.access.keys import KeyStore
 from scribewire.server.client.command import main
-from scribewire.server.client.console import Console
 from tests.fakes.cutting_proxy import CuttingProxy
 from tests.fakes.running_server import RunningServer, script
 from tests.fakes.waiting import wait_until

@@ -79,7 +79,7 @@ def test_signal_while_serve_is_being_imported_is_an_ordinary_end(
         ("tomllib", ("keys", "list")),
         ("tqdm", ("transcribe", "--model", "demo", "a.wav")),
         ("tqdm", ("doctor",)),
-        ("tqdm", ("submit", "a.wav")),
+        ("httpx", ("submit", "a.wav")),
         ("httpx", ("jobs", "list")),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 
 from scribewire.engine.bench.measuring import summary
 from scribewire.engine.bench.plan import Plan, PlanInvalid
-from scribewire.engine.cli.console import Console
+from scribewire.engine.processes.console import Console
 from tools.bench import __main__ as command
 from tools.bench.__main__ import build_parser, comparing_plan, main
 from tools.bench.measuring import ratio

@@ -14,7 +14,7 @@ from scribewire.engine.bench.measuring import shown_seconds, summary
 from scribewire.engine.bench.plan import PARTS, Plan, PlanInvalid
 from scribewire.engine.bench.report import ROWS, table
 from scribewire.engine.cli.bench import plan_of
-from scribewire.engine.cli.console import Console
+from scribewire.engine.processes.console import Console
 
 
 def parsed(*words: str) -> argparse.Namespace:

@@ -16,10 +16,10 @@ import pytest
 from scribewire.engine.audio import mel
 from scribewire.engine.checkpoint.load import build_model, read_checkpoint
 from scribewire.engine.cli import main
-from scribewire.engine.cli.console import Console
 from scribewire.engine.demo import sample_recordings
 from scribewire.engine.model import config as model_config
 from scribewire.engine.model.projection import Placement
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.config import EngineConfig
 from scribewire.engine.protocol.errors import CheckpointMismatch, ModelError, ModelIncomplete
 from scribewire.engine.resident.model import ResidentModel

@@ -12,9 +12,9 @@ from types import TracebackType
 import pytest
 
 from scribewire.engine.cli import main
-from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.demo import sample_recordings
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.attribution import with_speakers
 from scribewire.engine.protocol.errors import SpeakersFailed, SpeakersUnavailable
 from scribewire.engine.protocol.speakers import DiarizationConfig, SpeakerOptions, SpeakerTurn

@@ -13,10 +13,10 @@ import pytest
 
 from scribewire.engine.checkpoint.fetch import HubAccess, pull
 from scribewire.engine.cli import doctor
-from scribewire.engine.cli.console import Console
 from scribewire.engine.cli.doctor import show_findings
 from scribewire.engine.cli.findings import ChildResult, Finding, run_python
 from scribewire.engine.demo import SampleRecording, demo_aligner_path, demo_model_path
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER
 from tests.fakes.fake_hub import FakeHub, model_files
 from tests.fakes.waiting import PATIENCE_SECONDS, join

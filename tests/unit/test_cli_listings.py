@@ -9,7 +9,7 @@ import pytest
 from scribewire.engine.checkpoint.fetch import HubAccess
 from scribewire.engine.checkpoint.published import PUBLISHED_MODELS, nearest_published_ids
 from scribewire.engine.cli import main
-from scribewire.engine.cli.console import Console
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER
 from scribewire.engine.protocol.languages import LANGUAGES
 from tests.fakes.fake_hub import FakeHub, model_files

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scribewire.engine.cli.results import document
-from scribewire.engine.processes.console import StandardStreams
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.config import ModelInfo, TranscribeOptions
 from scribewire.engine.protocol.transcript import Segment, Transcript, Word
 from scribewire.engine.protocol.whole_file import find_recordings, write_whole
@@ -177,7 +177,7 @@ def test_name_that_is_not_utf8_works_everywhere(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr("sys.stdout", stdout)
-    run = Run("-f", "json,txt", "-o", "out", f"{name}.wav", stdout=StandardStreams.of_this_process().stdout)
+    run = Run("-f", "json,txt", "-o", "out", f"{name}.wav", stdout=Console.of_this_process().stdout)
     assert (run.exit_code, run.stderr) == (0, "")
     assert run.stdout.splitlines() == [f"out/{name}.json", f"out/{name}.txt"]
     assert json.loads((tmp_path / "out" / f"{name}.json").read_text())["file"] == f"{name}.wav"

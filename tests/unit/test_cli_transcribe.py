@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from scribewire.engine.cli.results import Paragraphs
 from scribewire.engine.protocol.config import Chunking
 from scribewire.engine.protocol.transcript import Segment
-from scribewire.engine.recording.work import TranscribeItem
-from tests.fakes.fake_transcriber import STOP, FakeTranscriber
+from scribewire.engine.recording.work import Listener, TranscribeItem
+from tests.fakes.fake_transcriber import STOP, FakeTranscriber, FakeWork
 from tests.fakes.transcribe_command import Run, Terminal, write_recordings
 
 
@@ -249,3 +250,15 @@ def test_interrupted_result_is_kept_under_a_name_that_says_so(tmp_path: Path) ->
     assert not (tmp_path / "a.srt").exists()
     run = Run("-f", "srt", tmp_path / "a.wav")
     assert (run.exit_code, run.stdout) == (130, partial[0].read_text())
+
+
+def test_warnings_that_the_engine_logs_are_messages(recordings: Path) -> None:
+    class Logging(FakeTranscriber):
+        """A transcriber that logs a warning."""
+
+        def submit(self, item: TranscribeItem, *, listener: Listener) -> FakeWork:
+            logging.getLogger("scribewire.engine.x").warning("no word times: %s", "lost")
+            return super().submit(item, listener=listener)
+
+    run = Run(recordings / "one.wav", engine=Logging())
+    assert run.stderr == "scribewire: no word times: lost\n"

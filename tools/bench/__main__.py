@@ -21,7 +21,7 @@ from typing import Any
 from scribewire.engine.bench.plan import PlanInvalid
 from scribewire.engine.bench.runner import Results, run
 from scribewire.engine.cli.bench import add_bench_arguments, command_shown, ended_by_signals, plan_of, show
-from scribewire.engine.cli.console import Console
+from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.errors import EngineError
 from tools.bench.child import ChildFailed
 from tools.bench.plan import PEER_NAMES, ComparingPlan, default_tokens_per_second
