@@ -213,7 +213,6 @@ def request_of(arguments: argparse.Namespace) -> Request:
         formats=formats,
         output=output,
         options=options,
-        is_recursive=arguments.recursive,
         shows_tracebacks=arguments.traceback,
     )
 

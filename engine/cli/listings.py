@@ -83,7 +83,7 @@ def show_models(console: Console, *, as_json: bool, hub: HubAccess | None = None
             [
                 m.model_id,
                 shown_bytes(m.size_bytes),
-                m.remark + (" (default)" if m.model_id in (DEFAULT_MODEL, DEFAULT_ALIGNER) else ""),
+                ("default: " if m.model_id in (DEFAULT_MODEL, DEFAULT_ALIGNER) else "") + m.remark,
             ]
             for m in away
         ]

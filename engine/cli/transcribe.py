@@ -44,7 +44,6 @@ class Request:
     formats: tuple[str, ...] = ("txt",)
     output: Output = field(default_factory=Output)
     options: TranscribeOptions = field(default_factory=TranscribeOptions)
-    is_recursive: bool = False
     shows_tracebacks: bool = False
 
 
@@ -66,10 +65,9 @@ def transcribe_files(
         console.warn(f"{done} of {len(plan)} recordings have their results already and are passed over")
     failures, open_plan = 0, []
     for one in plan:
-        problem = one.problem or _problem_of(one.recording, request)
-        if problem is not None:
+        if one.problem is not None:
             failures += 1
-            console.warn(f"{one.recording.shown}: {problem}")
+            console.warn(f"{one.recording.shown}: {one.problem}")
         elif not one.is_done:
             open_plan.append(one)
     if not open_plan:
@@ -127,16 +125,6 @@ def _logs_as_messages(console: Console) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def _problem_of(recording: Recording, request: Request) -> str | None:
-    """The reason why there is nothing to be read."""
-    path = Path(recording.name)
-    if recording.name == STANDARD_INPUT or (path.exists() and not path.is_dir()):
-        return None
-    if not path.exists():
-        return "no such file"
-    return "no recording is in it" if request.is_recursive else "is a folder; --recursive takes what is in it"
 
 
 class _Turn:

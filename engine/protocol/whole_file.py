@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +34,12 @@ class OutputInvalid(ValueError):
 class Recording:
     """A recording to be read, and the name of its results: a path below their folder, without extension.
 
-    name: as typed, or found below what was typed; `-` for standard input.
+    name: as typed, or found below what was typed; `-` for standard input. problem: the reason why it cannot be read.
     """
 
     name: str
     result: Path
+    problem: str | None = None
 
     @property
     def shown(self) -> str:
@@ -141,8 +143,20 @@ def find_recordings(names: Sequence[str], *, recursive: bool) -> list[Recording]
             number += 1
             candidate = base.with_name(f"{base.name}-{number}")
         taken.add(str(candidate).casefold())
-        recordings.append(Recording(name, candidate))
+        recordings.append(Recording(name, candidate, _problem_of(name, recursive)))
     return recordings
+
+
+def _problem_of(name: str, recursive: bool) -> str | None:
+    try:
+        is_folder = name != STANDARD_INPUT and stat.S_ISDIR(os.stat(name).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return "no such file"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    if not is_folder:
+        return None
+    return "no recording is in it" if recursive else "is a folder; --recursive takes what is in it"
 
 
 def _inside(folder: Path) -> Iterator[Path]:
@@ -168,6 +182,8 @@ def _planned(
     output: Output,
     extensions: Mapping[str, str],
 ) -> Planned:
+    if recording.problem is not None:
+        return Planned(recording, problem=recording.problem)
     if output.file is not None:
         targets = {formats[0]: output.file}
     elif output.folder is not None:
@@ -202,7 +218,7 @@ def _ending(form: str, extension: str, sharing: Counter[str]) -> str:
 
 
 def _is_same(target: Path, name: str) -> bool:
-    return name != STANDARD_INPUT and Path(name).exists() and target.samefile(name)
+    return name != STANDARD_INPUT and os.path.exists(name) and target.samefile(name)
 
 
 def write_whole(target: Path, content: str) -> None:

@@ -88,7 +88,7 @@ def test_known_voices_are_named_and_a_pipeline_without_embeddings_says_so(tmp_pa
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("no-extra", r"SpeakersUnavailable.*pip install 'scribewire\[speakers\]'.*HF_TOKEN"),
+        ("no-extra", r"SpeakersUnavailable.*pip install -e '\.\[speakers\]'.*HF_TOKEN"),
         ("no-terms", "SpeakersUnavailable.*accepted terms and a token"),
         ("dies", r"SpeakersFailed.*died \(exit code 3\)"),
     ],
@@ -100,7 +100,7 @@ def test_what_is_missing_at_the_start_is_told_on_one_line(model: str, words: str
 def test_the_real_child_without_pyannote_audio_says_what_to_install():
     async def story() -> None:
         process = await SpeakerProcess.start(DiarizationConfig())
-        with pytest.raises(SpeakersUnavailable, match=r"scribewire\[speakers\]"):
+        with pytest.raises(SpeakersUnavailable, match=r"pip install -e .\.\[speakers\]"):
             await process.wait_ready(timeout_seconds=PATIENCE_SECONDS)
         await process.close()
 

@@ -324,7 +324,8 @@ def test_chunks_behind_the_samples_are_no_sound() -> None:
 )
 def test_an_inverted_side_does_not_cancel_the_other(codec: str, container: str, layout: str) -> None:
     audio = transcode(inverted(codec, container, WHOLE, layout))
-    assert abs(aligned(audio.samples, WHOLE)) > 0.95
+    # Either side may be taken, and the other's sound has the opposite sign.
+    assert max(aligned(audio.samples, WHOLE), aligned(-audio.samples, WHOLE)) > 0.95
     assert np.abs(audio.samples).max() > 0.3
 
 

@@ -136,7 +136,7 @@ def test_failed_recording_does_not_touch_its_neighbors(tmp_path: Path) -> None:
 def test_result_does_not_depend_on_who_else_is_in_the_batch(random_model: Transcriber) -> None:
     items = [
         TranscribeItem(noise(seconds), max_tokens=20, temperature=temperature, seed=3, logprobs=True)
-        for seconds, temperature in ((0.7, 0.0), (9.0, 0.8), (2.5, 0.0), (4.0, 1.2), (1.1, 0.0))
+        for seconds, temperature in ((0.7, 0.0), (9.0, 0.8), (2.5, 0.0), (4.0, 0.9), (1.1, 0.0))
     ]
     alone = [random_model.transcribe_item(item) for item in items]
     works: list[RecordingWork] = []

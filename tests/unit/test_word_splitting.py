@@ -116,7 +116,7 @@ def test_a_missing_package_is_named_with_the_extra(
         raise ImportError(name)
 
     monkeypatch.setattr("scribewire.engine.text.words.importlib.import_module", import_nothing)
-    with pytest.raises(WordsUnavailable, match=rf"{package}.*scribewire\[cjk\]"):
+    with pytest.raises(WordsUnavailable, match=rf"{package}.*pip install -e '\.\[cjk\]'"):
         WordSplitter().split("text", language)
 
 
