@@ -38,12 +38,16 @@ $(STAMP): constraints.txt pyproject.toml
 		echo "Name another: make setup PYTHON=/path/to/python3.12"; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' || { \
 		echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@echo "Making $(VENV) with `"$(PYTHON)" --version 2>&1`."
+	@"$(PYTHON)" -m venv $(VENV)
+	@echo "Installing `grep -c == constraints.txt` locked packages in it; a minute or two, by the network, and pip is quiet meanwhile."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--require-hashes --only-binary :all: -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@echo "Installing this project, as it lies here."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --no-index --editable .
 	@touch $(STAMP)
+	@echo "Done. Is this machine fit? $(BIN)/scribewire doctor. A server with the demo model: make run"
 
 .PHONY: run
 run: setup ## Serve the bundled demo model on 127.0.0.1:8765 (HOST, PORT and MODEL change that)

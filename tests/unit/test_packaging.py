@@ -131,6 +131,24 @@ class TestMakefile:
         done = run_make("--dry-run", "setup", f"VENV={tmp_path / 'venv'}", PATH=path)
         assert f'"python3.13" -m venv {tmp_path / "venv"}' in done.stdout
 
+    def test_setup_says_before_each_step_what_it_does_and_how_long_the_longest_takes(
+        self, tmp_path: Path
+    ) -> None:
+        log = tmp_path / "log"
+        python = executable(
+            tmp_path / "python3",
+            f'case "$*" in *"-m venv"*) mkdir -p "{tmp_path}/venv/bin"; cp "$0" "{tmp_path}/venv/bin/python";; esac\n'
+            f'echo "$*" >> "{log}"; [ "$1" = --version ] && echo Python 3.13.1; exit 0',
+        )
+        done = run_make("setup", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}")
+        assert done.returncode == 0, done.stderr
+        packages = sum("==" in line for line in (PROJECT / "constraints.txt").read_text("utf-8").splitlines())
+        said = done.stdout.splitlines()
+        assert said[0] == f"Making {tmp_path / 'venv'} with Python 3.13.1."
+        assert said[1].startswith(f"Installing {packages} locked packages in it; a minute or two")
+        assert said[-1].endswith("make run")
+        assert "--require-hashes" in log.read_text()
+
     def test_setup_runs_again_only_when_the_lock_changes(self, tmp_path: Path) -> None:
         stamp = tmp_path / "venv" / ".scribewire-setup"
         stamp.parent.mkdir()
