@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scribewire.engine.protocol.errors import (
+    AlignerMissing,
     EngineBusy,
     EngineCrashed,
     EngineError,
@@ -293,6 +294,9 @@ class JobRunner:
             await self._release(claim, "no_place_for_long")
         except RecordingLost as error:
             return await self._fail(claim, JobFailure(error.code, str(error), error_type(500)))
+        except AlignerMissing as error:
+            # Another worker would not find it either.
+            return await self._fail(claim, _failure(as_api_error(error)))
         except (EngineBusy, EngineUnavailable, ModelError, RequestCancelled, JobStoreUnavailable):
             # No failure of the job and no worker's death: the job returns to its place in the queue.
             await self._release(claim, "engine_not_available", pause_seconds=_PAUSE_SECONDS)
