@@ -132,7 +132,7 @@ def test_file_that_fails_does_not_stop_the_others(server: RunningServer, tmp_pat
     assert code == 1
     assert out.endswith("==> " + good + " <==\nfine\n")
     first, second = err.splitlines()
-    assert first.endswith("none.wav: no such file or directory")
+    assert first.endswith("none.wav: no such file")
     assert second.endswith("bad.wav: failed: it is noise (audio_undecodable)")
 
 

@@ -43,6 +43,15 @@ def test_formats_and_files_are_named_as_for_transcribe(server: RunningServer, tm
     assert typed(server, "submit", "-f", "doc", file)[0] == 2
 
 
+def test_folder_is_refused_as_by_transcribe(server: RunningServer, tmp_path: Path):
+    file = recording(tmp_path, "a.wav", text="this is a")
+    code, out, err = typed(server, "submit", "-w", str(tmp_path), file)
+    assert (code, out.count("this is a")) == (1, 1)
+    assert f"{tmp_path}: is a folder; --recursive takes what is in it\n" in err
+    (empty := tmp_path / "empty").mkdir()
+    assert f"{empty}: no recording is in it\n" in typed(server, "submit", "-r", str(empty))[2]
+
+
 def test_json_is_that_of_transcribe(server: RunningServer, tmp_path: Path):
     file = recording(tmp_path, "a.wav", text="this is a", partials=["this", "is a"])
     told = json.loads(typed(server, "submit", "-w", "-f", "json", file)[1])

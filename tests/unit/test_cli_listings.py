@@ -13,6 +13,7 @@ from scribewire.engine.processes.console import Console
 from scribewire.engine.protocol.config import DEFAULT_ALIGNER
 from scribewire.engine.protocol.languages import LANGUAGES
 from tests.fakes.fake_hub import FakeHub, model_files
+from tests.fakes.transcribe_command import Terminal
 
 MODEL = "mlx-community/Qwen3-ASR-0.6B-8bit"
 
@@ -46,6 +47,17 @@ def test_models_lists_every_published_model_without_asking_the_hub(hub: FakeHub,
     assert len(PUBLISHED_MODELS) == 21
     assert listed[MODEL] == "not on disk"
     assert hub.requests == []
+
+
+def test_defaults_are_marked_on_a_narrow_terminal_too(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    access = HubAccess(hub.address, tmp_path / "cache", retry_waits_seconds=(), timeout_seconds=5)
+    main(["models"], console=Console(io.BytesIO(), out := Terminal(), io.StringIO()), hub=access)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if "default" in line] == [MODEL, DEFAULT_ALIGNER]
 
 
 def test_pulled_models_are_listed_as_complete(hub: FakeHub, tmp_path: Path) -> None:

@@ -65,6 +65,13 @@ def test_json_is_one_document_a_line(recordings: Path) -> None:
     assert (documents[0]["model"], documents[0]["is_demo"]) == ("fake", False)
 
 
+def test_name_that_the_system_refuses_costs_the_others_nothing(recordings: Path) -> None:
+    name = "x" * 300 + ".wav"
+    run = Run(name, recordings / "one.wav")
+    assert (run.exit_code, run.stderr) == (1, f"scribewire: {name}: file name too long\n")
+    assert "First words." in run.stdout
+
+
 def test_file_that_fails_is_one_line_and_the_others_are_done(recordings: Path) -> None:
     bad = recordings / "bad.wav"
     run = Run(bad, recordings / "one.wav", recordings / "oom.wav", recordings / "two.wav")
