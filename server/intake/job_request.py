@@ -40,7 +40,7 @@ class JobRequest(TranscriptionRequest):
     context: str | None = Field(
         None,
         json_schema_extra={"maxLength": MAX_FIELD_BYTES},
-        description="mlx-qwen3-asr's name for `prompt`; one of the two is sent.",
+        description="mlx-qwen3-asr's name for `prompt`, which goes before it.",
     )
     callback_url: str | None = Field(
         None,
@@ -80,12 +80,6 @@ class JobRequest(TranscriptionRequest):
 
     def _may_have_words(self) -> bool:
         return True
-
-    @model_check(mode="after")
-    def _has_one_prompt(self) -> Self:
-        if None not in (self.prompt, self.context) and self.prompt != self.context:
-            raise combination("context", "context and prompt are two names of one field; send one of them.")
-        return self
 
     @model_check(mode="after")
     def _is_not_streamed(self) -> Self:

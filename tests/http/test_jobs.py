@@ -79,7 +79,6 @@ def test_job_has_words_where_they_are_asked_for_whatever_its_format(server: Runn
         ({"languages": "es,xx"}, "language_unknown", "languages"),
         ({"languages": "es,de"}, "language_unsupported", "languages"),
         ({"timestamps": "perhaps"}, "invalid_parameter", "timestamps"),
-        ({"prompt": "one", "context": "another"}, "invalid_parameter", "context"),
     ],
 )
 def test_job_that_could_only_fail_is_refused_before_it_is_one(
