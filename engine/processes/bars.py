@@ -1,4 +1,4 @@
-"""A progress bar on a terminal: it moves by itself, estimates by the pace so far, and makes room for messages.
+"""A progress bar on a terminal: it moves by itself, estimates by a steady pace, and makes room for messages.
 
 A thread draws it twice a second, so that a bar is seen to live also while nothing reports for long, as when a model is
 loaded. Between two reports it goes on at the pace so far, at most by as much as the largest step that was reported.
@@ -34,6 +34,7 @@ class Bar:
         self._began = self._moved = clock()
         self._drawn = float("-inf")
         self._first: tuple[float, float] | None = None
+        self._grown: tuple[float, float] | None = None
         self._done = self._total = self._step = 0.0
         self._note = ""
         self._lock = threading.RLock()
@@ -50,6 +51,8 @@ class Bar:
                 self._first = self._first or (now, done)
                 self._step = max(self._step, done - max(self._done, self._first[1]))
                 self._moved = now
+                if self._grown is None and done > self._first[1]:
+                    self._grown = (now, done)
             self._done, self._total, self._note = done, total, note
             if now - self._drawn >= DRAWN_EVERY_SECONDS or note or 0 < total <= done:
                 self.draw()
@@ -96,10 +99,17 @@ class Bar:
         self._ended.set()
 
     def _pace(self) -> float:
-        """Done in a second, on average since the first report."""
-        if self._first is None or self._moved <= self._first[0]:
+        """Done in a second, on average since the first growth; 0.0 until that is known.
+
+        What came before the first growth, as a batch is filled, would count as slowness; so it is left out, and the
+        pace is trusted only when it was watched for as long as that took.
+        """
+        if self._first is None or self._grown is None:
             return 0.0
-        return (self._done - self._first[1]) / (self._moved - self._first[0])
+        watched_seconds = self._moved - self._grown[0]
+        if watched_seconds <= 0.0 or watched_seconds < self._grown[0] - self._first[0]:
+            return 0.0
+        return (self._done - self._grown[1]) / watched_seconds
 
     def _put(self, line: str) -> None:
         self._stream.write(f"\r{line}\x1b[K" if line else "\r\x1b[K\r")
