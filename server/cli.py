@@ -46,11 +46,12 @@ ENGINE_COMMANDS = {
     "transcribe": "turn recordings into text",
     "models": "list the models on this disk and the published ones",
     "pull": "download a model, or go on with a download",
+    "quantize": "write a copy of a model that takes fewer bits",
     "languages": "list the languages and their codes",
     "doctor": "check this machine by transcribing a shipped recording",
     "bench": "measure a model on this machine",
 }
-NEED_MLX = ("serve", "transcribe", "bench")
+NEED_MLX = ("serve", "transcribe", "quantize", "bench")
 ENGINE_CLI_MODULE = "scribewire.engine.cli"
 SERVE_MODULE = "scribewire.server.serve"
 CLIENT_MODULE = "scribewire.server.client.command"

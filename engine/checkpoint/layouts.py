@@ -14,7 +14,7 @@ from scribewire.engine.model.config import ModelConfig
 
 AFFINE = "affine"
 QUANTIZED_BITS = (2, 3, 4, 5, 6, 8)
-_GROUP_SIZES = (32, 64, 128)
+GROUP_SIZES = (32, 64, 128)
 FLOATING_MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 """(bits, group size) of the modes whose codes are floating-point numbers: 8-bit scales and no biases.
 Source: the table of quantization modes in MLX's documentation."""
@@ -108,6 +108,44 @@ def _linear(shapes: dict[str, tuple[int, ...]], name: str, out_size: int, in_siz
     shapes[f"{name}.bias"] = (out_size,)
 
 
+def nested_config(raw: Mapping[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """config.json in the form of the mlx-community repositories, sizes under `thinker_config`, from either form.
+
+    What the flat form does not say is left out: its rotary sections are the same as none, for audio and text count
+    their positions alike.
+    """
+    if "thinker_config" in raw:
+        return dict(raw)
+    audio = raw["audio_config"] | {
+        "model_type": "qwen3_asr_audio_encoder",
+        "d_model": config.audio.d_model,
+        "encoder_layers": config.audio.layer_count,
+        "encoder_attention_heads": config.audio.head_count,
+        "encoder_ffn_dim": config.audio.ffn_dim,
+        "output_dim": config.audio.output_dim,
+    }
+    text = raw["text_config"] | {
+        "rope_theta": config.text.rope_theta,
+        "tie_word_embeddings": config.text.ties_embeddings,
+    }
+    is_aligner = config.class_count is not None
+    thinker = {
+        **{name: value for name, value in raw.items() if name.endswith("_token_id")},
+        "model_type": "qwen3_forced_aligner" if is_aligner else "qwen3_asr",
+        "audio_config": audio,
+        "text_config": text,
+        **({"classify_num": config.class_count} if is_aligner else {}),
+    }
+    kept = {name: raw[name] for name in ("support_languages", "timestamp_token_id") if name in raw}
+    return {
+        "architectures": ["Qwen3ASRForConditionalGeneration"],
+        "model_type": "qwen3_asr",
+        "thinker_config": thinker,
+        **kept,
+        **({"timestamp_segment_time": config.milliseconds_per_class} if is_aligner else {}),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredQuantization:
     """config.json's declaration for one module; None where it has none."""
@@ -158,7 +196,7 @@ def infer_quantization(
     group_size, left = divmod(in_features, scales_shape[1]) if scales_shape[1] else (0, 1)
     if rest or bits not in QUANTIZED_BITS:
         raise ValueError(f"{packed_shape[1]} packed words for {in_features} inputs is no supported width")
-    if left or group_size not in (*_GROUP_SIZES, 16):
+    if left or group_size not in (*GROUP_SIZES, 16):
         raise ValueError(f"{scales_shape[1]} scales for {in_features} inputs is no supported group size")
     if declared is not None and declared.mode != AFFINE and declared.bits not in (None, bits):
         raise ValueError(f"mode {declared.mode} declares {declared.bits} bits, the shapes say {bits}")
@@ -176,7 +214,7 @@ def quantization_mode(
     mode = declared.mode
     if has_byte_scales and not has_biases and mode == AFFINE:
         mode = floating.get((bits, group_size), AFFINE)
-    if mode == AFFINE and (has_byte_scales or not has_biases or group_size not in _GROUP_SIZES):
+    if mode == AFFINE and (has_byte_scales or not has_biases or group_size not in GROUP_SIZES):
         raise ValueError("affine matrices have float scales and biases, and groups of 32, 64 or 128")
     if mode != AFFINE and (has_biases or not has_byte_scales or FLOATING_MODES[mode] != (bits, group_size)):
         wanted_bits, wanted_group = FLOATING_MODES[mode]

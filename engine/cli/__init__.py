@@ -1,7 +1,8 @@
-"""The engine's subcommands: transcribe, models, pull, languages, doctor, bench.
+"""The engine's subcommands: transcribe, models, pull, quantize, languages, doctor, bench.
 
 Importing this loads no MLX, so that help is quick; a model is loaded only by `transcribe`, and by the child processes
-of `bench`. The `scribewire` command itself is the server's (server/cli.py), which passes these subcommands on.
+of `bench`, and its weights by `quantize`. The `scribewire` command itself is the server's (server/cli.py), which passes
+these subcommands on.
 Exit codes: 0 done, 1 something failed, 2 the command line makes no sense, 130 interrupted.
 """
 
@@ -31,6 +32,12 @@ from scribewire.engine.cli.doctor import Surroundings, examine, show_findings
 from scribewire.engine.cli.findings import RunChild, run_python
 from scribewire.engine.cli.listings import show_languages, show_models
 from scribewire.engine.cli.live import Engine
+from scribewire.engine.cli.quantize import (
+    QUANTIZE_EXAMPLES,
+    QUANTIZE_HELP,
+    add_quantize_arguments,
+    run_quantize,
+)
 from scribewire.engine.cli.speakers import Diarizer
 from scribewire.engine.cli.transcribe import transcribe_files
 from scribewire.engine.demo import SampleRecording, sample_recordings
@@ -46,6 +53,7 @@ COMMANDS = {
     "transcribe": "turn recordings into text",
     "models": "list the models on this disk and the published ones",
     "pull": "download a model, or go on with a download",
+    "quantize": "write a copy of a model that takes fewer bits",
     "languages": "list the languages and their codes",
     "doctor": "check this machine by transcribing a shipped recording",
     "bench": "measure a model on this machine",
@@ -128,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_argument("--json", action="store_true", help="print a JSON array instead of a table")
     fetching = add["pull"](description=_PULL_HELP, epilog=_PULL_EXAMPLES)
     fetching.add_argument("model", metavar="MODEL", help=f"a Hugging Face id, such as {DEFAULT_MODEL}")
+    add_quantize_arguments(add["quantize"](description=QUANTIZE_HELP, epilog=QUANTIZE_EXAMPLES))
     languages = add["languages"](description="List the languages that --language takes. Asks no network.")
     languages.add_argument(
         "--model", metavar="MODEL", help="only those that this model, on this disk, speaks"
@@ -170,6 +179,8 @@ def _run(
             return show_models(console, as_json=arguments.json, hub=hub)
         case "pull":
             return _pull(arguments.model, console, hub)
+        case "quantize":
+            return run_quantize(arguments, console, hub)
         case "languages":
             return show_languages(console, model=arguments.model, as_json=arguments.json, hub=hub)
         case _:

@@ -94,6 +94,7 @@ LATE_IMPORTS = {
     "scribewire/__main__.py": "sets signal handlers before the imports that take most of the first second",
     "engine/processes/child.py": "a child process imports its own module by name, never the front",
     "engine/text/words.py": "the packages of the extra cjk are imported when Japanese or Korean first comes up",
+    "engine/cli/quantize.py": "MLX is loaded for weights, and not for the help of a command",
     "engine/cli/speakers.py": "the decoder's libraries are for recordings, and not for the help of a command",
     "engine/speakers/child.py": "pyannote.audio is an extra; its absence is an answer and no failure",
     "server/webhooks/sender.py": "httpx and the machine's certificates are loaded when the first webhook is sent",
