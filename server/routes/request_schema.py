@@ -53,11 +53,9 @@ _JSON_RECORDING: Schema = {
     },
 }
 _STRATEGY = "chunking_strategy"
-_STRATEGY_AS_JSON = (
-    r'^\{"type":"server_vad"(,"threshold":0\.[0-9])?'
-    r'(,"prefix_padding_ms":(0|[1-9][0-9]{0,3}))?(,"silence_duration_ms":(0|[1-9][0-9]{0,3}))?\}$'
-)
-"""Texts that clients send; the server accepts any equivalent JSON."""
+_STRATEGY_AS_JSON = r'^\{"type":"server_vad"\}$'
+"""A text that clients send. The server accepts any equivalent JSON, its details too, where bracketed fields do not say
+otherwise; a schema cannot say that."""
 
 
 def request_body(model: type[TranscriptionRequest]) -> Schema:
