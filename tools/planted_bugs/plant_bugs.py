@@ -31,7 +31,7 @@ if str(ROOT) not in sys.path:
 from tools.planted_bugs.plants import PLANTS, Plant  # noqa: E402  # needs the line above
 
 _TESTS = ("test_parity.py", "test_aligner_parity.py", "test_text_parity.py")
-_SUPPORT = ("clips.py", "random_model.py")
+_SUPPORT = ("clips.py", "loading.py", "random_model.py")
 """Of tests/fakes."""
 # A plant that only breaks Python has shown nothing.
 _BREAKAGE = re.compile(r"NameError|SyntaxError|ImportError|ModuleNotFoundError|AttributeError|TypeError")
@@ -102,7 +102,9 @@ def run_tests(folder: Path, only: str | None = None) -> Verdict:
         return Verdict(None, False, seconds)
     named = re.findall(r"^(?:FAILED|ERROR) (?:tests/parity/)?(.+)$", done.stdout, re.MULTILINE)
     reason = named[0] if named else (done.stdout + done.stderr).strip()[-300:]
-    return Verdict(reason, done.returncode != 1 or bool(_BREAKAGE.search(reason)), seconds)
+    # A file that cannot be collected is named without a test.
+    is_breakage = done.returncode != 1 or "::" not in reason or bool(_BREAKAGE.search(reason))
+    return Verdict(reason, is_breakage, seconds)
 
 
 def try_plant(folder: Path, plant: Plant) -> Verdict:
