@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scribewire.engine.checkpoint.published import PUBLISHED_MODELS
 from tests.fakes.documents import DOCUMENTS, PROJECT, blocks, commands, decisions, filled
 
 README_LINES = 160
@@ -67,3 +68,8 @@ def test_a_decision_has_title_date_and_status_on_narrow_lines(path: Path) -> Non
     assert re.fullmatch(r"Date: \d{4}-\d\d-\d\d\. Status: [a-z].*\.", lines[2]), lines[2]
     assert max(map(len, lines)) <= DECISION_COLUMNS
     assert len(f"- [{path.name[:4]}]({path.name}) {lines[0].removeprefix('# ')}") <= DECISION_COLUMNS
+
+
+def test_every_model_that_the_command_lists_is_in_the_table_of_models() -> None:
+    page = (PROJECT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert [one.model_id for one in PUBLISHED_MODELS if f"`{one.model_id}`" not in page] == []
