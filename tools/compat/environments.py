@@ -81,7 +81,7 @@ class Environments:
             shutil.copyfile(package, folder / "package.json")
             npm = self._npm()
             search_path = os.pathsep.join([str(npm.parent), os.environ.get("PATH", "")])
-            # No lock file: it would name the registry that this machine happens to use. Peers are listed with the rest.
+            # No lock file: it would name one registry. Peers are listed with the rest.
             flags = ["--no-audit", "--no-fund", "--no-package-lock", "--legacy-peer-deps", "--loglevel=error"]
             _install([str(npm), "install", *flags], cwd=folder, env={**os.environ, "PATH": search_path})
             if not node.exists():
