@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from scribewire.server.jobs.fairness import Fairness
 from scribewire.server.jobs.retention import ClockReading, RetentionClock
 from scribewire.server.jobs.sqlite import migrations
 from scribewire.server.jobs.sqlite.recordings import AudioFolder, store_error
+from scribewire.server.jobs.sqlite.rows import page
 from scribewire.server.jobs.sqlite.store import SqliteJobStore
 from scribewire.server.jobs.store import DAY_SECONDS, JobStoreDiskFull, JobStoreUnavailable
 from tests.fakes.stores_under_test import REFUSED, StoreUnderTest, transcript
@@ -343,3 +345,30 @@ def test_jobs_queued_before_owners_took_turns_are_counted_when_the_layout_grows(
     assert connection.execute("SELECT owner, jobs FROM queues").fetchall() == [("bob", 1)]
     connection.execute("DELETE FROM jobs WHERE owner = 'bob'")
     assert connection.execute("SELECT owner, jobs FROM queues").fetchall() == []
+
+
+def steps_of_a_page(queued: int) -> int:
+    """Hundreds of steps of SQLite's machine for the newest page of one owner's waiting jobs."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    migrations.migrate(connection)
+    connection.executemany(
+        "INSERT INTO jobs (job_id, owner, status, options, result_format, fingerprint, created_at, audio_bytes) "
+        "VALUES (?, 'ann', 'queued', '{}', 'json', '', 0, 0)",
+        [(f"job_{number:032x}",) for number in range(queued)],
+    )
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    connection.set_progress_handler(count, 100)
+    found = page(connection, "ann", None, None, 20, Fairness())
+    connection.set_progress_handler(None, 0)
+    assert [job.queue_position for job in found.jobs] == list(range(queued, queued - 20, -1))
+    return steps
+
+
+def test_a_page_of_a_long_queue_takes_no_more_work_for_each_job_than_one_of_a_short_queue():
+    assert steps_of_a_page(8000) < 3 * steps_of_a_page(1000)

@@ -107,7 +107,7 @@ class QueuePositions:
         return self._claimed_before(_LARGEST_SEQ) + self._fairness.position(mine, rank, queues)
 
     def _claimed_before(self, seq: int) -> int:
-        statement = f"SELECT count(*) FROM jobs WHERE {WAITS_CLAIMED} AND seq < ?"
+        statement = f"SELECT count(*) FROM jobs INDEXED BY jobs_processing WHERE {WAITS_CLAIMED} AND seq < ?"
         return int(self._connection.execute(statement, (seq,)).fetchone()[0])
 
     def _newer(self, row: sqlite3.Row, *, counts_long: bool) -> int:
